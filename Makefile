@@ -1,0 +1,39 @@
+# `make demo` and `make test` are all a newcomer needs. Both install into .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DEMO := outputs/demo
+
+.PHONY: demo test test-all test-upstream lint bench clean
+
+demo: $(INSTALLED)
+	$(BIN)/python examples/potsa/demo.py --output $(DEMO)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not slow and not gpu and not upstream"
+
+test-all: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+# Exit code 3: SLAM-LLM is not there, nothing was tested.
+test-upstream: $(INSTALLED)
+	@$(BIN)/python -m tests.support.slam_llm || { \
+		echo "SLAM-LLM is not importable: set SLAM_LLM_SRC to the src folder of a checkout"; exit 3; }
+	$(BIN)/python -m pytest -m upstream
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/transport.py --json benchmarks/results/transport.json
+
+$(INSTALLED): setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[demo,dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) outputs build *.egg-info

@@ -1,0 +1,11 @@
+r"""Decode a manifest into <decode_log>_pred, <decode_log>_gt and <decode_log>_predictions.jsonl:
+
+    python examples/potsa/inference.py experiment=demo_potsa \
+        ckpt_path=outputs/demo/potsa/model.pt decode_log=outputs/demo/potsa/zero_shot \
+        dataset_config.test_data_path=outputs/demo/data/zero_shot.jsonl
+"""
+
+from slam_potsa.engine.launch import inference
+
+if __name__ == "__main__":
+    inference()

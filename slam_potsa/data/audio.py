@@ -1,0 +1,245 @@
+"""Recordings to 16 kHz mono samples, and samples to Whisper's log-mel frames.
+
+Units: a sample is 1/16000 s, a mel frame 10 ms, an encoder frame 20 ms (Whisper's second
+convolution has stride 2). Everything here works on one utterance at a time, so that nothing can
+depend on what an utterance is batched with.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import tarfile
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from slam_potsa.errors import InputError
+
+SAMPLE_RATE = 16_000  # samples per second
+HOP_LENGTH = 160  # samples per mel frame, so 100 frames per second
+ENCODER_STRIDE = 2  # mel frames per encoder frame, so 50 encoder frames per second
+MAX_SECONDS = 30.0  # what Whisper's position embeddings cover
+MAX_FRAMES = 3_000  # mel frames in that
+SILENCE_PEAK = 1e-4  # of full scale, -80 dB: below it a recording is taken to be silent
+WINDOWS = ("30s", "trimmed")
+
+_TAR_MEMBER = re.compile(r"(?P<archive>.+\.tar):(?P<member>.+)")
+_UNKNOWN_WAV_LENGTHS = (0, 0xFFFFFFFF, 0x7FFFFFFF)  # what programs writing to a pipe put there
+
+
+def load_audio(
+    reference: str, base: str | Path | None = None, *, max_seconds: float | None = MAX_SECONDS
+) -> np.ndarray:
+    """Decode `reference` to float32 samples in [-1, 1], 16 kHz, channels averaged: [samples].
+
+    Args:
+        reference: a path, or `archive.tar:member`; relative ones are relative to `base`.
+        max_seconds: longer recordings are refused; None: no limit.
+
+    Raises:
+        InputError: missing, empty, truncated, silent, too long, or no audio.
+    """
+    samples, rate = _decode(reference, base, max_seconds)
+    if rate != SAMPLE_RATE:
+        import soxr
+
+        samples = soxr.resample(samples, rate, SAMPLE_RATE)
+    return np.ascontiguousarray(samples, dtype=np.float32)
+
+
+def measure_audio(
+    reference: str, base: str | Path | None = None, *, max_seconds: float | None = MAX_SECONDS
+) -> float:
+    """Seconds of a recording, which `load_audio` would accept; raises what it would raise."""
+    samples, rate = _decode(reference, base, max_seconds)
+    return len(samples) / rate
+
+
+def log_mel(audio: np.ndarray, n_mels: int = 80, window: str = "30s") -> torch.Tensor:
+    """Whisper's log-mel spectrogram of one utterance: [samples] -> [frames, n_mels] float32.
+
+    window "30s": 3,000 frames, the audio padded with zeros to 30 s (Whisper's own way).
+    window "trimmed": the true length, padded with zeros to an even number of frames, so that the
+    encoder's second convolution never reads across the end of an utterance in a padded batch.
+
+    Raises InputError for audio above 30 s, which Whisper cannot place.
+    """
+    _check_window(window)
+    audio = np.asarray(audio, dtype=np.float32)
+    if audio.ndim != 1 or not len(audio):
+        raise InputError(f"log_mel: expected samples of shape [samples], got {list(audio.shape)}")
+    _check_length(len(audio) / SAMPLE_RATE, "log_mel", MAX_SECONDS)
+    frames = MAX_FRAMES if window == "30s" else ENCODER_STRIDE * encoder_frames(len(audio), window)
+    padded = np.zeros(frames * HOP_LENGTH, dtype=np.float32)
+    padded[: len(audio)] = audio
+    features = _feature_extractor(n_mels)(
+        padded, sampling_rate=SAMPLE_RATE, padding="do_not_pad", truncation=False
+    )
+    return torch.from_numpy(np.ascontiguousarray(np.asarray(features["input_features"][0]).T))
+
+
+def encoder_frames(samples: int, window: str = "30s") -> int:
+    """How many of the encoder's output frames hold speech: ceil(ceil(samples / 160) / 2).
+
+    The same number for both windows: "trimmed" has no others, "30s" fills up to 1,500 with frames
+    of padding, which are not valid.
+    """
+    _check_window(window)
+    return -(-samples // (HOP_LENGTH * ENCODER_STRIDE))
+
+
+def _check_window(window: str) -> None:
+    if window not in WINDOWS:
+        raise InputError(f"window {window!r}: expected one of {', '.join(WINDOWS)}")
+
+
+@lru_cache(maxsize=4)
+def _feature_extractor(n_mels: int):
+    from transformers import WhisperFeatureExtractor
+
+    return WhisperFeatureExtractor(feature_size=n_mels)
+
+
+def _decode(
+    reference: str, base: str | Path | None, max_seconds: float | None
+) -> tuple[np.ndarray, int]:
+    """(mono float32 samples at the file's own rate, that rate), checked."""
+    import soundfile
+
+    stream, size, place = _open(reference, base)
+    with stream:
+        if size == 0:
+            raise InputError(f"{place}: the file is empty; record or download it again")
+        _check_not_cut_off(stream, size, place)
+        try:
+            with soundfile.SoundFile(stream) as file:
+                declared, rate = file.frames, file.samplerate
+                _check_length(declared / rate, place, max_seconds)  # before hours are decoded
+                samples = file.read(dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise InputError(_undecodable(stream, place, error)) from None
+    if len(samples) < declared:
+        raise InputError(_truncated(place, f"{declared} samples", f"{len(samples)}"))
+    mono = samples.mean(axis=1)
+    _check_samples(mono, place)
+    return mono, rate
+
+
+def _open(reference: str, base: str | Path | None) -> tuple[io.BufferedIOBase, int, str]:
+    """(binary stream, its bytes, the place for messages) of a path or a member of a tar file."""
+    match = _TAR_MEMBER.fullmatch(reference)
+    path = Path(base or ".", match["archive"] if match else reference)
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise InputError(
+            f"{path}: {what}; audio paths are relative to the manifest's folder: check the path"
+        )
+    try:
+        if match is None:
+            return open(path, "rb"), path.stat().st_size, str(path)
+        content = _tar_member(path, match["member"])
+        return io.BytesIO(content), len(content), f"{path}:{match['member']}"
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error}; check its permissions") from None
+
+
+def _tar_member(path: Path, member: str) -> bytes:
+    stat = path.stat()
+    index = _tar_index(str(path), stat.st_size, stat.st_mtime_ns)
+    if member not in index:
+        raise InputError(
+            f"{path}:{member}: no such member; the archive has {len(index)} files"
+            + (f", such as {next(iter(index))}" if index else "")
+        )
+    offset, size = index[member]
+    with open(path, "rb") as file:
+        file.seek(offset)
+        content = file.read(size)
+    if len(content) < size:
+        raise InputError(_truncated(f"{path}:{member}", f"{size} bytes", f"{len(content)}"))
+    return content
+
+
+@lru_cache(maxsize=64)
+def _tar_index(path: str, size: int, mtime_ns: int) -> dict[str, tuple[int, int]]:
+    """Member -> (offset, bytes), read once: finding one member means walking the archive."""
+    try:
+        with tarfile.open(path, "r:") as archive:
+            return {info.name: (info.offset_data, info.size) for info in archive if info.isfile()}
+    except tarfile.TarError as error:
+        raise InputError(
+            f"{path}: not an uncompressed tar archive ({error}); compressed ones cannot be read "
+            f"in any order: unpack it first"
+        ) from None
+
+
+def _check_not_cut_off(stream: io.BufferedIOBase, size: int, place: str) -> None:
+    """Refuse wav and ogg files that end early: libsndfile takes what is left without a word."""
+    head = stream.read(12)
+    if head[:4] == b"RIFF" and head[8:] == b"WAVE":
+        end = _declared_wav_end(stream)
+        if end is not None and end > size:
+            raise InputError(_truncated(place, f"{end} bytes", f"{size}"))
+    elif head[:4] == b"OggS":
+        stream.seek(max(0, size - 65_536))  # no page is longer
+        tail = stream.read()
+        last = tail.rfind(b"OggS")
+        if last < 0 or len(tail) < last + 27 or not tail[last + 5] & 4:  # 4: end of stream
+            raise InputError(_truncated(place, "an end-of-stream page", "none"))
+    stream.seek(0)
+
+
+def _declared_wav_end(stream: io.BufferedIOBase) -> int | None:
+    """The byte at which the data chunk should end; None where the header does not know."""
+    while len(header := stream.read(8)) == 8:
+        length = int.from_bytes(header[4:], "little")
+        if header[:4] == b"data":
+            return None if length in _UNKNOWN_WAV_LENGTHS else stream.tell() + length
+        stream.seek(length + length % 2, os.SEEK_CUR)
+    return None
+
+
+def _undecodable(stream: io.BufferedIOBase, place: str, error: Exception) -> str:
+    stream.seek(0)
+    if stream.read(4) in (b"RIFF", b"fLaC", b"OggS"):
+        return (
+            f"{place}: broken or truncated ({_reason(error)}); copy, download or convert it again"
+        )
+    return (
+        f"{place}: not audio that libsndfile reads ({_reason(error)}); expected wav, flac or ogg: "
+        f"convert it"
+    )
+
+
+def _reason(error: Exception) -> str:
+    """libsndfile's own words, without the stream's address."""
+    return getattr(error, "error_string", str(error)).rstrip(".")
+
+
+def _check_length(seconds: float, place: str, max_seconds: float | None) -> None:
+    if max_seconds is not None and seconds > max_seconds:
+        raise InputError(
+            f"{place}: {seconds:.2f} s long, expected {max_seconds:g} s or less (Whisper's "
+            f"window); split it into sentences"
+        )
+
+
+def _check_samples(samples: np.ndarray, place: str) -> None:
+    if not len(samples):
+        raise InputError(f"{place}: the header is there but no samples; record it again")
+    if not np.isfinite(samples).all():
+        raise InputError(f"{place}: has samples that are not finite; convert or record it again")
+    peak = float(np.abs(samples).max())
+    if peak < SILENCE_PEAK:
+        raise InputError(
+            f"{place}: silent: its peak is {peak:.1e} of full scale, expected {SILENCE_PEAK:g} or "
+            f"more; record it again or leave it out of the manifest"
+        )
+
+
+def _truncated(place: str, declared: str, found: str) -> str:
+    return f"{place}: truncated: the header promises {declared}, found {found}; copy it again"

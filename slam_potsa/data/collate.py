@@ -1,0 +1,229 @@
+"""Utterances to examples, examples to batches with SLAM-LLM's keys and shapes.
+
+Shapes: B rows, S token columns, F mel frames, T encoder frames, E encoder width, P pairs.
+
+One row, audio slots (filled by the projector's output) before the prompt, as in `st_covost2`:
+
+    [pad] [audio slots] [prompt] | [answer] [eos] [pad]
+          left-padded            |   right-padded
+                                 ^ label_start, the same column in every row
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from slam_potsa.data.audio import WINDOWS, encoder_frames, load_audio, log_mel
+from slam_potsa.data.feature_store import FeatureStore
+from slam_potsa.data.languages import language_id
+from slam_potsa.data.manifest import Utterance
+from slam_potsa.data.pairs import ParallelSpeechDataset
+from slam_potsa.errors import InputError
+
+AUDIO_SLOT = -1  # in input_ids
+IGNORED = -100  # in labels
+NO_PAIR = -1  # in pair_ids
+_PLACEHOLDER = re.compile(r"\{(language|target_language)\}")
+
+
+class SpeechBatcher:
+    """Makes examples of utterances, and batches of items of examples.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer; without a pad token it pads with eos, as SLAM-LLM does.
+        query_len: audio slots a row, the projector's query tokens.
+        prompt: text between audio and answer; `{language}` and `{target_language}` stand for the
+            utterance's codes.
+        window: "30s" or "trimmed", see `slam_potsa.data.audio.log_mel`.
+        n_mels: 80, or 128 for Whisper large-v3.
+        inference: True: no answers in the rows and no labels, but the targets as text.
+        attend_padding: True marks the silence of the 30 s window as valid frames too, as SLAM-LLM's
+            recipes do; a projector trained so expects it.
+        features: a store of encoder outputs, which then take the place of the log-mel frames.
+        base: the folder that audio paths are relative to, the manifest's.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        query_len: int,
+        prompt: str,
+        window: str = "30s",
+        n_mels: int = 80,
+        inference: bool = False,
+        attend_padding: bool = False,
+        features: FeatureStore | None = None,
+        base: str | Path | None = None,
+    ):
+        self.tokenizer, self.query_len, self.prompt = tokenizer, query_len, prompt
+        self.window, self.n_mels, self.inference = window, n_mels, inference
+        self.attend_padding, self.features, self.base = attend_padding, features, base
+        self._check()
+        self.eos_id: int = tokenizer.eos_token_id
+        pad_id = tokenizer.pad_token_id
+        self.pad_id: int = self.eos_id if pad_id is None else pad_id
+
+    def _check(self) -> None:
+        problems = []
+        if self.query_len < 1:
+            problems.append(f"query_len: expected 1 or more, got {self.query_len}")
+        if self.window not in WINDOWS:
+            problems.append(f"window {self.window!r}: expected one of {', '.join(WINDOWS)}")
+        if self.tokenizer.eos_token_id is None:
+            problems.append("the tokenizer has no eos token, with which every answer ends: set one")
+        if problems:
+            raise InputError(problems)
+
+    def example(self, utterance: Utterance) -> dict[str, Any]:
+        """One row's parts: speech, prompt and answer ids. Raises InputError naming the key."""
+        try:
+            return {
+                "key": utterance.key,
+                "sentence_id": utterance.sentence_id,
+                "language_id": language_id(utterance.language),
+                "target": utterance.target,
+                "prompt_ids": self._prompt_ids(utterance),
+                "answer_ids": self._answer_ids(utterance),
+                **self._speech(utterance),
+            }
+        except InputError as error:
+            raise InputError(
+                f"utterance {utterance.key!r}: {text}" for text in error.problems
+            ) from None
+
+    def _prompt_ids(self, utterance: Utterance) -> list[int]:
+        return self._encode(_PLACEHOLDER.sub(lambda name: _field(utterance, name[1]), self.prompt))
+
+    def _answer_ids(self, utterance: Utterance) -> list[int]:
+        """The target's tokens and eos; empty where there is none, or none is to be shown."""
+        if self.inference or utterance.target is None:
+            return []
+        return [*self._encode(utterance.target), self.eos_id]
+
+    def _encode(self, text: str) -> list[int]:
+        # Prompt and answer apart, so that the border between them never depends on either.
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def _speech(self, utterance: Utterance) -> dict[str, Any]:
+        """{"speech": [F, n_mels] or [T, E], "frames": valid encoder frames}."""
+        if self.features is not None:
+            stored = torch.from_numpy(self.features[utterance.key])
+            return {"speech": stored, "frames": len(stored)}
+        audio = load_audio(utterance.audio, self.base)
+        mel = log_mel(audio, self.n_mels, self.window)
+        spoken = encoder_frames(len(audio), self.window)
+        return {"speech": mel, "frames": (len(mel) + 1) // 2 if self.attend_padding else spoken}
+
+    def collate(self, items: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
+        """Items of one or two examples to one batch; a pair's rows follow each other.
+
+        input_ids [B, S] int64 (-1 at audio slots), attention_mask [B, S] bool, modality_mask [B, S]
+        bool (the audio slots), labels [B, S] int64 (-100 ignored); audio_mel [B, F, n_mels] float32
+        and audio_mel_post_mask [B, (F + 1) // 2] float32, or encoder_features [B, T, E] float16 and
+        audio_mel_post_mask [B, T], 1 = an encoder frame that holds speech; language_ids [B] int64;
+        pair_ids [B] int64 (equal = a pair, -1 = none); pairs [P, 2] int64, the rows of each pair,
+        the anchor second; label_start, the first column that may have a label (S: there is none).
+        Inference: no labels and no label_start, but keys and targets, lists of B strings.
+        """
+        rows = [example for item in items for example in item]
+        batch = {
+            **self._tokens(rows),
+            **self._speech_batch(rows),
+            **_pairs(items),
+            "language_ids": torch.tensor([row["language_id"] for row in rows]),
+        }
+        if self.inference:
+            batch["keys"] = [row["key"] for row in rows]
+            batch["targets"] = [row["target"] or "" for row in rows]
+        return batch
+
+    def _tokens(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        start = self.query_len + max(len(row["prompt_ids"]) for row in rows)
+        columns = start + max(len(row["answer_ids"]) for row in rows)
+        shape = (len(rows), columns)
+        input_ids = torch.full(shape, self.pad_id)
+        labels = torch.full(shape, IGNORED)
+        attention_mask = torch.zeros(shape, dtype=torch.bool)
+        modality_mask = torch.zeros(shape, dtype=torch.bool)
+        for index, row in enumerate(rows):
+            prompt = start - len(row["prompt_ids"])  # where the prompt begins
+            audio, end = prompt - self.query_len, start + len(row["answer_ids"])
+            input_ids[index, audio:prompt] = AUDIO_SLOT
+            input_ids[index, prompt:start] = _ids(row["prompt_ids"])
+            input_ids[index, start:end] = labels[index, start:end] = _ids(row["answer_ids"])
+            modality_mask[index, audio:prompt] = True
+            attention_mask[index, audio:end] = True
+        tokens = {"input_ids": input_ids, "attention_mask": attention_mask}
+        tokens["modality_mask"] = modality_mask
+        if not self.inference:
+            tokens |= {"labels": labels, "label_start": start}
+        return tokens
+
+    def _speech_batch(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        speech = torch.nn.utils.rnn.pad_sequence([row["speech"] for row in rows], batch_first=True)
+        stored = self.features is not None
+        frames = speech.shape[1] if stored else (speech.shape[1] + 1) // 2
+        valid = torch.tensor([row["frames"] for row in rows])
+        return {
+            "encoder_features" if stored else "audio_mel": speech,
+            "audio_mel_post_mask": (torch.arange(frames) < valid[:, None]).float(),
+        }
+
+
+class SpeechTranslationDataset(Dataset):
+    """Pairs and batcher together: what a data loader takes, `collate_fn=dataset.collator`.
+
+    `dataset[i]` is an item: the examples of a pair, or of one utterance.
+    """
+
+    def __init__(self, items: ParallelSpeechDataset, batcher: SpeechBatcher):
+        self.items, self.batcher = items, batcher
+        if batcher.features is not None:
+            batcher.features.require(utterance.key for utterance in items.utterances)
+
+    @property
+    def collator(self):
+        return self.batcher.collate
+
+    def set_epoch(self, epoch: int) -> None:
+        self.items.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> list[dict[str, Any]]:
+        return [self.batcher.example(utterance) for utterance in self.items[index]]
+
+
+def _pairs(items: Iterable[Sequence[dict[str, Any]]]) -> dict[str, torch.Tensor]:
+    pair_ids, pairs = [], []
+    for item in items:
+        row = len(pair_ids)
+        if len(item) == 2:
+            pair_ids += [len(pairs)] * 2
+            pairs.append((row, row + 1))
+        else:
+            pair_ids += [NO_PAIR] * len(item)
+    return {
+        "pair_ids": torch.tensor(pair_ids),
+        "pairs": torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2),
+    }
+
+
+def _ids(token_ids: list[int]) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(token_ids, dtype=np.int64))
+
+
+def _field(utterance: Utterance, name: str) -> str:
+    value = getattr(utterance, name)
+    if value is None:
+        raise InputError(f"the prompt asks for {{{name}}}, which this utterance does not have")
+    return value

@@ -1,0 +1,332 @@
+"""The manifest: JSON Lines, one recorded utterance a line. Reading, writing and checking it.
+
+    {"key": "fr-hello", "audio": "audio/fr/hello.flac", "language": "fr", "sentence_id": "hello",
+     "transcript": "Bonjour.", "target": "Hello.", "target_language": "en", "duration": 0.83}
+
+`audio` is a path relative to the manifest's folder, or `archive.tar:member`; `duration` is in
+seconds. The same `sentence_id` means the same meaning, in any language and as often as it was
+recorded. `transcript`, `target`, `target_language` and `duration` may be left out, or be null,
+where the task does not need them. Fields whose name begins with `_` are the user's own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from slam_potsa.data.languages import language_id
+from slam_potsa.errors import InputError
+from slam_potsa.files import atomic_write
+
+REQUIRED = ("key", "audio", "language", "sentence_id")
+DURATION_TOLERANCE = 0.1  # seconds between the manifest's duration and the file's, then a warning
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One recording of one sentence; the fields are the manifest's."""
+
+    key: str  # unique in the manifest; no tab or line break (prediction files are key<TAB>text)
+    audio: str  # path relative to the manifest, or archive.tar:member
+    language: str  # spoken language, such as "fr"
+    sentence_id: str  # the same string = the same meaning
+    transcript: str | None = None  # what is said, in `language`
+    target: str | None = None  # its translation, in `target_language`
+    target_language: str | None = None
+    duration: float | None = None  # seconds
+
+
+FIELDS = tuple(field.name for field in fields(Utterance))
+
+
+def read_manifest(path: str | Path, *, needs: Sequence[str] = ()) -> list[Utterance]:
+    """Read and validate every line of `path`.
+
+    Args:
+        needs: optional fields that this task cannot do without, such as `("target",)`.
+
+    Raises:
+        InputError: naming every bad line as `file:line: field 'x': found ..., expected ...`.
+    """
+    path = Path(path)
+    unknown = [name for name in needs if name not in FIELDS]
+    if unknown:
+        raise InputError(f"needs={unknown}: expected names among {', '.join(FIELDS)}")
+    utterances, problems, first_line = [], [], {}
+    for number, line in _lines(path):
+        utterance, found = _parse(line, needs)
+        if utterance is not None and utterance.key in first_line:
+            found.append(
+                f"field 'key': found {utterance.key!r}, which line {first_line[utterance.key]} has "
+                f"already; expected a key of its own"
+            )
+        problems += [f"{path}:{number}: {problem}" for problem in found]
+        if utterance is not None and not found:
+            first_line[utterance.key] = number
+            utterances.append(utterance)
+    if not utterances and not problems:
+        problems.append(f"{path}: found no utterance, expected one JSON object a line")
+    if problems:
+        raise InputError(problems)
+    return utterances
+
+
+def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
+    """Write `utterances` in the order given, atomically; equal input gives equal bytes.
+
+    Fields that are None are left out. Raises InputError, before anything is written, where
+    `read_manifest` would refuse the file.
+    """
+    lines, problems, keys = [], [], Counter()
+    for index, utterance in enumerate(utterances, start=1):
+        row = {name: value for name, value in asdict(utterance).items() if value is not None}
+        problems += [f"{path}:{index} (not written): {text}" for text in _row_problems(row, ())]
+        keys[utterance.key] += 1
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    for key, count in keys.items():
+        if count > 1:
+            problems.append(f"{path} (not written): key {key!r} occurs {count} times, expected 1")
+    if problems:
+        raise InputError(problems)
+    atomic_write(path, "".join(lines))
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(line number, text) of the lines that are not blank."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: no such manifest; write one, or build one with `slam-potsa prepare`"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: {error}; expected JSON Lines in UTF-8") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as a manifest: {error}") from None
+    # Not splitlines(): a target may hold U+2028 and other characters that it splits at.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield number, line
+
+
+def _parse(line: str, needs: Sequence[str]) -> tuple[Utterance | None, list[str]]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        return None, [f"found {_short(line)}, expected a JSON object ({error})"]
+    if not isinstance(row, dict):
+        return None, [f'found {_short(line)}, expected a JSON object such as {{"key": ...}}']
+    problems = _row_problems(row, needs)
+    if problems:
+        return None, problems
+    return Utterance(**{name: row[name] for name in FIELDS if row.get(name) is not None}), []
+
+
+def _row_problems(row: dict, needs: Sequence[str]) -> list[str]:
+    problems = []
+    for name in FIELDS:
+        value = row.get(name)
+        if value is None:
+            if name in REQUIRED or name in needs:
+                found = "null" if name in row else "nothing"
+                problems.append(f"field '{name}': found {found}, expected {_EXPECTED[name]}")
+        elif not _VALID[name](value):
+            problems.append(f"field '{name}': found {_short(value)}, expected {_EXPECTED[name]}")
+    for name in row:
+        if name not in FIELDS and not name.startswith("_"):
+            problems.append(
+                f"field '{name}': not known, expected one of {', '.join(FIELDS)} "
+                f"(a field of your own begins with '_')"
+            )
+    return problems
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_one_line(value: object) -> bool:
+    return _is_text(value) and not any(character in value for character in "\t\n\r")
+
+
+def _is_language(value: object) -> bool:
+    try:
+        language_id(value)
+    except InputError:
+        return False
+    return True
+
+
+def _is_duration(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value > 0
+
+
+_VALID: dict[str, Callable[[object], bool]] = {
+    "key": _is_one_line,
+    "audio": _is_text,
+    "language": _is_language,
+    "sentence_id": _is_one_line,
+    "transcript": _is_one_line,
+    "target": _is_one_line,
+    "target_language": _is_language,
+    "duration": _is_duration,
+}
+_ONE_LINE = "without tabs and line breaks"
+_EXPECTED = {
+    "key": f"a unique string {_ONE_LINE}",
+    "audio": "a path relative to the manifest, or archive.tar:member",
+    "language": "a language code such as 'fr'",
+    "sentence_id": f"a string {_ONE_LINE}, the same for the same meaning",
+    "transcript": f"what is said, as a string {_ONE_LINE}",
+    "target": f"the translation, as a string {_ONE_LINE}",
+    "target_language": "a language code such as 'en'",
+    "duration": "seconds, a number above 0",
+}
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+@dataclass(frozen=True)
+class LanguageSummary:
+    """What a manifest holds in one language."""
+
+    utterances: int
+    seconds: float
+    sentences: int  # distinct sentence_ids
+
+
+@dataclass(frozen=True)
+class ManifestSummary:
+    """What a manifest holds; `warnings` are things that train, but maybe not as intended."""
+
+    path: Path
+    languages: dict[str, LanguageSummary]  # by language code
+    sentences: int  # distinct sentence_ids over all languages
+    parallel_sentences: int  # of these, spoken in two languages or more
+    warnings: tuple[str, ...]
+
+    def table(self) -> str:
+        """Text: language x utterances x hours x sentences, a total, then the warnings."""
+        rows = [("language", "utterances", "hours", "sentences")]
+        for language, part in self.languages.items():
+            rows.append((language, part.utterances, f"{part.seconds / 3600:.2f}", part.sentences))
+        parts = self.languages.values()
+        hours = sum(part.seconds for part in parts) / 3600
+        rows.append(("all", sum(part.utterances for part in parts), f"{hours:.2f}", self.sentences))
+        lines = [f"{row[0]:<10}{row[1]:>12}{row[2]:>9}{row[3]:>11}" for row in rows]
+        lines.append(f"{self.parallel_sentences} sentences in two languages or more")
+        return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
+
+
+def check_manifest(
+    path: str | Path, *, needs: Sequence[str] = (), audio: bool = True, progress: bool = False
+) -> ManifestSummary:
+    """Read `path`, decode every recording (unless `audio=False`), and sum it up.
+
+    Hours come from the recordings, with `audio=False` from the field `duration`.
+
+    Raises:
+        InputError: every bad line; then every recording that is missing, empty, truncated, silent,
+            longer than 30 s, or no audio, each as `file: key 'k': ...`.
+    """
+    path = Path(path)
+    utterances = read_manifest(path, needs=needs)
+    if audio:
+        seconds = _measure(path, utterances, progress)
+    else:
+        seconds = [utterance.duration or 0.0 for utterance in utterances]
+    warnings = _sentence_warnings(utterances)
+    if audio:
+        warnings += _duration_warnings(utterances, seconds)
+    elif any(utterance.duration is None for utterance in utterances):
+        warnings.append("some utterances have no duration, so the hours are too few")
+    return _summary(path, utterances, seconds, warnings)
+
+
+def _measure(path: Path, utterances: list[Utterance], progress: bool) -> list[float]:
+    """Seconds of each recording; InputError with every one that cannot be used."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from tqdm import tqdm
+
+    from slam_potsa.data.audio import measure_audio
+
+    def measure(utterance: Utterance) -> float | str:
+        try:
+            return measure_audio(utterance.audio, path.parent)
+        except InputError as error:
+            return f"{path}: key {utterance.key!r}: {error}"
+
+    with ThreadPoolExecutor() as pool:  # libsndfile decodes without holding the interpreter's lock
+        results = list(
+            tqdm(
+                pool.map(measure, utterances),
+                total=len(utterances),
+                desc=f"checking {path.name}",
+                unit="file",
+                disable=not progress,
+            )
+        )
+    problems = [result for result in results if isinstance(result, str)]
+    if problems:
+        raise InputError(problems)
+    return results
+
+
+def _summary(
+    path: Path, utterances: list[Utterance], seconds: list[float], warnings: list[str]
+) -> ManifestSummary:
+    count, total, sentences = Counter(), Counter(), defaultdict(set)
+    for utterance, length in zip(utterances, seconds, strict=True):
+        count[utterance.language] += 1
+        total[utterance.language] += length
+        sentences[utterance.language].add(utterance.sentence_id)
+    spoken = _languages_of_sentences(utterances)
+    return ManifestSummary(
+        path=path,
+        languages={
+            language: LanguageSummary(
+                count[language], float(total[language]), len(sentences[language])
+            )
+            for language in sorted(count)
+        },
+        sentences=len(spoken),
+        parallel_sentences=sum(len(languages) > 1 for languages in spoken.values()),
+        warnings=tuple(warnings),
+    )
+
+
+def _languages_of_sentences(utterances: list[Utterance]) -> dict[str, set[str]]:
+    spoken: dict[str, set[str]] = defaultdict(set)
+    for utterance in utterances:
+        spoken[utterance.sentence_id].add(utterance.language)
+    return spoken
+
+
+def _sentence_warnings(utterances: list[Utterance]) -> list[str]:
+    spoken = _languages_of_sentences(utterances)
+    lonely = sorted(sentence for sentence, languages in spoken.items() if len(languages) == 1)
+    if not lonely:
+        return []
+    return [
+        f"{len(lonely)} of {len(spoken)} sentences are spoken in one language only (such as "
+        f"{lonely[0]!r}): they train cross-entropy but have no partner to be aligned with; "
+        f"give the same sentence_id to recordings of the same meaning"
+    ]
+
+
+def _duration_warnings(utterances: list[Utterance], seconds: list[float]) -> list[str]:
+    return [
+        f"key {utterance.key!r}: field 'duration' says {utterance.duration:g} s, the recording "
+        f"has {length:.2f} s"
+        for utterance, length in zip(utterances, seconds, strict=True)
+        if utterance.duration is not None and abs(utterance.duration - length) > DURATION_TOLERANCE
+    ]

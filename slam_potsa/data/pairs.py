@@ -1,0 +1,154 @@
+"""Parallel pairs: which utterances meet in an item, as a function of (seed, epoch, index) alone.
+
+For a sentence with R recordings in K languages (K >= 2), an epoch draws ceil(R / 2) pairs. Draw d
+takes languages p[2d mod K] and p[(2d + 1) mod K] of a permutation p made new every epoch, so each
+language is heard about once an epoch and never meets itself. With `pairing="anchor"` draw d is
+(p[d mod (K - 1)] of the other languages, the anchor). The paper (POTSA, section 3) pairs two random
+languages; how often a sentence is drawn in an epoch it does not say.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+
+from slam_potsa.data import epoch as clock
+from slam_potsa.data.manifest import Utterance
+from slam_potsa.errors import InputError
+
+PAIRINGS = ("random", "anchor", "none")
+Item = tuple[Utterance, ...]  # a pair of one sentence in two languages, or one utterance
+
+
+class ParallelSpeechDataset:
+    """A map-style list of items; the same in every process and worker, shuffled anew each epoch.
+
+    Args:
+        utterances: of the manifest, in any order.
+        pairing: "random": two random languages a pair; "anchor": any other language first, then
+            `anchor_language`; "none": every utterance alone.
+        seed: of the pairs and of the order.
+        shuffle: False keeps the manifest's order, as decoding and validation want it.
+
+    An utterance without a partner is an item of its own, once an epoch. The epoch is the process's
+    (`slam_potsa.data.epoch`) until `set_epoch` is called. `len()` is the same in every epoch.
+    Shard it by rank with a sampler that does not shuffle by itself, or with one that does.
+    """
+
+    def __init__(
+        self,
+        utterances: Sequence[Utterance],
+        *,
+        pairing: str = "random",
+        anchor_language: str = "en",
+        seed: int = 0,
+        shuffle: bool = True,
+    ):
+        self.utterances = list(utterances)
+        self.pairing, self.anchor_language = pairing, anchor_language
+        self.seed, self.shuffle = seed, shuffle
+        self._check()
+        self._sentences = self._group()
+        # A slot is (sentence, draw) or (utterance index, None); the slots are fixed for good.
+        self._slots = self._plan()
+        self._epoch: int | None = None
+        self._born = 0  # see __getstate__
+        self._order: tuple[int, list[int]] | None = None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Use this epoch from now on, whatever the process's clock says."""
+        self._epoch = epoch
+
+    @property
+    def epoch(self) -> int:
+        return max(clock.current(), self._born) if self._epoch is None else self._epoch
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def __getitem__(self, index: int) -> Item:
+        if not 0 <= index < len(self):
+            raise IndexError(f"item {index} of {len(self)}")
+        epoch = self.epoch
+        key, draw = self._slots[self._permutation(epoch)[index] if self.shuffle else index]
+        if draw is None:
+            return (self.utterances[key],)
+        return self._draw(key, draw, epoch)
+
+    def __iter__(self):
+        return (self[index] for index in range(len(self)))
+
+    # A worker that is spawned, not forked, gets a pickled copy and a clock that stands at 0: the
+    # copy brings the epoch of its origin along, and goes by whichever is later.
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_order": None, "_born": (os.getpid(), clock.current())}
+
+    def __setstate__(self, state: dict) -> None:
+        process, epoch = state.pop("_born")
+        self.__dict__.update(state, _born=0 if process == os.getpid() else epoch)
+
+    def _check(self) -> None:
+        if self.pairing not in PAIRINGS:
+            raise InputError(f"pairing {self.pairing!r}: expected one of {', '.join(PAIRINGS)}")
+        if not self.utterances:
+            raise InputError("no utterances: expected a manifest with at least one")
+        languages = sorted({utterance.language for utterance in self.utterances})
+        if self.pairing == "anchor" and self.anchor_language not in languages:
+            raise InputError(
+                f"anchor_language {self.anchor_language!r} is not in the manifest, which has "
+                f"{', '.join(languages)}: take one of these, or pairing=random"
+            )
+
+    def _group(self) -> dict[str, dict[str, list[Utterance]]]:
+        """sentence_id -> language -> recordings."""
+        sentences: dict[str, dict[str, list[Utterance]]] = defaultdict(lambda: defaultdict(list))
+        for utterance in self.utterances:
+            sentences[utterance.sentence_id][utterance.language].append(utterance)
+        return {sentence: dict(spoken) for sentence, spoken in sentences.items()}
+
+    def _has_pairs(self, sentence: str) -> bool:
+        spoken = self._sentences[sentence]
+        anchored = self.pairing != "anchor" or self.anchor_language in spoken
+        return self.pairing != "none" and len(spoken) > 1 and anchored
+
+    def _plan(self) -> list[tuple[str, int] | tuple[int, None]]:
+        slots, planned = [], set()
+        for index, utterance in enumerate(self.utterances):
+            sentence = utterance.sentence_id
+            if not self._has_pairs(sentence):
+                slots.append((index, None))
+            elif sentence not in planned:
+                planned.add(sentence)
+                recordings = sum(map(len, self._sentences[sentence].values()))
+                slots += [(sentence, draw) for draw in range((recordings + 1) // 2)]
+        return slots
+
+    def _permutation(self, epoch: int) -> list[int]:
+        if self._order is None or self._order[0] != epoch:
+            order = list(range(len(self)))
+            random.Random(f"order:{self.seed}:{epoch}").shuffle(order)
+            self._order = (epoch, order)
+        return self._order[1]
+
+    def _draw(self, sentence: str, draw: int, epoch: int) -> Item:
+        spoken = self._sentences[sentence]
+        rng = random.Random(f"pairs:{self.seed}:{epoch}:{sentence}")
+        languages = sorted(spoken)
+        if self.pairing == "anchor":
+            languages.remove(self.anchor_language)
+        rng.shuffle(languages)
+        recordings = {lang: rng.sample(spoken[lang], len(spoken[lang])) for lang in sorted(spoken)}
+        turns = self._turns(languages, draw)
+        # A language that comes up again takes its next recording.
+        return tuple(recordings[lang][turn % len(recordings[lang])] for lang, turn in turns)
+
+    def _turns(self, languages: list[str], draw: int) -> list[tuple[str, int]]:
+        """The two languages of a draw, each with how often it came up before."""
+        count = len(languages)
+        if self.pairing == "anchor":
+            return [(languages[draw % count], draw // count), (self.anchor_language, draw)]
+        places = (2 * draw, 2 * draw + 1)
+        return [(languages[place % count], place // count) for place in places]

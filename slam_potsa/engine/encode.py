@@ -1,0 +1,109 @@
+"""Runs the frozen encoder over a manifest: stored features and language biases (eq. 1)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from slam_potsa.data.audio import encoder_frames, load_audio, log_mel
+from slam_potsa.data.feature_store import FeatureStore, FeatureStoreWriter
+from slam_potsa.data.manifest import Utterance, read_manifest
+from slam_potsa.errors import InputError
+from slam_potsa.model.encoder import SpeechEncoder
+from slam_potsa.model.language_bias import BiasStatistics, LanguageBias
+
+BATCH = 8  # utterances at once; on a CPU larger batches gain nothing
+
+
+def encode(
+    encoder: SpeechEncoder,
+    utterances: Sequence[Utterance],
+    base: Path,
+    *,
+    batch_size: int = BATCH,
+    progress: bool = True,
+) -> Iterator[tuple[Utterance, Tensor]]:
+    """Each utterance with its valid encoder frames [T, E], float32; longest first.
+
+    The features do not depend on the order or the batch size beyond rounding.
+    """
+    # Sorted by length, so that a batch holds little padding and the largest fails first.
+    ordered = sorted(utterances, key=lambda u: (-(u.duration or 0.0), u.key))
+    device = next(encoder.parameters()).device
+    bar = tqdm(total=len(ordered), desc="encoding", unit="utt", disable=not progress, leave=False)
+    with bar, torch.inference_mode():
+        for start in range(0, len(ordered), batch_size):
+            batch = ordered[start : start + batch_size]
+            mels, frames = zip(*(_speech(u, base, encoder) for u in batch), strict=True)
+            mel = torch.nn.utils.rnn.pad_sequence(mels, batch_first=True).to(device)
+            width = (mel.shape[1] + 1) // 2
+            mask = torch.arange(width, device=device) < torch.tensor(frames, device=device)[:, None]
+            hidden = encoder(mel, mask).float().cpu()
+            for utterance, row, length in zip(batch, hidden, frames, strict=True):
+                yield utterance, row[:length]
+            bar.update(len(batch))
+
+
+def store_features(
+    encoder: SpeechEncoder, manifests: Iterable[str | Path], folder: str | Path, **options
+) -> FeatureStore:
+    """Encode every utterance of `manifests` that `folder` does not hold yet."""
+    with FeatureStoreWriter(folder, encoder.fingerprint(), encoder.width) as writer:
+        for manifest in map(Path, manifests):
+            missing = [u for u in read_manifest(manifest) if u.key not in writer]
+            for utterance, features in encode(encoder, missing, manifest.parent, **options):
+                writer.add(utterance.key, features.numpy())
+    return FeatureStore.open(folder, encoder.fingerprint())
+
+
+def estimate_bias(
+    manifests: Sequence[str | Path],
+    encoder: SpeechEncoder | None = None,
+    *,
+    features: FeatureStore | None = None,
+    languages: Iterable[str] | None = None,
+    **options,
+) -> LanguageBias:
+    """b_l of eq. 1 over the utterances of `manifests`, from stored features or the encoder.
+
+    No transcript or translation is needed. `languages`: only these; None: all.
+    """
+    statistics = BiasStatistics()
+    wanted = None if languages is None else set(languages)
+    for manifest in map(Path, manifests):
+        utterances = [u for u in read_manifest(manifest) if wanted is None or u.language in wanted]
+        if features is not None:
+            features.require(u.key for u in utterances)
+            found = ((u, torch.from_numpy(features[u.key])) for u in utterances)
+        else:
+            found = encode(encoder, utterances, manifest.parent, **options)
+        for utterance, hidden in found:
+            statistics.update(hidden[None], None, [utterance.language])
+    absent = sorted((wanted or set()) - statistics.counts.keys())
+    if absent:
+        raise InputError(
+            f"languages {', '.join(absent)}: not spoken in {', '.join(map(str, manifests))}, which "
+            f"have {', '.join(sorted(statistics.counts)) or 'none of those asked for'}"
+        )
+    fingerprint = features.fingerprint if features is not None else encoder.fingerprint()
+    return LanguageBias(
+        statistics.means(), statistics.counts, fingerprint=fingerprint, manifest=_hash(manifests)
+    )
+
+
+def _speech(utterance: Utterance, base: Path, encoder: SpeechEncoder) -> tuple[Tensor, int]:
+    audio = load_audio(utterance.audio, base)
+    mel = log_mel(audio, encoder.n_mels, encoder.window)
+    return mel, encoder_frames(len(audio), encoder.window)
+
+
+def _hash(manifests: Iterable[str | Path]) -> str:
+    digest = hashlib.sha256()
+    for manifest in manifests:
+        digest.update(Path(manifest).read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,107 @@
+"""From a command line to a host: Hydra configuration, choice of engine, errors a user can read."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from slam_potsa.config import PotsaConfig, check, defaults
+from slam_potsa.errors import InputError
+
+EXIT_INPUT = 2  # the user's input is wrong; nothing was started
+
+
+def conf_dir() -> Path:
+    """The folder of YAML files: `conf/` of a checkout, or its copy in the installed package."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "config.yaml").is_file():
+            return folder
+    raise InputError("the package was installed without its conf/ folder; install it again")
+
+
+def choose_engine(wanted: str) -> tuple[str, str]:
+    """`(engine, why)`: "auto" takes SLAM-LLM where it is importable and CUDA is there."""
+    import torch
+
+    if wanted != "auto":
+        return wanted, "as configured"
+    if importlib.util.find_spec("slam_llm") is None:
+        return "native", "slam_llm is not importable"
+    if not torch.cuda.is_available():
+        return "native", "SLAM-LLM trains on CUDA only, and there is none"
+    return "slam_llm", "slam_llm is importable and CUDA is there"
+
+
+def finetune() -> None:
+    """Entry of examples/potsa/finetune.py."""
+    run_with_hydra(_finetune)
+
+
+def inference() -> None:
+    """Entry of examples/potsa/inference.py."""
+    run_with_hydra(_inference)
+
+
+def run_with_hydra(job: Callable[[PotsaConfig], Any]) -> None:
+    """Compose the configuration of sys.argv and run `job`; wrong input exits with code 2."""
+    import hydra
+    from hydra.core.config_store import ConfigStore
+
+    ConfigStore.instance().store(name="potsa_schema", node=PotsaConfig)
+
+    @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
+    def main(composed) -> None:
+        try:
+            config = defaults(PotsaConfig, composed)
+            check(config)
+            job(config)
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(EXIT_INPUT)
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # The `deepspeed` launcher appends --local_rank, which Hydra would refuse.
+    sys.argv[1:] = [a for a in sys.argv[1:] if not a.startswith("--local_rank")]
+    main()
+
+
+def _finetune(config: PotsaConfig) -> None:
+    _announce(config)
+    if config.engine == "slam_llm":
+        from slam_potsa.engine import slam_llm
+
+        slam_llm.finetune(config)
+    else:
+        from slam_potsa.engine import native
+
+        final = native.finetune(config)
+        if is_main_process():
+            print(f"trained: {final}")
+
+
+def _inference(config: PotsaConfig) -> None:
+    _announce(config)
+    if config.engine == "slam_llm":
+        from slam_potsa.engine import slam_llm
+
+        slam_llm.inference(config)
+    else:
+        from slam_potsa.engine.decode import decode
+
+        decode(config)
+    print(f"decoded: {config.decode_log}_pred")
+
+
+def _announce(config: PotsaConfig) -> None:
+    config.engine, why = choose_engine(config.engine)
+    if is_main_process():
+        print(f"engine: {config.engine} ({why})", flush=True)
+
+
+def is_main_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"

@@ -1,0 +1,329 @@
+"""The embedded host: Hugging Face's Trainer around the model and dataset that SLAM-LLM would load.
+
+It reads SLAM-LLM's keys and does what SLAM-LLM's loop does (AdamW in one group, warm-up and linear
+decay, its sampler's order, `drop_last`), on CPU and CUDA, with one process or many (torchrun), and
+adds what that loop lacks: resuming, a checkpoint at the end, a validation that does not leave the
+model in evaluation mode.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader, DistributedSampler
+from tqdm import tqdm
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from slam_potsa.config import PotsaConfig, check
+from slam_potsa.data import epoch as epoch_clock
+from slam_potsa.engine.run_directory import (
+    BIAS,
+    COMPLETE,
+    MODEL,
+    check_features,
+    checkpoint_to_resume,
+    provide_bias,
+    use_bias,
+    write_config,
+)
+from slam_potsa.errors import InputError
+from slam_potsa.files import atomic_write
+from slam_potsa.model.loading import apply_checkpoint, read_checkpoint, save_checkpoint
+from slam_potsa.model.metrics_log import METRICS, MetricsLog
+from slam_potsa.model.plugin import get_speech_dataset, model_factory
+
+logger = logging.getLogger(__name__)
+CONTROLLER = "controller.json"
+
+
+def finetune(config: PotsaConfig) -> Path:
+    """Train as configured; returns the path of the final `model.pt`.
+
+    Raises InputError before training starts where the configuration, a manifest, a checkpoint or
+    the biases are wrong; NonFiniteLoss where a loss is NaN or infinite.
+    """
+    check(config)
+    args = _arguments(config)
+    resume = checkpoint_to_resume(config)
+    with args.main_process_first(local=False, desc="preparing the run directory"):
+        if args.should_save:
+            if resume is None:
+                _start_afresh(config)
+            check_features(config)
+            provide_bias(config)
+    use_bias(config)
+    torch.manual_seed(config.train_config.seed)
+    model, tokenizer = model_factory(
+        config.train_config,
+        config.model_config,
+        language_bias=config.language_bias,
+        alignment=config.alignment,
+        decode=config.decode,
+        ckpt_path=config.ckpt_path,
+        metric=config.metric,
+    )
+    splits = ("train", "val") if config.train_config.run_validation else ("train",)
+    data = {split: get_speech_dataset(config.dataset_config, tokenizer, split) for split in splits}
+    _check_sizes(config, data, args.world_size)
+    trainer = NativeTrainer(config, model, args, data)
+    return trainer.run(resume)
+
+
+class NativeTrainer(Trainer):
+    """Trainer with SLAM-LLM's optimizer, schedule, sampler and checkpoints."""
+
+    def __init__(self, config: PotsaConfig, model, args: TrainingArguments, data: dict[str, Any]):
+        self.potsa = config
+        self.data = data
+        args.max_steps = _max_steps(config, self._batches("train", args))
+        super().__init__(
+            model=model, args=args, train_dataset=data["train"], eval_dataset=data.get("val")
+        )
+        self.controller = model.controller
+        self.best_loss = math.inf
+        self.remove_callback(PrinterCallback)
+        self.add_callback(_Hooks(self))
+
+    def run(self, resume: Path | None) -> Path:
+        if resume is not None and self.is_world_process_zero():
+            MetricsLog(Path(self.args.output_dir) / METRICS).keep_before(_first_unread(resume))
+            logger.info("resuming from %s", resume)
+        self.train(resume_from_checkpoint=None if resume is None else str(resume))
+        self.controller.flush()
+        final = Path(self.args.output_dir) / MODEL
+        if not (self._checkpoint_dir() / COMPLETE).is_file():
+            self._save_checkpoint(self.model, trial=None)
+        if self.args.should_save:
+            save_checkpoint(self.model, final)
+        self.controller.detach()
+        return final
+
+    # -- what SLAM-LLM's loop does -------------------------------------------------------------
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            trained = [p for p in self.model.parameters() if p.requires_grad]
+            train = self.potsa.train_config
+            self.optimizer = torch.optim.AdamW(
+                trained, lr=train.lr, weight_decay=train.weight_decay
+            )
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer=None):
+        if self.lr_scheduler is None:
+            train = self.potsa.train_config
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                optimizer or self.optimizer,
+                lambda step: learning_rate_factor(step, train.warmup_steps, train.total_steps),
+            )
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def get_train_dataloader(self) -> DataLoader:
+        return self._loader("train", self.args)
+
+    def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
+        return self._loader("val", self.args)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        outputs, _accuracy = model(**inputs)
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    @torch.no_grad()
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+        """Mean cross-entropy and token accuracy over batches and ranks, as SLAM-LLM validates."""
+        self.model.eval()
+        totals = torch.zeros(3, device=self.args.device)
+        for inputs in self._loader("val", self.args):
+            outputs, accuracy = self.model(**self._prepare_inputs(inputs))
+            totals += torch.stack(
+                [outputs.loss.float(), accuracy.float(), torch.ones_like(accuracy)]
+            )
+        self.model.train()
+        if self.args.world_size > 1:
+            dist.all_reduce(totals)
+        loss, accuracy = (totals[:2] / totals[2]).tolist()
+        metrics = {"eval_loss": loss, "eval_accuracy": accuracy}
+        self.log(metrics)
+        if loss < self.best_loss:
+            self.best_loss = loss
+            if self.args.should_save:
+                save_checkpoint(self.model, Path(self.args.output_dir) / "best" / MODEL)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+    def _loader(self, split: str, args: TrainingArguments) -> DataLoader:
+        train = self.potsa.train_config
+        dataset, training = self.data[split], split == "train"
+        return DataLoader(
+            dataset,
+            batch_size=train.batch_size_training if training else train.val_batch_size,
+            sampler=self._sampler(dataset, training, args),
+            drop_last=training,
+            num_workers=train.num_workers_dataloader,
+            collate_fn=dataset.collator,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _sampler(self, dataset, training: bool, args: TrainingArguments) -> DistributedSampler:
+        # Never told the epoch, as in SLAM-LLM: the dataset itself reshuffles.
+        return DistributedSampler(
+            dataset, num_replicas=args.world_size, rank=args.process_index, shuffle=training
+        )
+
+    def _batches(self, split: str, args: TrainingArguments) -> int:
+        return len(self._loader(split, args))
+
+    # -- checkpoints ---------------------------------------------------------------------------
+
+    def _checkpoint_dir(self) -> Path:
+        return Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+
+    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
+        """Only what is trained, in SLAM-LLM's format; the default writes the frozen LLM too."""
+        folder = Path(output_dir or self.args.output_dir)
+        state = {"controller": self.controller.state_dict(), "best_loss": self.best_loss}
+        save_checkpoint(self.model, folder / MODEL)
+        atomic_write(folder / CONTROLLER, json.dumps(state))
+
+    def _save_checkpoint(self, model, trial) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.args.world_size > 1:
+            dist.barrier()  # every rank's random state is there
+        if self.args.should_save:
+            atomic_write(self._checkpoint_dir() / COMPLETE, "")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        folder = Path(resume_from_checkpoint)
+        apply_checkpoint(self.model, read_checkpoint(folder / MODEL), str(folder))
+        state = json.loads((folder / CONTROLLER).read_text())
+        self.controller.load_state_dict(state["controller"])
+        self.best_loss = state["best_loss"]
+
+
+class _Hooks(TrainerCallback):
+    """The epoch clock, and a progress bar with the quantities of eq. 3-7."""
+
+    def __init__(self, trainer: NativeTrainer):
+        self.trainer = trainer
+        self.bar: tqdm | None = None
+
+    def on_train_begin(self, args, state, control, **_):
+        shown = self.trainer.is_world_process_zero()
+        self.bar = tqdm(
+            total=state.max_steps,
+            initial=state.global_step,
+            desc=self.trainer.potsa.train_config.model_name,
+            unit="step",
+            disable=not shown,
+            mininterval=1.0,
+        )
+        if shown:
+            self.trainer.controller.listeners.append(self._show)
+
+    def on_epoch_begin(self, args, state, control, **_):
+        epoch_clock.set(int(state.epoch or 0))
+
+    def on_step_end(self, args, state, control, **_):
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_evaluate(self, args, state, control, metrics=None, **_):
+        if not self.bar.disable and metrics:
+            self.bar.write(
+                f"step {state.global_step}: validation ce {metrics['eval_loss']:.4f}, "
+                f"token accuracy {metrics['eval_accuracy']:.3f}"
+            )
+
+    def on_train_end(self, args, state, control, **_):
+        self.bar.close()
+
+    def _show(self, record: dict[str, Any]) -> None:
+        if record["step"] % self.trainer.potsa.log_config.log_interval:
+            return
+        terms = [term.name for term in self.trainer.controller.objective.terms]
+        shown = {name: f"{record[name]:.3f}" for name in ("ce", *terms) if name in record}
+        if record["layers"]:
+            shown["layer"] = ",".join(map(str, record["layers"]))
+        shown["tok/s"] = f"{record['tokens'] / max(record['seconds'], 1e-9):.0f}"
+        self.bar.set_postfix(shown, refresh=False)
+
+
+def learning_rate_factor(step: int, warmup: int, total: int) -> float:
+    """SLAM-LLM's schedule: linear from 0 to 1 over `warmup` steps, then linear to 0 at `total`.
+
+    The very first optimizer step therefore has rate 0 when there is a warm-up.
+    """
+    if step < warmup:
+        return step / warmup
+    return max(0.0, 1 - (step - warmup) / (total - warmup))
+
+
+def _arguments(config: PotsaConfig) -> TrainingArguments:
+    train, native = config.train_config, config.native
+    return TrainingArguments(
+        output_dir=train.output_dir,
+        seed=train.seed,
+        per_device_train_batch_size=train.batch_size_training,
+        gradient_accumulation_steps=train.gradient_accumulation_steps,
+        num_train_epochs=train.num_epochs,
+        learning_rate=train.lr,
+        max_grad_norm=native.max_grad_norm,
+        fp16=train.use_fp16,
+        bf16=native.bf16,
+        eval_strategy="steps" if train.run_validation else "no",
+        # SLAM-LLM counts the interval in micro-steps, Trainer in optimizer steps.
+        eval_steps=max(1, train.validation_interval // train.gradient_accumulation_steps),
+        save_strategy="steps" if native.save_interval else "no",
+        save_steps=native.save_interval or 1,
+        save_total_limit=native.keep_checkpoints,
+        logging_strategy="no",
+        logging_nan_inf_filter=False,  # would wait for the device at every step
+        disable_tqdm=True,
+        report_to="none",
+        remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
+        use_cpu=not torch.cuda.is_available(),
+    )
+
+
+def _max_steps(config: PotsaConfig, batches: int) -> int:
+    """Optimizer steps: `native.max_steps`, else the epochs', at most until the rate is 0."""
+    train = config.train_config
+    epochs = train.num_epochs * math.ceil(batches / train.gradient_accumulation_steps)
+    return config.native.max_steps or min(epochs, train.total_steps)
+
+
+def _check_sizes(config: PotsaConfig, data: dict[str, Any], world_size: int) -> None:
+    size = config.train_config.batch_size_training * world_size
+    if len(data["train"]) < size:
+        raise InputError(
+            f"the training manifest has {len(data['train'])} items, fewer than one batch of "
+            f"{config.train_config.batch_size_training} on {world_size} processes: lower "
+            "train_config.batch_size_training"
+        )
+
+
+def _start_afresh(config: PotsaConfig) -> None:
+    """Remove what an earlier run left that a new one would be mixed up with."""
+    output_dir = Path(config.train_config.output_dir)
+    for path in [*output_dir.glob("checkpoint-*"), output_dir / "best"]:
+        shutil.rmtree(path, ignore_errors=True)
+    for name in (METRICS, MODEL, BIAS):
+        (output_dir / name).unlink(missing_ok=True)
+    write_config(config)
+
+
+def _first_unread(checkpoint: Path) -> int:
+    """The first step whose metrics line was not yet written when the checkpoint was saved."""
+    state = json.loads((checkpoint / CONTROLLER).read_text())["controller"]
+    return state["unread"][0]["step"] if state["unread"] else state["step"]

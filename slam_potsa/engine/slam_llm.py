@@ -1,0 +1,106 @@
+"""The real host: SLAM-LLM's own pipelines, unmodified, loading our model and dataset by path.
+
+The only module of the engine that imports `slam_llm`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from slam_potsa import plugin
+from slam_potsa.config import PotsaConfig
+from slam_potsa.engine.run_directory import (
+    MODEL,
+    check_features,
+    provide_bias,
+    use_bias,
+    write_config,
+)
+from slam_potsa.errors import InputError
+from slam_potsa.model.loading import save_checkpoint
+from slam_potsa.model.plugin import models_built
+
+FACE = {"model": "model.py:model_factory", "dataset": "dataset.py:get_speech_dataset"}
+
+
+def plugin_file(which: str) -> str:
+    """`path.py:function` for SLAM-LLM's `model_config.file` or `dataset_config.file`."""
+    return str(Path(plugin.__file__).parent / FACE[which])
+
+
+def finetune(config: PotsaConfig) -> None:
+    """`slam_llm.pipeline.finetune.main` (DDP). Raises InputError for what cannot work there."""
+    if config.train_config.enable_fsdp:
+        raise InputError(
+            "train_config.enable_fsdp=true: SLAM-LLM's FSDP path cannot wrap a Q-Former beside a "
+            "frozen LLM (it needs uniform requires_grad); use enable_ddp=true or DeepSpeed"
+        )
+    _prepare(config)
+    from slam_llm.pipeline.finetune import main
+
+    with models_built() as models:
+        main(to_slam(config))
+        for model in models:
+            model.controller.flush()
+            if os.environ.get("RANK", "0") == "0":  # upstream keeps only what a validation improved
+                save_checkpoint(model, Path(config.train_config.output_dir) / MODEL)
+
+
+def inference(config: PotsaConfig) -> None:
+    """`slam_llm.pipeline.inference_batch.main`: writes `<decode_log>_pred` and `_gt`."""
+    if not config.ckpt_path or not config.decode_log:
+        raise InputError("inference needs ckpt_path and decode_log")
+    config.dataset_config.inference_mode = True
+    config.train_config.enable_ddp = False  # upstream decodes in one process
+    Path(config.decode_log).parent.mkdir(parents=True, exist_ok=True)
+    from slam_llm.pipeline.inference_batch import main
+
+    main(to_slam(config))
+
+
+def to_slam(config: PotsaConfig) -> Any:
+    """The configuration as SLAM-LLM takes it: a plain DictConfig, our files where none is named."""
+    from omegaconf import OmegaConf
+
+    config.model_config.file = config.model_config.file or plugin_file("model")
+    config.dataset_config.file = config.dataset_config.file or plugin_file("dataset")
+    return OmegaConf.create(dataclasses.asdict(config))
+
+
+def _prepare(config: PotsaConfig) -> None:
+    """Rank 0 writes the run directory while the others wait; then every rank knows the biases."""
+    with first_rank_first() as is_first:
+        if is_first:
+            write_config(config)
+            check_features(config)
+            provide_bias(config)
+    use_bias(config)
+
+
+@contextmanager
+def first_rank_first() -> Iterator[bool]:
+    """Rank 0 enters with True while the others wait, with False, until it has left.
+
+    By the launcher's key-value store: SLAM-LLM creates the process group itself later, and a group
+    made and destroyed before leaves addresses in that store that make the second one fail.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield True
+        return
+    store, rank, world_size = next(dist.rendezvous("env://"))
+    if rank == 0:
+        yield True
+        store.set("slam_potsa/prepared", "yes")
+        store.wait([f"slam_potsa/seen/{other}" for other in range(1, world_size)])
+    else:
+        store.wait(["slam_potsa/prepared"], timedelta(hours=12))
+        store.set(f"slam_potsa/seen/{rank}", "yes")
+        yield False

@@ -1,0 +1,290 @@
+"""What turns a speech LLM's cross-entropy into POTSA's objective, beside the model, not inside it.
+
+The controller owns the taps, the objective, the layer schedule and the languages of the current
+batch. It attaches to a projector by hooks, so that the same object serves our `SpeechLLM` and
+SLAM-LLM's `slam_model`. Of the trainer it needs nothing: a training forward is one with gradients
+and labels, an optimizer step is seen by torch's own hook.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from slam_potsa.model.carried_state import CarriedState
+from slam_potsa.model.taps import TapRecorder
+from slam_potsa.objective.layer_schedule import LayerSchedule
+from slam_potsa.objective.terms import AlignmentObjective
+
+SCHEDULE_BYTES = 16384  # room for the JSON of the schedule's state; some 100 bytes a layer
+PENDING_STEPS = 2  # losses are read this many steps late: by then they are there, nothing waits
+
+
+class NonFiniteLoss(RuntimeError):
+    """A training loss became NaN or infinite; the message names the step and what to try."""
+
+
+class AlignmentController:
+    """Runs eq. 3-7 around the forward passes of a model.
+
+        controller.begin(language_ids, pairs, training)    chooses the layers, opens the taps
+        ... the model's own forward ...
+        loss = controller.end(cross_entropy, targets)      the total loss of eq. 4
+
+    A *step* is an optimizer step: the choice of layers holds through gradient accumulation, the
+    reward is that step's mean cross-entropy over micro-steps and ranks, and nothing moves on a step
+    that fp16's loss scaling skipped. Losses are read one step late, without waiting for the device.
+
+    Args:
+        projector: has `layers` and `set_languages`.
+        objective, schedule: eq. 3-4 and eq. 5-7; `schedule=None` where no term is scheduled.
+        accumulation: micro-steps an optimizer step, to notice skipped steps.
+        diagnose_interval: steps between measurements of matched and mismatched cost; 0: never.
+
+    `listeners` are called with one dict of plain numbers a step: step, ce, each term, layers, lr,
+    tokens, seconds.
+    """
+
+    def __init__(
+        self,
+        projector: nn.Module,
+        objective: AlignmentObjective,
+        schedule: LayerSchedule | None,
+        *,
+        accumulation: int = 1,
+        diagnose_interval: int = 10,
+    ):
+        self.projector, self.objective, self.schedule = projector, objective, schedule
+        self.accumulation, self.diagnose_interval = accumulation, diagnose_interval
+        self.recorder = TapRecorder(projector)
+        self.listeners: list[Callable[[dict[str, Any]], None]] = []
+        self.step = 0
+        self._choice: tuple[int, tuple[int, ...]] | None = None
+        self._micro: list[dict[str, Any]] = []
+        self._unread: list[dict[str, Any]] = []
+        self._clock = time.perf_counter()
+        self._pairs: Tensor | None = None
+        self._training = False
+        self.carried = CarriedState(SCHEDULE_BYTES)
+        projector.schedule_state = self.carried  # a submodule: SLAM-LLM saves it with the projector
+        self.carried.register_state_dict_pre_hook(lambda *_: self.save_to_carried())
+        self.carried.register_load_state_dict_post_hook(lambda *_: self._load_from_carried())
+        self._step_hook = register_optimizer_step_post_hook(_weak_step_hook(self))
+
+    # -- around a forward pass -----------------------------------------------------------------
+
+    def begin(
+        self,
+        language_ids: Tensor | None = None,
+        pairs: Tensor | None = None,
+        training: bool = False,
+    ) -> None:
+        """Before the projector runs: `language_ids` [B], `pairs` [P, 2] row numbers (or None)."""
+        self.projector.set_languages(language_ids)
+        self._training, self._pairs = training, pairs
+        if not training:
+            return
+        if len(self._micro) >= self.accumulation:
+            self._micro.clear()  # the optimizer step of these micro-steps was skipped (fp16)
+        while len(self._unread) >= PENDING_STEPS:
+            self._read(self._unread.pop(0))
+        if self._choice is None:
+            self._choice = self.schedule.choose() if self.schedule else (-1, ())
+        wanted = self.objective.tap_names(self.layers) if self._has_pairs else ()
+        self.recorder.open(wanted)
+
+    def end(self, cross_entropy: Tensor, targets: Tensor, tokens: Tensor | int = 0) -> Tensor:
+        """The loss to back-propagate: eq. 4 in training, plain cross-entropy otherwise.
+
+        Args:
+            cross_entropy: scalar, the mean over target tokens (anything finite without targets).
+            targets: scalar, the number of target tokens.
+            tokens: the number of tokens processed, for tokens/s.
+        """
+        if not self._training:
+            return cross_entropy
+        pairs = self._pairs if self._has_pairs else _no_pairs(cross_entropy.device)
+        loss = self.objective(cross_entropy, self.recorder.taps, pairs, self.layers)
+        has_targets = (targets > 0).float()
+        # Summed over ranks on every training forward, also without pairs or targets: collectives
+        # must never differ between ranks.
+        ce = sum_over_ranks(
+            torch.stack([cross_entropy.detach().float() * has_targets, has_targets])
+        )
+        record = {"ce": ce, **loss.terms, "tokens": tokens}
+        if self._diagnosing:
+            record |= self.objective.diagnose(self.recorder.taps, pairs, self.layers)
+        self._micro.append(record)
+        self.recorder.close()
+        return loss.total
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers aligned in the current step, numbered from 1."""
+        return self._choice[1] if self._choice else ()
+
+    @property
+    def _has_pairs(self) -> bool:
+        return self._pairs is not None and self._pairs.shape[0] > 0
+
+    @property
+    def _diagnosing(self) -> bool:
+        return bool(
+            self.diagnose_interval
+            and self._has_pairs
+            and self.step % self.diagnose_interval == 0
+            and self.objective.terms
+        )
+
+    # -- optimizer steps -----------------------------------------------------------------------
+
+    def on_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Called by torch after any optimizer's step; ours where a training forward preceded."""
+        if not self._micro or self._choice is None:
+            return
+        now = time.perf_counter()
+        record = _mean_records(self._micro)
+        record |= {
+            "step": self.step,
+            "choice": self._choice[0],
+            "layers": self._choice[1],
+            "lr": _learning_rate(optimizer),
+            "seconds": now - self._clock,
+        }
+        self._clock = now
+        self._unread.append(_to_host(record))
+        self._micro.clear()
+        self._choice = None
+        self.step += 1
+
+    def flush(self) -> None:
+        """Read what is still unread, at the end of training."""
+        while self._unread:
+            self._read(self._unread.pop(0))
+
+    def _read(self, record: dict[str, Any]) -> None:
+        line = _plain(record)
+        choice = line.pop("choice")
+        if self.schedule is not None:
+            self.schedule.observe(choice, line["ce"])
+        for listener in self.listeners:
+            listener(dict(line))
+        _refuse_non_finite(line)
+
+    # -- state ---------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able. The unread losses stay unread: saving must not change what comes next."""
+        self._unread = [_plain(record) for record in self._unread]
+        schedule = self.schedule.state_dict() if self.schedule else None
+        return {"step": self.step, "schedule": schedule, "unread": self._unread}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state`. Raises ValueError for a schedule of another kind."""
+        if self.schedule is not None and state["schedule"] is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        self.step, self._unread = state["step"], list(state["unread"])
+        self._micro.clear()
+        self._choice = None
+
+    def save_to_carried(self) -> None:
+        self.carried.write(json.dumps(self.state_dict()).encode())
+
+    def _load_from_carried(self) -> None:
+        payload = self.carried.read()
+        if payload is not None:
+            self._found = json.loads(payload)
+
+    @property
+    def found_state(self) -> dict[str, Any] | None:
+        """The state that the last loaded checkpoint carried; `load_state_dict` it to continue."""
+        return getattr(self, "_found", None)
+
+    def detach(self) -> None:
+        """Stop listening to optimizers."""
+        self._step_hook.remove()
+
+
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """The sum over all ranks; `value` itself without a process group."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return value
+    value = value.clone()
+    dist.all_reduce(value)
+    return value
+
+
+def _weak_step_hook(controller: AlignmentController):
+    """The hook is global and outlives a model: it must not keep one alive."""
+    reference = weakref.ref(controller)
+
+    def hook(optimizer, _args, _kwargs) -> None:
+        target = reference()
+        if target is not None:
+            target.on_optimizer_step(optimizer)
+
+    return hook
+
+
+def _mean_records(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Over micro-steps: tokens are added up, the rest is the mean over those that have it."""
+    names = dict.fromkeys(name for record in records for name in record)
+    merged = {name: _sum(records, name) for name in names}
+    total, count = merged["ce"]
+    counts = {name: sum(name in record for record in records) for name in names}
+    means = {name: merged[name] / counts[name] for name in names if name not in ("ce", "tokens")}
+    return {"ce": total / count, "targets_seen": count, **means, "tokens": merged["tokens"]}
+
+
+def _sum(records: list[dict[str, Any]], name: str) -> Any:
+    return sum(record[name] for record in records if name in record)
+
+
+def _to_host(record: dict[str, Any]) -> dict[str, Any]:
+    """Start the copies to the host; the event tells when they have arrived."""
+    tensors = {k: v for k, v in record.items() if isinstance(v, Tensor) and v.is_cuda}
+    if not tensors:
+        return record
+    copies = {k: v.to("cpu", non_blocking=True) for k, v in tensors.items()}
+    arrived = torch.cuda.Event()
+    arrived.record()
+    return record | copies | {"arrived": arrived}
+
+
+def _plain(record: dict[str, Any]) -> dict[str, Any]:
+    """Numbers instead of tensors; waits for copies that are still under way."""
+    record = dict(record)
+    arrived = record.pop("arrived", None)
+    if arrived is not None:
+        arrived.synchronize()
+    return {k: v.item() if isinstance(v, Tensor) else v for k, v in record.items()}
+
+
+def _refuse_non_finite(line: dict[str, Any]) -> None:
+    losses = {k: v for k, v in line.items() if isinstance(v, float) and "/" not in k and k != "lr"}
+    if not line["targets_seen"]:
+        losses.pop("ce")  # a step without any target has no cross-entropy
+    bad = [f"{name}={value}" for name, value in losses.items() if not math.isfinite(value)]
+    if bad:
+        raise NonFiniteLoss(
+            f"step {line['step']}: {', '.join(bad)}. Lower train_config.lr or alignment.weight, "
+            "use bf16 rather than fp16, and check the recordings of this step; the last checkpoint "
+            "is still good"
+        )
+
+
+def _learning_rate(optimizer: torch.optim.Optimizer) -> float:
+    return float(optimizer.param_groups[0]["lr"]) if optimizer.param_groups else float("nan")
+
+
+def _no_pairs(device: torch.device) -> Tensor:
+    return torch.zeros(0, 2, dtype=torch.long, device=device)

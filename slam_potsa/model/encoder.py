@@ -1,0 +1,134 @@
+"""The frozen Whisper encoder, at the true length of an utterance or over Whisper's 30 s window.
+
+transformers' own forward insists on 3,000 mel frames. This one runs the same modules over any
+length, with padding masked out of the convolutions and of attention, so that the features of an
+utterance do not depend on what it is batched with.
+
+Shapes: B utterances, F mel frames (10 ms), M mel bands, T = ceil(F / 2) encoder frames (20 ms).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from slam_potsa.errors import InputError
+
+
+class SpeechEncoder(nn.Module):
+    """Wraps a transformers `WhisperEncoder`.
+
+    Args:
+        whisper: the module.
+        window: "30s" or "trimmed"; part of `fingerprint`, since features differ between the two.
+    """
+
+    def __init__(self, whisper: nn.Module, window: str = "30s"):
+        super().__init__()
+        self.whisper = whisper
+        self.window = window
+        self._fingerprint: str | None = None
+
+    @property
+    def width(self) -> int:
+        return self.whisper.config.d_model
+
+    @property
+    def n_mels(self) -> int:
+        return self.whisper.config.num_mel_bins
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.whisper.conv1.weight.dtype
+
+    @property
+    def max_frames(self) -> int:
+        return self.whisper.config.max_source_positions
+
+    def forward(self, mel: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`mel` [B, F, M], `mask` [B, T] true on valid encoder frames (None: all) -> [B, T, E].
+
+        With the 30 s window the mask is not used: Whisper attends to the silence that fills it.
+        Raises InputError beyond Whisper's 30 s.
+        """
+        if self.window == "30s":
+            mask = None
+        frames = mel.shape[1] + mel.shape[1] % 2
+        if frames // 2 > self.max_frames:
+            raise InputError(
+                f"audio of {mel.shape[1] / 100:.1f} s: Whisper reads at most "
+                f"{self.max_frames / 50:.0f} s; split it"
+            )
+        mel = F.pad(mel, (0, 0, 0, frames - mel.shape[1])).to(self.dtype)
+        if mask is None:
+            mask = torch.ones(mel.shape[0], frames // 2, dtype=torch.bool, device=mel.device)
+        mask = mask.bool()
+        hidden = self._convolve(mel.transpose(1, 2), mask.repeat_interleave(2, dim=1)[:, None])
+        hidden = hidden.transpose(1, 2) + self.whisper.embed_positions.weight[: frames // 2]
+        attend = self._attention_bias(mask, hidden.dtype)
+        for layer in self.whisper.layers:
+            output = layer(hidden, attend)
+            hidden = output if isinstance(output, Tensor) else output[0]
+        return self.whisper.layer_norm(hidden)
+
+    def _convolve(self, mel: Tensor, valid: Tensor) -> Tensor:
+        """Both convolutions see zeros beyond the utterance, as they do at the end of a lone one."""
+        hidden = F.gelu(self.whisper.conv1(torch.where(valid, mel, 0.0)))
+        return F.gelu(self.whisper.conv2(torch.where(valid, hidden, 0.0)))
+
+    @staticmethod
+    def _attention_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+        bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+        return bias.masked_fill(~mask, torch.finfo(dtype).min)[:, None, None, :]
+
+    def extract_variable_length_features(self, mel: Tensor) -> Tensor:
+        """SLAM-LLM's name for a Whisper encoder's forward: `mel` [B, M, F] -> [B, T, E]."""
+        return self(mel.transpose(1, 2))
+
+    def fingerprint(self) -> str:
+        """Hash of weights, sizes and window: what stored features and biases belong to.
+
+        Computed once, so that it does not change when a trainer casts the encoder later.
+        """
+        if self._fingerprint is None:
+            self._fingerprint = self._hash()
+        return self._fingerprint
+
+    def _hash(self) -> str:
+        digest = hashlib.sha256()
+        config = self.whisper.config
+        digest.update(json.dumps([self.window, config.d_model, config.num_mel_bins]).encode())
+        for name, tensor in sorted(self.whisper.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def load_encoder(path: str, window: str = "30s") -> SpeechEncoder:
+    """From a transformers folder or hub name: a whole Whisper or its encoder alone.
+
+    Loaded in float32, in evaluation mode. Raises InputError when it is neither.
+    """
+    from transformers import AutoConfig, WhisperModel
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"model_config.encoder_path_hf={path!r}: neither a transformers folder here nor a "
+            f"model that can be fetched ({str(error).splitlines()[0]})"
+        ) from error
+    if config.model_type != "whisper":
+        raise InputError(
+            f"model_config.encoder_path_hf={path!r}: expected a Whisper, got {config.model_type!r}"
+        )
+    if (config.architectures or [""])[0] == "WhisperEncoder":
+        whisper = WhisperEncoder.from_pretrained(path, dtype=torch.float32)
+    else:
+        whisper = WhisperModel.from_pretrained(path, dtype=torch.float32).get_encoder()
+    return SpeechEncoder(whisper.eval(), window)

@@ -1,0 +1,245 @@
+"""Bias compensation: eq. 1-2 of POTSA.
+
+    b_l  = 1/N_l  sum_i  mean_t H_i[t]          over the N_l utterances i of language l    (eq. 1)
+    H~_i = H_i - b_l                             on every valid frame                       (eq. 2)
+
+Shapes: B utterances, T encoder frames, E encoder width, L languages.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from slam_potsa.data.languages import language_code, language_id
+from slam_potsa.errors import InputError
+from slam_potsa.files import atomic_write
+from slam_potsa.model.carried_state import CarriedState
+
+METADATA = "slam_potsa language bias 1"
+
+
+@dataclass
+class BiasStatistics:
+    """The running sums of eq. 1 in float64: streaming, and mergeable across shards and ranks.
+
+    `sums[l]` [E] adds up utterance means, `counts[l]` counts utterances.
+    """
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def update(self, hidden: Tensor, mask: Tensor | None, languages: Iterable[str]) -> None:
+        """Add utterances: `hidden` [B, T, E]; `mask` [B, T], true on valid frames, None: all.
+
+        Frames outside the mask may hold anything, NaN included. An utterance without a valid
+        frame is refused.
+        """
+        hidden = hidden.detach().double()
+        if mask is None:
+            mask = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
+        mask = mask.bool()
+        frames = mask.sum(1)
+        if not bool((frames > 0).all()):
+            raise InputError("language bias: an utterance has no valid encoder frame")
+        means = torch.where(mask[..., None], hidden, 0.0).sum(1) / frames[:, None]
+        if not bool(torch.isfinite(means).all()):
+            raise InputError("language bias: the encoder's output holds NaN or infinity")
+        for language, mean in zip(languages, means.cpu(), strict=True):
+            language_id(language)  # refuses codes that no batch could carry
+            self.sums[language] = self.sums.get(language, 0) + mean
+            self.counts[language] = self.counts.get(language, 0) + 1
+
+    def merge(self, other: BiasStatistics) -> BiasStatistics:
+        """The statistics of both sets of utterances together."""
+        merged = BiasStatistics(dict(self.sums), dict(self.counts))
+        for language, count in other.counts.items():
+            merged.sums[language] = merged.sums.get(language, 0) + other.sums[language]
+            merged.counts[language] = merged.counts.get(language, 0) + count
+        return merged
+
+    def means(self) -> dict[str, Tensor]:
+        """b_l [E], float32, by language in alphabetical order."""
+        return {
+            language: (self.sums[language] / self.counts[language]).float()
+            for language in sorted(self.counts)
+        }
+
+
+class LanguageBias(nn.Module):
+    """Subtracts b_l from the encoder output of an utterance in language l (eq. 2).
+
+    Args:
+        biases: b_l [E] by language code.
+        counts: N_l, the utterances each was estimated from.
+        center: "all" subtracts b_l, as the paper; "language_only" subtracts b_l - mean over l of
+            b_l, which keeps what all languages share.
+        unseen_language: what is subtracted where l was never estimated: "mean" (the mean of all
+            b_l), "zero" (nothing), or "error". The paper does not say.
+        fingerprint: hash of encoder, window and preprocessing that the biases belong to.
+
+    Raises InputError on an empty table or widths that differ.
+    """
+
+    def __init__(
+        self,
+        biases: Mapping[str, Tensor],
+        counts: Mapping[str, int] | None = None,
+        *,
+        center: str = "all",
+        unseen_language: str = "mean",
+        fingerprint: str = "",
+        manifest: str = "",
+    ):
+        super().__init__()
+        if not biases:
+            raise InputError("language bias: no language given; estimate it from speech first")
+        if len({tuple(bias.shape) for bias in biases.values()}) > 1:
+            shapes = {language: tuple(bias.shape) for language, bias in biases.items()}
+            raise InputError(f"language bias: expected one width for all languages, got {shapes}")
+        self.center, self.unseen_language = center, unseen_language
+        self.fingerprint, self.manifest = fingerprint, manifest
+        self.carried = CarriedState()
+        self._set(biases, dict(counts or {}))
+        self.register_load_state_dict_post_hook(_restore_tables)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return self._languages
+
+    @property
+    def width(self) -> int:
+        return self.table.shape[1]
+
+    def biases(self) -> dict[str, Tensor]:
+        """b_l [E] by language, as estimated (before `center`)."""
+        return {code: bias.clone() for code, bias in zip(self._languages, self._raw, strict=True)}
+
+    def forward(self, hidden: Tensor, mask: Tensor | None, language_ids: Tensor) -> Tensor:
+        """H~ [B, T, E] in float32 at least: what is outside `mask` [B, T] becomes zero.
+
+        `language_ids` [B] int64 as made by `data.languages.language_id`.
+        """
+        if language_ids.shape != hidden.shape[:1]:
+            raise InputError(
+                f"language_ids: expected one a row, [{hidden.shape[0]}], got "
+                f"{list(language_ids.shape)}"
+            )
+        if self.unseen_language == "error":
+            self._refuse_unseen(language_ids)
+        bias = self.lookup(language_ids)
+        # float32 whatever the trainer casts to: the difference of two near vectors loses digits.
+        shifted = hidden.to(torch.promote_types(hidden.dtype, torch.float32)) - bias[:, None]
+        if mask is None:
+            return shifted
+        return torch.where(mask.bool()[..., None], shifted, 0.0)
+
+    def lookup(self, language_ids: Tensor) -> Tensor:
+        """The vector subtracted for each id: [B] -> [B, E] float32. Never waits for the device."""
+        ids, table = self._on(language_ids.device)
+        match = language_ids[:, None] == ids[None, :]  # [B, L]; none true: the unseen row L
+        row = torch.where(match.any(1), match.int().argmax(1), len(self._languages))
+        return table[row]
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Tables as float32 on `device`: a trainer's .half() of the module does not touch them."""
+        if self.table.device != device:
+            self.table, self.ids = self.table.to(device), self.ids.to(device)
+        return self.ids, self.table
+
+    def _set(self, biases: Mapping[str, Tensor], counts: dict[str, int]) -> None:
+        self._languages = tuple(sorted(biases))
+        self._counts = counts
+        raw = torch.stack([biases[code].detach().float().cpu() for code in self._languages])
+        mean = raw.mean(0, keepdim=True)
+        rows = raw - mean if self.center == "language_only" else raw
+        unseen = rows.mean(0, keepdim=True) if self.unseen_language == "mean" else 0 * mean
+        # Plain attributes: no trainer may cast or broadcast them; `carried` is what travels.
+        self._raw = raw
+        self.table = torch.cat([rows, unseen])
+        self.ids = torch.tensor([language_id(code) for code in self._languages])
+        self.carried.write(self._serialize())
+
+    def _serialize(self) -> bytes:
+        names = ("center", "unseen_language", "fingerprint", "manifest")
+        about = {name: getattr(self, name) for name in names} | {"counts": self._counts}
+        tensors = {code: self._raw[i].contiguous() for i, code in enumerate(self._languages)}
+        # One key: safetensors writes several in no fixed order, and the same biases must give the
+        # same bytes.
+        return save(tensors, {METADATA: json.dumps(about, sort_keys=True)})
+
+    def _refuse_unseen(self, language_ids: Tensor) -> None:
+        known = {int(i) for i in self.ids.tolist()}
+        unseen = sorted({int(i) for i in language_ids.tolist()} - known)
+        if unseen:
+            names = ", ".join(language_code(i) if i >= 0 else "(none given)" for i in unseen)
+            raise InputError(
+                f"language bias: no bias for {names}; estimated are {', '.join(self._languages)}. "
+                "Estimate it from untranscribed speech with `slam-potsa bias`, or set "
+                "language_bias.unseen_language=mean"
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Write `language_bias.safetensors`: one [E] float32 vector a language, and metadata."""
+        atomic_write(path, self._serialize())
+
+    @classmethod
+    def load(cls, path: str | Path, **overrides: str) -> LanguageBias:
+        """Read what `save` wrote; `center` and `unseen_language` may be overridden."""
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; estimate biases with `slam-potsa bias`")
+        try:
+            return cls.from_bytes(path.read_bytes(), **overrides)
+        except (ValueError, KeyError, SafetensorError) as error:
+            raise InputError(f"{path}: not a file of language biases ({error})") from error
+
+    @classmethod
+    def from_bytes(cls, payload: bytes, **overrides: str) -> LanguageBias:
+        """From the bytes of a `language_bias.safetensors` (also what checkpoints carry)."""
+        biases, about = _parse(payload)
+        return cls(biases, **(about | overrides))
+
+    def check_fingerprint(self, expected: str) -> None:
+        """Raise InputError when these biases belong to another encoder or window."""
+        if self.fingerprint and expected and self.fingerprint != expected:
+            raise InputError(
+                f"language biases were estimated with another encoder or window (theirs: "
+                f"{self.fingerprint[:16]}, this model's: {expected[:16]}); estimate them again "
+                "with `slam-potsa bias`, or remove language_bias.path"
+            )
+
+    def extra_repr(self) -> str:
+        return f"languages={list(self._languages)}, center={self.center!r}"
+
+
+def _restore_tables(module: LanguageBias, _incompatible) -> None:
+    """After load_state_dict: the tables follow the bytes that the checkpoint carried."""
+    payload = module.carried.read()
+    if payload is None:
+        return
+    biases, about = _parse(payload)
+    width = next(iter(biases.values())).numel()
+    if width != module.width:
+        raise InputError(
+            f"the checkpoint's language biases have width {width}, this model's encoder "
+            f"{module.width}: they belong to another encoder"
+        )
+    module.fingerprint, module.manifest = about["fingerprint"], about["manifest"]
+    module._set(biases, about["counts"])
+
+
+def _parse(payload: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Biases, and what is said about them, of a safetensors byte string."""
+    tensors = load(payload)
+    length = int.from_bytes(payload[:8], "little")  # safetensors: header length, header, tensors
+    header = json.loads(payload[8 : 8 + length])
+    return tensors, json.loads(header["__metadata__"][METADATA])

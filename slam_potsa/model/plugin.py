@@ -1,0 +1,298 @@
+"""The face that SLAM-LLM loads: `model_factory` and `get_speech_dataset`, with its signatures."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from slam_potsa.config import (
+    AlignmentConfig,
+    DatasetConfig,
+    DecodeConfig,
+    LanguageBiasConfig,
+    ModelConfig,
+    ScheduleConfig,
+    TrainConfig,
+    defaults,
+)
+from slam_potsa.data.collate import SpeechBatcher, SpeechTranslationDataset
+from slam_potsa.data.feature_store import FeatureStore
+from slam_potsa.data.manifest import Utterance, read_manifest
+from slam_potsa.data.pairs import ParallelSpeechDataset
+from slam_potsa.errors import InputError
+from slam_potsa.model.carried_state import carried_names
+from slam_potsa.model.controller import AlignmentController
+from slam_potsa.model.encoder import load_encoder
+from slam_potsa.model.language_bias import LanguageBias
+from slam_potsa.model.loading import (
+    BIAS_STATE,
+    apply_checkpoint,
+    carried_bias,
+    llm_dtype,
+    load_llm,
+    load_tokenizer,
+    read_checkpoint,
+)
+from slam_potsa.model.metrics_log import METRICS, MetricsLog
+from slam_potsa.model.speech_llm import SpeechLLM
+from slam_potsa.objective.distances import build_distance
+from slam_potsa.objective.layer_schedule import LayerSchedule, candidate_layers
+from slam_potsa.objective.terms import AlignmentObjective, AlignmentTerm
+from slam_potsa.registry import PROJECTORS, resolve
+
+logger = logging.getLogger(__name__)
+_BUILT: deque[SpeechLLM] = deque(maxlen=0)  # keeps models alive within `models_built` only
+
+
+def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn.Module, Any]:
+    """SLAM-LLM's factory: `(model, tokenizer)` from its two sections and the top-level keys.
+
+    Of `rest`, `language_bias`, `alignment`, `decode` and `ckpt_path` are read. Raises InputError on
+    unknown keys in these sections and on checkpoints or biases that do not fit.
+    """
+    train, model = defaults(TrainConfig, train_config), defaults(ModelConfig, model_config)
+    state = read_checkpoint(rest["ckpt_path"]) if rest.get("ckpt_path") else None
+    tokenizer = load_tokenizer(model.llm_path)
+    llm = load_llm(train, model)
+    encoder = load_encoder(model.encoder_path_hf, model.encoder_window)
+    bias = _language_bias(defaults(LanguageBiasConfig, rest.get("language_bias")), state)
+    if bias is not None:
+        bias.check_fingerprint(encoder.fingerprint())
+    _check_widths(model, encoder.width, llm.config.hidden_size)
+    projector = build_projector(model, encoder.width, llm.config.hidden_size, bias)
+    controller = build_controller(
+        projector,
+        defaults(AlignmentConfig, rest.get("alignment")),
+        seed=train.seed,
+        accumulation=_accumulation(train, rest.get("deepspeed_config")),
+    )
+    if train.freeze_encoder:
+        encoder.requires_grad_(False).to(llm_dtype(model.llm_dtype))
+    built = SpeechLLM(
+        encoder if model.load_encoder else None,
+        projector,
+        llm,
+        tokenizer,
+        controller,
+        vars(defaults(DecodeConfig, rest.get("decode"))),
+    )
+    if state is not None:
+        _continue_from(built, state, str(rest["ckpt_path"]), keep_bias=bias)
+    if os.environ.get("RANK", "0") == "0":
+        built.controller.listeners.append(MetricsLog(Path(train.output_dir) / METRICS))
+    _BUILT.append(built)
+    # SLAM-LLM's DDP (its Join) would overwrite buffers with the last rank's at every forward.
+    built._ddp_params_and_buffers_to_ignore = carried_names(built)
+    return built, tokenizer
+
+
+@contextmanager
+def models_built() -> Iterator[Sequence[SpeechLLM]]:
+    """Within: the models that `model_factory` makes, where a trainer keeps them to itself."""
+    global _BUILT
+    outside, _BUILT = _BUILT, deque()
+    try:
+        yield _BUILT
+    finally:
+        _BUILT = outside
+
+
+def get_speech_dataset(dataset_config: Any, tokenizer: Any, split: str) -> SpeechTranslationDataset:
+    """SLAM-LLM's dataset function; `split` is "train", "val" or "test".
+
+    Training items are parallel pairs by `dataset_config.pairing`; validation and test items single
+    utterances. Raises InputError with every bad line of the manifest.
+    """
+    data = defaults(DatasetConfig, dataset_config)
+    path = Path(_manifest_path(data, split))
+    utterances = read_manifest(path, needs=() if data.inference_mode else ("target",))
+    return build_dataset(data, utterances, tokenizer, training=split == "train", base=path.parent)
+
+
+def build_dataset(
+    data: DatasetConfig,
+    utterances: Sequence[Utterance],
+    tokenizer: Any,
+    *,
+    training: bool,
+    base: Path | None = None,
+) -> SpeechTranslationDataset:
+    """Items and batches of `utterances`; `base` is the folder that audio paths are relative to."""
+    batcher = SpeechBatcher(
+        tokenizer,
+        query_len=data.fix_length_audio,
+        prompt=data.prompt,
+        window=data.encoder_window,
+        n_mels=data.mel_size,
+        inference=data.inference_mode,
+        attend_padding=data.attend_padding,
+        features=FeatureStore.open(data.feature_store) if data.feature_store else None,
+        base=base,
+    )
+    items = ParallelSpeechDataset(
+        utterances,
+        pairing=data.pairing if training else "none",
+        anchor_language=data.anchor_language,
+        seed=data.seed,
+        shuffle=training,
+    )
+    return SpeechTranslationDataset(items, batcher)
+
+
+def build_projector(
+    model: ModelConfig, encoder_dim: int, llm_dim: int, bias: LanguageBias | None, **options: Any
+) -> nn.Module:
+    """The projector registered as `model_config.encoder_projector`."""
+    kind = resolve(PROJECTORS, model.encoder_projector, "model_config.encoder_projector")
+    return kind(
+        encoder_dim,
+        llm_dim,
+        query_len=model.query_len,
+        num_layers=model.qformer_layers,
+        hidden_size=model.qformer_dim,
+        num_heads=model.qformer_heads,
+        dropout=model.qformer_dropout,
+        language_bias=bias,
+        **options,
+    )
+
+
+def build_controller(
+    projector: nn.Module, alignment: AlignmentConfig, *, seed: int = 0, accumulation: int = 1
+) -> AlignmentController:
+    """Eq. 3-7 as configured; without alignment (weight 0) a controller that only measures CE.
+
+    Raises InputError where the options do not fit each other or the projector's layers.
+    """
+    terms, schedule = [], None
+    if alignment.weight > 0:
+        try:
+            schedule = build_schedule(alignment.schedule, projector.num_layers, seed)
+            terms = build_terms(alignment)
+        except ValueError as error:
+            raise InputError(f"alignment: {error}") from error
+    return AlignmentController(
+        projector,
+        AlignmentObjective(terms),
+        schedule,
+        accumulation=accumulation,
+        diagnose_interval=alignment.diagnose_interval,
+    )
+
+
+def build_schedule(plan: ScheduleConfig, num_layers: int, seed: int) -> LayerSchedule:
+    """Eq. 5-7, or one of the rivals of Table 3."""
+    candidates = candidate_layers(plan.candidates, num_layers)
+    return LayerSchedule(
+        plan.strategy,
+        candidates,
+        layers=plan.layers or _fixed_layers(plan.strategy, candidates),
+        reward_decay=plan.reward_decay,
+        exploration=plan.exploration,
+        temperature=plan.temperature,
+        seed=seed,
+    )
+
+
+def build_terms(alignment: AlignmentConfig) -> list[AlignmentTerm]:
+    """One term over the scheduled layer; one more over the output with `include_output`."""
+    distance = build_distance(alignment.distance, **_distance_options(alignment))
+    detach = "second" if alignment.detach_anchor else "none"
+    places = {alignment.distance: "qformer.{layer}"}
+    if alignment.include_output:
+        places[f"{alignment.distance}_output"] = "projector"
+    return [
+        AlignmentTerm(name, place, place, distance, alignment.weight, rows="pairs", detach=detach)
+        for name, place in places.items()
+    ]
+
+
+def _distance_options(alignment: AlignmentConfig) -> dict[str, Any]:
+    if alignment.distance != "ot":
+        return {}
+    names = (
+        "epsilon",
+        "epsilon_scale",
+        "cost_scale",
+        "marginal_penalty",
+        "max_iterations",
+        "tolerance",
+        "debias",
+    )
+    return {name: getattr(alignment, name) for name in names}
+
+
+def _fixed_layers(strategy: str, candidates: tuple[int, ...]) -> tuple[int, ...]:
+    """Table 3 names no layers for 'single' and 'multi': the second candidate, and all of them."""
+    if strategy == "single":
+        return candidates[min(1, len(candidates) - 1) :][:1]
+    return candidates if strategy == "multi" else ()
+
+
+def _language_bias(config: LanguageBiasConfig, state: Any) -> LanguageBias | None:
+    """From the file given, else from the checkpoint, else an error with the remedy."""
+    if not config.enabled:
+        return None
+    settings = {"center": config.center, "unseen_language": config.unseen_language}
+    if config.path:
+        return LanguageBias.load(config.path, **settings)
+    payload = carried_bias(state)
+    if payload is not None:
+        return LanguageBias.from_bytes(payload, **settings)
+    raise InputError(
+        "language_bias.enabled=true, but language_bias.path is not set and no checkpoint carries "
+        "biases: estimate them with `slam-potsa bias`, or set language_bias.enabled=false"
+    )
+
+
+def _check_widths(model: ModelConfig, encoder_dim: int, llm_dim: int) -> None:
+    found = {"encoder_dim": encoder_dim, "llm_dim": llm_dim}
+    problems = [
+        f"model_config.{name}={getattr(model, name)}, but the model at hand has {width}; "
+        f"set it to {width} or 0"
+        for name, width in found.items()
+        if getattr(model, name) not in (0, width)
+    ]
+    if problems:
+        raise InputError(problems)
+
+
+def _continue_from(
+    model: SpeechLLM, state: dict[str, Any], source: str, *, keep_bias: LanguageBias | None
+) -> None:
+    """Weights and schedule of a checkpoint. The biases were settled before: the file given wins."""
+    state = {name: tensor for name, tensor in state.items() if BIAS_STATE not in name}
+    apply_checkpoint(model, state, source)
+    found = model.controller.found_state
+    if found and found["schedule"] and model.controller.schedule is not None:
+        try:
+            model.controller.schedule.load_state_dict(found["schedule"])
+        except ValueError as error:
+            logger.warning("the layer schedule starts anew: %s", error)
+
+
+def _accumulation(train: TrainConfig, deepspeed_config: Any) -> int:
+    """Micro-steps an optimizer step; DeepSpeed's own file rules where its launcher runs."""
+    if not (train.enable_deepspeed and deepspeed_config):
+        return train.gradient_accumulation_steps
+    settings = json.loads(Path(str(deepspeed_config)).read_text())
+    return int(settings.get("gradient_accumulation_steps", 1))
+
+
+def _manifest_path(data: DatasetConfig, split: str) -> str:
+    names = {"train": "train_data_path", "val": "val_data_path", "test": "test_data_path"}
+    if split not in names:
+        raise InputError(f"split {split!r}: expected one of {', '.join(names)}")
+    # SLAM-LLM's decoding recipes name their test set val_data_path.
+    path = getattr(data, names[split]) or (data.val_data_path if split == "test" else "")
+    if not path:
+        raise InputError(f"dataset_config.{names[split]} is not set: give it a manifest")
+    return path

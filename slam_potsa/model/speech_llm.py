@@ -1,0 +1,253 @@
+"""Speech encoder + projector + LLM, with SLAM-LLM's module names, inputs and outputs.
+
+Shapes: B rows, S positions of the LLM, A answer positions, N query tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from slam_potsa.errors import InputError
+from slam_potsa.model.controller import AlignmentController
+
+IGNORE_INDEX = -100
+
+
+class SpeechLLM(nn.Module):
+    """A speech LLM whose loss is eq. 4 in training and plain cross-entropy otherwise.
+
+    Modules `encoder`, `encoder_projector`, `llm` and attribute `tokenizer` are named as SLAM-LLM's.
+    What is frozen stays in evaluation mode whatever the trainer says.
+
+    Args:
+        encoder: [B, F, M] mel, [B, T] mask -> [B, T, E]; may be None when every batch brings
+            `encoder_features`.
+        encoder_projector: [B, T, E], [B, T] -> [B, N, W].
+        llm: any transformers causal LM that takes `inputs_embeds` (also wrapped by peft).
+        controller: taps, objective and schedule.
+        decode: default arguments of `generate`.
+    """
+
+    # Hugging Face's Trainer: do not pass num_items_in_batch, divide by the accumulation steps.
+    accepts_loss_kwargs = False
+
+    def __init__(
+        self,
+        encoder: nn.Module | None,
+        encoder_projector: nn.Module,
+        llm: nn.Module,
+        tokenizer: Any,
+        controller: AlignmentController,
+        decode: dict[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.encoder, self.encoder_projector, self.llm = encoder, encoder_projector, llm
+        self.tokenizer, self.controller = tokenizer, controller
+        self.decode = dict(decode or {})
+        accepted = inspect.signature(_unwrapped(llm).forward).parameters
+        self._keeps_logits = "logits_to_keep" in accepted
+        self._takes_positions = "position_ids" in accepted
+
+    def train(self, mode: bool = True) -> SpeechLLM:
+        super().train(mode)
+        for part in (self.encoder, self.llm):
+            if part is not None and not any(p.requires_grad for p in part.parameters()):
+                part.eval()
+        return self
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        modality_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        audio_mel: Tensor | None = None,
+        audio_mel_post_mask: Tensor | None = None,
+        encoder_features: Tensor | None = None,
+        language_ids: Tensor | None = None,
+        pairs: Tensor | None = None,
+        label_start: int | None = None,
+        **_unused: Any,
+    ) -> tuple[Any, Tensor]:
+        """`(ModelOutput(loss, logits), accuracy)`, as SLAM-LLM's trainers unpack it.
+
+        Args:
+            input_ids, attention_mask, modality_mask, labels: [B, S]; `modality_mask` marks the one
+                run of audio slots of a row, `labels` are -100 where there is nothing to learn.
+            audio_mel [B, F, M] or encoder_features [B, T, E]; audio_mel_post_mask [B, T].
+            language_ids: [B]; pairs: [P, 2] rows with the same meaning.
+            label_start: first column with a label; without it, it is looked up on the device.
+
+        Logits exist at label positions only: [B, A, V], and only the evaluation loops read them.
+        """
+        training = torch.is_grad_enabled() and labels is not None
+        if training and self.encoder_projector.training is False:
+            self.train()  # SLAM-LLM leaves the model in evaluation mode after a validation
+        self.controller.begin(language_ids, pairs, training)
+        embeds = self._embed(
+            input_ids, modality_mask, audio_mel, audio_mel_post_mask, encoder_features
+        )
+        labels = torch.full_like(input_ids, IGNORE_INDEX) if labels is None else labels
+        start = _first_label(labels) if label_start is None else label_start
+        logits = self._logits(embeds, attention_mask, start)
+        answer = labels[:, start:]
+        cross_entropy, targets = _cross_entropy(logits, answer)
+        if training:
+            cross_entropy = cross_entropy + self._untouched(audio_mel, encoder_features)
+        loss = self.controller.end(cross_entropy, targets, attention_mask.sum())
+        return _output(loss, logits), _accuracy(logits, answer, targets)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        modality_mask: Tensor | None = None,
+        audio_mel: Tensor | None = None,
+        audio_mel_post_mask: Tensor | None = None,
+        encoder_features: Tensor | None = None,
+        language_ids: Tensor | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """New tokens only, [B, n]. Options of transformers' `generate` override `decode`."""
+        self.controller.begin(language_ids)
+        embeds = self._embed(
+            input_ids, modality_mask, audio_mel, audio_mel_post_mask, encoder_features
+        )
+        known = {**self.decode, **{k: v for k, v in options.items() if k in GENERATE_OPTIONS}}
+        return self.llm.generate(
+            inputs_embeds=embeds,
+            attention_mask=attention_mask.long(),
+            bos_token_id=self.tokenizer.bos_token_id,
+            eos_token_id=self.tokenizer.eos_token_id,
+            pad_token_id=self.tokenizer.pad_token_id,
+            do_sample=False,
+            **known,
+        )
+
+    def encode(
+        self,
+        audio_mel: Tensor | None,
+        mask: Tensor | None,
+        encoder_features: Tensor | None,
+    ) -> Tensor:
+        """Encoder output [B, T, E] of mel, or the stored features cast to the projector's dtype."""
+        if encoder_features is not None:
+            return encoder_features.to(self.encoder_projector.query.dtype)
+        if self.encoder is None:
+            raise InputError(
+                "the model was built without its encoder, but the batch has no encoder_features: "
+                "set dataset_config.feature_store"
+            )
+        frozen = not any(p.requires_grad for p in self.encoder.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            return self.encoder(audio_mel, mask)
+
+    def project(
+        self,
+        audio_mel: Tensor | None = None,
+        audio_mel_post_mask: Tensor | None = None,
+        encoder_features: Tensor | None = None,
+        language_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Speech tokens [B, N, W] as the LLM receives them."""
+        if language_ids is not None:
+            self.encoder_projector.set_languages(language_ids)
+        features = self.encode(audio_mel, audio_mel_post_mask, encoder_features)
+        return self.encoder_projector(features, audio_mel_post_mask)
+
+    def _embed(self, input_ids, modality_mask, audio_mel, post_mask, encoder_features) -> Tensor:
+        """LLM inputs [B, S, W]: text embeddings, with the speech tokens in the audio slots."""
+        embed = _unwrapped(self.llm).get_input_embeddings()
+        text = embed(
+            input_ids.clamp(min=0)
+        )  # the caller's ids (-1 at audio slots) stay as they are
+        if audio_mel is None and encoder_features is None:
+            return text
+        speech = self.project(audio_mel, post_mask, encoder_features).to(text.dtype)
+        # Slot i of a row takes token i: a gather, since a loop over rows would wait for the device.
+        slot = modality_mask.long().cumsum(1) - 1
+        filled = modality_mask.bool() & (slot < speech.shape[1])
+        index = slot.clamp(0, speech.shape[1] - 1)[..., None].expand(-1, -1, speech.shape[2])
+        return torch.where(filled[..., None], speech.gather(1, index), text)
+
+    def _logits(self, embeds: Tensor, attention_mask: Tensor, start: int) -> Tensor:
+        """[B, A, V]: the predictions of columns start..S-1, made at start-1..S-2."""
+        answer = embeds.shape[1] - start
+        extra: dict[str, Any] = {"use_cache": False}
+        if self._keeps_logits:
+            extra["logits_to_keep"] = answer + 1
+        if self._takes_positions:
+            # As generate() counts them: left padding must not shift a row's positions.
+            extra["position_ids"] = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
+        output = self.llm(inputs_embeds=embeds, attention_mask=attention_mask.long(), **extra)
+        return output.logits[:, -(answer + 1) : -1]
+
+    def _untouched(
+        self, audio_mel: Tensor | None, encoder_features: Tensor | None
+    ) -> Tensor | float:
+        """Zero, through every projector weight that a batch of text alone leaves out of the graph.
+
+        DDP fails on parameters without gradient; the carried state is none of its business.
+        """
+        if audio_mel is not None or encoder_features is not None:
+            return 0.0
+        trained = [
+            p
+            for name, p in self.encoder_projector.named_parameters()
+            if p.requires_grad and not name.endswith("as_parameter")
+        ]
+        return sum(0.0 * p.sum() for p in trained)
+
+
+GENERATE_OPTIONS = (
+    "num_beams",
+    "max_new_tokens",
+    "min_length",
+    "length_penalty",
+    "repetition_penalty",
+    "no_repeat_ngram_size",
+    "num_return_sequences",
+    "return_dict_in_generate",
+    "output_scores",
+)
+
+
+def _unwrapped(llm: nn.Module) -> nn.Module:
+    """The transformers model inside peft's wrapper."""
+    return llm.get_base_model() if hasattr(llm, "get_base_model") else llm
+
+
+def _first_label(labels: Tensor) -> int:
+    columns = (labels != IGNORE_INDEX).any(0)
+    return int(columns.int().argmax()) if bool(columns.any()) else labels.shape[1] - 1
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean over target tokens, in float32; 0 (still differentiable) where there is none."""
+    targets = (labels != IGNORE_INDEX).sum()
+    total = F.cross_entropy(
+        logits.float().reshape(-1, logits.shape[-1]),
+        labels.reshape(-1),
+        ignore_index=IGNORE_INDEX,
+        reduction="sum",
+    )
+    return total / targets.clamp(min=1), targets
+
+
+@torch.no_grad()
+def _accuracy(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """Share of target tokens that are the most probable one; 0 without targets."""
+    hits = (logits.argmax(-1) == labels) & (labels != IGNORE_INDEX)
+    return hits.sum() / targets.clamp(min=1)
+
+
+def _output(loss: Tensor, logits: Tensor) -> Any:
+    from transformers.modeling_outputs import CausalLMOutput
+
+    return CausalLMOutput(loss=loss, logits=logits)

@@ -1,0 +1,122 @@
+"""Distances between two token sequences: optimal transport and its rivals (POTSA Table 2).
+
+Every distance has one signature and returns one value a pair, differentiable on both sides:
+
+    distance(x [P, N, D], y [P, M, D], x_mask [P, N] | None, y_mask [P, M] | None) -> [P]
+
+True in a mask means valid; padding may hold anything; a pair with no valid position is 0.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from slam_potsa.objective.transport import TransportOptions, transport, transport_loss
+
+Distance = Callable[[Tensor, Tensor, Tensor | None, Tensor | None], Tensor]
+
+
+def mse(x: Tensor, y: Tensor, x_mask: Tensor | None = None, y_mask: Tensor | None = None) -> Tensor:
+    """Mean over positions i valid in both of ‖x_i − y_i‖² / D (Table 2, "MSE").
+
+    The mean over D makes it comparable with optimal transport at ``cost_scale="dim"``.
+    """
+    x, y, both = _paired(x, y, x_mask, y_mask)
+    return _mean_over_positions((x - y).square().mean(2), both)
+
+
+def cosine(
+    x: Tensor, y: Tensor, x_mask: Tensor | None = None, y_mask: Tensor | None = None
+) -> Tensor:
+    """Mean over positions i valid in both of 1 − cos(x_i, y_i) (Table 2, "Cosine Similarity")."""
+    x, y, both = _paired(x, y, x_mask, y_mask)
+    return _mean_over_positions(1 - F.cosine_similarity(x, y, dim=2), both)
+
+
+class OptimalTransport:
+    """Entropic optimal transport (eq. 3) with its options; see :class:`TransportOptions`."""
+
+    def __init__(self, **options):
+        self.options = TransportOptions(**options)
+        self._keywords = options
+
+    def __call__(
+        self, x: Tensor, y: Tensor, x_mask: Tensor | None = None, y_mask: Tensor | None = None
+    ) -> Tensor:
+        return transport_loss(x, y, x_mask, y_mask, **self._keywords)
+
+    def monitor(
+        self, x: Tensor, y: Tensor, x_mask: Tensor | None = None, y_mask: Tensor | None = None
+    ) -> Tensor:
+        """⟨Γ, C⟩, which unlike the entropic value is never negative: the figure to log."""
+        return transport(x, y, x_mask, y_mask, **self._keywords).cost
+
+    def __repr__(self) -> str:
+        return repr(self.options).replace("TransportOptions", "OptimalTransport")
+
+
+DISTANCES: dict[str, Distance] = {"ot": OptimalTransport(), "mse": mse, "cosine": cosine}
+
+
+def build_distance(name: str, **options) -> Distance:
+    """The distance of this name; options go to it ("ot": those of :class:`TransportOptions`).
+
+    Raises:
+        ValueError: an unknown name or option (with the list of known ones), or a bad value.
+
+    Example:
+        >>> build_distance("ot", epsilon=0.1)(torch.zeros(2, 3, 4), torch.ones(2, 5, 4)).shape
+        torch.Size([2])
+    """
+    if name not in DISTANCES:
+        raise ValueError(f"distance: expected one of {', '.join(DISTANCES)}, got {name!r}")
+    distance = DISTANCES[name]
+    is_transport = isinstance(distance, OptimalTransport)
+    known = _option_names(TransportOptions if is_transport else distance)
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(
+            f"distance {name!r}: unknown options {', '.join(unknown)}; "
+            f"it takes {', '.join(known) or 'none'}"
+        )
+    if is_transport:
+        return OptimalTransport(**options)
+    return partial(distance, **options) if options else distance
+
+
+def _option_names(function: Callable) -> list[str]:
+    tokens = {"x", "y", "x_mask", "y_mask"}
+    return [name for name in inspect.signature(function).parameters if name not in tokens]
+
+
+def _paired(
+    x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """x and y in float32 at least, 0 wherever one of them is padding, and where both are valid."""
+    if x.ndim != 3 or x.shape != y.shape:
+        raise ValueError(
+            "mse and cosine compare position i with position i: expected x and y of one shape "
+            f"[P, N, D], got {list(x.shape)} and {list(y.shape)}; the paper's Table 2 does not say "
+            "how lengths are matched, so use a fixed number of queries or the distance 'ot'"
+        )
+    both = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+    for name, mask in (("x_mask", x_mask), ("y_mask", y_mask)):
+        if mask is not None and (mask.dtype != torch.bool or mask.shape != both.shape):
+            raise ValueError(
+                f"{name}: expected torch.bool {list(both.shape)} (True = valid), "
+                f"got {mask.dtype} {list(mask.shape)}"
+            )
+        both = both if mask is None else both & mask
+    dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+    x, y = (torch.where(both[:, :, None], tokens, 0.0).to(dtype) for tokens in (x, y))
+    return x, y, both
+
+
+def _mean_over_positions(values: Tensor, valid: Tensor) -> Tensor:
+    return torch.where(valid, values, 0.0).sum(1) / valid.sum(1).clamp_min(1)

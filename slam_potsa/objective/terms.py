@@ -1,0 +1,282 @@
+r"""The training objective: cross-entropy plus alignment terms over named activations (POTSA eq. 4).
+
+    L = w · L_CE + Σ_terms λ · mean_{k ∈ S} mean_{pairs} distance(first^k, second^k)
+
+A *tap* is a named activation of one forward pass; a *term* compares two taps. POTSA: w = 1,
+λ = 10, both taps ``qformer.{layer}``, rows in pairs, S the layers scheduled now. AI-STA: w = 0.99,
+λ = 0.01, speech positions against the transcript's of the same row at fixed LLM layers, text
+detached.
+
+Shapes: B rows of a batch, P pairs, N tokens, D width. Source: POTSA (Li et al.), eq. 3–4; AI-STA.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from slam_potsa.objective.distances import Distance
+
+
+class Tap(NamedTuple):
+    """A named activation of one forward pass."""
+
+    tensor: Tensor  # [B, N, D]
+    mask: Tensor | None = None  # [B, N] bool, True = valid; None: all
+
+
+class AlignmentLoss(NamedTuple):
+    """What one step is trained on."""
+
+    total: Tensor  # [] differentiable
+    cross_entropy: Tensor  # [] unweighted, detached
+    terms: dict[str, Tensor]  # name → [] unweighted mean over layers and pairs, detached; a term
+    # that had nothing to compare (no pairs, no layers) is absent, for 0 would say "aligned"
+
+
+class _Sides(NamedTuple):
+    """What one distance call compares: row p of x with row p of y."""
+
+    x: Tensor  # [P, N, D]
+    y: Tensor  # [P, M, D]
+    x_mask: Tensor | None
+    y_mask: Tensor | None
+
+
+@dataclass(frozen=True)
+class AlignmentTerm:
+    """One thing to align with another.
+
+    ``first`` and ``second`` name taps; ``{layer}`` in a name stands for each layer in turn, and a
+    term without it is compared once a step, whatever is scheduled.
+    """
+
+    name: str  # in logs; distinct within an objective
+    first: str  # tap, such as "qformer.{layer}"
+    second: str  # tap; may be the same one, where rows are pairs
+    distance: Distance  # (x, y, x_mask, y_mask) -> [P]
+    weight: float  # λ; 10 in POTSA, 0.01 in AI-STA
+    rows: str = "pairs"  # "pairs": row i with its partner's row; "same": row i with itself
+    detach: str = "none"  # "second": no gradient into the second side (frozen anchor, text)
+    layers: tuple[int, ...] | None = None  # fixed layers; None: those scheduled at the step
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.rows not in ("pairs", "same"):
+            problems.append(f"rows: expected 'pairs' or 'same', got {self.rows!r}")
+        if self.detach not in ("none", "second"):
+            problems.append(f"detach: expected 'none' or 'second', got {self.detach!r}")
+        if not callable(self.distance):
+            problems.append(f"distance: expected a callable, got {self.distance!r}")
+        if not 0 <= self.weight < math.inf:
+            problems.append(f"weight: expected a number >= 0, got {self.weight!r}")
+        if self.rows == "same" and self.first == self.second:
+            problems.append(f"second: expected another tap than first ({self.first!r}) in one row")
+        if self.layers is not None and not self.is_layered:
+            problems.append("layers: expected None, as neither tap name has {layer} in it")
+        if problems:
+            raise ValueError(f"term {self.name!r}: " + "; ".join(problems))
+
+    @property
+    def is_layered(self) -> bool:
+        return "{layer}" in self.first + self.second
+
+    def tap_pairs(self, scheduled: Sequence[int]) -> list[tuple[str, str]]:
+        """The names to compare, one entry a layer."""
+        if not self.is_layered:
+            return [(self.first, self.second)]
+        layers = scheduled if self.layers is None else self.layers
+        return [
+            (self.first.replace("{layer}", str(k)), self.second.replace("{layer}", str(k)))
+            for k in layers
+        ]
+
+
+class AlignmentObjective:
+    """Cross-entropy plus a list of terms (eq. 4).
+
+    Args:
+        terms: any number; none is the baseline.
+        cross_entropy_weight: w; 1 in POTSA, 0.99 in AI-STA.
+
+    Raises:
+        ValueError: two terms of one name, or a negative weight.
+
+    Example:
+        >>> from slam_potsa.objective.distances import build_distance
+        >>> term = AlignmentTerm("ot", "qformer.{layer}", "qformer.{layer}",
+        ...                      build_distance("ot"), weight=10.0)
+        >>> objective = AlignmentObjective([term])
+        >>> objective.tap_names([2])
+        {'qformer.2'}
+        >>> taps = {"qformer.2": Tap(torch.randn(2, 80, 16))}
+        >>> loss = objective(torch.tensor(1.0), taps, torch.tensor([[0, 1]]), [2])
+    """
+
+    def __init__(self, terms: Sequence[AlignmentTerm] = (), cross_entropy_weight: float = 1.0):
+        names = [term.name for term in terms]
+        if len(set(names)) != len(names):
+            raise ValueError(f"terms: expected distinct names, got {names}")
+        if not 0 <= cross_entropy_weight < math.inf:
+            raise ValueError(
+                f"cross_entropy_weight: expected a number >= 0, got {cross_entropy_weight!r}"
+            )
+        self.terms = tuple(terms)
+        self.cross_entropy_weight = cross_entropy_weight
+
+    def tap_names(self, layers: Sequence[int]) -> set[str]:
+        """Which activations have to be recorded when these layers are scheduled."""
+        return {name for term in self.terms for names in term.tap_pairs(layers) for name in names}
+
+    def __call__(
+        self,
+        cross_entropy: Tensor,
+        taps: Mapping[str, Tap],
+        pairs: Tensor,
+        layers: Sequence[int],
+    ) -> AlignmentLoss:
+        """The loss of one step.
+
+        Args:
+            cross_entropy: [] mean over the label positions.
+            taps: at least those of :meth:`tap_names` (without pairs, none for paired terms).
+            pairs: [P, 2] int64 row indices, the anchor second where there is one. P may be 0:
+                the paired terms then add nothing.
+            layers: scheduled now, numbered from 1.
+
+        Raises:
+            ValueError: a tap is missing, or pairs is not [P, 2] of integers.
+        """
+        self._check(taps, pairs, layers)
+        total = self.cross_entropy_weight * cross_entropy
+        means = {}
+        for term in self.terms:
+            values = [
+                _mean_over_rows(term.distance(*sides), sides)
+                for sides in _comparisons(term, taps, pairs, layers)
+            ]
+            if not values:
+                continue
+            mean = torch.stack(values).mean()
+            total = total + term.weight * mean
+            means[term.name] = mean.detach()
+        return AlignmentLoss(total, cross_entropy.detach(), means)
+
+    @torch.no_grad()
+    def diagnose(
+        self,
+        taps: Mapping[str, Tap],
+        pairs: Tensor,
+        layers: Sequence[int],
+        sentence_ids: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """How far apart rows of one meaning are, and rows of different meanings.
+
+        If both fall together, the space shrinks and nothing is aligned. Optimal transport reports
+        ⟨Γ, C⟩, other distances their value.
+
+        Args:
+            sentence_ids: [B] meaning of each row. Mismatched rows (the second side rolled by one)
+                that happen to have one meaning are left out; without it only equal rows are.
+
+        Returns:
+            "<term>/matched" and, from two comparable rows on, "<term>/mismatched", each [].
+        """
+        self._check(taps, pairs, layers)
+        report: dict[str, Tensor] = {}
+        for term in self.terms:
+            measure = getattr(term.distance, "monitor", term.distance)
+            meanings = _meanings(term, taps, pairs, layers, sentence_ids)
+            matched, mismatched = [], []
+            for sides in _comparisons(term, taps, pairs, layers):
+                matched.append(_mean_over_rows(measure(*sides), sides))
+                first, second = meanings
+                differs = first != second.roll(1, 0)
+                if bool(differs.any()):
+                    rolled = _select(_rolled(sides), differs)
+                    mismatched.append(_mean_over_rows(measure(*rolled), rolled))
+            if matched:
+                report[f"{term.name}/matched"] = torch.stack(matched).mean()
+            if mismatched:
+                report[f"{term.name}/mismatched"] = torch.stack(mismatched).mean()
+        return report
+
+    def _check(self, taps: Mapping[str, Tap], pairs: Tensor, layers: Sequence[int]) -> None:
+        if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.is_floating_point():
+            raise ValueError(
+                f"pairs: expected integer row indices [P, 2], got {pairs.dtype} "
+                f"{list(pairs.shape)}; use torch.empty(0, 2, dtype=torch.long) for none"
+            )
+        compared = [term for term in self.terms if term.rows == "same" or pairs.shape[0]]
+        missing = sorted(AlignmentObjective(compared).tap_names(layers) - set(taps))
+        if missing:
+            raise ValueError(
+                f"taps: expected {', '.join(missing)} too, got "
+                f"{', '.join(sorted(taps)) or 'none'}; "
+                "record what tap_names(layers) lists, or correct the term's tap names"
+            )
+
+
+def _comparisons(
+    term: AlignmentTerm, taps: Mapping[str, Tap], pairs: Tensor, layers: Sequence[int]
+) -> Iterator[_Sides]:
+    """The two sides of a term, one entry a layer; none if there is no row to compare."""
+    if term.rows == "pairs" and pairs.shape[0] == 0:
+        return
+    for first_name, second_name in term.tap_pairs(layers):
+        first, second = taps[first_name], taps[second_name]
+        if term.rows == "pairs":
+            first, second = _rows(first, pairs[:, 0]), _rows(second, pairs[:, 1])
+        y = second.tensor.detach() if term.detach == "second" else second.tensor
+        yield _Sides(first.tensor, y, first.mask, second.mask)
+
+
+def _rows(tap: Tap, rows: Tensor) -> Tap:
+    rows = rows.to(tap.tensor.device)
+    mask = None if tap.mask is None else tap.mask.index_select(0, rows)
+    return Tap(tap.tensor.index_select(0, rows), mask)
+
+
+def _mean_over_rows(values: Tensor, sides: _Sides) -> Tensor:
+    """Mean over the rows that have a valid token on either side; the others say nothing."""
+    if sides.x_mask is None and sides.y_mask is None:
+        return values.mean()
+    live = torch.ones_like(values, dtype=torch.bool)
+    for mask in (sides.x_mask, sides.y_mask):
+        live = live if mask is None else live & mask.any(1)
+    return torch.where(live, values, 0.0).sum() / live.sum().clamp_min(1)
+
+
+def _meanings(
+    term: AlignmentTerm,
+    taps: Mapping[str, Tap],
+    pairs: Tensor,
+    layers: Sequence[int],
+    sentence_ids: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """What the first and the second rows mean; without sentence ids, every row its own thing."""
+    if term.rows == "pairs":
+        if sentence_ids is None:
+            return pairs[:, 1], pairs[:, 1]
+        sentence_ids = sentence_ids.to(pairs.device)
+        return sentence_ids[pairs[:, 0]], sentence_ids[pairs[:, 1]]
+    if sentence_ids is None:
+        names = term.tap_pairs(layers)
+        rows = len(taps[names[0][0]].tensor) if names else 0
+        sentence_ids = torch.arange(rows)
+    return sentence_ids, sentence_ids
+
+
+def _rolled(sides: _Sides) -> _Sides:
+    y_mask = None if sides.y_mask is None else sides.y_mask.roll(1, 0)
+    return sides._replace(y=sides.y.roll(1, 0), y_mask=y_mask)
+
+
+def _select(sides: _Sides, rows: Tensor) -> _Sides:
+    rows = rows.to(sides.x.device)
+    return _Sides(*(None if part is None else part[rows] for part in sides))

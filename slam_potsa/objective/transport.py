@@ -1,0 +1,356 @@
+r"""Token-wise optimal transport (POTSA eq. 3): the cost, the value, the gradient.
+
+For two token sequences of one meaning, X [N, D] and Y [M, D], with C_ij = scale · ‖x_i − y_j‖²:
+
+    OT_ε(X, Y) = min_Γ ⟨Γ, C⟩ + ε Σ_ij Γ_ij (log Γ_ij − 1)    with Γ1 = a, Γᵀ1 = b,
+
+a and b uniform over the valid tokens. ``marginal_penalty=ρ`` softens the marginals: in place of the
+constraints stand + ρ KL(Γ1 | a) + ρ KL(Γᵀ1 | b). The plan comes from ``sinkhorn.py``.
+
+The gradient is the envelope theorem's, ∂OT_ε/∂C = Γ, so ∂OT_ε/∂x_i = 2 scale Σ_j Γ_ij (x_i − y_j):
+one matrix product a side, and no graph through the iterations. The value is the dual's, which lies
+within the square of the marginal error below the optimum and has exactly this gradient, converged
+or not, for a given ε.
+
+Shapes: B pairs, N and M tokens, D width.
+Sources: POTSA (Li et al.), eq. 3; Cuturi, *Sinkhorn Distances*, 2013.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from slam_potsa.objective.sinkhorn import Problem, dual_value, sinkhorn
+
+
+@dataclass(frozen=True)
+class TransportOptions:
+    """The options of :func:`transport_loss`, checked when they are made.
+
+    The paper gives neither ε nor the number of iterations nor a stopping rule: these defaults are
+    ours. At ε = 0.05 of the mean cost, hard inputs (smooth, time-warped tokens) need 40–70 sweeps
+    and easy ones 10, so the cap of 200 is a guard on a CPU and the price on a GPU, which never
+    asks. At ε = 0.01 allow 300, at 0.001 several thousand, and look at ``marginal_error``.
+    A tolerance of 1e-4 (of the mass) is below what a bfloat16 gradient can express (4e-3).
+    """
+
+    epsilon: float = 0.05  # > 0
+    epsilon_scale: str = "mean"  # "mean": times the pair's detached mean cost; "absolute": as is
+    cost_scale: str | float = "dim"  # "dim": 1/D; "none": 1, as the paper writes it; or a factor
+    marginal_penalty: float | None = None  # ρ in the cost's unit; None: hard marginals
+    max_iterations: int = 200  # sweeps; a CPU stops earlier, a GPU runs them all (no host sync)
+    tolerance: float = 1e-4  # sum of |Γ1 − a| and |Γᵀ1 − b|; total mass is 1
+    debias: bool = False  # OT(x, y) − OT(x, x)/2 − OT(y, y)/2, one ε for the three
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not _is_positive(self.epsilon):
+            problems.append(f"epsilon: expected a number > 0, got {self.epsilon!r}")
+        if self.epsilon_scale not in ("mean", "absolute"):
+            problems.append(
+                f"epsilon_scale: expected 'mean' or 'absolute', got {self.epsilon_scale!r}"
+            )
+        if self.cost_scale not in ("dim", "none") and not _is_positive(self.cost_scale):
+            problems.append(
+                f"cost_scale: expected 'dim', 'none' or a number > 0, got {self.cost_scale!r}"
+            )
+        if self.marginal_penalty is not None and not _is_positive(self.marginal_penalty):
+            problems.append(
+                "marginal_penalty: expected None (hard marginals) or a number > 0, "
+                f"got {self.marginal_penalty!r}"
+            )
+        if not isinstance(self.max_iterations, int) or self.max_iterations < 1:
+            problems.append(f"max_iterations: expected an int >= 1, got {self.max_iterations!r}")
+        if not _is_positive(self.tolerance) and self.tolerance != 0:
+            problems.append(f"tolerance: expected a number >= 0, got {self.tolerance!r}")
+        if self.debias and self.marginal_penalty is not None:
+            problems.append(
+                "debias: expected False with a marginal_penalty, got True; the entropy of eq. 3 "
+                "then no longer cancels and the result is no divergence. Drop one of the two"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    def cost_factor(self, width: int) -> float:
+        """The factor on ‖x_i − y_j‖² for tokens of this width."""
+        named = {"dim": 1.0 / width, "none": 1.0}
+        return named[self.cost_scale] if isinstance(self.cost_scale, str) else self.cost_scale
+
+
+class Transport(NamedTuple):
+    """What :func:`transport` returns. Only ``value`` carries a gradient."""
+
+    value: Tensor  # [B] OT_ε, differentiable
+    cost: Tensor  # [B] ⟨Γ, C⟩ (of x against y, also where debiased): watch this one
+    plan: Tensor  # [B, N, M] Γ, zero at padding
+    epsilon: Tensor  # [B] ε as used, in the cost's unit
+    marginal_error: Tensor  # [B] what `tolerance` is compared with, after the last sweep
+    iterations: int  # sweeps done
+
+
+def transport_loss(
+    x: Tensor,
+    y: Tensor,
+    x_mask: Tensor | None = None,
+    y_mask: Tensor | None = None,
+    *,
+    epsilon: float = TransportOptions.epsilon,
+    epsilon_scale: str = TransportOptions.epsilon_scale,
+    cost_scale: str | float = TransportOptions.cost_scale,
+    marginal_penalty: float | None = TransportOptions.marginal_penalty,
+    max_iterations: int = TransportOptions.max_iterations,
+    tolerance: float = TransportOptions.tolerance,
+    debias: bool = TransportOptions.debias,
+) -> Tensor:
+    r"""Entropic optimal transport between token sequences, one value a pair (POTSA eq. 3).
+
+        OT_ε = min_Γ ⟨Γ, C⟩ + ε Σ Γ_ij (log Γ_ij − 1),  C_ij = cost_scale · ‖x_i − y_j‖²
+
+    The value may be negative (the entropy is: at equal tokens it is −ε (1 + log N + log M)).
+
+    Args:
+        x, y: tokens [B, N, D] and [B, M, D], any floating type; computed in float32 at least.
+            Gradients go to whichever of them asks for one.
+        x_mask, y_mask: boolean [B, N] and [B, M], True = valid. Padding may hold anything, NaN too.
+        epsilon: smoothness of the plan, a fraction of the mean cost over valid tokens (taken as a
+            constant), or the number itself with ``epsilon_scale="absolute"``.
+        cost_scale: "dim" divides the squared distance by D, so that λ and ε mean the same at every
+            width (**our deviation**); "none" is the paper's equation.
+        marginal_penalty: ρ of the soft marginals; the mass is then free and not 1.
+        max_iterations, tolerance, debias: see :class:`TransportOptions`.
+
+    Returns:
+        [B], float32 or float64; 0 with zero gradient where a side has no valid token.
+
+    Raises:
+        TypeError, ValueError: expected and received shape, type or option, and the remedy.
+
+    Example:
+        >>> x = torch.tensor([[[0.0], [4.0]]], requires_grad=True)
+        >>> y = torch.tensor([[[5.0], [1.0]]])
+        >>> value = transport_loss(x, y, epsilon=0.01, epsilon_scale="absolute")
+        >>> value.backward()  # 0 goes with 1, 4 with 5; each token carries half of the mass
+        >>> [round(g, 4) for g in x.grad.flatten().tolist()]
+        [-1.0, -1.0]
+    """
+    options = TransportOptions(
+        epsilon=epsilon,
+        epsilon_scale=epsilon_scale,
+        cost_scale=cost_scale,
+        marginal_penalty=marginal_penalty,
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+        debias=debias,
+    )
+    return _transport(x, y, x_mask, y_mask, options).value
+
+
+def transport(
+    x: Tensor, y: Tensor, x_mask: Tensor | None = None, y_mask: Tensor | None = None, **options
+) -> Transport:
+    """:func:`transport_loss` with everything that was computed on the way.
+
+    Args:
+        x, y, x_mask, y_mask, **options: as for :func:`transport_loss`.
+
+    Example:
+        >>> x = torch.tensor([[[0.0], [4.0]]])
+        >>> transport(x, x.flip(1), epsilon=0.01).plan.round(decimals=3)
+        tensor([[[0.0000, 0.5000],
+                 [0.5000, 0.0000]]])
+    """
+    return _transport(x, y, x_mask, y_mask, TransportOptions(**options))
+
+
+def _transport(
+    x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None, options: TransportOptions
+) -> Transport:
+    _check_tokens(x, y, x_mask, y_mask)
+    x_mask, y_mask = _joint_masks(x, y, x_mask, y_mask)
+    cross = _solve(x, y, x_mask, y_mask, None, options)
+    if not options.debias:
+        return cross
+    x_self = _solve(x, x, x_mask, x_mask, cross.epsilon, options)
+    y_self = _solve(y, y, y_mask, y_mask, cross.epsilon, options)
+    errors = [cross.marginal_error, x_self.marginal_error, y_self.marginal_error]
+    return cross._replace(
+        value=cross.value - (x_self.value + y_self.value) / 2,
+        marginal_error=torch.stack(errors).amax(0),
+        iterations=max(cross.iterations, x_self.iterations, y_self.iterations),
+    )
+
+
+def _solve(*arguments) -> Transport:
+    with _full_precision(arguments[0].device.type):
+        return Transport(*_EntropicTransport.apply(*arguments))
+
+
+class _EntropicTransport(torch.autograd.Function):
+    """Value by Sinkhorn, gradient by the envelope theorem; the iterations leave no graph."""
+
+    @staticmethod
+    def forward(ctx, x, y, x_mask, y_mask, epsilon, options: TransportOptions):
+        ctx.dtypes = x.dtype, y.dtype
+        ctx.factor = options.cost_factor(x.shape[-1])
+        x, y = _centred(x, y, x_mask, y_mask)
+        cost = _squared_distances(x, y) * ctx.factor
+        a, b = _uniform(x, x_mask), _uniform(y, y_mask)
+        valid = None
+        if x_mask is not None:
+            valid = x_mask[:, :, None] & y_mask[:, None, :]
+            cost = torch.where(valid, cost, 0.0)
+        mean_cost = (a @ cost @ b.mT).view(-1)
+        if epsilon is None:
+            epsilon = _epsilon(mean_cost, options)
+
+        scaled_cost = cost / epsilon[:, None, None]
+        if valid is not None:
+            scaled_cost = torch.where(valid, scaled_cost, math.inf)
+        problem = Problem(scaled_cost, a, b, _softness(epsilon, options.marginal_penalty))
+        solution = sinkhorn(problem, mean_cost / epsilon, options.max_iterations, options.tolerance)
+
+        if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
+            ctx.save_for_backward(x, y, solution.plan)
+        value = epsilon * dual_value(problem, solution)
+        linear = (solution.plan * cost).sum((1, 2))
+        result = (linear, solution.plan, epsilon, solution.marginal_error)
+        ctx.mark_non_differentiable(*result)
+        return value, *result, solution.iterations
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_value, *_):
+        x, y, plan = ctx.saved_tensors
+        with torch.autocast(x.device.type, enabled=False):
+            flow = plan * (2 * ctx.factor * grad_value)[:, None, None]
+            grad_x = grad_y = None
+            if ctx.needs_input_grad[0]:  # Σ_j flow_ij (x_i − y_j)
+                held = flow.sum(2, keepdim=True) * x
+                grad_x = held.baddbmm_(flow, y, alpha=-1).to(ctx.dtypes[0])
+            if ctx.needs_input_grad[1]:  # Σ_i flow_ij (y_j − x_i)
+                held = flow.sum(1)[:, :, None] * y
+                grad_y = held.baddbmm_(flow.mT, x, alpha=-1).to(ctx.dtypes[1])
+        return grad_x, grad_y, None, None, None, None
+
+
+# ---------------------------------------------------------------- cost, marginals, ε
+
+
+def _centred(
+    x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """x and y in float32 at least, about x's mean, finite at padding.
+
+    Distances do not move with the origin, but ‖x‖² + ‖y‖² − 2 x·y loses digits far from it.
+    """
+    dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+    x, y = x.to(dtype), y.to(dtype)
+    if x_mask is not None:
+        x = torch.where(x_mask[:, :, None], x, 0.0)
+        y = torch.where(y_mask[:, :, None], y, 0.0)
+    mean = _uniform(x, x_mask) @ x
+    return x - mean, y - mean
+
+
+def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """‖x_i − y_j‖² [B, N, M] by one batched product; rounding below zero becomes zero."""
+    x_norms, y_norms = (torch.linalg.vector_norm(t, dim=2).square_() for t in (x, y))
+    norms = x_norms[:, :, None] + y_norms[:, None, :]
+    return norms.baddbmm_(x, y.mT, alpha=-2).clamp_min_(0)
+
+
+def _uniform(tokens: Tensor, mask: Tensor | None) -> Tensor:
+    """1/n at the n valid tokens, 0 at padding [B, 1, N]."""
+    if mask is None:
+        batch, length, _ = tokens.shape
+        return tokens.new_full((batch, 1, length), 1 / length)
+    weight = mask.to(tokens.dtype)[:, None]
+    return weight / weight.sum(2, keepdim=True).clamp_min(1)
+
+
+def _epsilon(mean_cost: Tensor, options: TransportOptions) -> Tensor:
+    """ε [B]; not 0 where all tokens are equal and the mean cost is 0, so that C/ε stays finite."""
+    if options.epsilon_scale == "absolute":
+        return torch.full_like(mean_cost, options.epsilon)
+    return (options.epsilon * mean_cost).clamp_min(torch.finfo(mean_cost.dtype).tiny)
+
+
+def _softness(epsilon: Tensor, marginal_penalty: float | None) -> Tensor | None:
+    """ε/ρ [B, 1, 1], or None for hard marginals."""
+    return None if marginal_penalty is None else (epsilon / marginal_penalty)[:, None, None]
+
+
+# ---------------------------------------------------------------- arguments and precision
+
+
+def _joint_masks(
+    x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Both masks or none; a pair with nothing on one side is masked out on both."""
+    if x_mask is None and y_mask is None:
+        return None, None
+    x_mask = x_mask if x_mask is not None else x.new_ones(x.shape[:2], dtype=torch.bool)
+    y_mask = y_mask if y_mask is not None else y.new_ones(y.shape[:2], dtype=torch.bool)
+    return x_mask & y_mask.any(1, keepdim=True), y_mask & x_mask.any(1, keepdim=True)
+
+
+def _check_tokens(x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None) -> None:
+    for name, tokens in (("x", x), ("y", y)):
+        if not isinstance(tokens, Tensor) or not tokens.is_floating_point():
+            kind = tokens.dtype if isinstance(tokens, Tensor) else type(tokens).__name__
+            raise TypeError(f"{name}: expected a floating-point tensor, got {kind}; use .float()")
+        if tokens.ndim != 3 or 0 in tokens.shape[1:]:
+            raise ValueError(
+                f"{name}: expected [batch, tokens, width] with at least one token, got "
+                f"{list(tokens.shape)}; unsqueeze(0) a single pair"
+            )
+    if x.shape[0] != y.shape[0] or x.shape[2] != y.shape[2]:
+        raise ValueError(
+            "x and y: expected the same batch and width, got "
+            f"{list(x.shape)} and {list(y.shape)}; only the number of tokens may differ"
+        )
+    if x.device != y.device:
+        raise ValueError(f"x and y: expected one device, got {x.device} and {y.device}")
+    for name, mask, tokens in (("x_mask", x_mask, x), ("y_mask", y_mask, y)):
+        if mask is None:
+            continue
+        if mask.dtype != torch.bool:
+            raise TypeError(f"{name}: expected torch.bool (True = valid), got {mask.dtype}")
+        if mask.shape != tokens.shape[:2] or mask.device != tokens.device:
+            raise ValueError(
+                f"{name}: expected {list(tokens.shape[:2])} on {tokens.device}, "
+                f"got {list(mask.shape)} on {mask.device}"
+            )
+
+
+def _is_positive(number: object) -> bool:
+    return (
+        isinstance(number, int | float)
+        and not isinstance(number, bool)
+        and math.isfinite(number)
+        and number > 0
+    )
+
+
+@contextmanager
+def _full_precision(device_type: str) -> Iterator[None]:
+    """Neither autocast nor TF32 (nor bfloat16 products on a CPU): C/ε needs float32's digits."""
+    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    backends = [backend for backend in backends if hasattr(backend, "fp32_precision")]
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        with torch.autocast(device_type, enabled=False):
+            yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision

@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True)
+def _first_epoch():
+    """The epoch clock is process-wide: each test starts at epoch 0."""
+    from slam_potsa.data import epoch
+
+    epoch.set(0)
+    yield
+    epoch.set(0)

@@ -1,0 +1,146 @@
+import json
+
+import pytest
+import soundfile
+
+from slam_potsa.data.manifest import Utterance, check_manifest, read_manifest, write_manifest
+from slam_potsa.errors import InputError
+
+
+def write_rows(path, *rows):
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def row(key="a", **fields):
+    return {"key": key, "audio": f"{key}.wav", "language": "en", "sentence_id": "s", **fields}
+
+
+def test_round_trip_is_exact_and_deterministic(tmp_path):
+    utterances = [
+        Utterance("ru/1", "ru/1.flac", "ru", "one", "Раз?", "One.", "en", 1.25),
+        Utterance("a\u2028b", "x.tar:b.wav", "en", "two"),
+    ]
+    first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    write_manifest(first, utterances)
+    write_manifest(second, read_manifest(first))
+    assert read_manifest(first) == utterances
+    assert first.read_bytes() == second.read_bytes()
+    assert "Раз?" in first.read_text(encoding="utf-8")
+    assert "null" not in first.read_text(encoding="utf-8")
+
+
+def test_blank_lines_bom_own_fields_and_nulls_are_taken(tmp_path):
+    path = tmp_path / "m.jsonl"
+    content = json.dumps(row(_speaker="x", target=None)) + "\r\n\n"
+    path.write_bytes(b"\xef\xbb\xbf" + content.encode())
+    assert read_manifest(path) == [Utterance("a", "a.wav", "en", "s")]
+
+
+def test_every_bad_line_is_named_at_once(tmp_path):
+    path = write_rows(
+        tmp_path / "m.jsonl",
+        row("good", target="x"),
+        "{not json",
+        '["a list"]',
+        row("good", target="y"),
+        row("b", language="English", target=3),
+        row("c", duration=-1, target="x", targt="oops"),
+        {"key": "d\te", "audio": "", "sentence_id": "s", "target": "t"},
+        row("f", duration=float("nan"), target="two\nlines"),
+        row("g"),
+    )
+    with pytest.raises(InputError) as caught:
+        read_manifest(path, needs=("target",))
+    problems = caught.value.problems
+    expected = [
+        ":2: found '{not json', expected a JSON object",
+        ":3: found '[\"a list\"]', expected a JSON object",
+        ":4: field 'key': found 'good', which line 1 has already",
+        ":5: field 'language': found 'English', expected a language code such as 'fr'",
+        ":5: field 'target': found 3, expected the translation",
+        ":6: field 'duration': found -1, expected seconds, a number above 0",
+        ":6: field 'targt': not known",
+        ":7: field 'key': found 'd\\te'",
+        ":7: field 'audio': found ''",
+        ":7: field 'language': found nothing",
+        ":8: field 'target': found 'two\\nlines'",
+        ":8: field 'duration': found nan",
+        ":9: field 'target': found nothing, expected the translation",
+    ]
+    assert len(problems) == len(expected)
+    for problem, text in zip(problems, expected, strict=True):
+        assert problem.startswith(str(path)) and text in problem
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "no such manifest"), (b"\n", "found no utterance"), (b"\xff\xfe\x00", "UTF-8")],
+)
+def test_unusable_files(tmp_path, content, message):
+    path = tmp_path / "m.jsonl"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_manifest(path)
+
+
+def test_unknown_need_is_refused(tmp_path):
+    with pytest.raises(InputError, match="needs=\\['targets'\\]: expected names among key"):
+        read_manifest(write_rows(tmp_path / "m.jsonl", row()), needs=("targets",))
+
+
+def test_nothing_is_written_that_could_not_be_read(tmp_path):
+    bad = [
+        Utterance("a", "a.wav", "English", "s"),
+        Utterance("b", "b.wav", "en", "s"),
+        Utterance("b", "b.wav", "en", "s", duration=0.0),
+    ]
+    with pytest.raises(InputError) as caught:
+        write_manifest(tmp_path / "m.jsonl", bad)
+    assert len(caught.value.problems) == 3
+    assert "key 'b' occurs 2 times" in caught.value.problems[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_counts_hours_and_sentences(tmp_path, recording):
+    path = write_rows(
+        tmp_path / "m.jsonl",
+        row("a", audio=recording("a.wav", 1.0), sentence_id="one"),
+        row("b", audio=recording("b.flac", 2.0), sentence_id="one", language="fr"),
+        row("c", audio=recording("c.wav", 0.6), sentence_id="two", language="fr", duration=0.9),
+    )
+    summary = check_manifest(path)
+    assert list(summary.languages) == ["en", "fr"]
+    assert summary.languages["fr"].utterances == summary.languages["fr"].sentences == 2
+    assert summary.languages["fr"].seconds == pytest.approx(2.6)
+    assert (summary.sentences, summary.parallel_sentences) == (2, 1)
+    lonely, duration = summary.warnings
+    assert lonely.startswith("1 of 2 sentences are spoken in one language only (such as 'two')")
+    assert duration == "key 'c': field 'duration' says 0.9 s, the recording has 0.60 s"
+    table = summary.table().splitlines()
+    assert table[0].split() == ["language", "utterances", "hours", "sentences"]
+    assert table[2].split() == ["fr", "2", "0.00", "2"]
+    assert table[3].split() == ["all", "3", "0.00", "2"]
+    assert table[-1] == f"warning: {duration}"
+
+
+def test_check_names_every_bad_recording(tmp_path, recording, tone):
+    soundfile.write(tmp_path / "silent.wav", 0 * tone(), 16_000)
+    (tmp_path / "empty.wav").touch()
+    names = [recording("good.wav"), "silent.wav", "empty.wav", "missing.wav"]
+    names.append(recording("long.wav", 30.5))
+    path = write_rows(tmp_path / "m.jsonl", *(row(name, audio=name) for name in names))
+    with pytest.raises(InputError) as caught:
+        check_manifest(path)
+    words = ["silent:", "is empty", "no such file", "30.50 s long, expected 30 s or less"]
+    for name, word, problem in zip(names[1:], words, caught.value.problems, strict=True):
+        assert f"{path}: key '{name}'" in problem and word in problem
+
+
+def test_check_without_audio_takes_the_durations(tmp_path):
+    path = write_rows(tmp_path / "m.jsonl", row("a", duration=2), row("b", language="fr"))
+    summary = check_manifest(path, audio=False)
+    assert summary.languages["en"].seconds == 2.0
+    assert summary.warnings == ("some utterances have no duration, so the hours are too few",)

@@ -1,0 +1,163 @@
+"""Steps, late losses, skipped steps, state: the controller under a trainer without callbacks."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from slam_potsa import AlignmentObjective, AlignmentTerm, LayerSchedule
+from slam_potsa.model.controller import AlignmentController, NonFiniteLoss
+from slam_potsa.objective.distances import build_distance
+
+
+class Projector(nn.Module):
+    """Four layers that add, so that gradients reach every one."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(3, 3) for _ in range(4))
+        self.languages = None
+
+    def set_languages(self, ids):
+        self.languages = ids
+
+    def forward(self, x, atts=None):
+        for layer in self.layers:
+            x = x + layer(x)
+        return x
+
+
+def make(accumulation=1, strategy="ucb", weight=1.0):
+    torch.manual_seed(0)
+    projector = Projector()
+    term = AlignmentTerm("ot", "qformer.{layer}", "qformer.{layer}", build_distance("ot"), weight)
+    schedule = LayerSchedule(strategy, (1, 2))
+    controller = AlignmentController(
+        projector, AlignmentObjective([term]), schedule, accumulation=accumulation
+    )
+    optimizer = torch.optim.SGD(projector.parameters(), lr=0.01)
+    return projector, controller, optimizer
+
+
+def micro_step(projector, controller, loss=1.0, pairs=True):
+    rows = torch.tensor([[0, 1]]) if pairs else None
+    controller.begin(torch.zeros(2, dtype=torch.long), rows, training=True)
+    layers = controller.layers
+    out = projector(torch.randn(2, 5, 3))
+    ce = out.mean() * 0 + loss
+    controller.end(ce, torch.tensor(3)).backward()
+    return layers
+
+
+def run(projector, controller, optimizer, losses):
+    chosen = []
+    for loss in losses:
+        chosen.append(micro_step(projector, controller, loss))
+        optimizer.step()
+        optimizer.zero_grad()
+    return chosen
+
+
+def test_choice_holds_through_accumulation_and_moves_with_the_optimizer():
+    projector, controller, optimizer = make(accumulation=3)
+    layers = {micro_step(projector, controller, loss) for loss in (1.0, 2.0, 6.0)}
+    assert len(layers) == 1 and controller.step == 0
+    lines = []
+    controller.listeners.append(lines.append)
+    optimizer.step()
+    assert controller.step == 1
+    controller.flush()
+    assert lines[0]["ce"] == pytest.approx(3.0) and lines[0]["layers"] == layers.pop()
+
+
+def test_a_step_that_fp16_skipped_moves_nothing():
+    projector, controller, optimizer = make(accumulation=2)
+    first = [micro_step(projector, controller, 100.0) for _ in range(2)]  # no optimizer.step
+    again = [micro_step(projector, controller, 1.0) for _ in range(2)]
+    optimizer.step()
+    lines = []
+    controller.listeners.append(lines.append)
+    controller.flush()
+    assert first == again and controller.step == 1
+    assert lines[0]["ce"] == pytest.approx(1.0)  # the skipped step's losses are forgotten
+
+
+def test_losses_are_read_late_each_for_its_own_choice():
+    projector, controller, optimizer = make()
+    seen = []
+    controller.listeners.append(seen.append)
+    run(projector, controller, optimizer, [5.0, 4.0, 3.0])
+    assert [line["step"] for line in seen] == [0]  # at the third forward the first was due
+    controller.flush()
+    assert [(line["step"], line["ce"]) for line in seen] == [(0, 5.0), (1, 4.0), (2, 3.0)]
+
+
+def test_evaluation_stands_still():
+    projector, controller, optimizer = make()
+    run(projector, controller, optimizer, [1.0])
+    state = controller.state_dict()
+    controller.begin(None, torch.tensor([[0, 1]]), training=False)
+    projector(torch.randn(2, 5, 3))
+    loss = controller.end(torch.tensor(7.0), torch.tensor(1))
+    assert loss == 7.0 and controller.state_dict() == state
+
+
+def test_a_foreign_optimizer_step_counts_only_after_a_training_forward():
+    _, controller, _ = make()
+    other = nn.Linear(1, 1)
+    other(torch.ones(1)).backward()
+    torch.optim.SGD(other.parameters(), lr=0.1).step()
+    assert controller.step == 0
+
+
+def test_batches_without_pairs_train_on_cross_entropy():
+    projector, controller, optimizer = make()
+    seen = []
+    controller.listeners.append(seen.append)
+    micro_step(projector, controller, 2.0, pairs=False)
+    optimizer.step()
+    controller.flush()
+    assert "ot" not in seen[0] and seen[0]["ce"] == 2.0
+
+
+def test_state_continues_the_same_run():
+    losses = [3.0, 2.5, 2.0, 1.8, 1.7, 1.5, 1.4]
+    whole = run(*make(), losses)
+    projector, controller, optimizer = make()
+    head = run(projector, controller, optimizer, losses[:4])
+    state = __import__("json").loads(__import__("json").dumps(controller.state_dict()))
+    projector, controller, optimizer = make()
+    controller.load_state_dict(state)
+    tail = run(projector, controller, optimizer, losses[4:])
+    assert head + tail == whole
+
+
+def test_saving_does_not_change_what_comes_next():
+    losses = [3.0, 2.5, 2.0, 1.8, 1.7]
+    plain = run(*make(), losses)
+    projector, controller, optimizer = make()
+    chosen = []
+    for loss in losses:
+        chosen += run(projector, controller, optimizer, [loss])
+        controller.save_to_carried()
+    assert chosen == plain
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_non_finite_loss_stops_the_run_with_the_step(bad):
+    projector, controller, optimizer = make()
+    run(projector, controller, optimizer, [1.0, bad])
+    with pytest.raises(NonFiniteLoss, match=r"step 1: ce=.*Lower train_config.lr"):
+        controller.flush()
+
+
+def test_controller_is_freed_with_its_model():
+    import gc
+    import weakref
+
+    projector, controller, _ = make()
+    alive = weakref.ref(controller)
+    del projector, controller
+    gc.collect()
+    assert alive() is None

@@ -1,0 +1,52 @@
+"""Our forward over Whisper's modules: transformers' at 30 s, independent of the batch otherwise."""
+
+import pytest
+import torch
+
+from slam_potsa import InputError
+from slam_potsa.model.encoder import load_encoder
+from tests.support import tiny
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return str(tiny.whisper(tmp_path_factory.mktemp("whisper")))
+
+
+def test_equals_transformers_at_thirty_seconds(folder):
+    encoder = load_encoder(folder, "30s")
+    mel = torch.randn(2, 3000, 80)
+    with torch.no_grad():
+        expected = encoder.whisper(mel.transpose(1, 2)).last_hidden_state
+        torch.testing.assert_close(encoder(mel), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("frames", [50, 51])
+def test_trimmed_features_do_not_depend_on_the_batch(folder, frames):
+    encoder = load_encoder(folder, "trimmed")
+    mel = torch.randn(3, 120, 80)
+    lengths = [60, (frames + 1) // 2, 40]
+    mask = torch.arange(60) < torch.tensor(lengths)[:, None]
+    mel[1, 2 * lengths[1] :] = float("nan")
+    with torch.no_grad():
+        together = encoder(mel, mask)
+        alone = encoder(mel[1:2, : 2 * lengths[1]])
+    torch.testing.assert_close(together[1, : lengths[1]], alone[0], atol=1e-5, rtol=1e-5)
+
+
+def test_fingerprint_tells_windows_and_weights_apart(folder, tmp_path):
+    encoder = load_encoder(folder, "30s")
+    before = encoder.fingerprint()
+    assert before != load_encoder(folder, "trimmed").fingerprint()
+    assert before != load_encoder(str(tiny.whisper(tmp_path, seed=1)), "30s").fingerprint()
+    assert encoder.half().fingerprint() == before
+
+
+def test_bad_input(folder, tmp_path):
+    encoder = load_encoder(folder, "trimmed")
+    with pytest.raises(InputError, match="at most 30 s"):
+        encoder(torch.zeros(1, 3002, 80))
+    with pytest.raises(InputError, match="neither a transformers folder"):
+        load_encoder(str(tmp_path / "nothing"))
+    with pytest.raises(InputError, match="expected a Whisper, got 'llama'"):
+        load_encoder(str(tiny.llm(tmp_path / "llm")))

@@ -1,0 +1,141 @@
+"""Eq. 1 and 2."""
+
+import pytest
+import torch
+
+from slam_potsa import InputError, LanguageBias
+from slam_potsa.data.languages import UNKNOWN_LANGUAGE, language_id
+from slam_potsa.model.language_bias import BiasStatistics
+
+E = 5
+
+
+def ids(*codes):
+    return torch.tensor([language_id(c) if c else UNKNOWN_LANGUAGE for c in codes])
+
+
+def batch(lengths, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.full((len(lengths), max(lengths), E), float("nan"))
+    mask = torch.zeros(len(lengths), max(lengths), dtype=torch.bool)
+    for row, length in enumerate(lengths):
+        hidden[row, :length] = torch.randn(length, E, generator=generator)
+        mask[row, :length] = True
+    return hidden, mask
+
+
+def test_eq1_is_the_mean_of_utterance_means_not_of_frames():
+    hidden, mask = batch([2, 6])
+    statistics = BiasStatistics()
+    statistics.update(hidden, mask, ["fr", "fr"])
+    expected = (hidden[0, :2].mean(0) + hidden[1, :6].mean(0)) / 2
+    torch.testing.assert_close(statistics.means()["fr"], expected)
+    frames = torch.cat([hidden[0, :2], hidden[1, :6]]).mean(0)
+    assert not torch.allclose(statistics.means()["fr"], frames)
+
+
+def test_streaming_and_merging_equal_one_pass():
+    hidden, mask = batch([3, 4, 5, 2])
+    languages = ["en", "fr", "en", "fr"]
+    whole, first, second = BiasStatistics(), BiasStatistics(), BiasStatistics()
+    whole.update(hidden, mask, languages)
+    first.update(hidden[:1], mask[:1], languages[:1])
+    second.update(hidden[1:], mask[1:], languages[1:])
+    merged = second.merge(first)
+    assert merged.counts == {"fr": 2, "en": 2}
+    for language, mean in whole.means().items():
+        torch.testing.assert_close(merged.means()[language], mean)
+
+
+def test_eq2_leaves_a_zero_mean_per_language():
+    hidden, mask = batch([4, 7, 3])
+    languages = ["en", "en", "ru"]
+    statistics = BiasStatistics()
+    statistics.update(hidden, mask, languages)
+    compensated = LanguageBias(statistics.means())(hidden, mask, ids(*languages))
+    assert torch.isfinite(compensated).all()
+    after = BiasStatistics()
+    after.update(compensated, mask, languages)
+    for mean in after.means().values():
+        torch.testing.assert_close(mean, torch.zeros(E), atol=1e-6, rtol=0)
+
+
+def test_padding_becomes_zero_whatever_it_held():
+    hidden, mask = batch([1, 4])
+    out = LanguageBias({"en": torch.ones(E)})(hidden, mask, ids("en", "en"))
+    assert (out[0, 1:] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_input_is_subtracted_in_float32(dtype):
+    hidden = torch.full((1, 2, E), 300.0, dtype=dtype)
+    out = LanguageBias({"en": torch.full((E,), 299.9)})(hidden, None, ids("en"))
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out, torch.full((1, 2, E), 0.1), atol=1e-3, rtol=0)
+
+
+def test_unseen_language_policies():
+    biases = {"en": torch.zeros(E), "ru": torch.ones(E)}
+    unseen = ids("fr", None)
+    mean = LanguageBias(biases, unseen_language="mean").lookup(unseen)
+    torch.testing.assert_close(mean, torch.full((2, E), 0.5))
+    assert (LanguageBias(biases, unseen_language="zero").lookup(unseen) == 0).all()
+    strict = LanguageBias(biases, unseen_language="error")
+    with pytest.raises(InputError, match="no bias for .*fr.*estimated are en, ru"):
+        strict(torch.zeros(2, 3, E), None, unseen)
+
+
+def test_language_only_keeps_what_languages_share():
+    biases = {"en": torch.full((E,), 3.0), "ru": torch.full((E,), 5.0)}
+    lookup = LanguageBias(biases, center="language_only").lookup(ids("en", "ru", "fr"))
+    torch.testing.assert_close(lookup[:, 0], torch.tensor([-1.0, 1.0, 0.0]))
+
+
+def test_file_round_trip_and_module_round_trip(tmp_path):
+    bias = LanguageBias(
+        {"fr": torch.randn(E), "en": torch.randn(E)}, {"fr": 3, "en": 2}, fingerprint="abc"
+    )
+    bias.save(tmp_path / "b.safetensors")
+    loaded = LanguageBias.load(tmp_path / "b.safetensors", unseen_language="zero")
+    assert loaded.languages == ("en", "fr") and loaded.unseen_language == "zero"
+    torch.testing.assert_close(loaded.biases()["fr"], bias.biases()["fr"])
+    other = LanguageBias({"xx": torch.zeros(E)})
+    trainable = {k: v for k, v in bias.named_parameters()}  # all that SLAM-LLM's DDP path saves
+    other.load_state_dict(trainable, strict=False)
+    assert other.languages == ("en", "fr") and other.fingerprint == "abc"
+    torch.testing.assert_close(other.lookup(ids("fr")), bias.lookup(ids("fr")))
+
+
+def test_bytes_are_reproducible(tmp_path):
+    for name in "ab":
+        LanguageBias({"fr": torch.arange(E), "en": torch.ones(E)}).save(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_another_encoders_biases_are_refused(tmp_path):
+    bias = LanguageBias({"en": torch.zeros(E)}, fingerprint="f" * 64)
+    bias.check_fingerprint("f" * 64)
+    with pytest.raises(InputError, match="another encoder or window.*slam-potsa bias"):
+        bias.check_fingerprint("e" * 64)
+
+
+def test_bad_input():
+    with pytest.raises(InputError, match="no language"):
+        LanguageBias({})
+    with pytest.raises(InputError, match="one width"):
+        LanguageBias({"en": torch.zeros(2), "fr": torch.zeros(3)})
+    statistics = BiasStatistics()
+    with pytest.raises(InputError, match="no valid encoder frame"):
+        statistics.update(torch.zeros(1, 2, E), torch.zeros(1, 2), ["en"])
+    with pytest.raises(InputError, match="NaN"):
+        statistics.update(torch.full((1, 2, E), float("nan")), None, ["en"])
+    with pytest.raises(InputError, match="one a row"):
+        LanguageBias({"en": torch.zeros(E)})(torch.zeros(2, 3, E), None, ids("en"))
+
+
+def test_not_a_bias_file(tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(b"hello")
+    with pytest.raises(InputError, match="not a file of language biases"):
+        LanguageBias.load(tmp_path / "x.safetensors")
+    with pytest.raises(InputError, match="no such file"):
+        LanguageBias.load(tmp_path / "missing")

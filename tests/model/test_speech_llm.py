@@ -1,0 +1,246 @@
+"""The model's contract with both hosts, on tiny real models."""
+
+import pytest
+import torch
+
+from slam_potsa import InputError
+from slam_potsa.data.manifest import read_manifest
+from slam_potsa.engine.encode import estimate_bias
+from slam_potsa.model.encoder import load_encoder
+from slam_potsa.model.loading import apply_checkpoint, save_checkpoint, trainable_state
+from slam_potsa.model.plugin import build_dataset, get_speech_dataset, model_factory
+from tests.support import tiny
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    config = tiny.world(folder)
+    encoder = load_encoder(config.model_config.encoder_path_hf, "trimmed")
+    bias = estimate_bias([config.dataset_config.train_data_path], encoder, progress=False)
+    bias.save(folder / "bias.safetensors")
+    config.language_bias.path = str(folder / "bias.safetensors")
+    return config
+
+
+def build(config, **changes):
+    torch.manual_seed(0)
+    rest = {
+        "language_bias": config.language_bias,
+        "alignment": config.alignment,
+        "decode": config.decode,
+    }
+    model, tokenizer = model_factory(config.train_config, config.model_config, **rest | changes)
+    return model, get_speech_dataset(config.dataset_config, tokenizer, "train")
+
+
+def first_batch(dataset, items=3):
+    return dataset.collator([dataset[i] for i in range(items)])
+
+
+def test_training_forward_returns_what_slam_llm_unpacks(config):
+    model, dataset = build(config)
+    batch = first_batch(dataset)
+    output, accuracy = model.train()(**batch)
+    answer = batch["input_ids"].shape[1] - batch["label_start"]
+    assert output.loss.shape == () and output.loss.requires_grad
+    assert output.logits.shape == (6, answer, 24)
+    assert isinstance(accuracy, torch.Tensor) and 0 <= accuracy <= 1
+
+
+def test_only_the_projector_is_trained_and_the_frozen_parts_stay_in_evaluation_mode(config):
+    model, dataset = build(config)
+    model.train()
+    model(**first_batch(dataset))[0].loss.backward()
+    names = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert names and all(name.startswith("encoder_projector.") for name in names)
+    without_gradient = {
+        n for n, p in model.named_parameters() if p.requires_grad and p.grad is None
+    }
+    assert all(name.endswith("as_parameter") for name in without_gradient)
+    assert (
+        not model.llm.training and not model.encoder.training and model.encoder_projector.training
+    )
+
+
+def test_batch_is_left_as_it_was(config):
+    model, dataset = build(config)
+    batch = first_batch(dataset)
+    copies = {k: v.clone() for k, v in batch.items() if torch.is_tensor(v)}
+    model(**batch)
+    for name, value in copies.items():
+        assert torch.equal(batch[name], value), name
+
+
+def test_cross_entropy_equals_the_llms_own_loss(config):
+    """Logits at label positions only, positions as generate() counts: the same number."""
+    model, dataset = build(config)
+    batch = first_batch(dataset)
+    model.eval()
+    with torch.no_grad():
+        loss = model(**batch)[0].loss
+        model.controller.begin(batch["language_ids"])
+        embeds = model._embed(
+            batch["input_ids"],
+            batch["modality_mask"],
+            batch["audio_mel"],
+            batch["audio_mel_post_mask"],
+            None,
+        )
+        mask = batch["attention_mask"].long()
+        whole = model.llm(
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+            labels=batch["labels"],
+        )
+    torch.testing.assert_close(loss, whole.loss, atol=1e-5, rtol=1e-5)
+
+
+def test_without_label_start_the_result_is_the_same(config):
+    model, dataset = build(config)
+    batch = first_batch(dataset)
+    model.eval()
+    with torch.no_grad():
+        loss = model(**batch)[0].loss
+        batch.pop("label_start")
+        torch.testing.assert_close(model(**batch)[0].loss, loss)
+
+
+def test_evaluation_is_plain_cross_entropy_and_moves_nothing(config):
+    model, dataset = build(config)
+    before = model.controller.state_dict()
+    with torch.no_grad():
+        loss = model(**first_batch(dataset))[0].loss
+    training = model(**first_batch(dataset))[0].loss
+    assert training != loss  # the alignment term is there only with gradients
+    assert before["step"] == 0 and model.controller.step == 0
+
+
+def test_decoding_does_not_depend_on_the_batch(config):
+    model, _ = build(config)
+    model.eval()
+    data = config.dataset_config
+    data = type(data)(**{**vars(data), "inference_mode": True})
+    utterances = read_manifest(data.train_data_path)[:5]
+    base = __import__("pathlib").Path(data.train_data_path).parent
+    dataset = build_dataset(data, utterances, model.tokenizer, training=False, base=base)
+    items = [dataset[i] for i in range(5)]
+    together = model.generate(**dataset.collator(items))
+    for row, item in enumerate(items):
+        alone = model.generate(**dataset.collator([item]))[0]
+        padded = together[row][: alone.shape[0]]
+        assert torch.equal(padded, alone)
+
+
+def test_speech_tokens_do_not_depend_on_the_batch(config):
+    model, dataset = build(config)
+    model.eval()
+    names = ("audio_mel", "audio_mel_post_mask", "language_ids")
+    batch = first_batch(dataset)
+    one = dataset.collator([dataset[0]])
+    with torch.no_grad():
+        together = model.project(**{k: batch[k] for k in names})
+        alone = model.project(**{k: one[k] for k in names})
+    torch.testing.assert_close(together[:2], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_a_batch_of_text_alone_touches_every_trained_weight(config):
+    model, dataset = build(config)
+    batch = first_batch(dataset)
+    for name in ("audio_mel", "audio_mel_post_mask", "modality_mask", "pairs", "pair_ids"):
+        batch.pop(name)
+    model.train()
+    loss = model(**batch)[0].loss
+    loss.backward()
+    trained = [
+        p
+        for name, p in model.named_parameters()
+        if p.requires_grad and not name.endswith("as_parameter")
+    ]
+    assert all(p.grad is not None and not p.grad.any() for p in trained)
+
+
+def test_a_batch_without_labels_trains_on_alignment_alone(config):
+    model, dataset = build(config)
+    batch = first_batch(dataset)
+    batch["labels"] = torch.full_like(batch["labels"], -100)
+    output, accuracy = model.train()(**batch)
+    assert torch.isfinite(output.loss) and output.loss != 0 and accuracy == 0
+
+
+def test_checkpoint_round_trip_carries_biases_and_schedule(config, tmp_path):
+    model, dataset = build(config)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    for _ in range(4):
+        optimizer.zero_grad()
+        model.train()(**first_batch(dataset))[0].loss.backward()
+        optimizer.step()
+    save_checkpoint(model, tmp_path / "model.pt")
+    from dataclasses import replace
+
+    loaded, _ = build(
+        config,
+        ckpt_path=str(tmp_path / "model.pt"),
+        language_bias=replace(config.language_bias, path=None),
+    )
+    assert loaded.encoder_projector.language_bias.languages == ("en", "es", "ru")
+    assert loaded.controller.schedule.state_dict() == model.controller.schedule.state_dict()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            loaded(**first_batch(dataset))[0].loss, model.eval()(**first_batch(dataset))[0].loss
+        )
+
+
+def test_misfitting_checkpoints_are_listed_not_swallowed(config, tmp_path):
+    model, _ = build(config)
+    state = trainable_state(model)
+    state["encoder_projector.query"] = torch.zeros(1, 9, 16)
+    state["encoder_projector.surprise"] = torch.zeros(1)
+    with pytest.raises(InputError, match="2 problems") as error:
+        apply_checkpoint(model, state)
+    assert "[1, 9, 16], this model [1, 4, 16]" in str(error.value)
+    state = trainable_state(model)
+    del state["encoder_projector.linear.weight"]
+    with pytest.raises(InputError, match="lacks trained parameters: encoder_projector.linear"):
+        apply_checkpoint(model, state)
+    (tmp_path / "model.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(InputError, match="not a file of tensors"):
+        build(config, ckpt_path=str(tmp_path / "model.pt"))
+    with pytest.raises(InputError, match="no such file"):
+        build(config, ckpt_path=str(tmp_path / "absent.pt"))
+
+
+def test_language_ids_are_needed_where_biases_are(config):
+    model, dataset = build(config)
+    batch = first_batch(dataset)
+    batch.pop("language_ids")
+    with pytest.raises(InputError, match="language_bias.enabled=false"):
+        model(**batch)
+
+
+def test_unknown_configuration_keys_are_refused(config):
+    with pytest.raises(InputError, match="unknown key lamda"):
+        build(config, alignment={"lamda": 10.0})
+    with pytest.raises(InputError, match="encoder_dim=7, but the model at hand has 16"):
+        from dataclasses import replace
+
+        model_factory(
+            config.train_config,
+            replace(config.model_config, encoder_dim=7),
+            language_bias=config.language_bias,
+        )
+
+
+def test_lora_trains_beside_the_projector(config):
+    pytest.importorskip("peft")
+    from dataclasses import replace
+
+    train = replace(config.train_config, use_peft=True)
+    torch.manual_seed(0)
+    model, tokenizer = model_factory(train, config.model_config, language_bias=config.language_bias)
+    dataset = get_speech_dataset(config.dataset_config, tokenizer, "train")
+    model.train()(**first_batch(dataset))[0].loss.backward()
+    lora = [p for n, p in model.named_parameters() if "lora_B" in n]
+    assert lora and all(p.grad is not None for p in lora)
+    assert model.llm.training  # dropout of the adapters

@@ -1,0 +1,96 @@
+"""The rivals of Table 2 behind one signature."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from slam_potsa.objective.distances import DISTANCES, build_distance
+from slam_potsa.objective.transport import transport, transport_loss
+
+
+def tokens(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+MASKS = (
+    torch.tensor([[1, 1, 1, 0, 0], [0, 1, 1, 1, 1], [0, 0, 0, 0, 0]]).bool(),
+    torch.tensor([[1, 1, 0, 1, 0], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1]]).bool(),
+)
+
+
+def test_mse_is_the_mean_over_common_positions():
+    x, y = tokens(3, 5, 4), tokens(3, 5, 4, seed=1)
+    values = DISTANCES["mse"](x, y, *MASKS)
+    assert values[0].item() == pytest.approx(F.mse_loss(x[0, :2], y[0, :2]).item())
+    assert values[1].item() == pytest.approx(F.mse_loss(x[1, 1:], y[1, 1:]).item())
+    assert values[2] == 0
+    assert torch.allclose(DISTANCES["mse"](x, y, None, None).mean(), F.mse_loss(x, y))
+
+
+def test_cosine_ignores_length_and_is_zero_for_equal_directions():
+    x, y = tokens(3, 5, 4), tokens(3, 5, 4, seed=1)
+    cosine = DISTANCES["cosine"]
+    assert cosine(x, 3 * x, None, None).abs().max() < 1e-6
+    assert torch.allclose(cosine(x, -x, None, None), torch.full((3,), 2.0))
+    expected = 1 - F.cosine_similarity(x[0, :2], y[0, :2], dim=1).mean()
+    assert torch.allclose(cosine(x, y, *MASKS)[0], expected)
+    assert cosine(x, y, *MASKS)[2] == 0
+
+
+@pytest.mark.parametrize("name", DISTANCES)
+def test_padding_and_empty_rows_leak_nothing(name):
+    clean = tokens(3, 5, 4), tokens(3, 5, 4, seed=1)
+    results = []
+    for garbage in (0.0, math.nan):
+        sides = [side.clone() for side in clean]
+        for side, mask in zip(sides, MASKS, strict=True):
+            side[~mask] = garbage
+            side.requires_grad_()
+        values = DISTANCES[name](*sides, *MASKS)
+        values.sum().backward()
+        results.append((values.detach(), sides[0].grad, sides[1].grad))
+    for clean_part, noisy_part in zip(*results, strict=True):
+        assert torch.equal(clean_part, noisy_part)
+    assert values[2] == 0 and (sides[0].grad[2] == 0).all() and (sides[1].grad[2] == 0).all()
+
+
+@pytest.mark.parametrize("name", DISTANCES)
+def test_one_signature(name):
+    x = tokens(2, 5, 4).bfloat16().requires_grad_()
+    values = DISTANCES[name](x, tokens(2, 5, 4, seed=1).bfloat16(), None, None)
+    values.sum().backward()
+    assert values.shape == (2,) and values.dtype == torch.float32 and x.grad.dtype == x.dtype
+    assert DISTANCES[name](x[:0], x[:0], None, None).shape == (0,)
+
+
+@pytest.mark.parametrize("name", ["mse", "cosine"])
+def test_position_wise_distances_refuse_other_lengths(name):
+    with pytest.raises(ValueError, match=r"\[2, 5, 4\] and \[2, 6, 4\].*or the distance 'ot'"):
+        DISTANCES[name](tokens(2, 5, 4), tokens(2, 6, 4), None, None)
+    with pytest.raises(ValueError, match="y_mask: expected torch.bool"):
+        DISTANCES[name](tokens(2, 5, 4), tokens(2, 5, 4), None, torch.ones(2, 5))
+
+
+def test_options_reach_the_transport():
+    x, y = tokens(2, 5, 4), tokens(2, 6, 4, seed=1)
+    options = {"epsilon": 0.2, "cost_scale": "none", "debias": True}
+    distance = build_distance("ot", **options)
+    assert torch.equal(distance(x, y, None, None), transport_loss(x, y, **options))
+    assert torch.equal(distance.monitor(x, y, None, None), transport(x, y, **options).cost)
+    assert "epsilon=0.2" in repr(distance)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("sinkhorn", {}, "expected one of ot, mse, cosine, got 'sinkhorn'"),
+        ("ot", {"epsilom": 0.1}, "unknown options epsilom; it takes epsilon, epsilon_scale"),
+        ("mse", {"epsilon": 0.1}, "unknown options epsilon; it takes none"),
+        ("ot", {"epsilon": -1.0}, "epsilon: expected a number > 0, got -1.0"),
+    ],
+)
+def test_unknown_names_and_options_are_refused_when_built(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        build_distance(name, **options)

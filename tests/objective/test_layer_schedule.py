@@ -1,0 +1,224 @@
+"""Equations 5–7: a trajectory by hand, exploration, concentration, late losses, resuming."""
+
+import json
+import math
+import random
+from collections import Counter
+
+import pytest
+
+from slam_potsa.objective.layer_schedule import LayerSchedule, candidate_layers, lower_half
+
+
+def run(schedule: LayerSchedule, steps: int, loss) -> list[int]:
+    """Choose and observe at once; loss(step, layer) -> float. The layers chosen."""
+    chosen = []
+    for step in range(steps):
+        choice, (layer,) = schedule.choose()
+        chosen.append(layer)
+        schedule.observe(choice, loss(step, layer))
+    return chosen
+
+
+def test_hand_computed_trajectory():
+    """γ = 0.5, β = 2, τ = 1, layers 1 and 2; both are tried before eq. 6 has a say."""
+    schedule = LayerSchedule("ucb", [1, 2], reward_decay=0.5, exploration=2.0, temperature=1.0)
+    assert schedule.utilities() == {1: math.inf, 2: math.inf}
+    assert schedule.probabilities() == {1: 0.5, 2: 0.5}
+    first, second = run(schedule, 2, lambda step, layer: 3.0)
+    assert {first, second} == {1, 2}
+
+    # Step 3, both tried once, no reward yet: U = 2 sqrt(ln 3 / 1) for both.
+    assert schedule.utilities() == pytest.approx(dict.fromkeys((1, 2), 2 * math.sqrt(math.log(3))))
+    choice, (layer,) = schedule.choose()
+    schedule.observe(choice, 2.0)  # r = 3 − 2 = 1, R = 0.5 · 0 + 0.5 · 1
+    other = 3 - layer
+    statistics = schedule.statistics()["layers"]
+    assert statistics[layer]["reward"] == pytest.approx(0.5) and statistics[layer]["count"] == 2
+    assert statistics[other]["reward"] == 0.0 and statistics[other]["count"] == 1
+
+    # Step 4: U = 0.5 + 2 sqrt(ln 4 / 2) against 2 sqrt(ln 4 / 1).
+    ahead, behind = 0.5 + 2 * math.sqrt(math.log(4) / 2), 2 * math.sqrt(math.log(4))
+    assert schedule.utilities() == pytest.approx({layer: ahead, other: behind})
+    share = 1 / (1 + math.exp(behind - ahead))
+    assert schedule.probabilities()[layer] == pytest.approx(share)
+    expected = random.Random("0:3").choices([1, 2], [schedule.probabilities()[k] for k in (1, 2)])
+    assert list(schedule.choose()[1]) == expected
+
+
+def test_reward_is_an_average_with_decay():
+    """Losses 5, 4, 2 of one layer: rewards 1 and 2; R = (1 − γ) 1, then γ R + (1 − γ) 2."""
+    schedule = LayerSchedule("ucb", [7], reward_decay=0.9)
+    losses = iter([5.0, 4.0, 2.0])
+    run(schedule, 3, lambda step, layer: next(losses))
+    assert schedule.statistics()["layers"][7]["reward"] == pytest.approx(0.9 * 0.1 + 0.1 * 2)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_layer_is_tried_before_any_is_tried_twice(seed):
+    schedule = LayerSchedule("ucb", range(1, 9), seed=seed)
+    assert sorted(run(schedule, 8, lambda step, layer: -step)) == list(range(1, 9))
+
+
+def test_pending_choices_explore_too():
+    schedule = LayerSchedule("ucb", range(1, 5))
+    assert sorted(schedule.choose()[1][0] for _ in range(4)) == [1, 2, 3, 4]
+
+
+def test_concentrates_on_the_layer_that_lowers_the_loss():
+    """A bandit: activating layer 3 takes 2e-2 off the loss, seen through noise of 1e-2.
+
+    A reward is what the loss fell since the layer's *previous* activation, whoever caused it. So
+    that it tells layers apart, the fall is seen only while layer 3 is active.
+    """
+    schedule, noise = LayerSchedule("ucb", [1, 2, 3, 4]), random.Random(0)
+    gains = Counter()
+
+    def loss(step: int, layer: int) -> float:
+        gains[layer] += 1
+        return 3.0 - 0.02 * gains[3] * (layer == 3) + noise.gauss(0, 0.01)
+
+    chosen = run(schedule, 600, loss)
+    late = Counter(chosen[200:])
+    assert late.most_common(1)[0][0] == 3
+    assert late[3] > 160  # against an even share of 100
+    assert min(late[layer] for layer in (1, 2, 4)) > 0  # and the others are still looked at
+
+
+def test_late_losses_go_to_the_choice_they_belong_to():
+    now, late = (LayerSchedule("ucb", [1, 2], seed=3) for _ in range(2))
+    pending = []
+    for step in range(2):
+        for schedule in (now, late):
+            choice, _ = schedule.choose()
+            if schedule is now:
+                schedule.observe(choice, 3.0 - step)
+            else:
+                pending.append((choice, 3.0 - step))
+    for choice, loss in reversed(pending):
+        late.observe(choice, loss)
+    assert now.statistics() == late.statistics()
+
+
+def test_a_skipped_step_leaves_no_trace_but_a_draw():
+    schedule = LayerSchedule("ucb", [1, 2, 3])
+    run(schedule, 10, lambda step, layer: 1 / (step + 1))
+    before = schedule.statistics()
+    for loss in (math.nan, math.inf):
+        choice, _ = schedule.choose()
+        assert schedule.statistics() != before
+        schedule.observe(choice, loss)
+        assert schedule.statistics() == before
+    assert schedule.state_dict()["pending"] == []
+
+
+def test_a_resumed_run_continues_identically_with_choices_pending():
+    def loss(choice: int) -> float:
+        return 3.0 / (choice + 1) + 0.1 * math.sin(choice)
+
+    def advance(schedule: LayerSchedule, waiting: list[int], steps: int) -> list[int]:
+        chosen = []
+        for _ in range(steps):
+            choice, layers = schedule.choose()
+            waiting.append(choice)
+            chosen.extend(layers)
+            if len(waiting) > 2:  # losses are two steps late
+                schedule.observe(waiting[0], loss(waiting.pop(0)))
+        return chosen
+
+    whole, waiting = LayerSchedule("ucb", range(1, 5), seed=11), []
+    advance(whole, waiting, 30)
+    saved, saved_waiting = json.loads(json.dumps(whole.state_dict())), list(waiting)
+    assert len(saved["pending"]) == 2
+    expected = advance(whole, waiting, 50)
+    resumed = LayerSchedule("ucb", range(1, 5), seed=11)
+    resumed.load_state_dict(saved)
+    assert advance(resumed, saved_waiting, 50) == expected
+    assert resumed.state_dict() == whole.state_dict()
+
+
+def test_draws_depend_on_the_seed_alone():
+    def chosen(seed: int) -> list[int]:
+        return run(LayerSchedule("random", range(1, 9), seed=seed), 40, lambda *_: random.random())
+
+    assert chosen(0) == chosen(0) != chosen(1)
+
+
+def test_fixed_strategies_repeat_their_layers():
+    single = LayerSchedule("single", layers=[4])
+    multi = LayerSchedule("multi", candidates=[1, 2], layers=[2, 8])
+    for _ in range(3):
+        for schedule, layers in ((single, (4,)), (multi, (2, 8))):
+            choice, chosen = schedule.choose()
+            assert chosen == layers
+            schedule.observe(choice, 1.0)
+    assert multi.probabilities() == {1: 0.0, 2: 1.0}
+    assert multi.statistics()["layers"][2]["count"] == 3
+
+
+def test_random_covers_its_candidates_evenly():
+    chosen = Counter(run(LayerSchedule("random", range(1, 5)), 2000, lambda *_: 1.0))
+    assert set(chosen) == {1, 2, 3, 4}
+    assert all(430 < count < 570 for count in chosen.values())
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-3, 1e300])
+def test_softmax_survives_extreme_utilities(temperature):
+    """Rewards of ±1e5: exp(U / τ) itself would overflow."""
+    schedule = LayerSchedule("ucb", [1, 2], temperature=temperature, seed=5)
+    signs = {1: -1, 2: 1}
+    rewarded = set(run(schedule, 8, lambda step, layer: signs[layer] * 1e6 * (step + 1)))
+    assert rewarded == {1, 2}
+    probabilities = schedule.probabilities()
+    assert sum(probabilities.values()) == pytest.approx(1)
+    assert probabilities[1] >= probabilities[2]
+    assert temperature > 1 or probabilities == {1: 1.0, 2: 0.0}
+
+
+def test_lower_half():
+    assert [lower_half(n) for n in (1, 2, 3, 8)] == [(1,), (1,), (1,), (1, 2, 3, 4)]
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        lower_half(0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"strategy": "usb", "candidates": [1]}, "one of single, multi, random, ucb, got 'usb'"),
+        ({"strategy": "ucb"}, "candidates: expected at least one"),
+        ({"candidates": [0, 1]}, r"numbered from 1, got \[0, 1\]"),
+        ({"candidates": [1, 1]}, "distinct"),
+        ({"candidates": [1], "layers": [2]}, "layers: expected none for 'ucb'"),
+        ({"strategy": "single", "layers": [1, 2]}, "exactly one"),
+        ({"strategy": "multi"}, "at least one for 'multi'"),
+        ({"candidates": [1], "reward_decay": 1.0}, "reward_decay"),
+        ({"candidates": [1], "exploration": -0.1}, "exploration"),
+        ({"candidates": [1], "temperature": 0.0, "reward_decay": 2}, "reward_decay.*temperature"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        LayerSchedule(**arguments)
+
+
+def test_unknown_choices_are_refused():
+    schedule = LayerSchedule("ucb", [1, 2])
+    choice, _ = schedule.choose()
+    schedule.observe(choice, 1.0)
+    for unknown in (choice, 99):
+        with pytest.raises(ValueError, match=f"pending one of .*got {unknown}"):
+            schedule.observe(unknown, 1.0)
+
+
+def test_another_schedules_state_is_refused():
+    state = LayerSchedule("ucb", [1, 2]).state_dict()
+    with pytest.raises(ValueError, match=r"candidates: expected \[1, 2, 3\], got \[1, 2\]"):
+        LayerSchedule("ucb", [1, 2, 3]).load_state_dict(state)
+    with pytest.raises(ValueError, match="strategy: expected random, got ucb"):
+        LayerSchedule("random", [1, 2]).load_state_dict(state)
+
+
+@pytest.mark.parametrize("text", ["0,1", "4", "1,1", "upper", "", "1,,2", "-1"])
+def test_candidates_of_a_configuration_are_checked(text):
+    with pytest.raises(ValueError, match="layer numbers from 1 to 3"):
+        candidate_layers(text, 3)

@@ -1,0 +1,198 @@
+"""Equation 4: which taps a term compares, what it adds, and how collapse is seen."""
+
+import pytest
+import torch
+
+from slam_potsa.objective.distances import build_distance
+from slam_potsa.objective.terms import AlignmentObjective, AlignmentTerm, Tap
+from slam_potsa.objective.transport import transport, transport_loss
+
+PAIRS = torch.tensor([[0, 1], [3, 2]])
+NO_PAIRS = torch.empty(0, 2, dtype=torch.long)
+
+
+def tap(*shape: int, seed: int = 0, mask: torch.Tensor | None = None) -> Tap:
+    values = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return Tap(values.requires_grad_(), mask)
+
+
+def term(**changes) -> AlignmentTerm:
+    fields = {
+        "name": "ot",
+        "first": "qformer.{layer}",
+        "second": "qformer.{layer}",
+        "distance": build_distance("ot"),
+        "weight": 10.0,
+    }
+    return AlignmentTerm(**(fields | changes))
+
+
+def qformer_taps() -> dict[str, Tap]:
+    return {f"qformer.{k}": tap(4, 6, 8, seed=k) for k in (1, 2, 3)}
+
+
+def test_potsa_is_cross_entropy_plus_the_mean_over_layers_and_pairs():
+    taps, cross_entropy = qformer_taps(), torch.tensor(2.0, requires_grad=True)
+    loss = AlignmentObjective([term()])(cross_entropy, taps, PAIRS, [1, 3])
+    values = [transport_loss(taps[f"qformer.{k}"].tensor[[0, 3]],
+                             taps[f"qformer.{k}"].tensor[[1, 2]]) for k in (1, 3)]  # fmt: skip
+    mean = torch.cat(values).mean()
+    assert torch.allclose(loss.total, 2.0 + 10 * mean)
+    assert torch.allclose(loss.terms["ot"], mean) and not loss.terms["ot"].requires_grad
+    assert loss.cross_entropy == 2.0 and not loss.cross_entropy.requires_grad
+    loss.total.backward()
+    assert cross_entropy.grad == 1
+    for name, layer in taps.items():  # layer 2 is not scheduled
+        assert (layer.tensor.grad is None) == (name == "qformer.2")
+    assert (taps["qformer.1"].tensor.grad != 0).any(2).all()
+
+
+def test_ai_sta_aligns_each_row_with_its_own_text_which_stays_put():
+    speech_mask = torch.arange(6) < torch.tensor([[6], [4], [3], [0]])
+    text_mask = torch.arange(5) < torch.tensor([[5], [0], [2], [4]])
+    taps = {
+        "llm.2.speech": tap(4, 6, 8, mask=speech_mask),
+        "llm.2.text": tap(4, 5, 8, seed=1, mask=text_mask),
+    }
+    ai_sta = term(
+        name="speech-text",
+        first="llm.{layer}.speech",
+        second="llm.{layer}.text",
+        weight=0.01,
+        rows="same",
+        detach="second",
+        layers=(2,),
+    )
+    objective = AlignmentObjective([ai_sta], cross_entropy_weight=0.99)
+    assert objective.tap_names([7]) == set(taps)
+    loss = objective(torch.tensor(2.0), taps, NO_PAIRS, [7])
+    rows = [0, 2]  # the others lack speech or text
+    expected = transport_loss(
+        *(taps[f"llm.2.{side}"].tensor[rows] for side in ("speech", "text")),
+        speech_mask[rows],
+        text_mask[rows],
+    ).mean()
+    assert torch.allclose(loss.total, 0.99 * 2 + 0.01 * expected)
+    loss.total.backward()
+    assert taps["llm.2.text"].tensor.grad is None
+    assert (taps["llm.2.speech"].tensor.grad[[1, 3]] == 0).all()
+
+
+def test_a_frozen_anchor_gets_no_gradient():
+    taps = qformer_taps()
+    objective = AlignmentObjective([term(detach="second")])
+    objective(torch.tensor(2.0), taps, PAIRS, [1]).total.backward()
+    gradient = taps["qformer.1"].tensor.grad
+    assert (gradient[[1, 2]] == 0).all() and (gradient[[0, 3]] != 0).any(2).all()
+
+
+def test_masks_follow_their_rows():
+    mask = torch.arange(6) < torch.tensor([[6], [4], [5], [2]])
+    taps = {"qformer.1": tap(4, 6, 8, mask=mask)}
+    loss = AlignmentObjective([term(weight=1.0)])(torch.tensor(0.0), taps, PAIRS, [1])
+    x = taps["qformer.1"].tensor
+    expected = transport_loss(x[[0, 3]], x[[1, 2]], mask[[0, 3]], mask[[1, 2]]).mean()
+    assert torch.allclose(loss.total, expected)
+
+
+def test_terms_add_up_and_unscheduled_ones_are_compared_once():
+    taps = qformer_taps() | {"output": tap(4, 6, 8, seed=9)}
+    output = term(name="output", first="output", second="output", weight=0.5,
+                  distance=build_distance("mse"))  # fmt: skip
+    objective = AlignmentObjective([term(), output])
+    assert objective.tap_names([1, 2]) == {"qformer.1", "qformer.2", "output"}
+    assert objective.tap_names([]) == {"output"}
+    loss = objective(torch.tensor(1.0), taps, PAIRS, [1, 2])
+    expected = 1.0 + 10 * loss.terms["ot"] + 0.5 * loss.terms["output"]
+    assert torch.allclose(loss.total, expected)
+    assert set(objective(torch.tensor(1.0), taps, PAIRS, []).terms) == {"output"}
+
+
+def test_a_batch_without_pairs_trains_on_cross_entropy_alone():
+    cross_entropy = torch.tensor(2.0, requires_grad=True)
+    objective = AlignmentObjective([term()], cross_entropy_weight=0.5)
+    loss = objective(cross_entropy, {}, NO_PAIRS, [1])  # nothing has to be recorded either
+    assert loss.total == 1.0 and loss.terms == {}
+    loss.total.backward()
+    assert cross_entropy.grad == 0.5
+
+
+def test_the_baseline_has_no_terms():
+    cross_entropy = torch.tensor(2.0, requires_grad=True)
+    objective = AlignmentObjective()
+    loss = objective(cross_entropy, {}, PAIRS, [1])
+    assert loss.total == 2.0 and loss.terms == {} and objective.tap_names([1]) == set()
+    assert objective.diagnose({}, PAIRS, [1]) == {}
+
+
+def test_diagnose_tells_matched_from_mismatched():
+    x = tap(4, 6, 8).tensor.detach()
+    x[1], x[2] = x[0].flip(0), x[3].flip(0)  # partners hold the same tokens in another order
+    taps = {"qformer.1": Tap(x.requires_grad_())}
+    objective = AlignmentObjective([term()])
+    report = objective.diagnose(taps, PAIRS, [1])
+    assert set(report) == {"ot/matched", "ot/mismatched"}
+    assert report["ot/matched"] < 0.1 < report["ot/mismatched"]
+    expected = transport(x[[0, 3]], x[[2, 1]]).cost.mean()
+    assert torch.allclose(report["ot/mismatched"], expected)
+    assert not any(value.requires_grad for value in report.values())
+
+
+def test_diagnose_leaves_out_mismatched_rows_of_one_meaning():
+    taps, objective = qformer_taps(), AlignmentObjective([term()])
+    pairs = torch.tensor([[0, 1], [2, 3], [0, 3]])
+    sentences = torch.tensor([5, 5, 8, 8])
+    x = taps["qformer.1"].tensor
+    report = objective.diagnose(taps, pairs, [1], sentence_ids=sentences)
+    # Rolled seconds are rows 3, 1, 3: the first two change the sentence, and so does the third.
+    expected = transport(x[[0, 2, 0]], x[[3, 1, 3]]).cost.mean()
+    assert torch.allclose(report["ot/mismatched"], expected)
+    one_sentence = objective.diagnose(taps, pairs, [1], sentence_ids=torch.zeros(4).long())
+    assert set(one_sentence) == {"ot/matched"}
+    assert set(objective.diagnose(taps, PAIRS[:1], [1])) == {"ot/matched"}
+    assert objective.diagnose(taps, NO_PAIRS, [1]) == {}
+
+
+def test_diagnose_compares_rows_with_other_rows_text():
+    taps = {"speech": tap(3, 6, 8), "text": tap(3, 5, 8, seed=1)}
+    same = term(first="speech", second="text", rows="same", distance=build_distance("ot"))
+    report = AlignmentObjective([same]).diagnose(taps, NO_PAIRS, [])
+    speech, text = taps["speech"].tensor, taps["text"].tensor
+    assert torch.allclose(report["ot/mismatched"], transport(speech, text.roll(1, 0)).cost.mean())
+    assert torch.allclose(report["ot/matched"], transport(speech, text).cost.mean())
+
+
+def test_missing_taps_are_named_with_those_that_are_there():
+    with pytest.raises(ValueError, match="expected qformer.9 too, got qformer.1, qformer.2"):
+        AlignmentObjective([term()])(torch.tensor(1.0), qformer_taps(), PAIRS, [1, 9])
+
+
+@pytest.mark.parametrize(
+    "pairs", [torch.tensor([0, 1]), torch.zeros(2, 3).long(), torch.ones(1, 2)]
+)
+def test_bad_pairs_are_refused(pairs):
+    with pytest.raises(ValueError, match=r"pairs: expected integer row indices \[P, 2\]"):
+        AlignmentObjective([term()])(torch.tensor(1.0), qformer_taps(), pairs, [1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rows": "all"}, "rows: expected 'pairs' or 'same', got 'all'"),
+        ({"detach": "first"}, "detach"),
+        ({"distance": "ot"}, "distance: expected a callable, got 'ot'"),
+        ({"weight": -1.0, "detach": "x"}, "detach.*weight"),
+        ({"rows": "same"}, "another tap than first"),
+        ({"first": "a", "second": "b", "layers": (1,)}, "neither tap name has {layer}"),
+    ],
+)
+def test_bad_terms_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        term(**changes)
+
+
+def test_bad_objectives_are_refused():
+    with pytest.raises(ValueError, match="distinct names"):
+        AlignmentObjective([term(), term()])
+    with pytest.raises(ValueError, match="cross_entropy_weight"):
+        AlignmentObjective([term()], cross_entropy_weight=-0.1)

@@ -1,0 +1,156 @@
+"""Tiny real models and recordings: a whole world that trains in seconds on one core."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+
+from slam_potsa.config import PotsaConfig
+from slam_potsa.data.manifest import Utterance, write_manifest
+
+WORDS = ["one", "two", "three", "four", "five", "six", "please", "call", "the", "next"]
+QUERIES, LAYERS, WIDTH = 4, 4, 32
+
+
+def tokenizer(folder: Path) -> Path:
+    """A word-level tokenizer with <eos>."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {w: i for i, w in enumerate(["<unk>", "<eos>", *WORDS, "USER", "ASSISTANT", ":"])}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", unk_token="<unk>")
+    fast.save_pretrained(folder)
+    return folder
+
+
+def llm(folder: Path, seed: int = 0) -> Path:
+    """A two-layer Llama of width 32 with the tokenizer above."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=24,
+            hidden_size=WIDTH,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=128,
+            bos_token_id=None,
+            eos_token_id=1,
+            pad_token_id=1,
+            tie_word_embeddings=False,
+            initializer_range=0.2,  # larger than usual: a frozen random LLM that still reacts
+        )
+    )
+    model.save_pretrained(folder)
+    return tokenizer(folder)
+
+
+def whisper(folder: Path, seed: int = 0) -> Path:
+    """A one-layer Whisper encoder of width 16 over 80 mel bands."""
+    from transformers import WhisperConfig
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    torch.manual_seed(seed)
+    config = WhisperConfig(
+        d_model=16,
+        encoder_layers=1,
+        encoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        num_mel_bins=80,
+        architectures=["WhisperEncoder"],
+    )
+    WhisperEncoder(config).save_pretrained(folder)
+    return folder
+
+
+def recordings(
+    folder: Path, sentences: int = 6, languages=("en", "es", "ru"), seed: int = 0
+) -> Path:
+    """A manifest of noise-like recordings, one of each sentence in each language."""
+    rng = np.random.default_rng(seed)
+    words = random.Random(seed)
+    utterances = []
+    (folder / "audio").mkdir(parents=True, exist_ok=True)
+    for sentence in range(sentences):
+        target = " ".join(words.sample(WORDS, 2 + sentence % 3))
+        for number, language in enumerate(languages):
+            key = f"{language}-{sentence}"
+            seconds = 0.3 + 0.1 * sentence + 0.05 * number
+            tone = np.sin(np.arange(int(16000 * seconds)) * (0.01 + 0.004 * sentence))
+            audio = 0.1 * tone + (0.02 + 0.03 * number) * rng.standard_normal(tone.shape)
+            soundfile.write(folder / "audio" / f"{key}.wav", audio.astype(np.float32), 16000)
+            utterances.append(
+                Utterance(
+                    key=key,
+                    audio=f"audio/{key}.wav",
+                    language=language,
+                    sentence_id=f"s{sentence}",
+                    transcript=target,
+                    target=target,
+                    target_language="en",
+                    duration=seconds,
+                )
+            )
+    write_manifest(folder / "manifest.jsonl", utterances)
+    return folder / "manifest.jsonl"
+
+
+def world(folder: Path, **recording_options) -> PotsaConfig:
+    """Models, recordings and a configuration that trains on them."""
+    config = PotsaConfig()
+    config.model_config.llm_path = str(llm(folder / "llm"))
+    config.model_config.encoder_path_hf = str(whisper(folder / "whisper"))
+    config.model_config.encoder_window = config.dataset_config.encoder_window = "trimmed"
+    config.model_config.query_len = config.dataset_config.fix_length_audio = QUERIES
+    config.model_config.qformer_layers = LAYERS
+    config.model_config.qformer_dim, config.model_config.qformer_heads = 16, 2
+    config.model_config.qformer_dropout = 0.0
+    config.dataset_config.mel_size = 80
+    config.dataset_config.prompt = "USER : "
+    manifest = str(recordings(folder / "data", **recording_options))
+    config.dataset_config.train_data_path = manifest
+    config.dataset_config.val_data_path = manifest
+    train = config.train_config
+    train.output_dir = str(folder / "run")
+    config.log_config.log_file = str(folder / "run" / "train.log")
+    train.batch_size_training, train.val_batch_size, train.num_epochs = 2, 4, 2
+    train.num_workers_dataloader = 0
+    train.warmup_steps, train.total_steps, train.lr = 2, 100, 1e-3
+    train.validation_interval = 4
+    config.alignment.weight = 1.0
+    config.alignment.diagnose_interval = 2
+    config.decode.num_beams, config.decode.max_new_tokens = 2, 6
+    return config
+
+
+def overrides(config: PotsaConfig) -> list[str]:
+    """The command line that gives `config`."""
+    flat: list[str] = []
+    _flatten(dataclasses.asdict(config), "", flat)
+    return flat
+
+
+def _flatten(tree: dict, prefix: str, into: list[str]) -> None:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            _flatten(value, f"{prefix}{key}.", into)
+        else:
+            into.append(f"{prefix}{key}={_literal(value)}")
+
+
+def _literal(value) -> str:
+    if isinstance(value, str):
+        return json.dumps(value)
+    if isinstance(value, list):
+        return "[" + ",".join(map(_literal, value)) + "]"
+    return json.dumps(value)

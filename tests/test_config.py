@@ -1,0 +1,108 @@
+"""One place for every option; conf/ only chooses values."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from slam_potsa import InputError
+from slam_potsa.config import (
+    AlignmentConfig,
+    PotsaConfig,
+    ScheduleConfig,
+    TrainConfig,
+    check,
+    defaults,
+)
+from slam_potsa.objective.transport import TransportOptions
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def compose(*overrides: str) -> PotsaConfig:
+    """What the entries compose of conf/ and a command line."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+
+    ConfigStore.instance().store(name="potsa_schema", node=PotsaConfig)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return defaults(PotsaConfig, compose("config", overrides=list(overrides)))
+
+
+def options(kind=PotsaConfig):
+    for spec in dataclasses.fields(kind):
+        if "help" in spec.metadata:
+            yield kind.__name__, spec
+        else:
+            yield from options(spec.default_factory)
+
+
+def test_every_option_says_what_it_means():
+    for section, spec in options():
+        assert spec.metadata["help"], f"{section}.{spec.name}"
+
+
+def test_defaults_are_valid_and_paper_sized():
+    config = compose()
+    check(config)
+    assert (config.model_config.query_len, config.model_config.qformer_layers) == (80, 8)
+    assert config.alignment.weight == 10 and config.alignment.schedule.candidates == "lower"
+    assert config.dataset_config.fix_length_audio == 80
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted((ROOT / "conf").glob("*/**/*.yaml")),
+    ids=lambda p: str(p.relative_to(ROOT / "conf")),
+)
+def test_every_file_of_conf_composes(path):
+    group, name = path.relative_to(ROOT / "conf").parent, path.stem
+    check(compose(f"{group}={name}"))
+
+
+def test_transport_options_are_those_of_the_objective():
+    ours, theirs = AlignmentConfig(), TransportOptions()
+    for name in ("epsilon", "epsilon_scale", "cost_scale", "marginal_penalty", "max_iterations"):
+        assert getattr(ours, name) == getattr(theirs, name), name
+    assert ours.tolerance == theirs.tolerance and ours.debias == theirs.debias
+
+
+def test_all_errors_come_at_once():
+    config = PotsaConfig()
+    config.train_config.lr = -1.0
+    config.alignment.schedule.strategy = "ubc"
+    config.train_config.warmup_steps = config.train_config.total_steps
+    config.alignment.detach_anchor = True
+    with pytest.raises(InputError) as error:
+        check(config)
+    assert len(error.value.problems) == 4
+    assert "expected one of 'ucb', 'random'" in str(error.value)
+
+
+def test_unknown_keys_are_refused_with_the_known_ones():
+    with pytest.raises(InputError, match="unknown key peft_config.rank: known are .*lora_alpha"):
+        defaults(TrainConfig, {"peft_config": {"rank": 4}})
+
+
+def test_unknown_key_on_the_command_line_exits_before_anything_starts(tmp_path):
+    entry = ROOT / "examples" / "potsa" / "finetune.py"
+    run = subprocess.run(
+        [sys.executable, str(entry), "alignment.lamda=3"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode != 0 and "lamda" in run.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_schedule_defaults_are_marked_as_not_given_by_the_paper():
+    for spec in dataclasses.fields(ScheduleConfig):
+        if spec.name in ("reward_decay", "exploration", "temperature"):
+            assert "not given" in spec.metadata["source"]

@@ -1,0 +1,68 @@
+"""Our factory and dataset inside the unmodified SLAM-LLM, on a CPU (gloo instead of NCCL)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from slam_potsa.engine.decode import Translator
+from slam_potsa.model.metrics_log import read_metrics
+from tests.support import slam_llm, tiny
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = [
+    pytest.mark.upstream,
+    pytest.mark.skipif(slam_llm.source() is None, reason="SLAM_LLM_SRC is not set"),
+]
+
+
+def launch(entry: str, overrides: list[str], processes: int = 1) -> str:
+    """torchrun of an entry script under the CPU shim; its output."""
+    environment = {
+        **os.environ,
+        "SLAM_LLM_SRC": str(slam_llm.source()),
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+    }
+    shim = str(ROOT / "tests" / "support" / "cpu_shim.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node", str(processes), shim, str(ROOT / entry), *overrides]
+    done = subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_ddp_trains_saves_and_decodes(tmp_path, processes):
+    config = tiny.world(tmp_path)
+    config.train_config.validation_interval = 1
+    config.train_config.num_epochs = 1
+    config.train_config.val_batch_size = 2
+    overrides = tiny.overrides(config) + ["engine=slam_llm"]
+    launch("examples/potsa/finetune.py", overrides, processes)
+    run = Path(config.train_config.output_dir)
+    lines = read_metrics(run / "metrics.jsonl")
+    assert len(lines) >= 3 and all(line["layers"] for line in lines)
+    checkpoint = sorted(run.glob("potsa_epoch_*/model.pt"))[-1]
+
+    decoded = f"{tmp_path}/decoded/test"
+    manifest = config.dataset_config.train_data_path
+    launch(
+        "examples/potsa/inference.py",
+        [
+            *overrides,
+            f"ckpt_path={checkpoint}",
+            f"decode_log={decoded}",
+            f"dataset_config.test_data_path={manifest}",
+        ],
+    )
+    theirs = Path(f"{decoded}_pred").read_text().splitlines()
+    config.ckpt_path = str(checkpoint)
+    ours = Translator(config).decode(manifest, progress=False)
+    assert [line.split("\t") for line in theirs] == [[p.key, p.prediction] for p in ours]

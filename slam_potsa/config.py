@@ -164,6 +164,9 @@ class DatasetConfig:
         source="POTSA 4.2, Table 1 (c), (d)",
     )
     anchor_language: str = option("en", "the anchor of pairing=anchor", source="POTSA Table 1")
+    check_audio: bool = option(
+        True, "decode every recording before training starts, and list all that cannot be used"
+    )
     feature_store: str | None = option(None, "folder of stored encoder features, or null")
     inference_mode: bool = option(False, "set by the decoders", source=SLAM)
     seed: int = option(42, "seed of the pairs = train_config.seed", low=0)
@@ -291,7 +294,9 @@ class NativeConfig:
 
     resume: str = option("auto", "'auto': from the last complete checkpoint; 'never'; or a folder")
     max_steps: int = option(0, "stop after this many optimizer steps; 0: num_epochs decides", low=0)
-    save_interval: int = option(0, "optimizer steps between checkpoints; 0: at the end only", low=0)
+    save_interval: int = option(
+        500, "optimizer steps between resumable checkpoints; 0: at the end only", low=0
+    )
     keep_checkpoints: int = option(2, "resumable checkpoints kept", low=1)
     max_grad_norm: float = option(0.0, "gradient clipping; 0: none, as SLAM-LLM", low=0)
     bf16: bool = option(False, "bfloat16 autocast")

@@ -25,6 +25,7 @@ from slam_potsa.data.predictions import Prediction
 from slam_potsa.data.sources import asterisk
 from slam_potsa.engine.decode import Translator, load_run, write_decoded
 from slam_potsa.engine.encode import estimate_bias, store_features
+from slam_potsa.engine.launch import quieten
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation.report import write_report
 from slam_potsa.evaluation.retrieval import Retrieval, recall_at_1
@@ -73,6 +74,7 @@ class Phases:
 
 def main() -> None:
     args = _arguments()
+    quieten()
     out, phase = args.output, Phases()
     with phase("recordings"):
         corpus = asterisk.build(out / "data", from_dir=args.from_dir)
@@ -105,7 +107,8 @@ def main() -> None:
 def train(system: str, out: Path, steps: int) -> None:
     """The README's command, in a process of its own; a finished run is not trained again."""
     command = [sys.executable, str(FINETUNE), f"experiment=demo_{system}", "engine=native"]
-    command += [f"train_config.output_dir={out / system}", f"native.max_steps={steps}"]
+    command += [f"train_config.output_dir={out / system}"]
+    command += [f"native.max_steps={steps}"] if steps else []
     command += [f"model_config.llm_path={out / 'parts/llm'}"]
     command += [f"model_config.encoder_path_hf={out / 'parts/whisper-tiny-en'}"]
     command += [f"dataset_config.feature_store={out / 'features'}"]

@@ -11,6 +11,7 @@ from typing import Any
 
 from slam_potsa.config import PotsaConfig, check, defaults
 from slam_potsa.errors import InputError
+from slam_potsa.model.controller import NonFiniteLoss
 
 EXIT_INPUT = 2  # the user's input is wrong; nothing was started
 
@@ -63,11 +64,25 @@ def run_with_hydra(job: Callable[[PotsaConfig], Any]) -> None:
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(EXIT_INPUT)
+        except NonFiniteLoss as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            print("interrupted; the same command continues from the last checkpoint")
+            sys.exit(130)
 
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    quieten()
     # The `deepspeed` launcher appends --local_rank, which Hydra would refuse.
     sys.argv[1:] = [a for a in sys.argv[1:] if not a.startswith("--local_rank")]
     main()
+
+
+def quieten() -> None:
+    """No bars for loading weights, no warnings about forked tokenizers: our own bar is enough."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def _finetune(config: PotsaConfig) -> None:

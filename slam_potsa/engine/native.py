@@ -28,6 +28,7 @@ from slam_potsa.engine.run_directory import (
     COMPLETE,
     MODEL,
     check_features,
+    check_recordings,
     checkpoint_to_resume,
     provide_bias,
     use_bias,
@@ -56,6 +57,7 @@ def finetune(config: PotsaConfig) -> Path:
         if args.should_save:
             if resume is None:
                 _start_afresh(config)
+                check_recordings(config)
             check_features(config)
             provide_bias(config)
     use_bias(config)
@@ -87,7 +89,7 @@ class NativeTrainer(Trainer):
             model=model, args=args, train_dataset=data["train"], eval_dataset=data.get("val")
         )
         self.controller = model.controller
-        self.best_loss = math.inf
+        self.best_loss, self.saved_step = math.inf, -1
         self.remove_callback(PrinterCallback)
         self.add_callback(_Hooks(self))
 
@@ -98,7 +100,7 @@ class NativeTrainer(Trainer):
         self.train(resume_from_checkpoint=None if resume is None else str(resume))
         self.controller.flush()
         final = Path(self.args.output_dir) / MODEL
-        if not (self._checkpoint_dir() / COMPLETE).is_file():
+        if self.state.global_step not in (self.saved_step, _step_of(resume)):
             self._save_checkpoint(self.model, trial=None)
         if self.args.should_save:
             save_checkpoint(self.model, final)
@@ -197,6 +199,7 @@ class NativeTrainer(Trainer):
 
     def _save_checkpoint(self, model, trial) -> None:
         super()._save_checkpoint(model, trial)
+        self.saved_step = self.state.global_step
         if self.args.world_size > 1:
             dist.barrier()  # every rank's random state is there
         if self.args.should_save:
@@ -321,6 +324,10 @@ def _start_afresh(config: PotsaConfig) -> None:
     for name in (METRICS, MODEL, BIAS):
         (output_dir / name).unlink(missing_ok=True)
     write_config(config)
+
+
+def _step_of(checkpoint: Path | None) -> int:
+    return -1 if checkpoint is None else int(checkpoint.name.split("-")[1])
 
 
 def _first_unread(checkpoint: Path) -> int:

@@ -6,16 +6,19 @@ config.yaml  language_bias.safetensors  metrics.jsonl  model.pt  best/model.pt  
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
 from slam_potsa.config import PotsaConfig
 from slam_potsa.data.feature_store import FeatureStore
+from slam_potsa.data.manifest import check_manifest
 from slam_potsa.engine.encode import estimate_bias
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
 from slam_potsa.model.encoder import load_encoder
 
+logger = logging.getLogger(__name__)
 CONFIG, BIAS, MODEL = "config.yaml", "language_bias.safetensors", "model.pt"
 COMPLETE = "complete"  # written last into checkpoint-N/
 # What may differ between a run and its continuation.
@@ -32,6 +35,7 @@ FREE = (
     "train_config.num_workers_dataloader",
     "train_config.val_batch_size",
     "dataset_config.test_data_path",
+    "dataset_config.check_audio",
 )
 
 
@@ -71,6 +75,19 @@ def check_features(config: PotsaConfig) -> None:
     if store:
         encoder = load_encoder(model.encoder_path_hf, model.encoder_window)
         FeatureStore.open(store, encoder.fingerprint())
+
+
+def check_recordings(config: PotsaConfig) -> None:
+    """Raise InputError with every recording of the manifests that cannot be used."""
+    data = config.dataset_config
+    if data.feature_store or not data.check_audio:
+        return
+    manifests = [data.train_data_path]
+    if config.train_config.run_validation:
+        manifests.append(data.val_data_path)
+    for manifest in dict.fromkeys(filter(None, manifests)):
+        for warning in check_manifest(manifest, needs=("target",), progress=True).warnings:
+            logger.warning("%s: %s", manifest, warning)
 
 
 def provide_bias(config: PotsaConfig, progress: bool = True) -> None:

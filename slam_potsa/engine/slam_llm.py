@@ -20,6 +20,7 @@ from slam_potsa.config import PotsaConfig
 from slam_potsa.engine.run_directory import (
     MODEL,
     check_features,
+    check_recordings,
     provide_bias,
     use_bias,
     write_config,
@@ -80,6 +81,7 @@ def _prepare(config: PotsaConfig) -> None:
     with first_rank_first() as is_first:
         if is_first:
             write_config(config)
+            check_recordings(config)
             check_features(config)
             provide_bias(config)
     use_bias(config)

@@ -307,9 +307,23 @@ def _corpus_row(
     return ScoreRow(name, kind, group, len(items), bleu, chrf)
 
 
+def _return_plain_floats(metric: Any) -> None:
+    """sacrebleu 2.6 averages resampled scores with `statistics.mean`, which fails where some are
+    NumPy's float32 and some, being exactly 0, Python's float."""
+    compute = metric._compute_score_from_stats
+
+    def compute_plain(stats: Any) -> Any:
+        result = compute(stats)
+        result.score = float(result.score)
+        return result
+
+    metric._compute_score_from_stats = compute_plain
+
+
 def _corpus_score(metric: Any, items: Sequence[Prediction], bootstrap: int) -> Score:
     hypotheses = [item.prediction for item in items]
     references = [[item.reference for item in items]]
+    _return_plain_floats(metric)
     result = metric.corpus_score(hypotheses, references, n_bootstrap=max(bootstrap, 1))
     signature = str(metric.get_signature())
     if bootstrap <= 1:

@@ -270,6 +270,9 @@ def _continue_from(
 ) -> None:
     """Weights and schedule of a checkpoint. The biases were settled before: the file given wins."""
     state = {name: tensor for name, tensor in state.items() if BIAS_STATE not in name}
+    if keep_bias is not None:
+        carried = keep_bias.carried.state_dict()
+        state |= {f"{BIAS_STATE}.{name}": tensor for name, tensor in carried.items()}
     apply_checkpoint(model, state, source)
     found = model.controller.found_state
     if found and found["schedule"] and model.controller.schedule is not None:

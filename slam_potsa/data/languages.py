@@ -1,8 +1,8 @@
 """Language codes as integers that describe themselves.
 
 The dataset and the model are built apart (SLAM-LLM hands the one its dataset_config, the other its
-model_config), so a running index into a shared list could differ between them. A code of up to
-eight ASCII letters is packed into one int64 instead: reversible, and it travels in checkpoints.
+model_config), so a running index into a shared list could differ between them. A code of two to
+eight characters is packed into one int64 instead: reversible, and it travels in checkpoints.
 """
 
 from __future__ import annotations

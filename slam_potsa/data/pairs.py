@@ -65,6 +65,11 @@ class ParallelSpeechDataset:
     def epoch(self) -> int:
         return max(clock.current(), self._born) if self._epoch is None else self._epoch
 
+    @property
+    def num_pairs(self) -> int:
+        """How many of the items are pairs."""
+        return sum(draw is not None for _, draw in self._slots)
+
     def __len__(self) -> int:
         return len(self._slots)
 

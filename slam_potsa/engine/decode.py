@@ -116,7 +116,11 @@ def load_run(run: str | Path, **changes: Any) -> PotsaConfig:
     if not (run / CONFIG).is_file():
         raise InputError(f"{run}: no {CONFIG} there; expected the output_dir of a training run")
     config = defaults(PotsaConfig, yaml.safe_load((run / CONFIG).read_text()))
-    return replace(config, **{"ckpt_path": str(run / MODEL), **changes})
+    own = {
+        "ckpt_path": str(run / MODEL),
+        "language_bias": replace(config.language_bias, path=None),
+    }
+    return replace(config, **own | changes)
 
 
 def decode(config: PotsaConfig) -> list[Prediction]:

@@ -92,7 +92,10 @@ def estimate_bias(
         )
     fingerprint = features.fingerprint if features is not None else encoder.fingerprint()
     return LanguageBias(
-        statistics.means(), statistics.counts, fingerprint=fingerprint, manifest=_hash(manifests)
+        statistics.means(),
+        statistics.counts,
+        fingerprint=fingerprint,
+        manifest=manifest_hash(manifests),
     )
 
 
@@ -102,7 +105,8 @@ def _speech(utterance: Utterance, base: Path, encoder: SpeechEncoder) -> tuple[T
     return mel, encoder_frames(len(audio), encoder.window)
 
 
-def _hash(manifests: Iterable[str | Path]) -> str:
+def manifest_hash(manifests: Iterable[str | Path]) -> str:
+    """What biases are told by to belong to these manifests."""
     digest = hashlib.sha256()
     for manifest in manifests:
         digest.update(Path(manifest).read_bytes())

@@ -68,7 +68,7 @@ def run_with_hydra(job: Callable[[PotsaConfig], Any]) -> None:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(1)
         except KeyboardInterrupt:
-            print("interrupted; the same command continues from the last checkpoint")
+            print("interrupted", file=sys.stderr)
             sys.exit(130)
 
     quieten()

@@ -12,6 +12,8 @@ import json
 import logging
 import math
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +26,12 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from slam_potsa.config import PotsaConfig, check
 from slam_potsa.data import epoch as epoch_clock
 from slam_potsa.engine.run_directory import (
-    BIAS,
     COMPLETE,
     MODEL,
-    check_features,
-    check_recordings,
     checkpoint_to_resume,
-    provide_bias,
+    complete_checkpoints,
+    prepare,
     use_bias,
-    write_config,
 )
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
@@ -42,6 +41,7 @@ from slam_potsa.model.plugin import get_speech_dataset, model_factory
 
 logger = logging.getLogger(__name__)
 CONTROLLER = "controller.json"
+PREPARATION_SECONDS = 12 * 3600  # what other ranks wait while the first checks and estimates
 
 
 def finetune(config: PotsaConfig) -> Path:
@@ -51,15 +51,10 @@ def finetune(config: PotsaConfig) -> Path:
     the biases are wrong; NonFiniteLoss where a loss is NaN or infinite.
     """
     check(config)
+    _check_host(config)
     args = _arguments(config)
     resume = checkpoint_to_resume(config)
-    with args.main_process_first(local=False, desc="preparing the run directory"):
-        if args.should_save:
-            if resume is None:
-                _start_afresh(config)
-                check_recordings(config)
-            check_features(config)
-            provide_bias(config)
+    _first_rank_first(args, lambda: prepare(config, resume))
     use_bias(config)
     torch.manual_seed(config.train_config.seed)
     model, tokenizer = model_factory(
@@ -71,6 +66,7 @@ def finetune(config: PotsaConfig) -> Path:
         ckpt_path=config.ckpt_path,
         metric=config.metric,
     )
+    model.counts_epochs = False  # Trainer says so itself
     splits = ("train", "val") if config.train_config.run_validation else ("train",)
     data = {split: get_speech_dataset(config.dataset_config, tokenizer, split) for split in splits}
     _check_sizes(config, data, args.world_size)
@@ -94,14 +90,19 @@ class NativeTrainer(Trainer):
         self.add_callback(_Hooks(self))
 
     def run(self, resume: Path | None) -> Path:
-        if resume is not None and self.is_world_process_zero():
-            MetricsLog(Path(self.args.output_dir) / METRICS).keep_before(_first_unread(resume))
+        if resume is not None:
+            _check_world_size(resume, self.args.world_size)
+            if self.is_world_process_zero():
+                MetricsLog(Path(self.args.output_dir) / METRICS).keep_before(_first_unread(resume))
             logger.info("resuming from %s", resume)
-        self.train(resume_from_checkpoint=None if resume is None else str(resume))
+        if resume is not None and _step_of(resume) >= self.args.max_steps:
+            self._load_from_checkpoint(str(resume))  # finished: Trainer would do one step more
+        else:
+            self.train(resume_from_checkpoint=None if resume is None else str(resume))
+            if self.state.global_step != self.saved_step:
+                self._save_checkpoint(self.model, trial=None)
         self.controller.flush()
         final = Path(self.args.output_dir) / MODEL
-        if self.state.global_step not in (self.saved_step, _step_of(resume)):
-            self._save_checkpoint(self.model, trial=None)
         if self.args.should_save:
             save_checkpoint(self.model, final)
         self.controller.detach()
@@ -173,6 +174,8 @@ class NativeTrainer(Trainer):
             drop_last=training,
             num_workers=train.num_workers_dataloader,
             collate_fn=dataset.collator,
+            # Of its own: a loader's start would otherwise draw from the stream that dropout uses.
+            generator=torch.Generator().manual_seed(train.seed),
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -193,7 +196,11 @@ class NativeTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         """Only what is trained, in SLAM-LLM's format; the default writes the frozen LLM too."""
         folder = Path(output_dir or self.args.output_dir)
-        state = {"controller": self.controller.state_dict(), "best_loss": self.best_loss}
+        state = {
+            "controller": self.controller.state_dict(),
+            "best_loss": self.best_loss,
+            "world_size": self.args.world_size,
+        }
         save_checkpoint(self.model, folder / MODEL)
         atomic_write(folder / CONTROLLER, json.dumps(state))
 
@@ -204,6 +211,11 @@ class NativeTrainer(Trainer):
             dist.barrier()  # every rank's random state is there
         if self.args.should_save:
             atomic_write(self._checkpoint_dir() / COMPLETE, "")
+            # Only now: the one before must stay until this one is whole.
+            for old in complete_checkpoints(self.args.output_dir)[
+                : -self.potsa.native.keep_checkpoints
+            ]:
+                shutil.rmtree(old)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         folder = Path(resume_from_checkpoint)
@@ -272,7 +284,7 @@ def learning_rate_factor(step: int, warmup: int, total: int) -> float:
 
 def _arguments(config: PotsaConfig) -> TrainingArguments:
     train, native = config.train_config, config.native
-    return TrainingArguments(
+    args = TrainingArguments(
         output_dir=train.output_dir,
         seed=train.seed,
         per_device_train_batch_size=train.batch_size_training,
@@ -287,7 +299,6 @@ def _arguments(config: PotsaConfig) -> TrainingArguments:
         eval_steps=max(1, train.validation_interval // train.gradient_accumulation_steps),
         save_strategy="steps" if native.save_interval else "no",
         save_steps=native.save_interval or 1,
-        save_total_limit=native.keep_checkpoints,
         logging_strategy="no",
         logging_nan_inf_filter=False,  # would wait for the device at every step
         disable_tqdm=True,
@@ -296,7 +307,43 @@ def _arguments(config: PotsaConfig) -> TrainingArguments:
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,
         use_cpu=not torch.cuda.is_available(),
+        ddp_timeout=PREPARATION_SECONDS,
     )
+    if args.n_gpu > 1:
+        # Trainer would split batches over the cards itself, and pairs apart from their rows.
+        logger.warning("using one of %d GPUs; torchrun --nproc_per_node uses them all", args.n_gpu)
+        args._n_gpu = 1
+    return args
+
+
+def _check_host(config: PotsaConfig) -> None:
+    """Raise InputError for options that this host does not have."""
+    train = config.train_config
+    problems = []
+    if train.enable_deepspeed or train.enable_fsdp:
+        problems.append("train_config.enable_deepspeed and enable_fsdp need engine=slam_llm")
+    if config.log_config.use_wandb:
+        problems.append("log_config.use_wandb needs engine=slam_llm; metrics.jsonl is written here")
+    if train.use_fp16 and not torch.cuda.is_available():
+        problems.append("train_config.use_fp16=true needs CUDA")
+    if problems:
+        raise InputError(problems)
+
+
+def _first_rank_first(args: TrainingArguments, job: Callable[[], None]) -> None:
+    """Run `job` on the first rank while the others wait; they leave quietly where it failed."""
+    failure: list[InputError | None] = [None]
+    if args.process_index == 0:
+        try:
+            job()
+        except InputError as error:
+            failure = [error]
+    if args.world_size > 1:
+        dist.broadcast_object_list(failure, src=0)
+    if failure[0] is not None:
+        if args.process_index == 0:
+            raise failure[0]
+        sys.exit(2)
 
 
 def _max_steps(config: PotsaConfig, batches: int) -> int:
@@ -316,18 +363,17 @@ def _check_sizes(config: PotsaConfig, data: dict[str, Any], world_size: int) -> 
         )
 
 
-def _start_afresh(config: PotsaConfig) -> None:
-    """Remove what an earlier run left that a new one would be mixed up with."""
-    output_dir = Path(config.train_config.output_dir)
-    for path in [*output_dir.glob("checkpoint-*"), output_dir / "best"]:
-        shutil.rmtree(path, ignore_errors=True)
-    for name in (METRICS, MODEL, BIAS):
-        (output_dir / name).unlink(missing_ok=True)
-    write_config(config)
+def _check_world_size(checkpoint: Path, world_size: int) -> None:
+    before = json.loads((checkpoint / CONTROLLER).read_text())["world_size"]
+    if before != world_size:
+        raise InputError(
+            f"{checkpoint} was written by {before} processes, now there are {world_size}: batches "
+            "and their order would differ; continue with the same number"
+        )
 
 
-def _step_of(checkpoint: Path | None) -> int:
-    return -1 if checkpoint is None else int(checkpoint.name.split("-")[1])
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.split("-")[1])
 
 
 def _first_unread(checkpoint: Path) -> int:

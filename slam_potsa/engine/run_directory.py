@@ -7,42 +7,58 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from slam_potsa.config import PotsaConfig
 from slam_potsa.data.feature_store import FeatureStore
-from slam_potsa.data.manifest import check_manifest
-from slam_potsa.engine.encode import estimate_bias
+from slam_potsa.data.manifest import check_manifest, read_manifest
+from slam_potsa.data.pairs import ParallelSpeechDataset
+from slam_potsa.engine.encode import estimate_bias, manifest_hash
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
-from slam_potsa.model.encoder import load_encoder
+from slam_potsa.model.encoder import encoder_config, load_encoder
+from slam_potsa.model.language_bias import LanguageBias
+from slam_potsa.model.metrics_log import METRICS
 
 logger = logging.getLogger(__name__)
 CONFIG, BIAS, MODEL = "config.yaml", "language_bias.safetensors", "model.pt"
 COMPLETE = "complete"  # written last into checkpoint-N/
-# What may differ between a run and its continuation.
+# What may differ between a run and its continuation: it does not change the numbers.
 FREE = (
-    "native.",
+    "native.resume",
+    "native.max_steps",
+    "native.save_interval",
+    "native.keep_checkpoints",
     "log_config.",
     "decode.",
     "decode_log",
     "engine",
     "debug",
     "language_bias.path",
+    "train_config.output_dir",
     "train_config.num_epochs",
     "train_config.validation_interval",
+    "train_config.run_validation",
     "train_config.num_workers_dataloader",
     "train_config.val_batch_size",
+    "dataset_config.val_data_path",
     "dataset_config.test_data_path",
     "dataset_config.check_audio",
 )
 
 
-def last_checkpoint(output_dir: str | Path) -> Path | None:
-    """The newest complete `checkpoint-N`, or None."""
+def complete_checkpoints(output_dir: str | Path) -> list[Path]:
+    """All `checkpoint-N` that were written to their end, oldest first."""
     found = [path.parent for path in Path(output_dir).glob(f"checkpoint-*/{COMPLETE}")]
-    return max(found, key=lambda path: int(path.name.split("-")[1]), default=None)
+    return sorted(found, key=lambda path: int(path.name.split("-")[1]))
+
+
+def last_checkpoint(output_dir: str | Path) -> Path | None:
+    return next(reversed(complete_checkpoints(output_dir)), None)
 
 
 def checkpoint_to_resume(config: PotsaConfig) -> Path | None:
@@ -51,14 +67,41 @@ def checkpoint_to_resume(config: PotsaConfig) -> Path | None:
     if wanted == "never":
         return None
     if wanted != "auto":
-        path = Path(wanted)
-        if not (path / COMPLETE).is_file():
+        found = Path(wanted)
+        if not (found / COMPLETE).is_file():
             raise InputError(f"native.resume={wanted!r}: no complete checkpoint there")
-        return path
-    found = last_checkpoint(output_dir)
+    else:
+        found = last_checkpoint(output_dir)
     if found is not None:
-        _refuse_other_configuration(config, output_dir / CONFIG)
+        _refuse_other_configuration(config, found.parent / CONFIG)
+    elif (output_dir / MODEL).exists():
+        raise InputError(
+            f"{output_dir} holds a trained {MODEL} but no checkpoint to continue from; choose "
+            "another train_config.output_dir, or give native.resume=never to replace it"
+        )
     return found
+
+
+def prepare(config: PotsaConfig, resume: Path | None) -> None:
+    """What the first rank does while the others wait: check all inputs, then write the directory.
+
+    Raises InputError; nothing has been written or removed then.
+    """
+    check_encoder(config)
+    check_pairs(config)
+    if resume is None:
+        check_recordings(config)
+        clear(Path(config.train_config.output_dir))
+    write_config(config)
+    provide_bias(config)
+
+
+def clear(output_dir: Path) -> None:
+    """Remove what an earlier run of ours left, which a new one would be mixed up with."""
+    for marker in output_dir.glob("checkpoint-*/controller.json"):
+        shutil.rmtree(marker.parent)
+    for name in (METRICS, MODEL, f"best/{MODEL}"):
+        (output_dir / name).unlink(missing_ok=True)
 
 
 def write_config(config: PotsaConfig) -> None:
@@ -69,12 +112,35 @@ def write_config(config: PotsaConfig) -> None:
     atomic_write(Path(config.train_config.output_dir) / CONFIG, text)
 
 
-def check_features(config: PotsaConfig) -> None:
-    """Raise InputError where the stored features are another encoder's or window's."""
+def check_encoder(config: PotsaConfig) -> None:
+    """Raise InputError where mel bands or stored features are not this encoder's."""
     store, model = config.dataset_config.feature_store, config.model_config
     if store:
         encoder = load_encoder(model.encoder_path_hf, model.encoder_window)
         FeatureStore.open(store, encoder.fingerprint())
+        return
+    bands = encoder_config(model.encoder_path_hf).num_mel_bins
+    if config.dataset_config.mel_size != bands:
+        raise InputError(
+            f"dataset_config.mel_size={config.dataset_config.mel_size}, but "
+            f"{model.encoder_path_hf} reads {bands} mel bands: set it to {bands}"
+        )
+
+
+def check_pairs(config: PotsaConfig) -> None:
+    """Say how many pairs there are. Raise InputError where alignment would have none."""
+    data = config.dataset_config
+    items = ParallelSpeechDataset(
+        read_manifest(data.train_data_path, needs=("target",)),
+        pairing=data.pairing,
+        anchor_language=data.anchor_language,
+    )
+    logger.info("%s: %d items, %d of them pairs", data.train_data_path, len(items), items.num_pairs)
+    if config.alignment.weight > 0 and not items.num_pairs:
+        raise InputError(
+            f"{data.train_data_path}: no sentence_id is spoken in two languages, so there is "
+            "nothing to align; use the same sentence_id for the same meaning, or alignment=none"
+        )
 
 
 def check_recordings(config: PotsaConfig) -> None:
@@ -91,20 +157,19 @@ def check_recordings(config: PotsaConfig) -> None:
 
 
 def provide_bias(config: PotsaConfig, progress: bool = True) -> None:
-    """Estimate the language biases of the training manifest, unless there are some."""
+    """Estimate the biases of the training manifest, unless a path is given or they are there."""
+    data, model = config.dataset_config, config.model_config
     if not config.language_bias.enabled or config.language_bias.path:
         return
-    path = bias_path(config)
-    if not path.is_file() and not config.ckpt_path:
-        store = config.dataset_config.feature_store
-        features = FeatureStore.open(store) if store else None
-        encoder = None
-        if features is None:
-            encoder = load_encoder(
-                config.model_config.encoder_path_hf, config.model_config.encoder_window
-            )
-        manifests = [config.dataset_config.train_data_path]
-        estimate_bias(manifests, encoder, features=features, progress=progress).save(path)
+    path, manifests = bias_path(config), [data.train_data_path]
+    if path.is_file() and LanguageBias.load(path).manifest == manifest_hash(manifests):
+        return
+    features = FeatureStore.open(data.feature_store) if data.feature_store else None
+    encoder = None
+    if features is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        encoder = load_encoder(model.encoder_path_hf, model.encoder_window).to(device)
+    estimate_bias(manifests, encoder, features=features, progress=progress).save(path)
 
 
 def use_bias(config: PotsaConfig) -> None:

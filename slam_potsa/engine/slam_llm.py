@@ -17,14 +17,7 @@ import torch.distributed as dist
 
 from slam_potsa import plugin
 from slam_potsa.config import PotsaConfig
-from slam_potsa.engine.run_directory import (
-    MODEL,
-    check_features,
-    check_recordings,
-    provide_bias,
-    use_bias,
-    write_config,
-)
+from slam_potsa.engine.run_directory import MODEL, checkpoint_to_resume, prepare, use_bias
 from slam_potsa.errors import InputError
 from slam_potsa.model.loading import save_checkpoint
 from slam_potsa.model.plugin import models_built
@@ -43,6 +36,12 @@ def finetune(config: PotsaConfig) -> None:
         raise InputError(
             "train_config.enable_fsdp=true: SLAM-LLM's FSDP path cannot wrap a Q-Former beside a "
             "frozen LLM (it needs uniform requires_grad); use enable_ddp=true or DeepSpeed"
+        )
+    found = checkpoint_to_resume(config)
+    if found is not None:
+        raise InputError(
+            f"{found} is a run of the native host, and SLAM-LLM cannot resume: give its model.pt "
+            "as ckpt_path and another train_config.output_dir"
         )
     _prepare(config)
     from slam_llm.pipeline.finetune import main
@@ -80,10 +79,7 @@ def _prepare(config: PotsaConfig) -> None:
     """Rank 0 writes the run directory while the others wait; then every rank knows the biases."""
     with first_rank_first() as is_first:
         if is_first:
-            write_config(config)
-            check_recordings(config)
-            check_features(config)
-            provide_bias(config)
+            prepare(config, resume=None)
     use_bias(config)
 
 

@@ -26,6 +26,7 @@ from slam_potsa.objective.layer_schedule import LayerSchedule
 from slam_potsa.objective.terms import AlignmentObjective
 
 SCHEDULE_BYTES = 16384  # room for the JSON of the schedule's state; some 100 bytes a layer
+MAX_SKIPPED = 50  # skipped steps in a row; fp16's loss scale settles within some twenty
 PENDING_STEPS = 2  # losses are read this many steps late: by then they are there, nothing waits
 
 
@@ -50,8 +51,8 @@ class AlignmentController:
         accumulation: micro-steps an optimizer step, to notice skipped steps.
         diagnose_interval: steps between measurements of matched and mismatched cost; 0: never.
 
-    `listeners` are called with one dict of plain numbers a step: step, ce, each term, layers, lr,
-    tokens, seconds.
+    `listeners` are called with one dict of plain numbers a step: step, ce (mean over ranks), each
+    term, layers, lr, tokens (this rank's), seconds (validation and saving not counted).
     """
 
     def __init__(
@@ -71,8 +72,10 @@ class AlignmentController:
         self._choice: tuple[int, tuple[int, ...]] | None = None
         self._micro: list[dict[str, Any]] = []
         self._unread: list[dict[str, Any]] = []
-        self._clock = time.perf_counter()
+        self._skipped = 0
+        self._clock: float | None = None
         self._pairs: Tensor | None = None
+        self._sentences: Tensor | None = None
         self._training = False
         self.carried = CarriedState(SCHEDULE_BYTES)
         projector.schedule_state = self.carried  # a submodule: SLAM-LLM saves it with the projector
@@ -87,14 +90,22 @@ class AlignmentController:
         language_ids: Tensor | None = None,
         pairs: Tensor | None = None,
         training: bool = False,
+        sentence_ids: Tensor | None = None,
     ) -> None:
-        """Before the projector runs: `language_ids` [B], `pairs` [P, 2] row numbers (or None)."""
+        """Before the projector runs.
+
+        Args:
+            language_ids: [B]. pairs: [P, 2] row numbers, or None.
+            sentence_ids: [B], equal where the meaning is; only for the mismatched cost.
+        """
         self.projector.set_languages(language_ids)
-        self._training, self._pairs = training, pairs
+        self._training, self._pairs, self._sentences = training, pairs, sentence_ids
         if not training:
+            self._clock = None
             return
+        self._clock = self._clock or time.perf_counter()
         if len(self._micro) >= self.accumulation:
-            self._micro.clear()  # the optimizer step of these micro-steps was skipped (fp16)
+            self._skip()
         while len(self._unread) >= PENDING_STEPS:
             self._read(self._unread.pop(0))
         if self._choice is None:
@@ -117,12 +128,21 @@ class AlignmentController:
         has_targets = (targets > 0).float()
         # Summed over ranks on every training forward, also without pairs or targets: collectives
         # must never differ between ranks.
-        ce = sum_over_ranks(
-            torch.stack([cross_entropy.detach().float() * has_targets, has_targets])
+        shared = sum_over_ranks(
+            torch.stack(
+                [
+                    cross_entropy.detach().float() * has_targets,
+                    has_targets,
+                    has_targets.new_tensor(float(len(pairs))),
+                    (~torch.isfinite(loss.total.detach())).float(),
+                ]
+            )
         )
-        record = {"ce": ce, **loss.terms, "tokens": tokens}
+        record = {"shared": shared, **loss.terms, "tokens": tokens}
         if self._diagnosing:
-            record |= self.objective.diagnose(self.recorder.taps, pairs, self.layers)
+            record |= self.objective.diagnose(
+                self.recorder.taps, pairs, self.layers, self._sentences
+            )
         self._micro.append(record)
         self.recorder.close()
         return loss.total
@@ -151,20 +171,30 @@ class AlignmentController:
         """Called by torch after any optimizer's step; ours where a training forward preceded."""
         if not self._micro or self._choice is None:
             return
-        now = time.perf_counter()
+        now, self._skipped = time.perf_counter(), 0
         record = _mean_records(self._micro)
         record |= {
             "step": self.step,
             "choice": self._choice[0],
             "layers": self._choice[1],
             "lr": _learning_rate(optimizer),
-            "seconds": now - self._clock,
+            "seconds": now - (self._clock or now),
         }
         self._clock = now
         self._unread.append(_to_host(record))
         self._micro.clear()
         self._choice = None
         self.step += 1
+
+    def _skip(self) -> None:
+        """The micro-steps before had no optimizer step: fp16's loss scaling skipped it."""
+        self._micro.clear()
+        self._skipped += 1
+        if self._skipped >= MAX_SKIPPED:
+            raise NonFiniteLoss(
+                f"step {self.step}: {MAX_SKIPPED} optimizer steps in a row were skipped, because "
+                "gradients are not finite in fp16. Use bf16, or lower alignment.weight"
+            )
 
     def flush(self) -> None:
         """Read what is still unread, at the end of training."""
@@ -175,7 +205,8 @@ class AlignmentController:
         line = _plain(record)
         choice = line.pop("choice")
         if self.schedule is not None:
-            self.schedule.observe(choice, line["ce"])
+            # A step in which no rank had a pair aligned nothing: its loss says nothing of a layer.
+            self.schedule.observe(choice, line["ce"] if line["pairs_seen"] else math.nan)
         for listener in self.listeners:
             listener(dict(line))
         _refuse_non_finite(line)
@@ -185,6 +216,8 @@ class AlignmentController:
     def state_dict(self) -> dict[str, Any]:
         """JSON-able. The unread losses stay unread: saving must not change what comes next."""
         self._unread = [_plain(record) for record in self._unread]
+        for record in self._unread:
+            _refuse_non_finite(record)  # before weights that are NaN replace a good checkpoint
         schedule = self.schedule.state_dict() if self.schedule else None
         return {"step": self.step, "schedule": schedule, "unread": self._unread}
 
@@ -239,10 +272,12 @@ def _mean_records(records: list[dict[str, Any]]) -> dict[str, Any]:
     """Over micro-steps: tokens are added up, the rest is the mean over those that have it."""
     names = dict.fromkeys(name for record in records for name in record)
     merged = {name: _sum(records, name) for name in names}
-    total, count = merged["ce"]
-    counts = {name: sum(name in record for record in records) for name in names}
-    means = {name: merged[name] / counts[name] for name in names if name not in ("ce", "tokens")}
-    return {"ce": total / count, "targets_seen": count, **means, "tokens": merged["tokens"]}
+    total, targets, pairs, not_finite = merged.pop("shared")
+    tokens = merged.pop("tokens")
+    counts = {name: sum(name in record for record in records) for name in merged}
+    means = {name: value / counts[name] for name, value in merged.items()}
+    seen = {"targets_seen": targets, "pairs_seen": pairs, "not_finite": not_finite}
+    return {"ce": total / targets, **means, **seen, "tokens": tokens}
 
 
 def _sum(records: list[dict[str, Any]], name: str) -> Any:
@@ -270,15 +305,12 @@ def _plain(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_non_finite(line: dict[str, Any]) -> None:
-    losses = {k: v for k, v in line.items() if isinstance(v, float) and "/" not in k and k != "lr"}
-    if not line["targets_seen"]:
-        losses.pop("ce")  # a step without any target has no cross-entropy
-    bad = [f"{name}={value}" for name, value in losses.items() if not math.isfinite(value)]
-    if bad:
+    if line["not_finite"]:
+        bad = [f"{k}={v}" for k, v in line.items() if isinstance(v, float) and not math.isfinite(v)]
         raise NonFiniteLoss(
-            f"step {line['step']}: {', '.join(bad)}. Lower train_config.lr or alignment.weight, "
-            "use bf16 rather than fp16, and check the recordings of this step; the last checkpoint "
-            "is still good"
+            f"step {line['step']}: {', '.join(bad) or 'a loss on another rank'}. Lower "
+            "train_config.lr or alignment.weight, use bf16 rather than fp16, and check the "
+            "recordings of this step; the last checkpoint is still good"
         )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -113,8 +114,19 @@ def load_encoder(path: str, window: str = "30s") -> SpeechEncoder:
 
     Loaded in float32, in evaluation mode. Raises InputError when it is neither.
     """
-    from transformers import AutoConfig, WhisperModel
+    from transformers import WhisperModel
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    if (encoder_config(path).architectures or [""])[0] == "WhisperEncoder":
+        whisper = WhisperEncoder.from_pretrained(path, dtype=torch.float32)
+    else:
+        whisper = WhisperModel.from_pretrained(path, dtype=torch.float32).get_encoder()
+    return SpeechEncoder(whisper.eval(), window)
+
+
+def encoder_config(path: str) -> Any:
+    """The Whisper configuration at `path`. Raises InputError where there is none."""
+    from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(path)
@@ -127,8 +139,4 @@ def load_encoder(path: str, window: str = "30s") -> SpeechEncoder:
         raise InputError(
             f"model_config.encoder_path_hf={path!r}: expected a Whisper, got {config.model_type!r}"
         )
-    if (config.architectures or [""])[0] == "WhisperEncoder":
-        whisper = WhisperEncoder.from_pretrained(path, dtype=torch.float32)
-    else:
-        whisper = WhisperModel.from_pretrained(path, dtype=torch.float32).get_encoder()
-    return SpeechEncoder(whisper.eval(), window)
+    return config

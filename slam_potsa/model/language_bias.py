@@ -214,7 +214,7 @@ class LanguageBias(nn.Module):
             raise InputError(
                 f"language biases were estimated with another encoder or window (theirs: "
                 f"{self.fingerprint[:16]}, this model's: {expected[:16]}); estimate them again "
-                "with `slam-potsa bias`, or remove language_bias.path"
+                "with `slam-potsa bias`"
             )
 
     def extra_repr(self) -> str:

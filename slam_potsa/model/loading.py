@@ -40,9 +40,12 @@ def load_llm(train: TrainConfig, model: ModelConfig) -> nn.Module:
     """The causal LM with freezing and LoRA as configured."""
     from transformers import AutoModelForCausalLM
 
+    # A trained LLM keeps float32 weights: in half precision AdamW's small updates would vanish.
     # The dtype is given always: transformers 4 loads float32 by default, transformers 5 whatever
     # the files hold.
-    llm = _from_pretrained(AutoModelForCausalLM, model.llm_path, dtype=llm_dtype(model.llm_dtype))
+    trained = not (train.freeze_llm or train.use_peft)
+    dtype = torch.float32 if trained else llm_dtype(model.llm_dtype)
+    llm = _from_pretrained(AutoModelForCausalLM, model.llm_path, dtype=dtype)
     if train.freeze_llm or train.use_peft:
         llm.requires_grad_(False)
     if train.use_peft:

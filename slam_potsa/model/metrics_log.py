@@ -4,7 +4,9 @@
      "lr": 0.0001, "tokens_per_second": 5210.0, "seconds": 0.19}
 
 `ce` is the mean over micro-steps and ranks, the other terms rank 0's. `seconds` is the wall time of
-the step. `<term>/matched` and `/mismatched` are there every `alignment.diagnose_interval` steps.
+the step, without validation and saving, and `tokens_per_second` rank 0's LLM positions (speech,
+prompt and answer) over it. `<term>/matched` and `/mismatched` are there every
+`alignment.diagnose_interval` steps.
 """
 
 from __future__ import annotations
@@ -26,9 +28,13 @@ class MetricsLog:
         self.path = Path(path)
 
     def __call__(self, record: dict[str, Any]) -> None:
-        line = {k: v for k, v in record.items() if k not in ("tokens", "targets_seen")}
+        line = {
+            k: v
+            for k, v in record.items()
+            if k not in ("tokens", "targets_seen", "pairs_seen", "not_finite")
+        }
         line["tokens_per_second"] = round(record["tokens"] / max(record["seconds"], 1e-9), 1)
-        line = {k: _rounded(v) for k, v in line.items()}
+        line = {k: rounded(v) for k, v in line.items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -51,7 +57,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Seven significant digits: what float32 holds. NaN as null, which JSON has."""
     if isinstance(value, float):
         return float(f"{value:.7g}") if math.isfinite(value) else None

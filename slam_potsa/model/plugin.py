@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -86,6 +87,7 @@ def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn
     )
     if state is not None:
         _continue_from(built, state, str(rest["ckpt_path"]), keep_bias=bias)
+    built.after_validation_trains = train.enable_deepspeed
     if os.environ.get("RANK", "0") == "0":
         built.controller.listeners.append(MetricsLog(Path(train.output_dir) / METRICS))
     _BUILT.append(built)
@@ -274,12 +276,14 @@ def _continue_from(
         carried = keep_bias.carried.state_dict()
         state |= {f"{BIAS_STATE}.{name}": tensor for name, tensor in carried.items()}
     apply_checkpoint(model, state, source)
-    found = model.controller.found_state
-    if found and found["schedule"] and model.controller.schedule is not None:
+    found, schedule = model.controller.found_state, model.controller.schedule
+    if found and found["schedule"] and schedule is not None:
         try:
-            model.controller.schedule.load_state_dict(found["schedule"])
+            schedule.load_state_dict(found["schedule"])
         except ValueError as error:
             logger.warning("the layer schedule starts anew: %s", error)
+        for choice, _layers in schedule.state_dict()["pending"]:
+            schedule.observe(choice, math.nan)  # their losses belong to the run before
 
 
 def _accumulation(train: TrainConfig, deepspeed_config: Any) -> int:

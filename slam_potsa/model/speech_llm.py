@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slam_potsa.data import epoch as epoch_clock
 from slam_potsa.errors import InputError
 from slam_potsa.model.controller import AlignmentController
 
@@ -49,11 +50,26 @@ class SpeechLLM(nn.Module):
         self.encoder, self.encoder_projector, self.llm = encoder, encoder_projector, llm
         self.tokenizer, self.controller = tokenizer, controller
         self.decode = dict(decode or {})
+        self.counts_epochs, self.after_validation_trains = True, False
+        self._epochs_begun, self._last_mode = 0, True
         accepted = inspect.signature(_unwrapped(llm).forward).parameters
         self._keeps_logits = "logits_to_keep" in accepted
         self._takes_positions = "position_ids" in accepted
 
     def train(self, mode: bool = True) -> SpeechLLM:
+        """As torch's; where `counts_epochs`, a call of the trainer's tells that an epoch begins.
+
+        SLAM-LLM calls it once an epoch, its DeepSpeed loop after each validation too, and never
+        `set_epoch`.
+        """
+        restored = self.after_validation_trains and not self._last_mode
+        if mode and self.counts_epochs and not restored:
+            self._epochs_begun += 1
+            epoch_clock.set(self._epochs_begun - 1)
+        self._last_mode = mode
+        return self._set_mode(mode)
+
+    def _set_mode(self, mode: bool) -> SpeechLLM:
         super().train(mode)
         for part in (self.encoder, self.llm):
             if part is not None and not any(p.requires_grad for p in part.parameters()):
@@ -71,6 +87,7 @@ class SpeechLLM(nn.Module):
         encoder_features: Tensor | None = None,
         language_ids: Tensor | None = None,
         pairs: Tensor | None = None,
+        sentence_ids: Tensor | None = None,
         label_start: int | None = None,
         **_unused: Any,
     ) -> tuple[Any, Tensor]:
@@ -80,15 +97,15 @@ class SpeechLLM(nn.Module):
             input_ids, attention_mask, modality_mask, labels: [B, S]; `modality_mask` marks the one
                 run of audio slots of a row, `labels` are -100 where there is nothing to learn.
             audio_mel [B, F, M] or encoder_features [B, T, E]; audio_mel_post_mask [B, T].
-            language_ids: [B]; pairs: [P, 2] rows with the same meaning.
+            language_ids: [B]; pairs: [P, 2] rows with the same meaning; sentence_ids: [B].
             label_start: first column with a label; without it, it is looked up on the device.
 
         Logits exist at label positions only: [B, A, V], and only the evaluation loops read them.
         """
         training = torch.is_grad_enabled() and labels is not None
         if training and self.encoder_projector.training is False:
-            self.train()  # SLAM-LLM leaves the model in evaluation mode after a validation
-        self.controller.begin(language_ids, pairs, training)
+            self._set_mode(True)  # SLAM-LLM leaves the model in evaluation mode after a validation
+        self.controller.begin(language_ids, pairs, training, sentence_ids)
         embeds = self._embed(
             input_ids, modality_mask, audio_mel, audio_mel_post_mask, encoder_features
         )
@@ -114,7 +131,10 @@ class SpeechLLM(nn.Module):
         language_ids: Tensor | None = None,
         **options: Any,
     ) -> Tensor:
-        """New tokens only, [B, n]. Options of transformers' `generate` override `decode`."""
+        """New tokens only, [B, n]. Those of GENERATE_OPTIONS that are given override `decode`.
+
+        Anything else is taken for a key of the batch and left alone.
+        """
         self.controller.begin(language_ids)
         embeds = self._embed(
             input_ids, modality_mask, audio_mel, audio_mel_post_mask, encoder_features

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import torch
 from slam_potsa import InputError
 from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator, load_run
-from slam_potsa.engine.run_directory import last_checkpoint
+from slam_potsa.engine.run_directory import complete_checkpoints, last_checkpoint
 from slam_potsa.model.loading import read_checkpoint
 from slam_potsa.model.metrics_log import read_metrics
 from tests.support import tiny
@@ -25,15 +26,22 @@ def metrics(config):
     return read_metrics(Path(config.train_config.output_dir) / "metrics.jsonl")
 
 
-def numbers(lines):
-    """What must not change between two runs of the same configuration."""
-    names = ("step", "ce", "ot", "layers", "lr")
-    return [{name: line[name] for name in names} for line in lines]
+def same(ours, theirs):
+    """The same run: steps, layers and rates exactly, losses up to the rounding of sums.
+
+    A product's summation order may follow the alignment of memory, and Adam magnifies the last bit
+    of a gradient that is nearly zero.
+    """
+    exact = ("step", "layers", "lr")
+    assert [[a[k] for k in exact] for a in ours] == [[b[k] for k in exact] for b in theirs]
+    for a, b in zip(ours, theirs, strict=True):
+        assert a["ce"] == pytest.approx(b["ce"], rel=1e-4)
+        assert a["ot"] == pytest.approx(b["ot"], rel=1e-3, abs=1e-4)
 
 
-def launch(config, processes, *extra):
+def launch(config, processes, *extra, entry="examples/potsa/finetune.py", succeed=True):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc_per_node", str(processes), str(ROOT / "examples/potsa/finetune.py")]
+    command += ["--nproc_per_node", str(processes), str(ROOT / entry)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     run = subprocess.run(
         [*command, *tiny.overrides(config), *extra],
@@ -42,13 +50,20 @@ def launch(config, processes, *extra):
         text=True,
         timeout=240,
     )
-    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
-    return run.stdout
+    assert (run.returncode == 0) == succeed, run.stdout[-2000:] + run.stderr[-4000:]
+    return run
+
+
+def with_dropout(folder):
+    """Random numbers at every step: a resumed run must take them up where they were."""
+    config = tiny.world(folder)
+    config.model_config.qformer_dropout = 0.1
+    return config
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    config = tiny.world(tmp_path_factory.mktemp("native"))
+    config = with_dropout(tmp_path_factory.mktemp("native"))
     native.finetune(config)
     return config
 
@@ -83,20 +98,21 @@ def test_training_reduces_the_loss(tmp_path):
 
 
 def test_resumed_run_continues_with_the_same_numbers(trained, tmp_path):
-    """Killed after five of twelve steps, in the middle of an epoch, and started again."""
-    config = tiny.world(tmp_path)
+    """Stopped after five of twelve steps, in the middle of an epoch, and started again."""
+    config = with_dropout(tmp_path)
     config.native.save_interval = 3
     config.native.max_steps = 5
     native.finetune(config)
     assert last_checkpoint(config.train_config.output_dir).name == "checkpoint-5"
-    config = tiny.world(tmp_path)
+    config = with_dropout(tmp_path)
     config.native.save_interval = 3
     final = native.finetune(config)
     assert [line["step"] for line in metrics(config)] == list(range(12))
-    assert numbers(metrics(config)) == numbers(metrics(trained))
+    same(metrics(config), metrics(trained))
     expected = read_checkpoint(Path(trained.train_config.output_dir) / "model.pt")
     for name, tensor in read_checkpoint(final).items():
-        torch.testing.assert_close(tensor, expected[name], msg=name)
+        if not name.endswith("as_parameter"):
+            torch.testing.assert_close(tensor, expected[name], atol=1e-4, rtol=1e-3, msg=name)
 
 
 def test_an_incomplete_checkpoint_is_not_resumed_from(tmp_path):
@@ -109,7 +125,7 @@ def test_an_incomplete_checkpoint_is_not_resumed_from(tmp_path):
 
 
 def test_another_configurations_run_is_not_overwritten(trained, tmp_path):
-    config = tiny.world(tmp_path)
+    config = with_dropout(tmp_path)
     config.train_config.output_dir = trained.train_config.output_dir
     config.train_config.lr = 0.5
     with pytest.raises(InputError, match="train_config.lr: 0.001 then, 0.5 now"):
@@ -129,7 +145,7 @@ def test_stored_features_give_the_same_training(trained, tmp_path):
     from slam_potsa.engine.encode import store_features
     from slam_potsa.model.encoder import load_encoder
 
-    config = tiny.world(tmp_path)
+    config = with_dropout(tmp_path)
     encoder = load_encoder(config.model_config.encoder_path_hf, "trimmed")
     manifest = config.dataset_config.train_data_path
     store_features(encoder, [manifest], tmp_path / "features", progress=False)
@@ -158,31 +174,120 @@ def test_too_few_items_for_a_batch(tmp_path):
         native.finetune(config)
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_gradient_accumulation_counts_optimizer_steps(tmp_path, accumulation):
+def test_gradient_accumulation_is_the_same_step(tmp_path):
+    """One batch of two pairs, or two batches of one: the same losses and, after it, weights."""
+    weights, lines = [], []
+    for accumulation in (1, 2):
+        config = tiny.world(tmp_path / str(accumulation), words=3)
+        config.train_config.gradient_accumulation_steps = accumulation
+        config.train_config.batch_size_training = 2 // accumulation
+        config.train_config.run_validation = False
+        config.train_config.warmup_steps = 0
+        config.train_config.num_epochs = 1
+        weights.append(read_checkpoint(native.finetune(config)))
+        lines.append(metrics(config))
+    assert [len(found) for found in lines] == [6, 6]
+    for one, two in zip(*lines, strict=True):
+        assert two["ce"] == pytest.approx(one["ce"], rel=1e-4)
+        assert two["ot"] == pytest.approx(one["ot"], rel=1e-3, abs=1e-5)
+        assert two["layers"] == one["layers"]
+    for name, tensor in weights[0].items():
+        if not name.endswith("as_parameter"):
+            torch.testing.assert_close(weights[1][name], tensor, atol=2e-4, rtol=1e-3, msg=name)
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
     config = tiny.world(tmp_path)
-    config.train_config.gradient_accumulation_steps = accumulation
-    config.train_config.batch_size_training = 2 // accumulation
-    config.train_config.run_validation = False
-    config.train_config.num_epochs = 1
+    config.native.max_steps = 4
+    first = read_checkpoint(native.finetune(config))
+    again = read_checkpoint(native.finetune(config))
+    assert len(metrics(config)) == 4
+    assert last_checkpoint(config.train_config.output_dir).name == "checkpoint-4"
+    for name, tensor in first.items():
+        assert torch.equal(again[name], tensor), name
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path):
+    config = tiny.world(tmp_path)
+    config.native.save_interval, config.native.keep_checkpoints = 3, 2
     native.finetune(config)
-    assert len(metrics(config)) == 6  # 12 items: six batches of 2, or twelve of 1, two a step
+    found = complete_checkpoints(config.train_config.output_dir)
+    assert [path.name for path in found] == ["checkpoint-9", "checkpoint-12"]
+
+
+def test_what_is_not_ours_is_left_alone(tmp_path):
+    config = tiny.world(tmp_path)
+    run = Path(config.train_config.output_dir)
+    (run / "checkpoint-500").mkdir(parents=True)
+    (run / "best").mkdir()
+    for path in (run / "checkpoint-500" / "precious.bin", run / "best" / "thesis.txt"):
+        path.write_text("of somebody else")
+    config.native.max_steps = 1
+    native.finetune(config)
+    assert (run / "checkpoint-500" / "precious.bin").is_file()
+    assert (run / "best" / "thesis.txt").is_file()
+
+
+def test_a_trained_model_without_checkpoints_is_not_replaced(tmp_path):
+    config = tiny.world(tmp_path)
+    run = Path(config.train_config.output_dir)
+    run.mkdir()
+    (run / "model.pt").write_bytes(b"weeks of work")
+    with pytest.raises(InputError, match="native.resume=never to replace it"):
+        native.finetune(config)
+    assert (run / "model.pt").read_bytes() == b"weeks of work"
+
+
+def test_another_number_of_processes_is_refused(trained, tmp_path):
+    config = with_dropout(tmp_path)
+    config.native.max_steps = 2
+    native.finetune(config)
+    state = last_checkpoint(config.train_config.output_dir) / "controller.json"
+    state.write_text(state.read_text().replace('"world_size": 1', '"world_size": 4'))
+    with pytest.raises(InputError, match="written by 4 processes, now there are 1"):
+        native.finetune(config)
+
+
+def test_alignment_without_a_pair_is_refused(tmp_path):
+    config = tiny.world(tmp_path, languages=("en",))
+    with pytest.raises(InputError, match="nothing to align"):
+        native.finetune(config)
+
+
+def test_mel_bands_of_another_encoder_are_refused(tmp_path):
+    config = tiny.world(tmp_path)
+    config.dataset_config.mel_size = 128
+    with pytest.raises(InputError, match="reads 80 mel bands: set it to 80"):
+        native.finetune(config)
 
 
 @pytest.mark.distributed
 def test_two_processes_agree_and_resume(tmp_path):
-    config = tiny.world(tmp_path, sentences=8)
-    config.native.save_interval = 2
-    config.train_config.num_epochs = 3
-    launch(config, 2)
-    whole = numbers(metrics(config))
+    def three_epochs(folder):
+        config = tiny.world(folder, sentences=8)
+        config.native.save_interval = 2
+        config.train_config.num_epochs = 3
+        return config
+
+    config = three_epochs(tmp_path)
+    launch(config, 2, entry="tests/support/layers_of_every_rank.py")
+    whole = metrics(config)
     assert len(whole) == 12  # 16 items, 2 a batch, 2 processes, 3 epochs
-    config = tiny.world(tmp_path / "again", sentences=8)
-    config.native.save_interval = 2
-    config.train_config.num_epochs = 3
+    chosen = [json.loads((tmp_path / "run" / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+    assert chosen[0] == chosen[1] == [[line["step"], line["layers"], line["ce"]] for line in whole]
+    config = three_epochs(tmp_path / "again")
     launch(config, 2, "native.max_steps=4")
     launch(config, 2)
-    assert numbers(metrics(config)) == whole
+    same(metrics(config), whole)
+
+
+@pytest.mark.distributed
+def test_bad_input_is_said_once_with_two_processes(tmp_path):
+    config = tiny.world(tmp_path)
+    (Path(config.dataset_config.train_data_path).parent / "audio" / "en-0.wav").unlink()
+    run = launch(config, 2, succeed=False)
+    assert run.stderr.count("error: ") == 1 and "en-0.wav: no such file" in run.stderr
+    assert not Path(config.train_config.output_dir).exists()
 
 
 def test_bad_recordings_are_listed_before_training(tmp_path):
@@ -214,4 +319,9 @@ def test_a_nan_loss_stops_the_run_with_its_step(tmp_path, monkeypatch):
     config.train_config.run_validation = False
     with pytest.raises(NonFiniteLoss, match="step 3: ce=nan"):
         native.finetune(config)
-    assert last_checkpoint(config.train_config.output_dir) is not None
+    good = last_checkpoint(config.train_config.output_dir)
+    assert good.name == "checkpoint-2"  # not the one of step 4, whose weights are NaN
+    assert all(torch.isfinite(tensor).all() for tensor in read_checkpoint(good).values())
+    monkeypatch.setattr(speech_llm, "_cross_entropy", plain)
+    native.finetune(config)
+    assert len(metrics(config)) == 12

@@ -108,13 +108,48 @@ def test_without_label_start_the_result_is_the_same(config):
 
 
 def test_evaluation_is_plain_cross_entropy_and_moves_nothing(config):
+    from dataclasses import replace
+
     model, dataset = build(config)
     before = model.controller.state_dict()
     with torch.no_grad():
         loss = model(**first_batch(dataset))[0].loss
-    training = model(**first_batch(dataset))[0].loss
-    assert training != loss  # the alignment term is there only with gradients
-    assert before["step"] == 0 and model.controller.step == 0
+    assert model.controller.state_dict() == before
+    plain, _ = build(config, alignment=replace(config.alignment, weight=0.0))
+    torch.testing.assert_close(plain(**first_batch(dataset))[0].loss, loss)
+    assert model(**first_batch(dataset))[0].loss != loss  # with gradients: plus the alignment term
+
+
+def test_epochs_are_counted_where_the_trainer_does_not_tell_them(config):
+    """SLAM-LLM's DDP loop: train() once an epoch; validations leave the model in eval mode."""
+    from slam_potsa.data import epoch
+
+    model, dataset = build(config)
+    seen = []
+    for _ in range(3):
+        model.train()
+        seen.append(epoch.current())
+        model.eval()
+        model(**first_batch(dataset))  # training goes on after the validation, and repairs the mode
+        assert model.encoder_projector.training
+        seen.append(epoch.current())
+    assert seen == [0, 0, 1, 1, 2, 2]
+    model.counts_epochs = False
+    model.train()
+    assert epoch.current() == 2
+
+
+def test_epochs_under_deepspeed_do_not_count_the_train_after_a_validation(config):
+    from slam_potsa.data import epoch
+
+    model, _ = build(config)
+    model.after_validation_trains = True
+    for expected in range(3):
+        model.train()
+        assert epoch.current() == expected
+        model.eval()
+        model.train()  # its evaluation puts the mode back
+        assert epoch.current() == expected
 
 
 def test_decoding_does_not_depend_on_the_batch(config):
@@ -185,7 +220,10 @@ def test_checkpoint_round_trip_carries_biases_and_schedule(config, tmp_path):
         language_bias=replace(config.language_bias, path=None),
     )
     assert loaded.encoder_projector.language_bias.languages == ("en", "es", "ru")
-    assert loaded.controller.schedule.state_dict() == model.controller.schedule.state_dict()
+    ours, theirs = (m.controller.schedule.state_dict() for m in (loaded, model))
+    assert ours["draws"] == theirs["draws"] == 4
+    assert [row[3] for row in ours["layers"]] == [row[3] for row in theirs["layers"]]  # last losses
+    assert theirs["pending"] and not ours["pending"]  # their losses belong to the other run
     with torch.no_grad():
         torch.testing.assert_close(
             loaded(**first_batch(dataset))[0].loss, model.eval()(**first_batch(dataset))[0].loss

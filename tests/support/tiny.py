@@ -74,15 +74,21 @@ def whisper(folder: Path, seed: int = 0) -> Path:
 
 
 def recordings(
-    folder: Path, sentences: int = 6, languages=("en", "es", "ru"), seed: int = 0
+    folder: Path,
+    sentences: int = 6,
+    languages=("en", "es", "ru"),
+    seed: int = 0,
+    words: int | None = None,
 ) -> Path:
-    """A manifest of noise-like recordings, one of each sentence in each language."""
-    rng = np.random.default_rng(seed)
-    words = random.Random(seed)
+    """A manifest of noise-like recordings, one of each sentence in each language.
+
+    `words`: how many every sentence has; None: two to four.
+    """
+    rng, chosen = np.random.default_rng(seed), random.Random(seed)
     utterances = []
     (folder / "audio").mkdir(parents=True, exist_ok=True)
     for sentence in range(sentences):
-        target = " ".join(words.sample(WORDS, 2 + sentence % 3))
+        target = " ".join(chosen.sample(WORDS, words or 2 + sentence % 3))
         for number, language in enumerate(languages):
             key = f"{language}-{sentence}"
             seconds = 0.3 + 0.1 * sentence + 0.05 * number

@@ -127,7 +127,9 @@ def _bias(args) -> None:
 
 def _decode(args) -> None:
     from slam_potsa.engine.decode import Translator, load_run, write_decoded
+    from slam_potsa.engine.launch import quieten
 
+    quieten()
     config = load_run(args.run)
     if args.beams:
         config.decode.num_beams = args.beams
@@ -138,11 +140,29 @@ def _decode(args) -> None:
 
 def _translate(args) -> None:
     from slam_potsa.engine.decode import Translator, load_run
+    from slam_potsa.engine.launch import quieten
 
+    quieten()
+    _check_speech(args.recordings, args.language)
     translator = Translator(load_run(args.run))
     texts = translator.translate(args.recordings, args.language, args.target_language)
     for path, text in zip(args.recordings, texts, strict=True):
         print(f"{path}\t{text}" if len(texts) > 1 else text)
+
+
+def _check_speech(recordings: Sequence[Path], language: str) -> None:
+    """Raise InputError with all that is wrong, before a model is loaded."""
+    from slam_potsa.data.audio import measure_audio
+    from slam_potsa.data.languages import language_id
+
+    problems = []
+    for check, value in [(language_id, language), *((measure_audio, str(p)) for p in recordings)]:
+        try:
+            check(value)
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
 
 
 def _score(args) -> None:

@@ -32,6 +32,7 @@ from slam_potsa.engine.run_directory import (
     complete_checkpoints,
     prepare,
     use_bias,
+    write_schedule,
 )
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
@@ -105,6 +106,7 @@ class NativeTrainer(Trainer):
         final = Path(self.args.output_dir) / MODEL
         if self.args.should_save:
             save_checkpoint(self.model, final)
+            write_schedule(self.args.output_dir, self.controller.schedule)
         self.controller.detach()
         return final
 

@@ -1,12 +1,15 @@
 """A run directory: what it holds, and whether a new command continues or contradicts it.
 
-config.yaml  language_bias.safetensors  metrics.jsonl  model.pt  best/model.pt  checkpoint-N/
+It holds config.yaml (resolved), language_bias.safetensors, metrics.jsonl, schedule.json, model.pt
+(the last), best/model.pt (by validation loss), and checkpoint-N/ to resume from.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,9 +26,11 @@ from slam_potsa.files import atomic_write
 from slam_potsa.model.encoder import encoder_config, load_encoder
 from slam_potsa.model.language_bias import LanguageBias
 from slam_potsa.model.metrics_log import METRICS
+from slam_potsa.objective.layer_schedule import LayerSchedule
 
 logger = logging.getLogger(__name__)
 CONFIG, BIAS, MODEL = "config.yaml", "language_bias.safetensors", "model.pt"
+SCHEDULE = "schedule.json"
 COMPLETE = "complete"  # written last into checkpoint-N/
 # What may differ between a run and its continuation: it does not change the numbers.
 FREE = (
@@ -100,7 +105,7 @@ def clear(output_dir: Path) -> None:
     """Remove what an earlier run of ours left, which a new one would be mixed up with."""
     for marker in output_dir.glob("checkpoint-*/controller.json"):
         shutil.rmtree(marker.parent)
-    for name in (METRICS, MODEL, f"best/{MODEL}"):
+    for name in (METRICS, SCHEDULE, MODEL, f"best/{MODEL}"):
         (output_dir / name).unlink(missing_ok=True)
 
 
@@ -154,6 +159,16 @@ def check_recordings(config: PotsaConfig) -> None:
     for manifest in dict.fromkeys(filter(None, manifests)):
         for warning in check_manifest(manifest, needs=("target",), progress=True).warnings:
             logger.warning("%s: %s", manifest, warning)
+
+
+def write_schedule(output_dir: str | Path, schedule: LayerSchedule | None) -> None:
+    """`schedule.json`: reward, count, utility and probability of each candidate layer, to read."""
+    if schedule is None:
+        return
+    statistics = schedule.statistics()
+    for layer in statistics["layers"].values():
+        layer["ucb"] = layer["ucb"] if math.isfinite(layer["ucb"]) else None  # never tried
+    atomic_write(Path(output_dir) / SCHEDULE, json.dumps(statistics, indent=1) + "\n")
 
 
 def provide_bias(config: PotsaConfig, progress: bool = True) -> None:

@@ -73,6 +73,8 @@ def test_run_directory_holds_what_it_promises(trained):
     names = {path.name for path in run.iterdir()}
     assert {"config.yaml", "language_bias.safetensors", "metrics.jsonl", "model.pt"} <= names
     assert (run / "best" / "model.pt").is_file()
+    schedule = json.loads((run / "schedule.json").read_text())
+    assert sum(layer["count"] for layer in schedule["layers"].values()) == 12
     lines = metrics(trained)
     assert [line["step"] for line in lines] == list(range(12))  # 12 items, 2 a batch, 2 epochs
     assert all(line["ot/matched"] is not None for line in lines[::2])

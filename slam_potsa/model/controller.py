@@ -126,18 +126,12 @@ class AlignmentController:
         pairs = self._pairs if self._has_pairs else _no_pairs(cross_entropy.device)
         loss = self.objective(cross_entropy, self.recorder.taps, pairs, self.layers)
         has_targets = (targets > 0).float()
+        ce = cross_entropy.detach().float() * has_targets
+        pair_count = torch.full_like(has_targets, len(pairs))  # filled there: nothing is copied
+        not_finite = (~torch.isfinite(loss.total.detach())).float()
         # Summed over ranks on every training forward, also without pairs or targets: collectives
         # must never differ between ranks.
-        shared = sum_over_ranks(
-            torch.stack(
-                [
-                    cross_entropy.detach().float() * has_targets,
-                    has_targets,
-                    has_targets.new_tensor(float(len(pairs))),
-                    (~torch.isfinite(loss.total.detach())).float(),
-                ]
-            )
-        )
+        shared = sum_over_ranks(torch.stack([ce, has_targets, pair_count, not_finite]))
         record = {"shared": shared, **loss.terms, "tokens": tokens}
         if self._diagnosing:
             record |= self.objective.diagnose(

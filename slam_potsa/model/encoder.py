@@ -10,6 +10,7 @@ Shapes: B utterances, F mel frames (10 ms), M mel bands, T = ceil(F / 2) encoder
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from typing import Any
 
@@ -33,6 +34,9 @@ class SpeechEncoder(nn.Module):
         self.whisper = whisper
         self.window = window
         self._fingerprint: str | None = None
+        # transformers 4 insists on this argument, transformers 5 no longer has it.
+        arguments = inspect.signature(whisper.layers[0].forward).parameters
+        self._layer_options = {"layer_head_mask": None} if "layer_head_mask" in arguments else {}
 
     @property
     def width(self) -> int:
@@ -72,7 +76,7 @@ class SpeechEncoder(nn.Module):
         hidden = hidden.transpose(1, 2) + self.whisper.embed_positions.weight[: frames // 2]
         attend = self._attention_bias(mask, hidden.dtype)
         for layer in self.whisper.layers:
-            output = layer(hidden, attend)
+            output = layer(hidden, attend, **self._layer_options)
             hidden = output if isinstance(output, Tensor) else output[0]
         return self.whisper.layer_norm(hidden)
 

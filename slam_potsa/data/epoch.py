@@ -24,7 +24,23 @@ def set(epoch: int) -> None:  # noqa: A001 - read as `epoch.set(3)`
     _epoch = int(epoch)
 
 
-def advance() -> int:
-    """Begin the next epoch and return its number."""
-    set(_epoch + 1)
-    return _epoch
+class EpochCounter:
+    """Tells epochs from the calls of a model's `train()`, where a trainer never calls `set_epoch`.
+
+    SLAM-LLM calls `train()` once an epoch; its DeepSpeed loop after each validation too.
+
+    Args:
+        after_validation_trains: do not count a call that follows one with False.
+    """
+
+    def __init__(self, after_validation_trains: bool = False):
+        self.after_validation_trains = after_validation_trains
+        self._begun, self._last_mode = 0, True
+
+    def mode_set(self, mode: bool) -> None:
+        """To be called with what the trainer gave `train(mode)`."""
+        restored = self.after_validation_trains and not self._last_mode
+        if mode and not restored:
+            set(self._begun)
+            self._begun += 1
+        self._last_mode = mode

@@ -43,6 +43,11 @@ def finetune() -> None:
     run_with_hydra(_finetune)
 
 
+def finetune_deepspeed() -> None:
+    """Entry of examples/potsa/finetune_deepspeed.py."""
+    run_with_hydra(_finetune_deepspeed)
+
+
 def inference() -> None:
     """Entry of examples/potsa/inference.py."""
     run_with_hydra(_inference)
@@ -97,6 +102,21 @@ def _finetune(config: PotsaConfig) -> None:
         final = native.finetune(config)
         if is_main_process():
             print(f"trained: {final}")
+
+
+def _finetune_deepspeed(config: PotsaConfig) -> None:
+    """SLAM-LLM's loop only: the native host has no need of another entry."""
+    missing = [name for name in ("slam_llm", "deepspeed") if importlib.util.find_spec(name) is None]
+    if missing or config.engine == "native":
+        why = f"not importable: {', '.join(missing)}" if missing else "engine=native"
+        raise InputError(
+            f"{why}; finetune_deepspeed.py is for SLAM-LLM's DeepSpeed loop. Without it, start "
+            "examples/potsa/finetune.py"
+        )
+    from slam_potsa.engine import slam_llm
+
+    config.engine = "slam_llm"
+    slam_llm.finetune_deepspeed(config)
 
 
 def _inference(config: PotsaConfig) -> None:

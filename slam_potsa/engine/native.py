@@ -67,7 +67,7 @@ def finetune(config: PotsaConfig) -> Path:
         ckpt_path=config.ckpt_path,
         metric=config.metric,
     )
-    model.counts_epochs = False  # Trainer says so itself
+    model.epochs = None  # Trainer tells them itself
     splits = ("train", "val") if config.train_config.run_validation else ("train",)
     data = {split: get_speech_dataset(config.dataset_config, tokenizer, split) for split in splits}
     _check_sizes(config, data, args.world_size)

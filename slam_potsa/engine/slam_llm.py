@@ -15,8 +15,10 @@ from typing import Any
 
 import torch.distributed as dist
 
-from slam_potsa import plugin
+from slam_potsa import plugin, stand_ins
 from slam_potsa.config import PotsaConfig
+from slam_potsa.engine import deepspeed
+from slam_potsa.engine.preflight import preflight
 from slam_potsa.engine.run_directory import MODEL, checkpoint_to_resume, prepare, use_bias
 from slam_potsa.errors import InputError
 from slam_potsa.model.loading import save_checkpoint
@@ -32,16 +34,10 @@ def plugin_file(which: str) -> str:
 
 def finetune(config: PotsaConfig) -> None:
     """`slam_llm.pipeline.finetune.main` (DDP). Raises InputError for what cannot work there."""
-    if config.train_config.enable_fsdp:
+    if config.train_config.enable_deepspeed:
         raise InputError(
-            "train_config.enable_fsdp=true: SLAM-LLM's FSDP path cannot wrap a Q-Former beside a "
-            "frozen LLM (it needs uniform requires_grad); use enable_ddp=true or DeepSpeed"
-        )
-    found = checkpoint_to_resume(config)
-    if found is not None:
-        raise InputError(
-            f"{found} is a run of the native host, and SLAM-LLM cannot resume: give its model.pt "
-            "as ckpt_path and another train_config.output_dir"
+            "train_config.enable_deepspeed=true: SLAM-LLM has a loop of its own for DeepSpeed; "
+            "start examples/potsa/finetune_deepspeed.py"
         )
     _prepare(config)
     from slam_llm.pipeline.finetune import main
@@ -50,8 +46,24 @@ def finetune(config: PotsaConfig) -> None:
         main(to_slam(config))
         for model in models:
             model.controller.flush()
-            if os.environ.get("RANK", "0") == "0":  # upstream keeps only what a validation improved
+            if is_first_rank():  # upstream keeps only what a validation improved
                 save_checkpoint(model, Path(config.train_config.output_dir) / MODEL)
+
+
+def finetune_deepspeed(config: PotsaConfig) -> None:
+    """`slam_llm.pipeline.finetune_deepspeed.main`. Raises InputError for what cannot work there."""
+    # enable_ddp stays as it is: upstream's loop only takes it for "average the logs over ranks".
+    config.train_config.enable_deepspeed = True
+    _prepare(config)
+    deepspeed.use_settings(config)
+    from slam_llm.pipeline.finetune_deepspeed import main
+
+    with models_built() as models:
+        main(to_slam(config))
+        for model in models:
+            model.controller.flush()
+            path = Path(config.train_config.output_dir) / MODEL
+            deepspeed.save_whole(model, path, writes=is_first_rank())
 
 
 def inference(config: PotsaConfig) -> None:
@@ -61,6 +73,7 @@ def inference(config: PotsaConfig) -> None:
     config.dataset_config.inference_mode = True
     config.train_config.enable_ddp = False  # upstream decodes in one process
     Path(config.decode_log).parent.mkdir(parents=True, exist_ok=True)
+    stand_ins.install()
     from slam_llm.pipeline.inference_batch import main
 
     main(to_slam(config))
@@ -77,10 +90,25 @@ def to_slam(config: PotsaConfig) -> Any:
 
 def _prepare(config: PotsaConfig) -> None:
     """Rank 0 writes the run directory while the others wait; then every rank knows the biases."""
+    stand_ins.install()
+    found = checkpoint_to_resume(config)
+    if found is not None:
+        raise InputError(
+            f"{found} is a run of the native host, and SLAM-LLM cannot resume: give its model.pt "
+            "as ckpt_path and another train_config.output_dir"
+        )
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
     with first_rank_first() as is_first:
         if is_first:
+            preflight(config, world_size)
             prepare(config, resume=None)
+            if config.train_config.enable_deepspeed:
+                deepspeed.write_settings(config, world_size)
     use_bias(config)
+
+
+def is_first_rank() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn
     tokenizer = load_tokenizer(model.llm_path)
     llm = load_llm(train, model)
     encoder = load_encoder(model.encoder_path_hf, model.encoder_window)
-    bias = _language_bias(defaults(LanguageBiasConfig, rest.get("language_bias")), state)
+    bias = choose_bias(defaults(LanguageBiasConfig, rest.get("language_bias")), state)
     if bias is not None:
         bias.check_fingerprint(encoder.fingerprint())
     _check_widths(model, encoder.width, llm.config.hidden_size)
@@ -73,7 +73,7 @@ def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn
         projector,
         defaults(AlignmentConfig, rest.get("alignment")),
         seed=train.seed,
-        accumulation=_accumulation(train, rest.get("deepspeed_config")),
+        accumulation=accumulation_steps(train, rest.get("deepspeed_config")),
     )
     if train.freeze_encoder:
         encoder.requires_grad_(False).to(llm_dtype(model.llm_dtype))
@@ -86,8 +86,8 @@ def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn
         vars(defaults(DecodeConfig, rest.get("decode"))),
     )
     if state is not None:
-        _continue_from(built, state, str(rest["ckpt_path"]), keep_bias=bias)
-    built.after_validation_trains = train.enable_deepspeed
+        continue_from(built, state, str(rest["ckpt_path"]), keep_bias=bias)
+    built.epochs.after_validation_trains = train.enable_deepspeed
     if os.environ.get("RANK", "0") == "0":
         built.controller.listeners.append(MetricsLog(Path(train.output_dir) / METRICS))
     _BUILT.append(built)
@@ -239,7 +239,7 @@ def _fixed_layers(strategy: str, candidates: tuple[int, ...]) -> tuple[int, ...]
     return candidates if strategy == "multi" else ()
 
 
-def _language_bias(config: LanguageBiasConfig, state: Any) -> LanguageBias | None:
+def choose_bias(config: LanguageBiasConfig, state: Any) -> LanguageBias | None:
     """From the file given, else from the checkpoint, else an error with the remedy."""
     if not config.enabled:
         return None
@@ -267,7 +267,7 @@ def _check_widths(model: ModelConfig, encoder_dim: int, llm_dim: int) -> None:
         raise InputError(problems)
 
 
-def _continue_from(
+def continue_from(
     model: SpeechLLM, state: dict[str, Any], source: str, *, keep_bias: LanguageBias | None
 ) -> None:
     """Weights and schedule of a checkpoint. The biases were settled before: the file given wins."""
@@ -286,7 +286,7 @@ def _continue_from(
             schedule.observe(choice, math.nan)  # their losses belong to the run before
 
 
-def _accumulation(train: TrainConfig, deepspeed_config: Any) -> int:
+def accumulation_steps(train: TrainConfig, deepspeed_config: Any) -> int:
     """Micro-steps an optimizer step; DeepSpeed's own file rules where its launcher runs."""
     if not (train.enable_deepspeed and deepspeed_config):
         return train.gradient_accumulation_steps

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slam_potsa.data import epoch as epoch_clock
+from slam_potsa.data.epoch import EpochCounter
 from slam_potsa.errors import InputError
 from slam_potsa.model.controller import AlignmentController
 
@@ -50,23 +50,15 @@ class SpeechLLM(nn.Module):
         self.encoder, self.encoder_projector, self.llm = encoder, encoder_projector, llm
         self.tokenizer, self.controller = tokenizer, controller
         self.decode = dict(decode or {})
-        self.counts_epochs, self.after_validation_trains = True, False
-        self._epochs_begun, self._last_mode = 0, True
+        self.epochs: EpochCounter | None = EpochCounter()
         accepted = inspect.signature(_unwrapped(llm).forward).parameters
         self._keeps_logits = "logits_to_keep" in accepted
         self._takes_positions = "position_ids" in accepted
 
     def train(self, mode: bool = True) -> SpeechLLM:
-        """As torch's; where `counts_epochs`, a call of the trainer's tells that an epoch begins.
-
-        SLAM-LLM calls it once an epoch, its DeepSpeed loop after each validation too, and never
-        `set_epoch`.
-        """
-        restored = self.after_validation_trains and not self._last_mode
-        if mode and self.counts_epochs and not restored:
-            self._epochs_begun += 1
-            epoch_clock.set(self._epochs_begun - 1)
-        self._last_mode = mode
+        """As torch's; where `epochs` counts, the trainer's call tells that an epoch begins."""
+        if self.epochs is not None:
+            self.epochs.mode_set(mode)
         return self._set_mode(mode)
 
     def _set_mode(self, mode: bool) -> SpeechLLM:

@@ -134,7 +134,7 @@ def test_epochs_are_counted_where_the_trainer_does_not_tell_them(config):
         assert model.encoder_projector.training
         seen.append(epoch.current())
     assert seen == [0, 0, 1, 1, 2, 2]
-    model.counts_epochs = False
+    model.epochs = None
     model.train()
     assert epoch.current() == 2
 
@@ -143,7 +143,7 @@ def test_epochs_under_deepspeed_do_not_count_the_train_after_a_validation(config
     from slam_potsa.data import epoch
 
     model, _ = build(config)
-    model.after_validation_trains = True
+    model.epochs.after_validation_trains = True
     for expected in range(3):
         model.train()
         assert epoch.current() == expected

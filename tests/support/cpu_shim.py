@@ -87,6 +87,9 @@ def _patch_distributed() -> None:
 
 def calm_memory_trace() -> None:
     """SLAM-LLM watches its memory in a thread that spins; on two cores that costs half of them."""
+    from slam_potsa import stand_ins
+
+    stand_ins.install()
     from slam_llm.utils import memory_utils
 
     def watch(self) -> None:

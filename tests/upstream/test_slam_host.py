@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator
 from slam_potsa.model.metrics_log import read_metrics
 from tests.support import slam_llm, tiny
@@ -51,18 +53,46 @@ def test_ddp_trains_saves_and_decodes(tmp_path, processes):
     assert len(lines) >= 3 and all(line["layers"] for line in lines)
     checkpoint = sorted(run.glob("potsa_epoch_*/model.pt"))[-1]
 
-    decoded = f"{tmp_path}/decoded/test"
+    assert_decodes_alike(config, checkpoint, tmp_path)
+    assert_decodes_alike(config, run / "model.pt", tmp_path)  # the last, which upstream never saves
+
+
+def test_gradient_accumulation_steps_the_schedule_once_a_step(tmp_path):
+    config = tiny.world(tmp_path)
+    config.train_config.gradient_accumulation_steps = 4
+    config.train_config.validation_interval = 3
+    overrides = [*tiny.overrides(config), "engine=slam_llm"]
+    launch("examples/potsa/finetune.py", overrides)
+    lines = read_metrics(Path(config.train_config.output_dir) / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [
+        0,
+        1,
+        2,
+        3,
+    ]  # 6 micro-steps an epoch: 4 and 2, twice
+    assert all(len(line["layers"]) == 1 for line in lines)
+
+
+def test_a_native_checkpoint_decodes_to_the_same_text_inside(tmp_path):
+    config = tiny.world(tmp_path)
+    assert_decodes_alike(config, native.finetune(config), tmp_path)
+
+
+def assert_decodes_alike(config, checkpoint: Path, folder: Path) -> None:
+    """SLAM-LLM's decoder and ours write the same text for every utterance."""
+    decoded = f"{folder}/decoded/{checkpoint.parent.name}"
     manifest = config.dataset_config.train_data_path
     launch(
         "examples/potsa/inference.py",
         [
-            *overrides,
+            *tiny.overrides(config),
+            "engine=slam_llm",
             f"ckpt_path={checkpoint}",
             f"decode_log={decoded}",
             f"dataset_config.test_data_path={manifest}",
         ],
     )
     theirs = Path(f"{decoded}_pred").read_text().splitlines()
-    config.ckpt_path = str(checkpoint)
+    config = replace(config, ckpt_path=str(checkpoint))
     ours = Translator(config).decode(manifest, progress=False)
     assert [line.split("\t") for line in theirs] == [[p.key, p.prediction] for p in ours]

@@ -1,0 +1,205 @@
+"""What SLAM-LLM would only find out hours into a run, or never: refused before it starts.
+
+Each check names what upstream does with such a configuration and what to change.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from slam_potsa.config import PotsaConfig, TrainConfig
+from slam_potsa.data.manifest import read_manifest
+from slam_potsa.data.pairs import ParallelSpeechDataset
+from slam_potsa.engine import deepspeed
+from slam_potsa.errors import InputError
+
+
+def preflight(config: PotsaConfig, world_size: int = 1) -> None:
+    """Raise InputError with everything in `config` that SLAM-LLM's training cannot do."""
+    problems = list(_switches(config))
+    if config.train_config.enable_deepspeed:
+        problems += _deepspeed(config, world_size)
+    else:
+        problems += _ddp(config.train_config)
+    problems += _lengths(config, world_size)
+    if problems:
+        raise InputError(problems)
+
+
+def _switches(config: PotsaConfig) -> Iterator[str]:
+    train = config.train_config
+    if "LOCAL_RANK" not in os.environ:
+        yield (
+            "SLAM-LLM needs a launcher: start with `torchrun --nproc_per_node 1 ...` (also for one "
+            "process), or give engine=native"
+        )
+    if train.enable_fsdp:
+        yield (
+            "train_config.enable_fsdp=true: SLAM-LLM's FSDP path cannot wrap a Q-Former beside a "
+            "frozen LLM (it needs uniform requires_grad); use enable_ddp=true or DeepSpeed"
+        )
+    if not train.run_validation:
+        yield (
+            "train_config.run_validation=false: SLAM-LLM saves at validations only, so a run that "
+            "is interrupted would leave nothing; set it to true"
+        )
+    if not config.metric:
+        yield (
+            f"metric={config.metric!r}: SLAM-LLM's validation dies without an accuracy; set "
+            "metric=acc"
+        )
+    if train.run_test_during_validation:
+        yield (
+            "train_config.run_test_during_validation=true: SLAM-LLM would run it at every step, "
+            "and its wrapped model has no inference(); set it to false"
+        )
+
+
+def _ddp(train: TrainConfig) -> Iterator[str]:
+    if not train.enable_ddp and not train.enable_fsdp:
+        yield (
+            "train_config.enable_ddp=false: SLAM-LLM's loop for a bare model dies at its first "
+            "step; set it to true, also for one process"
+        )
+
+
+def _lengths(config: PotsaConfig, world_size: int) -> Iterator[str]:
+    """SLAM-LLM drops the last incomplete batch of each rank, of the validation set too."""
+    train, data = config.train_config, config.dataset_config
+    items = ParallelSpeechDataset(
+        read_manifest(data.train_data_path, needs=("target",)),
+        pairing=data.pairing,
+        anchor_language=data.anchor_language,
+    )
+    share = -(-len(items) // world_size)
+    batches = share // train.batch_size_training
+    if not batches:
+        yield _no_batch("train_data_path", len(items), world_size, "batch_size_training", share)
+    if not train.run_validation:
+        return
+    if not data.val_data_path:
+        yield "dataset_config.val_data_path is not set: SLAM-LLM saves at validations only"
+    else:
+        yield from _validation_set(train, data.val_data_path, world_size)
+    if batches:
+        yield from _validation_interval(train, batches)
+
+
+def _validation_set(train: TrainConfig, path: str, world_size: int) -> Iterator[str]:
+    utterances = len(read_manifest(path, needs=("target",)))
+    share = -(-utterances // world_size)
+    if share < train.val_batch_size:
+        yield _no_batch("val_data_path", utterances, world_size, "val_batch_size", share)
+
+
+def _no_batch(data: str, items: int, world_size: int, batch_size: str, share: int) -> str:
+    return (
+        f"dataset_config.{data}: {items} items on {world_size} processes are {share} each, fewer "
+        f"than one batch, and SLAM-LLM drops incomplete ones; set train_config.{batch_size} to "
+        f"{share} or less"
+    )
+
+
+def _validation_interval(train: TrainConfig, batches: int) -> Iterator[str]:
+    # Under DeepSpeed its own file accumulates, and the loop is told 1.
+    accumulation = 1 if train.enable_deepspeed else train.gradient_accumulation_steps
+    counted = (train.num_epochs - 1) * (batches // accumulation) + batches
+    first = first_validation(batches, train.num_epochs, train.validation_interval, accumulation)
+    if first is None:
+        yield (
+            f"train_config.validation_interval={train.validation_interval}: SLAM-LLM counts "
+            f"{counted} steps in this run ({batches} batches an epoch) and would never validate, "
+            f"so never save, and die at the end; set it to {batches} or less"
+        )
+    elif not train.enable_deepspeed and first >= train.total_steps:
+        yield (
+            f"train_config.total_steps={train.total_steps}: the rate is 0, and SLAM-LLM stops "
+            f"training, before the first validation at optimizer step {first}; lower "
+            "train_config.validation_interval or raise total_steps"
+        )
+
+
+def first_validation(batches: int, epochs: int, interval: int, accumulation: int) -> int | None:
+    """The optimizer step at which SLAM-LLM's loop first validates, or None.
+
+    It counts micro-steps within an epoch, but epochs in optimizer steps: with accumulation, the
+    count starts each epoch from less than it ended with.
+    """
+    for epoch in range(epochs):
+        start = epoch * (batches // accumulation)
+        step = interval - start % interval  # micro-steps into this epoch
+        if step <= batches:
+            per_epoch = -(-batches // accumulation)  # the last batch always ends a step
+            return epoch * per_epoch + (per_epoch if step == batches else step // accumulation)
+    return None
+
+
+def _deepspeed(config: PotsaConfig, world_size: int) -> Iterator[str]:
+    train = config.train_config
+    try:
+        given = deepspeed.read_settings(config.deepspeed_config)
+    except InputError as error:
+        yield from error.problems
+        return
+    settings = deepspeed.fill_in(given, train, world_size)
+    yield from _deepspeed_file(settings, str(config.deepspeed_config))
+    yield from _accumulation(given, train)
+    if train.use_fp16:
+        yield (
+            "train_config.use_fp16=true: under DeepSpeed its file names the precision; set it to "
+            'false, and "fp16": {"enabled": true} there'
+        )
+    yield from _earlier_checkpoints(train, settings, world_size)
+
+
+def _deepspeed_file(settings: dict[str, Any], name: str) -> Iterator[str]:
+    if not (settings.get("zero_optimization") or {}).get("stage", 0):
+        yield (
+            f"{name}: ZeRO stage 0 trains, but dies when SLAM-LLM saves (there are no partitions "
+            'to put together); set "zero_optimization": {"stage": 1}, 2 or 3'
+        )
+    if deepspeed.enabled(settings, "fp16") and deepspeed.enabled(settings, "bf16"):
+        yield f"{name}: fp16 and bf16 are both enabled; choose one"
+    optimizer = settings.get("optimizer") or {}
+    if "lr" not in (optimizer.get("params") or {}):
+        yield (
+            f"{name}: no optimizer.params.lr; SLAM-LLM takes optimizer and rate from this file "
+            'only: give "optimizer": {"type": "AdamW", "params": {"lr": "auto"}}'
+        )
+    for key in deepspeed.left_auto(settings):
+        yield f'{name}: {key}="auto" has no value in train_config; give a number, or remove it'
+
+
+def _accumulation(given: dict[str, Any], train: TrainConfig) -> Iterator[str]:
+    wanted, there = train.gradient_accumulation_steps, given.get("gradient_accumulation_steps")
+    if "train_batch_size" in given and there is None:
+        yield (
+            "train_batch_size without gradient_accumulation_steps in the DeepSpeed file: give "
+            '"gradient_accumulation_steps": "auto" too'
+        )
+    elif wanted > 1 and there != deepspeed.AUTO:
+        yield (
+            f"train_config.gradient_accumulation_steps={wanted}, and the DeepSpeed file says "
+            f"{there or 'nothing'}: SLAM-LLM divides the loss by the first, DeepSpeed by the "
+            'second; write "gradient_accumulation_steps": "auto" there'
+        )
+
+
+def _earlier_checkpoints(
+    train: TrainConfig, settings: dict[str, Any], world_size: int
+) -> Iterator[str]:
+    """SLAM-LLM writes into the folders of an earlier run, and DeepSpeed reads all that is there."""
+    bf16 = deepspeed.enabled(settings, "bf16")
+    for folder in sorted(Path(train.output_dir).glob(f"{train.model_name}_epoch_*_step_*")):
+        parts = [path.name for path in folder.glob("global_step*/*_optim_states.pt")]
+        steps = len(list(folder.glob("global_step*")))
+        same = all(name.startswith("bf16_") == bf16 for name in parts)
+        if parts and (not same or len(parts) != steps * world_size):
+            yield (
+                f"{folder} was written in another precision or by another number of processes, "
+                "and DeepSpeed cannot save over it; remove it, or choose another "
+                "train_config.output_dir"
+            )

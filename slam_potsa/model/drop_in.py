@@ -1,0 +1,370 @@
+"""Our projector and objective inside SLAM-LLM's own recipes: base class `slam_model`, its encoders.
+
+The recipes refuse unknown keys, so options come through a short file of the user's, which the
+recipe loads by `model_config.file=potsa.py:model_factory` (and, where pairs are wanted,
+`dataset_config.file=potsa.py:get_speech_dataset`):
+
+    from slam_potsa.model.drop_in import dataset_factory, factory
+    model_factory = factory(language_bias={"path": "language_bias.safetensors"})
+    get_speech_dataset = dataset_factory(pairing="random")
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slam_potsa import stand_ins
+from slam_potsa.config import (
+    AlignmentConfig,
+    DatasetConfig,
+    LanguageBiasConfig,
+    ModelConfig,
+    TrainConfig,
+    check,
+    defaults,
+)
+from slam_potsa.data.collate import SpeechTranslationDataset
+from slam_potsa.data.epoch import EpochCounter
+from slam_potsa.data.languages import language_code
+from slam_potsa.errors import InputError
+from slam_potsa.model import plugin
+from slam_potsa.model.carried_state import carried_names
+from slam_potsa.model.controller import AlignmentController
+from slam_potsa.model.encoder import SpeechEncoder
+from slam_potsa.model.language_bias import BiasStatistics, LanguageBias
+from slam_potsa.model.loading import load_llm, read_checkpoint
+from slam_potsa.model.metrics_log import METRICS, MetricsLog
+from slam_potsa.model.speech_llm import IGNORE_INDEX
+
+logger = logging.getLogger(__name__)
+PROJECTOR_OPTIONS = (
+    "query_len",
+    "qformer_layers",
+    "qformer_dim",
+    "qformer_heads",
+    "qformer_dropout",
+)
+# What `slam_model` and `setup_encoder` read and the recipes' typed configurations partly lack.
+EXPECTED = {"whisper_decode": False, "encoder_path_hf": None, "encoder_path": None}
+# Keys of a recipe's dataset_config that mean the same in ours.
+RECIPE_DATA = (
+    "train_data_path",
+    "val_data_path",
+    "mel_size",
+    "fix_length_audio",
+    "inference_mode",
+)
+AUDIO_SLOT = -1
+
+
+def factory(
+    projector: Mapping[str, Any] | None = None,
+    alignment: Mapping[str, Any] | None = None,
+    language_bias: Mapping[str, Any] | None = None,
+    require_languages: bool = True,
+) -> Callable[..., tuple[nn.Module, Any]]:
+    """A `model_factory` for a recipe of SLAM-LLM's; what is not given keeps its default.
+
+    Args:
+        projector: PROJECTOR_OPTIONS. Without them, `query_len` and `qformer_layers` are taken from
+            the recipe's model_config where it has them.
+        alignment, language_bias: the sections of our configuration; `{"weight": 0}` and
+            `{"enabled": False}` turn them off.
+        require_languages: False subtracts nothing from batches without `language_ids`, instead of
+            raising InputError.
+
+    Raises InputError on unknown options and on values out of range: here, before a model is loaded.
+    """
+    projector = dict(projector or {})
+    unknown = sorted(set(projector) - set(PROJECTOR_OPTIONS))
+    if unknown:
+        raise InputError(
+            f"factory(projector=...): unknown {', '.join(unknown)}; expected some of "
+            f"{', '.join(PROJECTOR_OPTIONS)}"
+        )
+    sections = (
+        defaults(AlignmentConfig, alignment),
+        defaults(LanguageBiasConfig, language_bias),
+        defaults(ModelConfig, projector),
+    )
+    for section in sections:
+        check(section)
+
+    def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn.Module, Any]:
+        parts = _Recipe(train_config, model_config, rest)
+        state = read_checkpoint(rest["ckpt_path"]) if rest.get("ckpt_path") else None
+        bias = parts.language_bias(sections[1], state)
+        tokenizer, encoder, llm = parts.load()
+        built_projector = parts.projector(projector, llm, bias, optional=not require_languages)
+        controller = plugin.build_controller(
+            built_projector,
+            sections[0],
+            seed=train_config.seed,
+            accumulation=plugin.accumulation_steps(train_config, rest.get("deepspeed_config")),
+        )
+        model = parts.assemble(encoder, llm, built_projector, tokenizer)
+        model.attach(controller)
+        if state is not None:
+            plugin.continue_from(model, state, str(rest["ckpt_path"]), keep_bias=bias)
+        parts.report(model)
+        return model, tokenizer
+
+    return model_factory
+
+
+def dataset_factory(**options: Any) -> Callable[..., SpeechTranslationDataset]:
+    """A dataset function with parallel pairs and language ids for a recipe of SLAM-LLM's.
+
+    The recipe's paths (to our manifests), `mel_size`, `fix_length_audio` and `inference_mode` are
+    kept, its `prompt` too, in the frame that SLAM-LLM puts around it. `options` are keys of our
+    dataset_config and win.
+    """
+    defaults(DatasetConfig, options)  # unknown keys are refused here
+
+    def get_speech_dataset(dataset_config: Any, tokenizer: Any, split: str):
+        if dataset_config.get("input_type", "mel") != "mel":
+            raise InputError("slam_potsa's dataset makes mel: dataset_config.input_type=mel")
+        kept = {name: dataset_config.get(name) for name in RECIPE_DATA}
+        if dataset_config.get("prompt"):
+            kept["prompt"] = f"USER: {dataset_config.get('prompt')}\n ASSISTANT:"
+        kept = {name: value for name, value in kept.items() if value is not None}
+        data = defaults(DatasetConfig, {**kept, **options})
+        if data.encoder_window != "30s":
+            raise InputError(
+                "encoder_window=trimmed: SLAM-LLM's encoders get no mask, so padding would leak "
+                "into the features; use 30s"
+            )
+        check(data)
+        return plugin.get_speech_dataset(data, tokenizer, split)
+
+    return get_speech_dataset
+
+
+@torch.no_grad()
+def estimate_bias(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> LanguageBias:
+    """Eq. 1 over any encoder of SLAM-LLM's: from batches with `language_ids` of a recipe's loader.
+
+    `model` comes from a factory with `language_bias={"enabled": False}`.
+    """
+    statistics, languages = BiasStatistics(), []
+
+    def listen(_projector: nn.Module, inputs: tuple[Any, ...]) -> None:
+        mask = inputs[1] if len(inputs) > 1 else None
+        statistics.update(inputs[0], mask, languages)
+
+    hook = model.encoder_projector.register_forward_pre_hook(listen)
+    try:
+        for batch in batches:
+            languages[:] = [language_code(i) for i in batch["language_ids"].tolist()]
+            model(**{**batch, "inference_mode": True})
+    finally:
+        hook.remove()
+    return LanguageBias(statistics.means(), statistics.counts)
+
+
+class AlignedForward:
+    """What is put before SLAM-LLM's `slam_model`: languages in, the loss of eq. 4 out."""
+
+    _slots_checked = False
+    epochs: EpochCounter | None = None
+
+    def attach(self, controller: AlignmentController) -> None:
+        """Own the controller; rank 0 writes its records to the run directory."""
+        self.controller = controller
+        self.epochs = EpochCounter(self.train_config.get("enable_deepspeed", False))
+        if os.environ.get("RANK", "0") == "0":
+            metrics = MetricsLog(Path(self.train_config.output_dir) / METRICS)
+            controller.listeners.append(metrics)
+        # SLAM-LLM's DDP (its Join) would overwrite buffers with the last rank's at every forward.
+        self._ddp_params_and_buffers_to_ignore = carried_names(self)
+
+    def train(self, mode: bool = True) -> nn.Module:
+        """As torch's; the trainer's call tells that an epoch begins."""
+        if self.epochs is not None:
+            self.epochs.mode_set(mode)
+        return super().train(mode)
+
+    def forward(self, **batch: Any) -> tuple[Any, Any]:
+        """As `slam_model.forward`, by keyword, with `language_ids`, `pairs` and `sentence_ids`."""
+        labels = batch.get("labels")
+        training = torch.is_grad_enabled() and labels is not None
+        if training and not self.encoder_projector.training:
+            super().train(True)  # SLAM-LLM trains on in evaluation mode after a validation
+        batch = self._fitted(batch)
+        self.controller.begin(
+            batch.get("language_ids"), batch.get("pairs"), training, batch.get("sentence_ids")
+        )
+        outputs, accuracy = super().forward(**batch)
+        if batch.get("inference_mode"):
+            return outputs, accuracy  # embeddings and mask, for `generate`
+        if training:
+            targets = (labels[:, 1:] != IGNORE_INDEX).sum()
+            tokens = batch["attention_mask"].sum()
+            outputs.loss = self.controller.end(outputs.loss, targets, tokens)
+        return outputs, torch.as_tensor(accuracy, device=outputs.logits.device)
+
+    def _fitted(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A copy with inputs in the encoder's precision and the audio slots marked."""
+        batch = dict(batch)
+        speech = [name for name in ("audio_mel", "audio") if batch.get(name) is not None]
+        reader = self.encoder_projector if self.encoder is None else self.encoder
+        for name in speech:
+            batch[name] = batch[name].to(_dtype(reader))
+        if speech and batch.get("modality_mask") is None:
+            # st_covost2's dataset leaves them as -1 for a model that counts on 80 in front.
+            batch["modality_mask"] = batch["input_ids"] == AUDIO_SLOT
+        if batch.get("input_ids") is not None:
+            batch["input_ids"] = batch["input_ids"].clone()  # slam_model edits them in place
+        if speech:
+            self._check_languages(batch)
+            self._check_slots(batch["modality_mask"])
+        return batch
+
+    def _check_languages(self, batch: Mapping[str, Any]) -> None:
+        projector = self.encoder_projector
+        needed = projector.language_bias is not None and not projector.language_optional
+        if needed and batch.get("language_ids") is None:
+            raise InputError(
+                "bias compensation needs the language of every row, but the recipe's batch has no "
+                "language_ids: set dataset_config.file to a file with slam_potsa's dataset_factory,"
+                " add them in your collator (slam_potsa.data.languages.language_id), or switch "
+                'compensation off: factory(language_bias={"enabled": False})'
+            )
+
+    def _check_slots(self, modality_mask: Tensor) -> None:
+        """Once: later batches come from the same dataset, and a look at them waits for the GPU."""
+        if self._slots_checked:
+            return
+        self._slots_checked = True
+        slots, queries = int(modality_mask.sum(1).max()), self.encoder_projector.query.shape[1]
+        if slots != queries:
+            raise InputError(
+                f"the batch has {slots} audio slots a row, the projector {queries} query tokens: "
+                f"set dataset_config.fix_length_audio={queries}"
+            )
+
+
+@cache
+def _model_class() -> type[nn.Module]:
+    from slam_llm.models.slam_model import slam_model
+
+    return type("AlignedSlamModel", (AlignedForward, slam_model), {})
+
+
+class _Recipe:
+    """One call of SLAM-LLM's factory: its configuration and its own functions."""
+
+    def __init__(self, train_config: Any, model_config: Any, rest: dict[str, Any]):
+        stand_ins.install()
+        self.train, self.rest = train_config, rest
+        self.model = _completed(model_config)
+
+    def language_bias(self, config: LanguageBiasConfig, state: Any) -> LanguageBias | None:
+        if config.enabled and not self.train.freeze_encoder:
+            raise InputError(
+                "language biases of a trained encoder go stale: set "
+                'train_config.freeze_encoder=true, or factory(language_bias={"enabled": False})'
+            )
+        return plugin.choose_bias(config, state)
+
+    def load(self) -> tuple[Any, nn.Module | None, nn.Module]:
+        """Tokenizer, encoder and LLM, by SLAM-LLM's functions where they work."""
+        from slam_llm.models import slam_model as theirs
+
+        tokenizer = theirs.setup_tokenizer(self.train, self.model, **self.rest)
+        encoder = theirs.setup_encoder(self.train, self.model, **self.rest)
+        if encoder is not None and self.model.encoder_path_hf:
+            encoder = _with_their_forward(encoder)
+        load = _setup_llm if _transformers_major() >= 5 else theirs.setup_llm
+        return tokenizer, encoder, load(self.train, self.model, **self.rest)
+
+    def projector(
+        self, options: dict[str, Any], llm: nn.Module, bias: LanguageBias | None, optional: bool
+    ) -> nn.Module:
+        llm_dim = llm.get_input_embeddings().weight.shape[1]
+        if self.model.llm_dim != llm_dim:
+            raise InputError(
+                f"model_config.llm_dim={self.model.llm_dim}, but the LLM at hand has {llm_dim}; "
+                f"set it to {llm_dim}"
+            )
+        recipe = {name: self.model.get(name) for name in ("query_len", "qformer_layers")}
+        recipe = {name: int(value) for name, value in recipe.items() if value is not None}
+        config = defaults(ModelConfig, {**recipe, **options})
+        return plugin.build_projector(
+            config, self.model.encoder_dim, llm_dim, bias, language_optional=optional
+        )
+
+    def assemble(self, encoder, llm, projector, tokenizer) -> nn.Module:
+        kind = _model_class()
+        return kind(encoder, llm, projector, tokenizer, self.train, self.model, **self.rest)
+
+    def report(self, model: nn.Module) -> None:
+        from slam_llm.utils.train_utils import print_model_size
+
+        print_model_size(model, self.train, int(os.environ.get("RANK", "0")))
+
+
+def _completed(model_config: Any) -> Any:
+    """A copy with the keys that SLAM-LLM reads and its recipes' typed sections lack.
+
+    `encoder_projector` is "q-former" whatever the recipe says: by this name `slam_model` hands the
+    projector the mask.
+    """
+    from omegaconf import OmegaConf
+
+    given = OmegaConf.to_container(OmegaConf.create(model_config), resolve=True)
+    return OmegaConf.create({**EXPECTED, **given, "encoder_projector": "q-former"})
+
+
+def _with_their_forward(encoder: nn.Module) -> nn.Module:
+    """A transformers Whisper lacks the method that `slam_model` calls; our wrapper has it."""
+    if hasattr(encoder, "extract_variable_length_features"):
+        return encoder
+    return SpeechEncoder(encoder)
+
+
+def _setup_llm(train_config: Any, model_config: Any, **rest: Any) -> nn.Module:
+    """SLAM-LLM's setup_llm passes arguments that transformers 5 refuses; this does the same job."""
+    from peft import PeftModel, get_peft_model
+    from slam_llm.utils.config_utils import generate_peft_config
+
+    _refuse_unsupported(train_config, model_config)
+    train = TrainConfig(freeze_llm=train_config.freeze_llm, use_peft=False)
+    # float32 as transformers 4 loads it there: SLAM-LLM's autocast or pure_bf16 decide the rest.
+    llm = load_llm(train, ModelConfig(llm_path=model_config.llm_path, llm_dtype="float32"))
+    if train_config.enable_ddp or train_config.enable_fsdp:
+        llm.config.use_cache = False
+    if rest.get("peft_ckpt"):
+        return PeftModel.from_pretrained(llm, rest["peft_ckpt"], is_trainable=True)
+    return get_peft_model(llm, generate_peft_config(train_config)) if train_config.use_peft else llm
+
+
+def _refuse_unsupported(train_config: Any, model_config: Any) -> None:
+    name = model_config.llm_name.lower()
+    problems = {
+        "train_config.quantization=true": train_config.quantization,
+        f"model_config.llm_name={name}": "aya" in name or "vallex" in name,
+    }
+    found = [what for what, is_wanted in problems.items() if is_wanted]
+    if found:
+        raise InputError(
+            [f"{what} needs SLAM-LLM's own loading: install transformers 4.57" for what in found]
+        )
+
+
+def _transformers_major() -> int:
+    import transformers
+
+    return int(transformers.__version__.split(".")[0])
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    return next(module.parameters()).dtype

@@ -1,0 +1,198 @@
+"""Configurations that SLAM-LLM would only trip over later, each with its remedy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from slam_potsa.config import PotsaConfig
+from slam_potsa.data.manifest import Utterance, write_manifest
+from slam_potsa.engine import deepspeed, launch, slam_llm
+from slam_potsa.engine.preflight import first_validation, preflight
+from slam_potsa.errors import InputError
+
+SENTENCES, LANGUAGES = 8, ("en", "es")
+
+
+@pytest.fixture(autouse=True)
+def _launched(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+
+
+@pytest.fixture
+def config(tmp_path) -> PotsaConfig:
+    """8 pairs to train on, 16 utterances to validate on: 4 batches an epoch, 4 of validation."""
+    utterances = [
+        Utterance(
+            key=f"{language}-{number}",
+            audio=f"{language}-{number}.wav",
+            language=language,
+            sentence_id=f"s{number}",
+            transcript="words",
+            target="words",
+            target_language="en",
+            duration=1.0,
+        )
+        for number in range(SENTENCES)
+        for language in LANGUAGES
+    ]
+    write_manifest(tmp_path / "manifest.jsonl", utterances)
+    config = PotsaConfig()
+    config.dataset_config.train_data_path = str(tmp_path / "manifest.jsonl")
+    config.dataset_config.val_data_path = str(tmp_path / "manifest.jsonl")
+    train = config.train_config
+    train.output_dir = str(tmp_path / "run")
+    train.batch_size_training, train.val_batch_size, train.num_epochs = 2, 4, 2
+    train.validation_interval, train.warmup_steps, train.total_steps = 4, 2, 100
+    return config
+
+
+def problems(config: PotsaConfig, world_size: int = 1) -> list[str]:
+    try:
+        preflight(config, world_size)
+    except InputError as error:
+        return error.problems
+    return []
+
+
+def with_deepspeed(config: PotsaConfig, folder: Path, **settings) -> PotsaConfig:
+    """`settings` over those of zero2_bf16; None removes a key."""
+    text = deepspeed.settings_file("zero2_bf16").read_text()
+    merged = {k: v for k, v in (json.loads(text) | settings).items() if v is not None}
+    (folder / "settings.json").write_text(json.dumps(merged))
+    config.train_config.enable_deepspeed = True
+    config.deepspeed_config = str(folder / "settings.json")
+    return config
+
+
+def test_a_sound_configuration_passes(config):
+    assert problems(config) == problems(config, world_size=2) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("enable_fsdp", True, "FSDP"),
+        ("enable_ddp", False, "enable_ddp=false"),
+        ("run_validation", False, "run_validation=false"),
+        ("run_test_during_validation", True, "run_test_during_validation"),
+        ("val_batch_size", 17, "train_config.val_batch_size to 16 or less"),
+        ("batch_size_training", 9, "train_config.batch_size_training to 8 or less"),
+        ("validation_interval", 9, "set it to 4 or less"),
+        ("total_steps", 4, "optimizer step 4"),
+    ],
+)
+def test_each_trap_is_named_with_its_remedy(config, key, value, named):
+    setattr(config.train_config, key, value)
+    assert [named in problem for problem in problems(config)] == [True]
+
+
+def test_everything_wrong_is_said_at_once(config, monkeypatch):
+    monkeypatch.delenv("LOCAL_RANK")
+    config.metric, config.train_config.enable_fsdp = "", True
+    config.train_config.val_batch_size = 100
+    found = problems(config)
+    assert len(found) == 4
+    assert "torchrun" in found[0] and "metric=acc" in found[2]
+
+
+def test_every_process_needs_a_batch_of_validation(config):
+    config.train_config.batch_size_training = 1
+    assert problems(config, world_size=4) == []
+    (problem,) = problems(config, world_size=6)
+    assert "16 items on 6 processes are 3 each" in problem and "to 3 or less" in problem
+
+
+@pytest.mark.parametrize("batches", [1, 3, 10])
+@pytest.mark.parametrize("interval", [1, 2, 7, 12, 25])
+@pytest.mark.parametrize("accumulation", [1, 2, 3, 4])
+def test_first_validation_is_where_the_loop_would_have_it(batches, interval, accumulation):
+    steps = 0
+    expected = None
+    for epoch in range(3):
+        for micro in range(1, batches + 1):
+            steps += micro % accumulation == 0 or micro == batches
+            if (epoch * (batches // accumulation) + micro) % interval == 0 and expected is None:
+                expected = steps
+    assert first_validation(batches, 3, interval, accumulation) == expected
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_our_deepspeed_files_pass_and_take_the_trainers_values(config, stage, precision):
+    config.train_config.enable_deepspeed = True
+    config.train_config.gradient_accumulation_steps = 4
+    config.deepspeed_config = f"zero{stage}_{precision}"
+    assert problems(config) == []
+    Path(config.train_config.output_dir).mkdir()
+    deepspeed.write_settings(config, world_size=2)
+    deepspeed.use_settings(config)
+    written = json.loads(Path(config.deepspeed_config).read_text())
+    assert written["optimizer"]["params"]["lr"] == config.train_config.lr
+    assert written["scheduler"]["params"]["total_num_steps"] == 100
+    assert written["gradient_accumulation_steps"] == 4
+    assert config.train_config.gradient_accumulation_steps == 1
+    assert written["zero_optimization"]["stage"] == stage and written[precision]["enabled"]
+    assert not list(deepspeed.left_auto(written))
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"zero_optimization": {"stage": 0}}, "stage 0"),
+        ({"zero_optimization": None}, "stage 0"),
+        ({"fp16": {"enabled": True}}, "both enabled"),
+        ({"optimizer": None}, "optimizer.params.lr"),
+        ({"gradient_clipping": "auto"}, 'gradient_clipping="auto"'),
+        ({"gradient_accumulation_steps": 2}, "says 2"),
+        ({"gradient_accumulation_steps": None}, "says nothing"),
+        (
+            {"gradient_accumulation_steps": None, "train_batch_size": 8},
+            "train_batch_size without",
+        ),
+    ],
+)
+def test_each_trap_of_the_deepspeed_file_is_named(config, tmp_path, settings, named):
+    config.train_config.gradient_accumulation_steps = 2
+    with_deepspeed(config, tmp_path, **settings)
+    assert [named in problem for problem in problems(config)] == [True]
+
+
+def test_precision_under_deepspeed_comes_from_its_file(config, tmp_path):
+    with_deepspeed(config, tmp_path).train_config.use_fp16 = True
+    (problem,) = problems(config)
+    assert "use_fp16" in problem
+
+
+@pytest.mark.parametrize("content", [None, "[1, 2]", "{broken"])
+def test_a_deepspeed_file_that_is_none(config, tmp_path, content):
+    config.train_config.enable_deepspeed = True
+    config.deepspeed_config = str(tmp_path / "settings.json")
+    if content is not None:
+        (tmp_path / "settings.json").write_text(content)
+    (problem,) = problems(config)
+    assert "settings.json" in problem
+
+
+@pytest.mark.parametrize(
+    ("prefix", "ranks", "sound"), [("bf16_", 2, True), ("", 2, False), ("bf16_", 1, False)]
+)
+def test_an_earlier_run_of_another_kind_is_not_written_over(config, tmp_path, prefix, ranks, sound):
+    with_deepspeed(config, tmp_path)
+    folder = Path(config.train_config.output_dir) / "potsa_epoch_1_step_4" / "global_step4"
+    folder.mkdir(parents=True)
+    for rank in range(ranks):
+        (folder / f"{prefix}zero_pp_rank_{rank}_mp_rank_00_optim_states.pt").touch()
+    found = problems(config, world_size=2)
+    assert not found if sound else "potsa_epoch_1_step_4" in found[0]
+
+
+def test_each_entry_refuses_what_belongs_to_the_other(config):
+    config.train_config.enable_deepspeed = True
+    with pytest.raises(InputError, match="finetune_deepspeed.py"):
+        slam_llm.finetune(config)
+    config.engine = "native"
+    with pytest.raises(InputError, match="examples/potsa/finetune.py"):
+        launch._finetune_deepspeed(config)

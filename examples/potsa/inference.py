@@ -1,4 +1,4 @@
-r"""Decode a manifest into <decode_log>_pred, <decode_log>_gt and <decode_log>_predictions.jsonl:
+r"""Decode a manifest into <decode_log>_pred, _gt and, with engine=native, _predictions.jsonl:
 
     python examples/potsa/inference.py experiment=demo_potsa \
         ckpt_path=outputs/demo/potsa/model.pt decode_log=outputs/demo/potsa/zero_shot \

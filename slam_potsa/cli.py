@@ -100,8 +100,9 @@ def _prepare_check(args) -> None:
 
 
 def _prepare_asterisk(args) -> None:
-    from slam_potsa.data.sources.asterisk import build
+    from slam_potsa.registry import DATA_SOURCES, resolve
 
+    build = resolve(DATA_SOURCES, "asterisk", "data source")
     print(build(args.output, from_dir=args.from_dir).summary)
 
 

@@ -16,9 +16,9 @@ from slam_potsa.config import (
     PotsaConfig,
     ScheduleConfig,
     TrainConfig,
-    check,
     defaults,
 )
+from slam_potsa.config_check import check
 from slam_potsa.objective.transport import TransportOptions
 
 ROOT = Path(__file__).resolve().parents[1]

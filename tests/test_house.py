@@ -11,7 +11,17 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "slam_potsa"
 # Each may import those before it, never those after.
-ORDER = ["errors", "files", "stand_ins", "config", "registry", "data", "objective", "model"]
+ORDER = [
+    "errors",
+    "files",
+    "stand_ins",
+    "config",
+    "config_check",
+    "registry",
+    "data",
+    "objective",
+    "model",
+]
 ORDER += ["plugin", "engine", "evaluation", "cli"]
 SLAM_LLM_ALLOWED = {"engine/slam_llm.py", "model/drop_in.py"}
 HEAVY = ("transformers", "deepspeed", "matplotlib", "slam_llm", "sacrebleu", "sklearn", "peft")

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from slam_potsa.config import PotsaConfig, check, defaults
+from slam_potsa.config import PotsaConfig, defaults
+from slam_potsa.config_check import check
 from slam_potsa.errors import InputError
 from slam_potsa.model.controller import NonFiniteLoss
 

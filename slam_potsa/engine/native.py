@@ -23,7 +23,8 @@ from torch.utils.data import DataLoader, DistributedSampler
 from tqdm import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from slam_potsa.config import PotsaConfig, check
+from slam_potsa.config import PotsaConfig
+from slam_potsa.config_check import check
 from slam_potsa.data import epoch as epoch_clock
 from slam_potsa.engine.run_directory import (
     COMPLETE,

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from slam_potsa import plugin, stand_ins
 from slam_potsa.config import PotsaConfig
 from slam_potsa.engine import deepspeed
+from slam_potsa.engine.launch import is_main_process
 from slam_potsa.engine.preflight import preflight
 from slam_potsa.engine.run_directory import MODEL, checkpoint_to_resume, prepare, use_bias
 from slam_potsa.errors import InputError
@@ -46,7 +47,7 @@ def finetune(config: PotsaConfig) -> None:
         main(to_slam(config))
         for model in models:
             model.controller.flush()
-            if is_first_rank():  # upstream keeps only what a validation improved
+            if is_main_process():  # upstream keeps only what a validation improved
                 save_checkpoint(model, Path(config.train_config.output_dir) / MODEL)
 
 
@@ -63,7 +64,7 @@ def finetune_deepspeed(config: PotsaConfig) -> None:
         for model in models:
             model.controller.flush()
             path = Path(config.train_config.output_dir) / MODEL
-            deepspeed.save_whole(model, path, writes=is_first_rank())
+            deepspeed.save_whole(model, path, writes=is_main_process())
 
 
 def inference(config: PotsaConfig) -> None:
@@ -105,10 +106,6 @@ def _prepare(config: PotsaConfig) -> None:
             if config.train_config.enable_deepspeed:
                 deepspeed.write_settings(config, world_size)
     use_bias(config)
-
-
-def is_first_rank() -> bool:
-    return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager

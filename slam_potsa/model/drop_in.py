@@ -28,9 +28,9 @@ from slam_potsa.config import (
     LanguageBiasConfig,
     ModelConfig,
     TrainConfig,
-    check,
     defaults,
 )
+from slam_potsa.config_check import check
 from slam_potsa.data.collate import SpeechTranslationDataset
 from slam_potsa.data.epoch import EpochCounter
 from slam_potsa.data.languages import language_code

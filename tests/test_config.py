@@ -18,7 +18,7 @@ from slam_potsa.config import (
     TrainConfig,
     defaults,
 )
-from slam_potsa.config_check import check
+from slam_potsa.config.check import check
 from slam_potsa.objective.transport import TransportOptions
 
 ROOT = Path(__file__).resolve().parents[1]

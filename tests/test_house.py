@@ -16,13 +16,12 @@ ORDER = [
     "files",
     "stand_ins",
     "config",
-    "config_check",
     "registry",
     "data",
     "objective",
     "model",
 ]
-ORDER += ["plugin", "engine", "evaluation", "cli"]
+ORDER += ["plugin", "engine", "evaluation", "commands", "cli"]
 SLAM_LLM_ALLOWED = {"engine/slam_llm.py", "model/drop_in.py"}
 HEAVY = ("transformers", "deepspeed", "matplotlib", "slam_llm", "sacrebleu", "sklearn", "peft")
 

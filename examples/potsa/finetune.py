@@ -2,7 +2,7 @@
 
     torchrun --nproc_per_node 2 examples/potsa/finetune.py experiment=demo_potsa
 
-Every key of slam_potsa/config.py can follow as key=value; --cfg job prints the whole configuration.
+Every key of slam_potsa/config/ can follow as key=value; --cfg job prints the whole configuration.
 """
 
 from slam_potsa.engine.launch import finetune

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from slam_potsa.config import PotsaConfig, defaults
-from slam_potsa.config_check import check
+from slam_potsa.config.check import check
 from slam_potsa.data.audio import measure_audio
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.data.predictions import Prediction, write_pred_gt, write_predictions

@@ -6,24 +6,15 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from slam_potsa.config import PotsaConfig, defaults
-from slam_potsa.config_check import check
+from slam_potsa.config.check import check
+from slam_potsa.engine.compose import conf_dir, register_schema
 from slam_potsa.errors import InputError
 from slam_potsa.model.controller import NonFiniteLoss
 
 EXIT_INPUT = 2  # the user's input is wrong; nothing was started
-
-
-def conf_dir() -> Path:
-    """The folder of YAML files: `conf/` of a checkout, or its copy in the installed package."""
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package / "conf", package.parent / "conf"):
-        if (folder / "config.yaml").is_file():
-            return folder
-    raise InputError("the package was installed without its conf/ folder; install it again")
 
 
 def choose_engine(wanted: str) -> tuple[str, str]:
@@ -57,9 +48,8 @@ def inference() -> None:
 def run_with_hydra(job: Callable[[PotsaConfig], Any]) -> None:
     """Compose the configuration of sys.argv and run `job`; wrong input exits with code 2."""
     import hydra
-    from hydra.core.config_store import ConfigStore
 
-    ConfigStore.instance().store(name="potsa_schema", node=PotsaConfig)
+    register_schema()
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     def main(composed) -> None:

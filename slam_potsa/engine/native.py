@@ -24,7 +24,7 @@ from tqdm import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from slam_potsa.config import PotsaConfig
-from slam_potsa.config_check import check
+from slam_potsa.config.check import check
 from slam_potsa.data import epoch as epoch_clock
 from slam_potsa.engine.run_directory import (
     COMPLETE,

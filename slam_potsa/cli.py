@@ -6,10 +6,21 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from slam_potsa.commands import decoding, encoding, prepare, scoring, where
+from slam_potsa.commands import (
+    analyze,
+    decoding,
+    encoding,
+    plan,
+    prepare,
+    reference,
+    run,
+    scoring,
+    table,
+    where,
+)
 from slam_potsa.errors import InputError
 
-GROUPS = (prepare, encoding, decoding, scoring, where)
+GROUPS = (prepare, encoding, plan, run, decoding, scoring, table, analyze, reference, where)
 EXIT_INPUT = 2
 
 

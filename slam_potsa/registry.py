@@ -12,7 +12,11 @@ from typing import Any
 from slam_potsa.errors import InputError
 
 PROJECTORS = {"q-former": "slam_potsa.model.qformer:BiasCompensatedQFormer"}
-DATA_SOURCES = {"asterisk": "slam_potsa.data.sources.asterisk:build"}
+DATA_SOURCES = {
+    "asterisk": "slam_potsa.data.sources.asterisk:build",
+    "covost2": "slam_potsa.data.sources.covost2:build",
+    "fleurs": "slam_potsa.data.sources.fleurs:build",
+}
 
 
 def resolve(registry: dict[str, str], name: str, what: str) -> Any:

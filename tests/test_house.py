@@ -23,7 +23,8 @@ ORDER = [
 ]
 ORDER += ["plugin", "engine", "evaluation", "commands", "cli"]
 SLAM_LLM_ALLOWED = {"engine/slam_llm.py", "model/drop_in.py"}
-HEAVY = ("transformers", "deepspeed", "matplotlib", "slam_llm", "sacrebleu", "sklearn", "peft")
+HEAVY = ("transformers", "deepspeed", "slam_llm", "sacrebleu", "sklearn", "peft")
+HEAVY += ("jiwer", "py3langid", "scipy", "comet", "lhotse")
 
 
 def modules():

@@ -7,13 +7,32 @@ from pathlib import Path
 
 from slam_potsa.errors import InputError
 
+# Flags of `decode` that stand for an option of the section `decode`; without one, the run's.
+_OPTIONS = {
+    "--beams": ("num_beams", int, "beam width; 1: greedy"),
+    "--n-best": ("num_return_sequences", int, "answers an utterance, with scores; <= beams"),
+    "--max-new-tokens": ("max_new_tokens", int, "tokens an answer at most"),
+    "--length-penalty": ("length_penalty", float, "above 1 favours longer answers"),
+    "--no-repeat-ngram-size": ("no_repeat_ngram_size", int, "forbid repeated n-grams; 0: off"),
+}
+
 
 def add(commands) -> None:
     decode = commands.add_parser("decode", help="translate a manifest with a trained run")
     decode.add_argument("run", type=Path, help="output_dir of the training")
     decode.add_argument("manifest", type=Path)
     decode.add_argument("--output", help="prefix of the files; default: RUN/<manifest's name>")
-    decode.add_argument("--beams", type=int, help="beam width; default: the run's")
+    for flag, (name, kind, help) in _OPTIONS.items():
+        decode.add_argument(flag, dest=name, type=kind, help=f"{help}; default: the run's")
+    decode.add_argument("--batch-size", type=int, help="utterances at once; default: the run's")
+    decode.add_argument("--task", choices=("asr", "s2tt", "cot"), help="default: the run's")
+    decode.add_argument("--bias", type=Path, help="language biases to use instead of the run's")
+    decode.add_argument("--processes", type=int, default=1, help="each decodes a share, on its GPU")
+    decode.add_argument(
+        "--shuffle-audio",
+        action="store_true",
+        help="blind control: every sentence answered to another one's recording",
+    )
     decode.set_defaults(command=_decode)
 
     translate = commands.add_parser("translate", help="translate recordings with a trained run")
@@ -21,32 +40,64 @@ def add(commands) -> None:
     translate.add_argument("--language", required=True, help="spoken language, such as fr")
     translate.add_argument("--target-language", default="en")
     translate.add_argument("--run", type=Path, default=Path("outputs/demo/potsa"))
+    translate.add_argument("--bias", type=Path, help="language biases to use instead of the run's")
     translate.set_defaults(command=_translate)
 
 
 def _decode(args) -> None:
-    from slam_potsa.engine.decode import Translator, load_run, write_decoded
+    from slam_potsa.engine.decode import check_decodable
+    from slam_potsa.engine.decode_shards import in_processes
+
+    config = _run(args)
+    for name, _, _ in _OPTIONS.values():
+        if getattr(args, name) is not None:
+            setattr(config.decode, name, getattr(args, name))
+    config.train_config.val_batch_size = args.batch_size or config.train_config.val_batch_size
+    config.dataset_config.test_task = args.task or config.dataset_config.test_task
+    check_decodable(config, args.manifest, shuffle_audio=args.shuffle_audio)
+    name = args.manifest.stem + ("_blind" if args.shuffle_audio else "")
+    job = (args.output or str(args.run / name), config, args.manifest, args.shuffle_audio)
+    if args.processes > 1:
+        in_processes(args.processes, decode_quietly, *job)
+    else:
+        decode_quietly(*job)
+    print(f"{job[0]}_predictions.jsonl")
+
+
+def decode_quietly(prefix: str, config, manifest: Path, shuffle_audio: bool) -> None:
+    """`slam_potsa.engine.decode.decode_to` with our bar alone; what `--processes` starts."""
+    from slam_potsa.engine.decode import decode_to
     from slam_potsa.engine.launch import quieten
 
     quieten()
-    config = load_run(args.run)
-    if args.beams:
-        config.decode.num_beams = args.beams
-    prefix = args.output or str(args.run / args.manifest.stem)
-    write_decoded(prefix, Translator(config).decode(args.manifest))
-    print(f"{prefix}_predictions.jsonl")
+    decode_to(prefix, config, manifest, shuffle_audio=shuffle_audio)
 
 
 def _translate(args) -> None:
-    from slam_potsa.engine.decode import Translator, load_run
+    from slam_potsa.engine.decode import Translator
     from slam_potsa.engine.launch import quieten
 
     quieten()
     _check_speech(args.recordings, args.language)
-    translator = Translator(load_run(args.run))
+    translator = Translator(_run(args))
     texts = translator.translate(args.recordings, args.language, args.target_language)
     for path, text in zip(args.recordings, texts, strict=True):
         print(f"{path}\t{text}" if len(texts) > 1 else text)
+
+
+def _run(args):
+    """The run's configuration, with the biases of `--bias`."""
+    from slam_potsa.engine.decode import load_run
+
+    config = load_run(args.run)
+    if args.bias is not None:
+        if not config.language_bias.enabled:
+            raise InputError(
+                f"--bias {args.bias}: {args.run} was trained without language biases "
+                "(language_bias.enabled=false) and reads none"
+            )
+        config.language_bias.path = str(args.bias)
+    return config
 
 
 def _check_speech(recordings: Sequence[Path], language: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 
 def add(commands) -> None:
@@ -22,19 +23,27 @@ def add(commands) -> None:
 
 def _features(args) -> None:
     from slam_potsa.engine.encode import store_features
-    from slam_potsa.model.encoder import load_encoder
 
-    store = store_features(load_encoder(args.encoder, args.window), args.manifests, args.output)
+    store = store_features(_encoder(args), args.manifests, args.output)
     print(f"{args.output}: {len(store)} utterances")
 
 
 def _bias(args) -> None:
     from slam_potsa.data.feature_store import FeatureStore
     from slam_potsa.engine.encode import estimate_bias
-    from slam_potsa.model.encoder import load_encoder
 
-    encoder = load_encoder(args.encoder, args.window)
+    encoder = _encoder(args)
     store = FeatureStore.open(args.features, encoder.fingerprint()) if args.features else None
     bias = estimate_bias(args.manifests, encoder, features=store, languages=args.languages)
     bias.save(args.output)
     print(f"{args.output}: biases of {', '.join(bias.languages)}")
+
+
+def _encoder(args) -> Any:
+    """On the GPU where there is one."""
+    import torch
+
+    from slam_potsa.model.encoder import load_encoder
+
+    encoder = load_encoder(args.encoder, args.window)
+    return encoder.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from slam_potsa.commands import prepare_convert, prepare_covost2, prepare_fleurs
+
 
 def add(commands) -> None:
     prepare = commands.add_parser("prepare", help="make or check manifests")
@@ -18,6 +20,8 @@ def add(commands) -> None:
         "--from", dest="from_dir", type=Path, help="folder of downloaded packages"
     )
     asterisk.set_defaults(command=_prepare_asterisk)
+    for kind in (prepare_fleurs, prepare_covost2, prepare_convert):
+        kind.add_to(kinds)
 
 
 def _prepare_check(args) -> None:

@@ -85,8 +85,27 @@ class AlignmentConfig:
     )
     max_iterations: int = option(200, "cap on Sinkhorn iterations", low=1, source=NOT_IN_PAPER)
     tolerance: float = option(1e-4, "stop below this marginal error", low=0, source=NOT_IN_PAPER)
-    debias: bool = option(False, "Sinkhorn divergence instead of the plain value")
+    variant: str = option(
+        "plain",
+        "how distances become a loss: 'plain' (eq. 4); 'normalised' by the detached mean of "
+        "mismatched rows; 'debiased': plain over the Sinkhorn divergence; 'contrastive': InfoNCE "
+        "over the batch with distances as scores",
+        choices=("plain", "normalised", "debiased", "contrastive"),
+        source="POTSA eq. 4; the others are ours, see objective/variants.py",
+    )
+    contrast_temperature: float = option(
+        0.1,
+        "InfoNCE's temperature, in units of the mean distance of mismatched rows",
+        low=1e-6,
+        source=NOT_IN_PAPER,
+    )
     diagnose_interval: int = option(
         10, "steps between measurements of matched and mismatched cost; 0: never", low=0
+    )
+    insight_interval: int = option(
+        100,
+        "steps between measurements of the gradients of cross-entropy and alignment at every "
+        "layer, and records of the schedule; 0: never; off under DeepSpeed",
+        low=0,
     )
     schedule: ScheduleConfig = section(ScheduleConfig)

@@ -9,7 +9,9 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+from slam_potsa.config.data import DatasetConfig
 from slam_potsa.config.root import PotsaConfig
+from slam_potsa.config.templates import TASKS, template_problems
 from slam_potsa.errors import InputError
 
 
@@ -45,6 +47,7 @@ def _cross_checks(config: PotsaConfig) -> Iterator[str]:
         yield "alignment.detach_anchor=true needs dataset_config.pairing=anchor"
     if config.alignment.weight and data.pairing == "none":
         yield "alignment.weight > 0 needs pairs: dataset_config.pairing=random, or weight=0"
+    yield from _task_problems(data)
     stored = data.feature_store is not None
     if stored and data.attend_padding:
         yield "dataset_config.attend_padding=true needs audio: a feature store holds no padding"
@@ -52,10 +55,17 @@ def _cross_checks(config: PotsaConfig) -> Iterator[str]:
         yield "dataset_config.feature_store needs train_config.freeze_encoder=true"
     if not stored and not model.load_encoder:
         yield "model_config.load_encoder=false needs dataset_config.feature_store"
+    if config.decode.num_return_sequences > config.decode.num_beams:
+        yield (
+            f"decode.num_return_sequences={config.decode.num_return_sequences}: expected at most "
+            f"num_beams={config.decode.num_beams}, the answers that beam search compares"
+        )
     if train.use_fp16 and config.native.bf16:
         yield "train_config.use_fp16 and native.bf16: choose one"
-    if train.quantization:
-        yield "train_config.quantization=true is not supported; use model_config.llm_dtype=bfloat16"
+    if train.quantization and not (train.freeze_llm or train.use_peft):
+        yield "train_config.quantization=true needs freeze_llm=true or use_peft=true: int8 is fixed"
+    if train.quantization and (config.engine == "slam_llm" or train.enable_deepspeed):
+        yield "train_config.quantization=true needs the native host: set engine=native"
     if config.peft_ckpt:
         yield "peft_ckpt is not supported: LoRA weights travel in ckpt_path (model.pt)"
     if not train.save_model:
@@ -67,6 +77,15 @@ def _cross_checks(config: PotsaConfig) -> Iterator[str]:
             "language_bias needs train_config.freeze_encoder=true: biases of a trained encoder go "
             "stale; set language_bias.enabled=false"
         )
+
+
+def _task_problems(data: DatasetConfig) -> Iterator[str]:
+    for task in dict.fromkeys(data.tasks):
+        if task not in TASKS:
+            yield f"dataset_config.tasks: found {task!r}, expected some of {', '.join(TASKS)}"
+    if not data.tasks:
+        yield f"dataset_config.tasks=[]: expected some of {', '.join(TASKS)}"
+    yield from template_problems(vars(data), "dataset_config.")
 
 
 def _out_of_range(config: Any, path: str) -> Iterator[str]:

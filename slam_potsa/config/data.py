@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from slam_potsa.config.option import COT_ST, SLAM, option
+from slam_potsa.config.templates import TASKS
 
 
 @dataclass
@@ -27,7 +28,25 @@ class DatasetConfig:
     )
     prompt: str = option(
         "USER: Translate the speech to {target_language}.\n ASSISTANT: ",
-        "text between speech and answer; {language} and {target_language} are filled in",
+        "text between speech and answer in s2tt; {language}, {target_language} (codes), "
+        "{language_name}, {target_language_name} (in English) are filled in",
+    )
+    tasks: list[str] = option(
+        ["s2tt"],
+        "asr | s2tt | cot: each item draws one, anew every epoch; listed twice, it weighs double",
+        source="asr before s2tt: POTSA 4.1; cot: CoT-ST; asr and s2tt mixed: PART, stage 3",
+    )
+    test_task: str = option(
+        "",
+        "what decoding asks for; empty: s2tt if it is in tasks, else cot, else asr",
+        choices=("", *TASKS),
+    )
+    asr_prompt: str = option("<|{language}|>", "prompt of asr, as `prompt`", source=COT_ST)
+    cot_prompt: str = option("<|{target_language}|>", "prompt of cot, as `prompt`", source=COT_ST)
+    cot_answer: str = option(
+        "{transcript}<|{target_language}|>{target}",
+        "answer of cot; what stands between {transcript} and {target} is where decoding splits it",
+        source=COT_ST,
     )
     pairing: str = option(
         "random",

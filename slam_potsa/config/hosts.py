@@ -16,6 +16,7 @@ class DecodeConfig:
     length_penalty: float = option(1.0, "exponent on the length in beam scores", source=SLAM)
     repetition_penalty: float = option(1.0, "1: none", low=0.01, source=SLAM)
     no_repeat_ngram_size: int = option(0, "forbid repeated n-grams of this size; 0: off", low=0)
+    num_return_sequences: int = option(1, "the n best answers, with scores; <= num_beams", low=1)
 
 
 @dataclass

@@ -50,6 +50,12 @@ class TrainConfig:
     freeze_llm: bool = option(True, "keep the LLM fixed", source="POTSA 4.1")
     use_peft: bool = option(False, "LoRA on the LLM")
     peft_config: PeftConfig = section(PeftConfig)
+    quantization: bool = option(
+        False,
+        "frozen LLM in 8 bits (bitsandbytes' LLM.int8): half the weights' memory, more activations "
+        "and a slower step; native host only",
+        source=SLAM,
+    )
     use_fp16: bool = option(False, "fp16 autocast with loss scaling (CUDA)")
     output_dir: str = option("outputs/potsa", "the run directory")
     save_model: bool = option(True, "write checkpoints")
@@ -58,7 +64,6 @@ class TrainConfig:
     enable_deepspeed: bool = option(False, "DeepSpeed launcher", source=SLAM)
     enable_fsdp: bool = option(False, "unusable upstream with a Q-Former", source=SLAM)
     low_cpu_fsdp: bool = option(False, "FSDP only", source=SLAM)
-    quantization: bool = option(False, "8-bit LLM", source=SLAM)
     use_fast_kernels: bool = option(False, "attention is SDPA already", source=SLAM)
     freeze_layers: bool = option(False, "FSDP only", source=SLAM)
     num_freeze_layers: int = option(1, "FSDP only", source=SLAM)
@@ -77,7 +82,10 @@ class LogConfig:
 
     log_file: str = option("outputs/potsa/train.log", "must contain a '/'", source=SLAM)
     log_interval: int = option(10, "steps between lines of the progress bar", low=1)
-    use_wandb: bool = option(False, "log to Weights & Biases", source=SLAM)
+    use_tensorboard: bool = option(
+        False, "write <output_dir>/tensorboard; the native host only, needs tensorboard"
+    )
+    use_wandb: bool = option(False, "log to Weights & Biases; needs wandb", source=SLAM)
     wandb_dir: str = option("outputs/wandb", "its folder", source=SLAM)
     wandb_entity_name: str = option("", "its entity", source=SLAM)
     wandb_project_name: str = option("slam_potsa", "its project", source=SLAM)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import io
 import os
-import re
-import tarfile
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from slam_potsa.data import archives
 from slam_potsa.errors import InputError
 
 SAMPLE_RATE = 16_000  # samples per second
@@ -27,7 +26,6 @@ MAX_FRAMES = 3_000  # mel frames in that
 SILENCE_PEAK = 1e-4  # of full scale, -80 dB: below it a recording is taken to be silent
 WINDOWS = ("30s", "trimmed")
 
-_TAR_MEMBER = re.compile(r"(?P<archive>.+\.tar):(?P<member>.+)")
 _UNKNOWN_WAV_LENGTHS = (0, 0xFFFFFFFF, 0x7FFFFFFF)  # what programs writing to a pipe put there
 
 
@@ -37,7 +35,8 @@ def load_audio(
     """Decode `reference` to float32 samples in [-1, 1], 16 kHz, channels averaged: [samples].
 
     Args:
-        reference: a path, or `archive.tar:member`; relative ones are relative to `base`.
+        reference: a path, `archive.tar:member` or `archive.tar.gz:member`; relative ones are
+            relative to `base`.
         max_seconds: longer recordings are refused; None: no limit.
 
     Raises:
@@ -56,6 +55,14 @@ def measure_audio(
 ) -> float:
     """Seconds of a recording, which `load_audio` would accept; raises what it would raise."""
     samples, rate = _decode(reference, base, max_seconds)
+    return len(samples) / rate
+
+
+def measure_content(
+    content: bytes, place: str, *, max_seconds: float | None = MAX_SECONDS
+) -> float:
+    """`measure_audio` of a file that is in memory; `place` is its name in messages."""
+    samples, rate = _decode_stream(io.BytesIO(content), len(content), place, max_seconds)
     return len(samples) / rate
 
 
@@ -108,20 +115,26 @@ def _decode(
     reference: str, base: str | Path | None, max_seconds: float | None
 ) -> tuple[np.ndarray, int]:
     """(mono float32 samples at the file's own rate, that rate), checked."""
-    import soundfile
-
     stream, size, place = _open(reference, base)
     with stream:
-        if size == 0:
-            raise InputError(f"{place}: the file is empty; record or download it again")
-        _check_not_cut_off(stream, size, place)
-        try:
-            with soundfile.SoundFile(stream) as file:
-                declared, rate = file.frames, file.samplerate
-                _check_length(declared / rate, place, max_seconds)  # before hours are decoded
-                samples = file.read(dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise InputError(_undecodable(stream, place, error)) from None
+        return _decode_stream(stream, size, place, max_seconds)
+
+
+def _decode_stream(
+    stream: io.BufferedIOBase, size: int, place: str, max_seconds: float | None
+) -> tuple[np.ndarray, int]:
+    import soundfile
+
+    if size == 0:
+        raise InputError(f"{place}: the file is empty; record or download it again")
+    _check_not_cut_off(stream, size, place)
+    try:
+        with soundfile.SoundFile(stream) as file:
+            declared, rate = file.frames, file.samplerate
+            _check_length(declared / rate, place, max_seconds)  # before hours are decoded
+            samples = file.read(dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise InputError(_undecodable(stream, place, error)) from None
     if len(samples) < declared:
         raise InputError(_truncated(place, f"{declared} samples", f"{len(samples)}"))
     mono = samples.mean(axis=1)
@@ -130,55 +143,29 @@ def _decode(
 
 
 def _open(reference: str, base: str | Path | None) -> tuple[io.BufferedIOBase, int, str]:
-    """(binary stream, its bytes, the place for messages) of a path or a member of a tar file."""
-    match = _TAR_MEMBER.fullmatch(reference)
-    path = Path(base or ".", match["archive"] if match else reference)
+    """(binary stream, its bytes, the place for messages) of a path or a member of an archive."""
+    name, member = archives.split_reference(reference)
+    path = Path(base or ".", name)
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "no such file"
         raise InputError(
             f"{path}: {what}; audio paths are relative to the manifest's folder: check the path"
         )
     try:
-        if match is None:
+        if member is None:
             return open(path, "rb"), path.stat().st_size, str(path)
-        content = _tar_member(path, match["member"])
-        return io.BytesIO(content), len(content), f"{path}:{match['member']}"
+        content = archives.read_member(path, member)
+        return io.BytesIO(content), len(content), f"{path}:{member}"
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error}; check its permissions") from None
 
 
-def _tar_member(path: Path, member: str) -> bytes:
-    stat = path.stat()
-    index = _tar_index(str(path), stat.st_size, stat.st_mtime_ns)
-    if member not in index:
-        raise InputError(
-            f"{path}:{member}: no such member; the archive has {len(index)} files"
-            + (f", such as {next(iter(index))}" if index else "")
-        )
-    offset, size = index[member]
-    with open(path, "rb") as file:
-        file.seek(offset)
-        content = file.read(size)
-    if len(content) < size:
-        raise InputError(_truncated(f"{path}:{member}", f"{size} bytes", f"{len(content)}"))
-    return content
-
-
-@lru_cache(maxsize=64)
-def _tar_index(path: str, size: int, mtime_ns: int) -> dict[str, tuple[int, int]]:
-    """Member -> (offset, bytes), read once: finding one member means walking the archive."""
-    try:
-        with tarfile.open(path, "r:") as archive:
-            return {info.name: (info.offset_data, info.size) for info in archive if info.isfile()}
-    except tarfile.TarError as error:
-        raise InputError(
-            f"{path}: not an uncompressed tar archive ({error}); compressed ones cannot be read "
-            f"in any order: unpack it first"
-        ) from None
-
-
 def _check_not_cut_off(stream: io.BufferedIOBase, size: int, place: str) -> None:
-    """Refuse wav and ogg files that end early: libsndfile takes what is left without a word."""
+    """Refuse wav and ogg files that end early: libsndfile takes what is left without a word.
+
+    It compares flac, and mp3 that begins with a Xing or Info header, with the length promised
+    there; an mp3 without one promises nothing, and its end cannot be known.
+    """
     head = stream.read(12)
     if head[:4] == b"RIFF" and head[8:] == b"WAVE":
         end = _declared_wav_end(stream)
@@ -205,13 +192,15 @@ def _declared_wav_end(stream: io.BufferedIOBase) -> int | None:
 
 def _undecodable(stream: io.BufferedIOBase, place: str, error: Exception) -> str:
     stream.seek(0)
-    if stream.read(4) in (b"RIFF", b"fLaC", b"OggS"):
+    head = stream.read(4)
+    is_mp3 = head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")  # a frame's sync
+    if head in (b"RIFF", b"fLaC", b"OggS") or is_mp3:
         return (
             f"{place}: broken or truncated ({_reason(error)}); copy, download or convert it again"
         )
     return (
-        f"{place}: not audio that libsndfile reads ({_reason(error)}); expected wav, flac or ogg: "
-        f"convert it"
+        f"{place}: not audio that libsndfile reads ({_reason(error)}); expected wav, flac, ogg "
+        f"or mp3: convert it"
     )
 
 

@@ -11,7 +11,6 @@ One row, audio slots (filled by the projector's output) before the prompt, as in
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,12 +24,12 @@ from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.languages import language_id
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.data.pairs import ParallelSpeechDataset
+from slam_potsa.data.tasks import Templates, reference
 from slam_potsa.errors import InputError
 
 AUDIO_SLOT = -1  # in input_ids
 IGNORED = -100  # in labels
 NO_PAIR = -1  # in pair_ids
-_PLACEHOLDER = re.compile(r"\{(language|target_language)\}")
 
 
 class SpeechBatcher:
@@ -39,8 +38,7 @@ class SpeechBatcher:
     Args:
         tokenizer: a Hugging Face tokenizer; without a pad token it pads with eos, as SLAM-LLM does.
         query_len: audio slots a row, the projector's query tokens.
-        prompt: text between audio and answer; `{language}` and `{target_language}` stand for the
-            utterance's codes.
+        prompt: text between audio and answer of every task; a string is that of s2tt.
         window: "30s" or "trimmed", see `slam_potsa.data.audio.log_mel`.
         n_mels: 80, or 128 for Whisper large-v3.
         inference: True: no answers in the rows and no labels, but the targets as text.
@@ -55,7 +53,7 @@ class SpeechBatcher:
         tokenizer: Any,
         *,
         query_len: int,
-        prompt: str,
+        prompt: Templates | str,
         window: str = "30s",
         n_mels: int = 80,
         inference: bool = False,
@@ -63,7 +61,8 @@ class SpeechBatcher:
         features: FeatureStore | None = None,
         base: str | Path | None = None,
     ):
-        self.tokenizer, self.query_len, self.prompt = tokenizer, query_len, prompt
+        self.tokenizer, self.query_len = tokenizer, query_len
+        self.templates = Templates(prompt) if isinstance(prompt, str) else prompt
         self.window, self.n_mels, self.inference = window, n_mels, inference
         self.attend_padding, self.features, self.base = attend_padding, features, base
         self._check()
@@ -82,31 +81,32 @@ class SpeechBatcher:
         if problems:
             raise InputError(problems)
 
-    def example(self, utterance: Utterance) -> dict[str, Any]:
-        """One row's parts: speech, prompt and answer ids. Raises InputError naming the key."""
+    def example(
+        self, utterance: Utterance, task: str = "s2tt", recording: Utterance | None = None
+    ) -> dict[str, Any]:
+        """One row's parts: speech, prompt and answer ids. Raises InputError naming the key.
+
+        `recording`: the utterance whose speech is heard; None: its own.
+        """
         try:
             return {
                 "key": utterance.key,
                 "sentence_id": utterance.sentence_id,
                 "language_id": language_id(utterance.language),
-                "target": utterance.target,
-                "prompt_ids": self._prompt_ids(utterance),
-                "answer_ids": self._answer_ids(utterance),
-                **self._speech(utterance),
+                "target": reference(task, utterance),
+                "prompt_ids": self._encode(self.templates.question(task, utterance)),
+                "answer_ids": self._answer_ids(task, utterance),
+                **self._speech(recording or utterance),
             }
         except InputError as error:
             raise InputError(
                 f"utterance {utterance.key!r}: {text}" for text in error.problems
             ) from None
 
-    def _prompt_ids(self, utterance: Utterance) -> list[int]:
-        return self._encode(_PLACEHOLDER.sub(lambda name: _field(utterance, name[1]), self.prompt))
-
-    def _answer_ids(self, utterance: Utterance) -> list[int]:
-        """The target's tokens and eos; empty where there is none, or none is to be shown."""
-        if self.inference or utterance.target is None:
-            return []
-        return [*self._encode(utterance.target), self.eos_id]
+    def _answer_ids(self, task: str, utterance: Utterance) -> list[int]:
+        """The answer's tokens and eos; empty where there is none, or none is to be shown."""
+        answer = None if self.inference else self.templates.answer(task, utterance)
+        return [] if answer is None else [*self._encode(answer), self.eos_id]
 
     def _encode(self, text: str) -> list[int]:
         # Prompt and answer apart, so that the border between them never depends on either.
@@ -183,11 +183,15 @@ class SpeechBatcher:
 class SpeechTranslationDataset(Dataset):
     """Pairs and batcher together: what a data loader takes, `collate_fn=dataset.collator`.
 
-    `dataset[i]` is an item: the examples of a pair, or of one utterance.
+    `dataset[i]` is an item: the examples of a pair, or of one utterance, all of one task. Raises
+    InputError with every utterance that lacks what the prompt of a task asks for.
+    `recordings` may name another utterance to be heard in place of one, by its key.
     """
 
     def __init__(self, items: ParallelSpeechDataset, batcher: SpeechBatcher):
         self.items, self.batcher = items, batcher
+        self.recordings: dict[str, Utterance] = {}
+        batcher.templates.require(items.tasks, items.utterances)
         if batcher.features is not None:
             batcher.features.require(utterance.key for utterance in items.utterances)
 
@@ -202,7 +206,12 @@ class SpeechTranslationDataset(Dataset):
         return len(self.items)
 
     def __getitem__(self, index: int) -> list[dict[str, Any]]:
-        return [self.batcher.example(utterance) for utterance in self.items[index]]
+        task = self.items.task(index)
+        return [self.batcher.example(u, task, self.heard(u)) for u in self.items[index]]
+
+    def heard(self, utterance: Utterance) -> Utterance:
+        """The utterance whose recording stands for this one: itself, or that of `recordings`."""
+        return self.recordings.get(utterance.key, utterance)
 
 
 def _pairs(items: Iterable[Sequence[dict[str, Any]]]) -> dict[str, torch.Tensor]:
@@ -227,10 +236,3 @@ def _numbered(names: Sequence[str]) -> torch.Tensor:
 
 def _ids(token_ids: list[int]) -> torch.Tensor:
     return torch.from_numpy(np.asarray(token_ids, dtype=np.int64))
-
-
-def _field(utterance: Utterance, name: str) -> str:
-    value = getattr(utterance, name)
-    if value is None:
-        raise InputError(f"the prompt asks for {{{name}}}, which this utterance does not have")
-    return value

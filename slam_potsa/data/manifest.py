@@ -3,8 +3,8 @@
     {"key": "fr-hello", "audio": "audio/fr/hello.flac", "language": "fr", "sentence_id": "hello",
      "transcript": "Bonjour.", "target": "Hello.", "target_language": "en", "duration": 0.83}
 
-`audio` is a path relative to the manifest's folder, or `archive.tar:member`; `duration` is in
-seconds. The same `sentence_id` means the same meaning, in any language and as often as it was
+`audio` is a path relative to the manifest's folder, or `archive.tar:member` (`.tar.gz` too);
+`duration` is in seconds. The same `sentence_id` means the same meaning, in any language and as often as it was
 recorded. `transcript`, `target`, `target_language` and `duration` may be left out, or be null,
 where the task does not need them. Fields whose name begins with `_` are the user's own.
 """
@@ -31,7 +31,7 @@ class Utterance:
     """One recording of one sentence; the fields are the manifest's."""
 
     key: str  # unique in the manifest; no tab or line break (prediction files are key<TAB>text)
-    audio: str  # path relative to the manifest, or archive.tar:member
+    audio: str  # path relative to the manifest, or archive.tar[.gz]:member
     language: str  # spoken language, such as "fr"
     sentence_id: str  # the same string = the same meaning
     transcript: str | None = None  # what is said, in `language`
@@ -84,7 +84,7 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
     lines, problems, keys = [], [], Counter()
     for index, utterance in enumerate(utterances, start=1):
         row = {name: value for name, value in asdict(utterance).items() if value is not None}
-        problems += [f"{path}:{index} (not written): {text}" for text in _row_problems(row, ())]
+        problems += [f"{path}:{index} (not written): {text}" for text in row_problems(row, ())]
         keys[utterance.key] += 1
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     for key, count in keys.items():
@@ -120,13 +120,14 @@ def _parse(line: str, needs: Sequence[str]) -> tuple[Utterance | None, list[str]
         return None, [f"found {_short(line)}, expected a JSON object ({error})"]
     if not isinstance(row, dict):
         return None, [f'found {_short(line)}, expected a JSON object such as {{"key": ...}}']
-    problems = _row_problems(row, needs)
+    problems = row_problems(row, needs)
     if problems:
         return None, problems
     return Utterance(**{name: row[name] for name in FIELDS if row.get(name) is not None}), []
 
 
-def _row_problems(row: dict, needs: Sequence[str]) -> list[str]:
+def row_problems(row: dict, needs: Sequence[str]) -> list[str]:
+    """What is wrong with one line's object, a text a field; `needs` as in `read_manifest`."""
     problems = []
     for name in FIELDS:
         value = row.get(name)
@@ -179,7 +180,7 @@ _VALID: dict[str, Callable[[object], bool]] = {
 _ONE_LINE = "without tabs and line breaks"
 _EXPECTED = {
     "key": f"a unique string {_ONE_LINE}",
-    "audio": "a path relative to the manifest, or archive.tar:member",
+    "audio": "a path relative to the manifest, or archive.tar:member (.tar.gz too)",
     "language": "a language code such as 'fr'",
     "sentence_id": f"a string {_ONE_LINE}, the same for the same meaning",
     "transcript": f"what is said, as a string {_ONE_LINE}",

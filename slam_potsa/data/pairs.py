@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from slam_potsa.data import epoch as clock
 from slam_potsa.data.manifest import Utterance
+from slam_potsa.data.tasks import check_tasks, draw_task
 from slam_potsa.errors import InputError
 
 PAIRINGS = ("random", "anchor", "none")
@@ -29,8 +30,9 @@ class ParallelSpeechDataset:
         utterances: of the manifest, in any order.
         pairing: "random": two random languages a pair; "anchor": any other language first, then
             `anchor_language`; "none": every utterance alone.
-        seed: of the pairs and of the order.
+        seed: of the pairs, of the order and of the tasks.
         shuffle: False keeps the manifest's order, as decoding and validation want it.
+        tasks: names of `slam_potsa.data.tasks`; every item draws one, see `task`.
 
     An utterance without a partner is an item of its own, once an epoch. The epoch is the process's
     (`slam_potsa.data.epoch`) until `set_epoch` is called. `len()` is the same in every epoch.
@@ -45,10 +47,12 @@ class ParallelSpeechDataset:
         anchor_language: str = "en",
         seed: int = 0,
         shuffle: bool = True,
+        tasks: Sequence[str] = ("s2tt",),
     ):
         self.utterances = list(utterances)
         self.pairing, self.anchor_language = pairing, anchor_language
         self.seed, self.shuffle = seed, shuffle
+        self.tasks = check_tasks(tasks)
         self._check()
         self._sentences = self._group()
         # A slot is (sentence, draw) or (utterance index, None); the slots are fixed for good.
@@ -74,13 +78,22 @@ class ParallelSpeechDataset:
         return len(self._slots)
 
     def __getitem__(self, index: int) -> Item:
-        if not 0 <= index < len(self):
-            raise IndexError(f"item {index} of {len(self)}")
         epoch = self.epoch
-        key, draw = self._slots[self._permutation(epoch)[index] if self.shuffle else index]
+        key, draw = self._slot(index, epoch)
         if draw is None:
             return (self.utterances[key],)
         return self._draw(key, draw, epoch)
+
+    def task(self, index: int) -> str:
+        """The task of item `index`, the same for both rows of a pair.
+
+        A function of (seed, epoch, sentence and draw, or key); unshuffled, of all but the epoch, so
+        that every validation asks the same.
+        """
+        epoch = self.epoch
+        key, draw = self._slot(index, epoch)
+        name = self.utterances[key].key if draw is None else key
+        return draw_task(self.tasks, self.seed, epoch if self.shuffle else "", name, draw)
 
     def __iter__(self):
         return (self[index] for index in range(len(self)))
@@ -130,6 +143,11 @@ class ParallelSpeechDataset:
                 recordings = sum(map(len, self._sentences[sentence].values()))
                 slots += [(sentence, draw) for draw in range((recordings + 1) // 2)]
         return slots
+
+    def _slot(self, index: int, epoch: int) -> tuple[str, int] | tuple[int, None]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"item {index} of {len(self)}")
+        return self._slots[self._permutation(epoch)[index] if self.shuffle else index]
 
     def _permutation(self, epoch: int) -> list[int]:
         if self._order is None or self._order[0] != epoch:

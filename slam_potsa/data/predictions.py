@@ -7,10 +7,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
@@ -32,6 +32,10 @@ class Prediction:
         prediction: what the system wrote; may be empty.
         beam: the number of beams it was decoded with; 1 is greedy.
         transcript: what was said, where known.
+        heard: what the system says it heard before it translated (task cot); None where its text
+            does not tell.
+        alternatives: the n best (text, score), the prediction first; the score is the mean log
+            probability of a token (with length_penalty 1). None where one was asked for.
     """
 
     key: str
@@ -42,15 +46,21 @@ class Prediction:
     prediction: str
     beam: int = 1
     transcript: str | None = None
+    heard: str | None = None
+    alternatives: tuple[tuple[str, float], ...] | None = None
 
 
-_OPTIONAL = {"reference", "transcript"}
+_OPTIONAL = {"reference", "transcript", "heard"}  # of the texts
+_LEFT_OUT = ("heard", "alternatives")  # where they are None: few files have them
 
 
 def write_predictions(path: str | Path, predictions: Iterable[Prediction]) -> None:
     """Write JSON Lines in the order given; the same predictions give the same bytes."""
-    lines = [json.dumps(asdict(item), ensure_ascii=False) for item in predictions]
-    atomic_write(path, "".join(line + "\n" for line in lines))
+    lines = []
+    for item in predictions:
+        row = {k: v for k, v in asdict(item).items() if v is not None or k not in _LEFT_OUT}
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    atomic_write(path, "".join(lines))
 
 
 def read_predictions(path: str | Path) -> list[Prediction]:
@@ -136,6 +146,24 @@ def write_pred_gt(decode_log: str | Path, predictions: Iterable[Prediction]) -> 
     return pred_path, gt_path
 
 
+def rewrite_pred(
+    decode_log: str | Path, utterances: Sequence[Utterance], read: Callable[[Utterance, str], str]
+) -> None:
+    """Put `read(utterance, text)` for every text of `<decode_log>_pred`; keep the file as `_raw`.
+
+    Raises InputError for lines without a tab and keys that `utterances` lack; nothing is written.
+    """
+    pred_path, problems = Path(f"{decode_log}_pred"), []
+    written = _keyed_lines(pred_path, problems)
+    known = {utterance.key: utterance for utterance in utterances}
+    problems += _absent(written, known, pred_path, "the manifest")
+    if problems:
+        raise InputError(problems)
+    lines = [f"{key}\t{_one_line(read(known[key], text))}\n" for key, text in written.items()]
+    atomic_write(f"{decode_log}_raw", pred_path.read_bytes())
+    atomic_write(pred_path, "".join(lines))
+
+
 def _one_line(text: str) -> str:
     return text.replace("\r", " ").replace("\n", " ")
 
@@ -160,25 +188,43 @@ def _parse(line: str, place: str) -> tuple[list[str], Prediction | None]:
         return [f"{place}: not JSON ({error.msg} at column {error.colno})"], None
     if not isinstance(values, dict):
         return [f"{place}: found {type(values).__name__}, expected a JSON object"], None
-    problems = []
     names = [field.name for field in fields(Prediction)]
-    for name in names:
-        value = values.get(name)
-        missing = value is None
-        if missing and name not in _OPTIONAL | {"beam"}:
-            problems.append(f"{place}: field {name!r}: missing; expected a string")
-        elif not missing and name == "beam":
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                problems.append(f"{place}: field 'beam': found {value!r}, expected 1, 2, …")
-        elif not missing and not isinstance(value, str):
-            problems.append(f"{place}: field {name!r}: found {value!r}, expected a string")
+    problems = [
+        f"{place}: field {name!r}: {problem}"
+        for name in names
+        if (problem := _field_problem(name, values.get(name)))
+    ]
     unknown = sorted(set(values) - set(names))
     if unknown:
         problems.append(f"{place}: unknown fields {', '.join(unknown)}; known: {', '.join(names)}")
     if problems:
         return problems, None
     given = {name: values[name] for name in names if values.get(name) is not None}
+    if "alternatives" in given:
+        given["alternatives"] = tuple((text, score) for text, score in given["alternatives"])
     return [], Prediction(**({"reference": None} | given))
+
+
+def _field_problem(name: str, value: Any) -> str:
+    """Why `value` cannot be the field `name`; empty where it can."""
+    if value is None:
+        optional = name in _OPTIONAL or name in ("beam", "alternatives")
+        return "" if optional else "missing; expected a string"
+    if name == "beam":
+        good = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        return "" if good else f"found {value!r}, expected 1, 2, …"
+    if name == "alternatives":
+        good = isinstance(value, list) and all(map(_is_alternative, value))
+        return "" if good else f"found {value!r}, expected a list of [text, score]"
+    return "" if isinstance(value, str) else f"found {value!r}, expected a string"
+
+
+def _is_alternative(value: Any) -> bool:
+    if not isinstance(value, list) or len(value) != 2:
+        return False
+    text, score = value
+    number = isinstance(score, int | float) and not isinstance(score, bool)
+    return isinstance(text, str) and number
 
 
 def _keyed_lines(path: str | Path, problems: list[str]) -> dict[str, str]:

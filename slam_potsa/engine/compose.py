@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from slam_potsa.config import PotsaConfig, defaults
 from slam_potsa.config.check import check
@@ -40,10 +41,17 @@ def compose_config(overrides: Sequence[str] = (), *, checked: bool = True) -> Po
     try:
         with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
             composed = compose(config_name="config", overrides=list(overrides))
-        config = defaults(PotsaConfig, composed)
+        config = typed(composed)
     except (HydraException, OmegaConfBaseException) as error:
         reason = f" ({str(error.__cause__).splitlines()[0]})" if error.__cause__ else ""
         raise InputError(f"configuration: {str(error).strip()}{reason}") from error
     if checked:
         check(config)
     return config
+
+
+def typed(composed: Any) -> PotsaConfig:
+    """What Hydra composed, with its interpolations resolved and its lists plain ones."""
+    from omegaconf import OmegaConf
+
+    return defaults(PotsaConfig, OmegaConf.to_container(composed, resolve=True))

@@ -1,9 +1,15 @@
-"""Speech in, translated text out: batched beam search over a manifest, or one recording."""
+"""Speech in, text out: batched beam search over a manifest, or over recordings.
+
+A decoding goes through the manifest from the longest utterance to the shortest, in one process or
+several, writes down each batch's answers at once, and gives predictions in the manifest's order.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +20,32 @@ from tqdm import tqdm
 from slam_potsa.config import PotsaConfig, defaults
 from slam_potsa.config.check import check
 from slam_potsa.data.audio import measure_audio
-from slam_potsa.data.manifest import Utterance
+from slam_potsa.data.blind import exchanged_recordings
+from slam_potsa.data.manifest import Utterance, read_manifest
 from slam_potsa.data.predictions import Prediction, write_pred_gt, write_predictions
-from slam_potsa.engine.run_directory import CONFIG, MODEL
+from slam_potsa.data.tasks import Templates, task_to_decode
+from slam_potsa.engine import decode_shards
+from slam_potsa.engine.answers import prediction, warn_of_malformed
+from slam_potsa.engine.decode_shards import Team
+from slam_potsa.engine.encode import manifest_hash
+from slam_potsa.engine.journal import Answer, Journal, fingerprint, remove_partial
+from slam_potsa.engine.run_directory import CONFIG, best_checkpoint
 from slam_potsa.errors import InputError
+from slam_potsa.model.loading import trainable_state
 from slam_potsa.model.plugin import build_dataset, get_speech_dataset, model_factory
+
+logger = logging.getLogger(__name__)
+# What answers depend on, of dataset_config; the tasks are in it as the one that is asked for.
+_ASKED = ("prompt", "asr_prompt", "cot_prompt", "cot_answer")
+_HEARD = ("mel_size", "fix_length_audio", "encoder_window", "attend_padding", "feature_store")
 
 
 class Translator:
     """A trained model, loaded once, that decodes manifests and recordings.
+
+    In float32 the answers do not depend on the batch size. In bfloat16 and float16 two answers that
+    are equally probable up to rounding may still change places with it: rare, and the remedy is
+    `model_config.llm_dtype=float32`, or always the same `train_config.val_batch_size`.
 
     Args:
         config: with `ckpt_path`; `decode` and `train_config.val_batch_size` rule the search.
@@ -34,7 +57,9 @@ class Translator:
         if not config.ckpt_path:
             raise InputError("ckpt_path is not set: give the model.pt of a run")
         self.config = config
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = torch.device(device) if device else decode_shards.device()
+        self.task = task_to_decode(config.dataset_config.tasks, config.dataset_config.test_task)
+        self.templates = Templates.of(config.dataset_config)
         self.model, self.tokenizer = model_factory(
             config.train_config,
             config.model_config,
@@ -45,9 +70,31 @@ class Translator:
         )
         self.model.to(self.device).eval()
 
-    def decode(self, manifest: str | Path, *, progress: bool = True) -> list[Prediction]:
-        """Translations of every utterance, in the manifest's order."""
-        return self._decode(self.dataset(manifest), progress)
+    def decode(
+        self,
+        manifest: str | Path,
+        *,
+        progress: bool = True,
+        shuffle_audio: bool = False,
+        prefix: str | Path | None = None,
+        team: Team | None = None,
+    ) -> list[Prediction]:
+        """Predictions for every utterance, in the manifest's order.
+
+        Args:
+            shuffle_audio: the blind control, see `slam_potsa.data.blind`.
+            prefix: continue from `<prefix>_partial.jsonl`, and write there what is answered.
+            team: processes that all call this; the first returns the whole, the others nothing.
+        """
+        team = team or Team()
+        dataset = self.dataset(manifest)
+        if shuffle_audio:
+            dataset.recordings = exchanged_recordings(dataset.items.utterances)
+        state = self._fingerprint(manifest, shuffle_audio) if prefix else ""
+        with Journal(prefix, state, team.rank) as journal:
+            self._answer(dataset, journal, team, progress)
+        answers = team.merge(journal.answers)
+        return [] if answers is None else self._predictions(dataset, answers)
 
     def dataset(self, manifest: str | Path) -> Any:
         """The utterances of a manifest as this model reads them, without their translations."""
@@ -76,40 +123,117 @@ class Translator:
         ]
         data = replace(self.config.dataset_config, feature_store=None, inference_mode=True)
         dataset = build_dataset(data, spoken, self.tokenizer, training=False)
-        return [prediction.prediction for prediction in self._decode(dataset, progress=False)]
+        with Journal() as journal:
+            self._answer(dataset, journal, Team(), progress=False)
+        return [found.prediction for found in self._predictions(dataset, journal.answers)]
 
-    @torch.inference_mode()
-    def _decode(self, dataset: Any, progress: bool) -> list[Prediction]:
-        utterances = dataset.items.utterances
+    def _answer(self, dataset: Any, journal: Journal, team: Team, progress: bool) -> None:
+        """Have the journal hold an answer to every utterance of this process's share."""
+        rows = dataset.items.utterances
+        seconds = [dataset.heard(row).duration or 0.0 for row in rows]
         # Longest first: batches of like length, and memory fails early or never.
-        order = sorted(range(len(utterances)), key=lambda i: -(utterances[i].duration or 0.0))
-        loader = DataLoader(
+        order = team.share(sorted(range(len(rows)), key=lambda i: -seconds[i]))
+        missing = [i for i in order if rows[i].key not in journal]
+        if len(missing) < len(order):
+            logger.info("continuing: %d of %d are answered", len(order) - len(missing), len(order))
+        heard = {rows[i].key: seconds[i] for i in missing}
+        show = progress and team.rank == 0
+        with Progress(len(order), len(order) - len(missing), team.size, show) as bar:
+            for batch in self._batches(dataset, missing):
+                journal.add(self._generate(batch))
+                bar.update(len(batch["keys"]), sum(heard[key] for key in batch["keys"]))
+
+    def _batches(self, dataset: Any, order: Sequence[int]) -> Iterable[dict[str, Any]]:
+        return DataLoader(
             dataset,
             batch_size=self.config.train_config.val_batch_size,
             sampler=order,
             collate_fn=dataset.collator,
             num_workers=self.config.train_config.num_workers_dataloader,
         )
-        texts: list[str] = []
-        bar = tqdm(total=len(order), desc="decoding", unit="utt", disable=not progress, leave=False)
-        with bar:
-            for batch in loader:
-                texts += self._generate(batch)
-                bar.update(len(batch["keys"]))
-        by_index = dict(zip(order, texts, strict=True))
-        beams = self.config.decode.num_beams
-        return [_prediction(u, by_index[i], beams) for i, u in enumerate(utterances)]
 
-    def _generate(self, batch: dict[str, Any]) -> list[str]:
-        tokens = self.model.generate(**self.to_device(batch))
+    @torch.inference_mode()
+    def _generate(self, batch: dict[str, Any]) -> Iterator[Answer]:
+        count = self.config.decode.num_return_sequences
+        scores: list[Any] = [None] * len(batch["keys"])
+        if count == 1:
+            tokens = self.model.generate(**self.to_device(batch))
+        else:
+            # Scores keep each step's distribution: batch x beams x vocabulary x steps x 4 bytes.
+            output = self.model.generate(
+                **self.to_device(batch), return_dict_in_generate=True, output_scores=True
+            )
+            tokens = output.sequences
+            scores = [tuple(row) for row in output.sequences_scores.view(-1, count).tolist()]
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        for row, key in enumerate(batch["keys"]):
+            best = texts[row * count : (row + 1) * count]
+            yield Answer(key, tuple(text.strip() for text in best), scores[row])
+
+    def _predictions(self, dataset: Any, answers: dict[str, Answer]) -> list[Prediction]:
+        how = {
+            "task": self.task,
+            "templates": self.templates,
+            "beams": self.config.decode.num_beams,
+        }
+        found = [
+            prediction(answers[u.key], u, dataset.heard(u), **how) for u in dataset.items.utterances
+        ]
+        if self.task == "cot":
+            warn_of_malformed(sum(p.heard is None for p in found), len(found))
+        return found
+
+    def _fingerprint(self, manifest: str | Path, shuffle_audio: bool) -> str:
+        """Of all that answers depend on: weights, options, prompts, manifest, library version."""
+        import transformers
+
+        weights = hashlib.sha256()
+        for name, tensor in sorted(trainable_state(self.model).items()):
+            weights.update(name.encode())
+            weights.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+        data = asdict(self.config.dataset_config)
+        return fingerprint(
+            weights=weights.hexdigest(),
+            model=asdict(self.config.model_config),
+            bias=asdict(replace(self.config.language_bias, path=None)),
+            decode=asdict(self.config.decode),
+            data={name: data[name] for name in (*_ASKED, *_HEARD)},
+            task=self.task,
+            manifest=manifest_hash([manifest]),
+            shuffle_audio=shuffle_audio,
+            transformers=transformers.__version__,
+        )
+
+
+class Progress:
+    """A bar with utterances and seconds of audio a second; the last line stays."""
+
+    def __init__(self, total: int, done: int, shares: int, show: bool):
+        share = f" (share 1 of {shares})" if shares > 1 else ""
+        self.bar = tqdm(
+            total=total, initial=done, desc=f"decoding{share}", unit="utt", disable=not show
+        )
+        self.seconds = 0.0
+
+    def update(self, utterances: int, seconds: float) -> None:
+        self.seconds += seconds
+        self.bar.update(utterances)
+        elapsed = self.bar.format_dict["elapsed"]
+        if elapsed and self.seconds:  # manifests may leave durations out
+            self.bar.set_postfix_str(f"{self.seconds / elapsed:.3g} s of audio/s")
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_error: Any) -> None:
+        self.bar.close()
 
 
 def load_run(run: str | Path, **changes: Any) -> PotsaConfig:
-    """The configuration of a run directory, with `ckpt_path` at its final model.
+    """The configuration of a run directory, with `ckpt_path` at its best model.
 
-    `changes` replace top-level keys. The biases travel inside the checkpoint.
+    The best by validation, see `best_checkpoint`; `ckpt_path=RUN/model.pt` is the last. `changes`
+    replace top-level keys. The biases travel inside the checkpoint.
     """
     import yaml
 
@@ -118,7 +242,7 @@ def load_run(run: str | Path, **changes: Any) -> PotsaConfig:
         raise InputError(f"{run}: no {CONFIG} there; expected the output_dir of a training run")
     config = defaults(PotsaConfig, yaml.safe_load((run / CONFIG).read_text()))
     own = {
-        "ckpt_path": str(run / MODEL),
+        "ckpt_path": changes.get("ckpt_path") or str(best_checkpoint(run)),
         "language_bias": replace(config.language_bias, path=None),
     }
     return replace(config, **own | changes)
@@ -128,31 +252,45 @@ def decode(config: PotsaConfig) -> list[Prediction]:
     """Decode `dataset_config.test_data_path` into files that start with `decode_log`.
 
     `<decode_log>_pred` and `_gt` are SLAM-LLM's (key, tab, text);
-    `<decode_log>_predictions.jsonl` adds language, source and beam.
+    `<decode_log>_predictions.jsonl` adds language, source and beam. Under torchrun each process
+    decodes a share, and the first one writes.
     """
     if not config.decode_log:
         raise InputError("decode_log is not set: give the prefix of the files to write")
     manifest = config.dataset_config.test_data_path or config.dataset_config.val_data_path
     if not manifest:
         raise InputError("dataset_config.test_data_path is not set: give the manifest to decode")
-    predictions = Translator(config).decode(manifest)
-    write_decoded(config.decode_log, predictions)
+    return decode_to(config.decode_log, config, manifest)
+
+
+def decode_to(
+    prefix: str | Path, config: PotsaConfig, manifest: str | Path, *, shuffle_audio: bool = False
+) -> list[Prediction]:
+    """Decode `manifest` into files that start with `prefix`, and continue where one was stopped.
+
+    Returns the predictions in the first process of a team, which writes them; nothing in others.
+    """
+    check_decodable(config, manifest, shuffle_audio=shuffle_audio)
+    team = decode_shards.team()
+    translator = Translator(config)
+    predictions = translator.decode(manifest, prefix=prefix, team=team, shuffle_audio=shuffle_audio)
+    if team.rank == 0:
+        write_decoded(prefix, predictions)
+        remove_partial(prefix)
     return predictions
+
+
+def check_decodable(
+    config: PotsaConfig, manifest: str | Path, *, shuffle_audio: bool = False
+) -> None:
+    """Raise InputError with what is wrong, before a model is loaded."""
+    check(config)
+    data, utterances = config.dataset_config, read_manifest(manifest)
+    Templates.of(data).require([task_to_decode(data.tasks, data.test_task)], utterances)
+    if shuffle_audio:
+        exchanged_recordings(utterances)
 
 
 def write_decoded(prefix: str | Path, predictions: Sequence[Prediction]) -> None:
     write_pred_gt(prefix, predictions)
     write_predictions(f"{prefix}_predictions.jsonl", predictions)
-
-
-def _prediction(utterance: Utterance, text: str, beams: int) -> Prediction:
-    return Prediction(
-        key=utterance.key,
-        language=utterance.language,
-        source=utterance.audio,
-        target_language=utterance.target_language or "",
-        reference=utterance.target,
-        prediction=text,
-        beam=beams,
-        transcript=utterance.transcript,
-    )

@@ -6,11 +6,13 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
-from slam_potsa.config import PotsaConfig, defaults
+from slam_potsa.config import PotsaConfig
 from slam_potsa.config.check import check
-from slam_potsa.engine.compose import conf_dir, register_schema
+from slam_potsa.engine.compose import conf_dir, register_schema, typed
+from slam_potsa.engine.run_directory import alone
 from slam_potsa.errors import InputError
 from slam_potsa.model.controller import NonFiniteLoss
 
@@ -35,6 +37,11 @@ def finetune() -> None:
     run_with_hydra(_finetune)
 
 
+def train() -> None:
+    """Entry of `python -m slam_potsa.engine.launch`, by which a recipe starts its stages."""
+    run_with_hydra(_train)
+
+
 def finetune_deepspeed() -> None:
     """Entry of examples/potsa/finetune_deepspeed.py."""
     run_with_hydra(_finetune_deepspeed)
@@ -54,7 +61,7 @@ def run_with_hydra(job: Callable[[PotsaConfig], Any]) -> None:
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     def main(composed) -> None:
         try:
-            config = defaults(PotsaConfig, composed)
+            config = typed(composed)
             check(config)
             job(config)
         except InputError as error:
@@ -79,6 +86,12 @@ def quieten() -> None:
 
     logging.disable_progress_bar()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _train(config: PotsaConfig) -> None:
+    train = _finetune_deepspeed if config.train_config.enable_deepspeed else _finetune
+    with alone(config.train_config.output_dir) if is_main_process() else nullcontext():
+        train(config)
 
 
 def _finetune(config: PotsaConfig) -> None:
@@ -120,7 +133,8 @@ def _inference(config: PotsaConfig) -> None:
         from slam_potsa.engine.decode import decode
 
         decode(config)
-    print(f"decoded: {config.decode_log}_pred")
+    if is_main_process():
+        print(f"decoded: {config.decode_log}_pred")
 
 
 def _announce(config: PotsaConfig) -> None:
@@ -131,3 +145,7 @@ def _announce(config: PotsaConfig) -> None:
 
 def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
+
+
+if __name__ == "__main__":
+    train()

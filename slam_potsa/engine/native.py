@@ -38,6 +38,7 @@ from slam_potsa.engine.run_directory import (
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
 from slam_potsa.model.loading import apply_checkpoint, read_checkpoint, save_checkpoint
+from slam_potsa.model.loggers import logged
 from slam_potsa.model.metrics_log import METRICS, MetricsLog
 from slam_potsa.model.plugin import get_speech_dataset, model_factory
 
@@ -53,7 +54,7 @@ def finetune(config: PotsaConfig) -> Path:
     the biases are wrong; NonFiniteLoss where a loss is NaN or infinite.
     """
     check(config)
-    _check_host(config)
+    check_host(config)
     args = _arguments(config)
     resume = checkpoint_to_resume(config)
     _first_rank_first(args, lambda: prepare(config, resume))
@@ -71,9 +72,11 @@ def finetune(config: PotsaConfig) -> Path:
     model.epochs = None  # Trainer tells them itself
     splits = ("train", "val") if config.train_config.run_validation else ("train",)
     data = {split: get_speech_dataset(config.dataset_config, tokenizer, split) for split in splits}
-    _check_sizes(config, data, args.world_size)
+    check_sizes(config, len(data["train"]), args.world_size)
     trainer = NativeTrainer(config, model, args, data)
-    return trainer.run(resume)
+    first_step = 0 if resume is None else _first_unread(resume)
+    with logged(model.controller, config, first_step, writes=trainer.is_world_process_zero()):
+        return trainer.run(resume)
 
 
 class NativeTrainer(Trainer):
@@ -319,14 +322,12 @@ def _arguments(config: PotsaConfig) -> TrainingArguments:
     return args
 
 
-def _check_host(config: PotsaConfig) -> None:
+def check_host(config: PotsaConfig) -> None:
     """Raise InputError for options that this host does not have."""
     train = config.train_config
     problems = []
     if train.enable_deepspeed or train.enable_fsdp:
         problems.append("train_config.enable_deepspeed and enable_fsdp need engine=slam_llm")
-    if config.log_config.use_wandb:
-        problems.append("log_config.use_wandb needs engine=slam_llm; metrics.jsonl is written here")
     if train.use_fp16 and not torch.cuda.is_available():
         problems.append("train_config.use_fp16=true needs CUDA")
     if problems:
@@ -356,11 +357,11 @@ def _max_steps(config: PotsaConfig, batches: int) -> int:
     return config.native.max_steps or min(epochs, train.total_steps)
 
 
-def _check_sizes(config: PotsaConfig, data: dict[str, Any], world_size: int) -> None:
-    size = config.train_config.batch_size_training * world_size
-    if len(data["train"]) < size:
+def check_sizes(config: PotsaConfig, items: int, world_size: int) -> None:
+    """Raise InputError where `items` do not make one batch."""
+    if items < config.train_config.batch_size_training * world_size:
         raise InputError(
-            f"the training manifest has {len(data['train'])} items, fewer than one batch of "
+            f"the training manifest has {items} items, fewer than one batch of "
             f"{config.train_config.batch_size_training} on {world_size} processes: lower "
             "train_config.batch_size_training"
         )

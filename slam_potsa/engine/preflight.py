@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from slam_potsa.config import PotsaConfig, TrainConfig
+from slam_potsa.config import DatasetConfig, PotsaConfig, TrainConfig
 from slam_potsa.data.manifest import read_manifest
 from slam_potsa.data.pairs import ParallelSpeechDataset
+from slam_potsa.data.tasks import needed_fields
 from slam_potsa.engine import deepspeed
 from slam_potsa.errors import InputError
 
@@ -31,6 +32,11 @@ def preflight(config: PotsaConfig, world_size: int = 1) -> None:
 
 def _switches(config: PotsaConfig) -> Iterator[str]:
     train = config.train_config
+    if train.quantization:
+        yield (
+            "train_config.quantization=true needs engine=native: SLAM-LLM would cast the model, "
+            "which an LLM in 8 bits does not survive"
+        )
     if "LOCAL_RANK" not in os.environ:
         yield (
             "SLAM-LLM needs a launcher: start with `torchrun --nproc_per_node 1 ...` (also for one "
@@ -70,7 +76,7 @@ def _lengths(config: PotsaConfig, world_size: int) -> Iterator[str]:
     """SLAM-LLM drops the last incomplete batch of each rank, of the validation set too."""
     train, data = config.train_config, config.dataset_config
     items = ParallelSpeechDataset(
-        read_manifest(data.train_data_path, needs=("target",)),
+        read_manifest(data.train_data_path, needs=needed_fields(data.tasks)),
         pairing=data.pairing,
         anchor_language=data.anchor_language,
     )
@@ -83,13 +89,13 @@ def _lengths(config: PotsaConfig, world_size: int) -> Iterator[str]:
     if not data.val_data_path:
         yield "dataset_config.val_data_path is not set: SLAM-LLM saves at validations only"
     else:
-        yield from _validation_set(train, data.val_data_path, world_size)
+        yield from _validation_set(train, data, world_size)
     if batches:
         yield from _validation_interval(train, batches)
 
 
-def _validation_set(train: TrainConfig, path: str, world_size: int) -> Iterator[str]:
-    utterances = len(read_manifest(path, needs=("target",)))
+def _validation_set(train: TrainConfig, data: DatasetConfig, world_size: int) -> Iterator[str]:
+    utterances = len(read_manifest(data.val_data_path, needs=needed_fields(data.tasks)))
     share = -(-utterances // world_size)
     if share < train.val_batch_size:
         yield _no_batch("val_data_path", utterances, world_size, "val_batch_size", share)

@@ -1,7 +1,8 @@
 """A run directory: what it holds, and whether a new command continues or contradicts it.
 
 It holds config.yaml (resolved), language_bias.safetensors, metrics.jsonl, schedule.json, model.pt
-(the last), best/model.pt (by validation loss), and checkpoint-N/ to resume from.
+(the last), best/model.pt (by validation loss), and checkpoint-N/ to resume from. Where SLAM-LLM's
+loop trained, <model_name>_epoch_E_step_S/ takes the place of the last two.
 """
 
 from __future__ import annotations
@@ -10,9 +11,14 @@ import dataclasses
 import json
 import logging
 import math
+import os
+import re
 import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
@@ -20,6 +26,7 @@ from slam_potsa.config import PotsaConfig
 from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.manifest import check_manifest, read_manifest
 from slam_potsa.data.pairs import ParallelSpeechDataset
+from slam_potsa.data.tasks import needed_fields
 from slam_potsa.engine.encode import estimate_bias, manifest_hash
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
@@ -31,7 +38,11 @@ from slam_potsa.objective.layer_schedule import LayerSchedule
 logger = logging.getLogger(__name__)
 CONFIG, BIAS, MODEL = "config.yaml", "language_bias.safetensors", "model.pt"
 SCHEDULE = "schedule.json"
+BEST = f"best/{MODEL}"
+LOCK = ".lock"
 COMPLETE = "complete"  # written last into checkpoint-N/
+# SLAM-LLM's folders, its epochs counted from 1, micro-steps within the epoch.
+SAVED = re.compile(r".*_epoch_(\d+)_step_(\d+)")
 # What may differ between a run and its continuation: it does not change the numbers.
 FREE = (
     "native.resume",
@@ -39,6 +50,8 @@ FREE = (
     "native.save_interval",
     "native.keep_checkpoints",
     "log_config.",
+    "alignment.diagnose_interval",
+    "alignment.insight_interval",
     "decode.",
     "decode_log",
     "engine",
@@ -52,6 +65,7 @@ FREE = (
     "train_config.val_batch_size",
     "dataset_config.val_data_path",
     "dataset_config.test_data_path",
+    "dataset_config.test_task",
     "dataset_config.check_audio",
 )
 
@@ -64,6 +78,35 @@ def complete_checkpoints(output_dir: str | Path) -> list[Path]:
 
 def last_checkpoint(output_dir: str | Path) -> Path | None:
     return next(reversed(complete_checkpoints(output_dir)), None)
+
+
+def best_checkpoint(run_dir: str | Path) -> Path:
+    """The file of a run's best weights, to decode with or to start the next stage from.
+
+    The best by validation loss where the native host trained. SLAM-LLM saves at improvements only,
+    so there it is the newest it saved (`model.pt`, or `pytorch_model.bin` under DeepSpeed). Without
+    any validation it is the last, `model.pt`. Raises InputError where nothing was saved.
+    """
+    run_dir = Path(run_dir)
+    for path in (run_dir / BEST, newest_saved(run_dir), run_dir / MODEL):
+        if path is not None and path.is_file():
+            return path
+    raise InputError(f"{run_dir}: no trained model there; expected {BEST} or {MODEL}")
+
+
+def newest_saved(run_dir: str | Path) -> Path | None:
+    """The newest checkpoint that SLAM-LLM's loop saved in `run_dir`."""
+    found = {
+        tuple(map(int, match.groups())): folder
+        for folder in Path(run_dir).glob("*_epoch_*_step_*")
+        if (match := SAVED.fullmatch(folder.name))
+    }
+    # DeepSpeed's folder is there before its weights are put together; above 5 GB they stay shards.
+    for _, folder in sorted(found.items(), reverse=True):
+        for name in (MODEL, "pytorch_model.bin"):
+            if (folder / name).is_file():
+                return folder / name
+    return None
 
 
 def checkpoint_to_resume(config: PotsaConfig) -> Path | None:
@@ -105,7 +148,7 @@ def clear(output_dir: Path) -> None:
     """Remove what an earlier run of ours left, which a new one would be mixed up with."""
     for marker in output_dir.glob("checkpoint-*/controller.json"):
         shutil.rmtree(marker.parent)
-    for name in (METRICS, SCHEDULE, MODEL, f"best/{MODEL}"):
+    for name in (METRICS, SCHEDULE, MODEL, BEST):
         (output_dir / name).unlink(missing_ok=True)
 
 
@@ -132,18 +175,23 @@ def check_encoder(config: PotsaConfig) -> None:
         )
 
 
-def check_pairs(config: PotsaConfig) -> None:
-    """Say how many pairs there are. Raise InputError where alignment would have none."""
+def training_items(config: PotsaConfig) -> ParallelSpeechDataset:
+    """The items of the training manifest: parallel pairs and single utterances."""
     data = config.dataset_config
-    items = ParallelSpeechDataset(
-        read_manifest(data.train_data_path, needs=("target",)),
+    return ParallelSpeechDataset(
+        read_manifest(data.train_data_path, needs=needed_fields(data.tasks)),
         pairing=data.pairing,
         anchor_language=data.anchor_language,
     )
-    logger.info("%s: %d items, %d of them pairs", data.train_data_path, len(items), items.num_pairs)
+
+
+def check_pairs(config: PotsaConfig) -> None:
+    """Say how many pairs there are. Raise InputError where alignment would have none."""
+    path, items = config.dataset_config.train_data_path, training_items(config)
+    logger.info("%s: %d items, %d of them pairs", path, len(items), items.num_pairs)
     if config.alignment.weight > 0 and not items.num_pairs:
         raise InputError(
-            f"{data.train_data_path}: no sentence_id is spoken in two languages, so there is "
+            f"{path}: no sentence_id is spoken in two languages, so there is "
             "nothing to align; use the same sentence_id for the same meaning, or alignment=none"
         )
 
@@ -156,9 +204,46 @@ def check_recordings(config: PotsaConfig) -> None:
     manifests = [data.train_data_path]
     if config.train_config.run_validation:
         manifests.append(data.val_data_path)
+    needs = needed_fields(data.tasks)
     for manifest in dict.fromkeys(filter(None, manifests)):
-        for warning in check_manifest(manifest, needs=("target",), progress=True).warnings:
+        for warning in check_manifest(manifest, needs=needs, progress=True).warnings:
             logger.warning("%s: %s", manifest, warning)
+
+
+@contextmanager
+def alone(folder: str | Path, patience: float = 10.0) -> Iterator[None]:
+    """Hold `folder` while training: a second run there would write into the same files.
+
+    The lock is the process's and ends with it, however it ends. Raises InputError where another
+    process holds it still after `patience` seconds: one whose launcher was killed may go on by
+    itself; one that was killed itself needs some seconds until its data loaders notice.
+    """
+    folder, end = Path(folder), time.monotonic() + patience
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, "a+") as file:
+        while not (held := _lock(file)) and time.monotonic() < end:
+            time.sleep(0.2)
+        if not held:
+            file.seek(0)
+            raise InputError(
+                f"{folder}: process {file.read().strip()} is training there; wait for it, or end it"
+            )
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _lock(file: TextIO) -> bool:
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # not POSIX: nobody looks
+        return True
+    except BlockingIOError:
+        return False
+    return True
 
 
 def write_schedule(output_dir: str | Path, schedule: LayerSchedule | None) -> None:
@@ -203,13 +288,8 @@ def _refuse_other_configuration(config: PotsaConfig, path: Path) -> None:
 
     if not path.is_file():
         return
-    before = _flat(OmegaConf.to_container(OmegaConf.load(path)))
-    now = _flat(dataclasses.asdict(config))
-    changed = [
-        f"{name}: {before.get(name)!r} then, {now.get(name)!r} now"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name) and not name.startswith(FREE)
-    ]
+    before = flat(OmegaConf.to_container(OmegaConf.load(path)))
+    changed = changes(before, flat(dataclasses.asdict(config)))
     if changed:
         raise InputError(
             [
@@ -220,11 +300,31 @@ def _refuse_other_configuration(config: PotsaConfig, path: Path) -> None:
         )
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
+def changes(
+    before: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str] = FREE
+) -> list[str]:
+    """What differs between two flat configurations, but for names that begin as one of `free`.
+
+    An option that an older version did not have counts as its default.
+    """
+    before = flat(dataclasses.asdict(PotsaConfig())) | before
+    return [
+        f"{name}: {before.get(name)!r} then, {now.get(name)!r} now"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name) and not name.startswith(tuple(free))
+    ]
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as one, its keys joined by dots.
+
+    >>> flat({"decode": {"num_beams": 4}, "debug": False})
+    {'decode.num_beams': 4, 'debug': False}
+    """
+    leaves = {}
     for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping):
+            leaves |= flat(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = value
-    return flat
+            leaves[prefix + key] = value
+    return leaves

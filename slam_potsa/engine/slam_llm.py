@@ -18,6 +18,7 @@ import torch.distributed as dist
 from slam_potsa import plugin, stand_ins
 from slam_potsa.config import PotsaConfig
 from slam_potsa.engine import deepspeed
+from slam_potsa.engine.answers import take_format_off
 from slam_potsa.engine.launch import is_main_process
 from slam_potsa.engine.preflight import preflight
 from slam_potsa.engine.run_directory import MODEL, checkpoint_to_resume, prepare, use_bias
@@ -68,9 +69,17 @@ def finetune_deepspeed(config: PotsaConfig) -> None:
 
 
 def inference(config: PotsaConfig) -> None:
-    """`slam_llm.pipeline.inference_batch.main`: writes `<decode_log>_pred` and `_gt`."""
+    """`slam_llm.pipeline.inference_batch.main`: writes `<decode_log>_pred` and `_gt`.
+
+    Of the task cot, `_pred` holds the translations alone, and `_raw` what upstream wrote there.
+    """
     if not config.ckpt_path or not config.decode_log:
         raise InputError("inference needs ckpt_path and decode_log")
+    if config.decode.num_return_sequences > 1:
+        raise InputError(
+            "decode.num_return_sequences > 1: SLAM-LLM's decoder writes one text an utterance; "
+            "give engine=native"
+        )
     config.dataset_config.inference_mode = True
     config.train_config.enable_ddp = False  # upstream decodes in one process
     Path(config.decode_log).parent.mkdir(parents=True, exist_ok=True)
@@ -78,6 +87,7 @@ def inference(config: PotsaConfig) -> None:
     from slam_llm.pipeline.inference_batch import main
 
     main(to_slam(config))
+    take_format_off(config.decode_log, config.dataset_config)
 
 
 def to_slam(config: PotsaConfig) -> Any:

@@ -1,4 +1,4 @@
-"""Encoder features in the plane, and one number for how much of them is language (POTSA Fig. 1)."""
+"""Pooled vectors in the plane, and one number for how much of them is language (POTSA Fig. 1)."""
 
 from __future__ import annotations
 
@@ -49,6 +49,32 @@ def pca(vectors: Any, components: int = 2) -> Projection:
     )
 
 
+def tsne(vectors: Any, *, perplexity: float = 30.0, seed: int = 0) -> np.ndarray:
+    """t-SNE of vectors [n, D] in the plane [n, 2] (scikit-learn), from their first 50 components.
+
+    Starts at the principal components; the perplexity is at most a third of n − 1. Who is near whom
+    means something, distances across the picture and sizes of clusters do not.
+
+    Raises InputError as `pca` does.
+    """
+    import numpy as np
+    from sklearn.manifold import TSNE
+
+    points = pca(vectors, components=min(50, *host_array(vectors).shape)).points
+    if len(points) < 5 or not points[:, 0].std() > 0:  # too few to have neighbours, or all equal
+        return _widen(points, 2)[:, :2]
+    # t-SNE starts at components scaled to a given spread; without a second one that is none.
+    start = _widen(points, 2)[:, :2] / points[:, 0].std() * 1e-4
+    fitted = TSNE(
+        2,
+        perplexity=min(perplexity, (len(points) - 1) / 3),
+        init=start.astype(np.float32),
+        random_state=seed,
+        n_jobs=1,
+    )
+    return fitted.fit_transform(points)
+
+
 def language_share(vectors: Any, languages: Sequence[str]) -> float:
     """The share of the variance that lies between languages (η²), 0 to 1.
 
@@ -76,4 +102,4 @@ def _widen(array: np.ndarray, columns: int) -> np.ndarray:
     """Columns of zeros to the right, up to `columns`."""
     import numpy as np
 
-    return np.pad(array, ((0, 0), (0, columns - array.shape[1])))
+    return np.pad(array, ((0, 0), (0, max(0, columns - array.shape[1]))))

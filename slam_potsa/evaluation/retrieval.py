@@ -7,7 +7,7 @@ away, and the cosine decides.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +117,24 @@ def recall_at_1(
                     pairs[a, b] = _pair(units, sentences, queries, languages == b)
     if not pairs:
         raise InputError("no sentence is spoken in two languages; expected parallel sentences")
-    return Retrieval(pairs, _means(pairs, None if heard is None else set(heard)), center)
+    recalls = {pair: found.recall for pair, found in pairs.items()}
+    return Retrieval(pairs, means_by_hearing(recalls, heard), center)
+
+
+def means_by_hearing(
+    pairs: Mapping[tuple[str, str], float], heard: Iterable[str] | None
+) -> dict[str, float]:
+    """Unweighted means over language pairs: "all"; with `heard` also "among heard" (both languages
+    are in it) and "with an unheard" (at least one is not), each where there are such pairs.
+    """
+    groups = {"all": list(pairs.values())}
+    if heard is not None:
+        heard = set(heard)
+        groups["among heard"] = [value for pair, value in pairs.items() if heard.issuperset(pair)]
+        groups["with an unheard"] = [
+            value for pair, value in pairs.items() if not heard.issuperset(pair)
+        ]
+    return {name: sum(values) / len(values) for name, values in groups.items() if values}
 
 
 def _pair(
@@ -130,18 +147,6 @@ def _pair(
     return PairRecall(
         float(hits.mean()), float(same.mean()), int(queries.sum()), int(candidates.sum())
     )
-
-
-def _means(pairs: dict[tuple[str, str], PairRecall], heard: set[str] | None) -> dict[str, float]:
-    groups = {"all": list(pairs.values())}
-    if heard is not None:
-        groups["among heard"] = [pairs[pair] for pair in pairs if heard.issuperset(pair)]
-        groups["with an unheard"] = [pairs[pair] for pair in pairs if not heard.issuperset(pair)]
-    return {
-        name: sum(recall.recall for recall in members) / len(members)
-        for name, members in groups.items()
-        if members
-    }
 
 
 def _unit(points: np.ndarray, scale: float) -> np.ndarray:

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation.scores import Convention, metrics_for, sacrebleu_seed
+from slam_potsa.evaluation.scores import (
+    Convention,
+    aligned,
+    corpora,
+    metrics_for,
+    sacrebleu_seed,
+)
+from slam_potsa.evaluation.scores.metrics import texts
+
+TESTS = {"bs": "paired bootstrap", "ar": "approximate randomisation"}
+# sacrebleu's own numbers: resamples for one test, trials for the other.
+SAMPLES = {"bs": 1000, "ar": 10000}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One metric of two systems; `p_value` is that of the difference under the null hypothesis."""
+    """One metric of two systems.
+
+    Attributes:
+        name: of the corpus.
+        metric: sacrebleu's name of it.
+        baseline, system: the scores.
+        p_value: of the difference under the null hypothesis.
+        signature: sacrebleu's, with the test, its samples and its seed.
+        changed: how many sentences the two wrote differently; None where it was not counted.
+    """
 
     name: str
     metric: str
@@ -21,6 +41,7 @@ class Comparison:
     system: float
     p_value: float
     signature: str
+    changed: int | None = None
 
     @property
     def difference(self) -> float:
@@ -36,7 +57,7 @@ def compare(
     *,
     name: str = "all, pooled",
     test: str = "bs",
-    samples: int = 1000,
+    samples: int | None = None,
     seed: int = 12345,
     convention: Convention | None = None,
 ) -> list[Comparison]:
@@ -48,7 +69,7 @@ def compare(
         name: what the sentences are, kept in the result.
         test: "bs", paired bootstrap (Koehn 2004), or "ar", approximate randomisation
             (Riezler & Maxwell 2005).
-        samples: resamples, or trials.
+        samples: resamples, or trials; by default sacrebleu's, 1,000 and 10,000.
         seed: of the resampling; part of the signature.
         convention: as in `score`.
 
@@ -61,50 +82,139 @@ def compare(
     """
     from sacrebleu.significance import PairedTest
 
-    pairs = _pairs(baseline, system)
-    if test not in ("bs", "ar"):
-        raise InputError(
-            f"test: found {test!r}, expected 'bs' (paired bootstrap) or 'ar' (randomisation)"
-        )
-    metrics = metrics_for(pairs[0][0].target_language, convention or Convention())
-    systems = [
-        ("baseline", [old.prediction for old, _ in pairs]),
-        ("system", [new.prediction for _, new in pairs]),
-    ]
-    references = [[old.reference for old, _ in pairs]]
+    pairs = match(baseline, system)
+    targets = sorted({old.target_language for old, _ in pairs})
+    if len(targets) > 1:
+        raise InputError(f"target languages {', '.join(targets)}: expected one; compare each apart")
+    _check_test(test)
+    metrics = metrics_for(targets[0], convention or Convention())
+    old_texts, references = texts([old for old, _ in pairs])
+    systems = [("baseline", old_texts), ("system", texts([new for _, new in pairs])[0])]
     with sacrebleu_seed(seed):
-        signatures, scores = PairedTest(systems, metrics, references, test, samples)()
-    # sacrebleu counts differences *above* the observed one: were all of them 0, it would say
-    # p = 1 / (samples + 1), significant, of two systems that write the same.
-    same = systems[0][1] == systems[1][1]
+        found = PairedTest(systems, metrics, [references], test, samples or SAMPLES[test])()
+    changed = sum(a != b for a, b in zip(systems[0][1], systems[1][1], strict=True))
+    signatures, scores = found
     return [
         Comparison(
             name,
             metric,
             float(scores[metric][0].score),
             float(scores[metric][1].score),
-            1.0 if same else float(scores[metric][1].p_value),
+            max(float(scores[metric][1].p_value), least_p_value(test, changed)),
             str(signature),
+            changed,
         )
         for metric, signature in signatures.items()
     ]
 
 
-def _pairs(
-    baseline: Sequence[Prediction], system: Sequence[Prediction]
+def least_p_value(test: str, changed: int) -> float:
+    """The smallest p-value that `changed` differing sentences can support.
+
+    sacrebleu counts the trials whose difference is *above* the observed one. Where few sentences
+    differ most trials tie with it, and it says p = 1 / (samples + 1), significant, of systems that
+    differ in one sentence, or in none. Randomisation has 2^changed equally likely outcomes, and two
+    of them (exchange all, exchange none) are as extreme as the observed one: p >= 2^(1 - changed).
+    For the bootstrap only the case of no difference is corrected.
+    """
+    if changed == 0:
+        return 1.0
+    return 2.0 ** (1 - changed) if test == "ar" else 0.0
+
+
+def compare_corpora(
+    baseline: Sequence[Prediction],
+    system: Sequence[Prediction],
+    *,
+    seen: Iterable[str] = (),
+    zero_shot: Iterable[str] = (),
+    test: str = "bs",
+    samples: int | None = None,
+    seed: int = 12345,
+    convention: Convention | None = None,
+) -> list[Comparison]:
+    """`compare` for each language and each pooled group: the rows of `score`, less the means.
+
+    The p-values are of single tests, not corrected for their number.
+    """
+    _check_test(test)
+    pairs = match(baseline, system)
+    partner = {id(new): old for old, new in pairs}
+    found = corpora([new for _, new in pairs], seen, zero_shot)
+    return [
+        comparison
+        for corpus in found
+        if corpus.kind != "mean"
+        for comparison in compare(
+            [partner[id(item)] for item in corpus.items],
+            corpus.items,
+            name=corpus.name,
+            test=test,
+            samples=samples,
+            seed=seed,
+            convention=convention,
+        )
+    ]
+
+
+def comparisons_text(comparisons: Sequence[Comparison], test: str) -> str:
+    """One line a corpus, BLEU and chrF side by side, with the signatures below."""
+    metrics = list(dict.fromkeys(item.metric for item in comparisons))
+    found = {(item.name, item.metric): item for item in comparisons}
+    head = ["system against baseline"]
+    for metric in metrics:
+        head += [metric, "baseline", "difference", "p"]
+    body = []
+    for name in dict.fromkeys(item.name for item in comparisons):
+        line = [name]
+        for item in (found[name, metric] for metric in metrics):
+            difference = f"{round(item.difference, 1) + 0.0:+.1f}"
+            line += [f"{item.system:.1f}", f"{item.baseline:.1f}", difference]
+            line.append(f"{item.p_value:.4f}")
+        body.append(line)
+    signatures = dict.fromkeys(f"{item.metric}|{item.signature}" for item in comparisons)
+    note = f"p: {TESTS[test]}, each row by itself, not corrected for the number of rows"
+    return "\n".join([aligned([head, *body]), note, *signatures])
+
+
+def match(
+    baseline: Sequence[Prediction],
+    system: Sequence[Prediction],
+    names: tuple[str, str] = ("the baseline", "the system"),
 ) -> list[tuple[Prediction, Prediction]]:
+    """(baseline's, system's) prediction of each utterance, in the baseline's order.
+
+    Raises InputError for utterances that only one has, and references that differ or lack.
+    """
     old = {(item.key, item.target_language): item for item in baseline}
     new = {(item.key, item.target_language): item for item in system}
-    problems = [f"{key!r} is decoded by the baseline only" for key, _ in old if (key, _) not in new]
-    problems += [f"{key!r} is decoded by the system only" for key, _ in new if (key, _) not in old]
     shared = [(old[identity], new[identity]) for identity in old if identity in new]
-    problems += [f"{a.key!r} has two references" for a, b in shared if a.reference != b.reference]
-    problems += [f"{a.key!r} has no reference" for a, b in shared if a.reference is None]
-    targets = sorted({target for _, target in old})
-    if len(targets) > 1:
-        problems.append(f"target languages {', '.join(targets)}: expected one; compare each apart")
+    found = {
+        f"decoded by {names[0]} only": [key for key, target in old if (key, target) not in new],
+        f"decoded by {names[1]} only": [key for key, target in new if (key, target) not in old],
+        "with two references": [a.key for a, b in shared if a.reference != b.reference],
+        "without a reference": [
+            a.key for a, b in shared if a.reference is None and b.reference is None
+        ],
+    }
+    problems = [
+        f"{len(keys)} utterances are {what}: {_shown(keys)}; expected the same ones in both files"
+        for what, keys in found.items()
+        if keys
+    ]
     if not shared and not problems:
         problems.append("found no predictions to compare; expected at least one")
     if problems:
         raise InputError(problems)
     return shared
+
+
+def _shown(keys: Sequence[str]) -> str:
+    return ", ".join(map(repr, keys[:10])) + (", …" if len(keys) > 10 else "")
+
+
+def _check_test(test: str) -> None:
+    if test not in TESTS:
+        raise InputError(
+            f"test: found {test!r}, expected 'bs' (paired bootstrap) or 'ar' (randomisation)"
+        )

@@ -22,6 +22,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from slam_potsa.model.carried_state import CarriedState
 from slam_potsa.model.taps import TapRecorder
+from slam_potsa.objective.conflict import gradient_conflict, scheduled_terms
 from slam_potsa.objective.layer_schedule import LayerSchedule
 from slam_potsa.objective.terms import AlignmentObjective
 
@@ -50,6 +51,9 @@ class AlignmentController:
         objective, schedule: eq. 3-4 and eq. 5-7; `schedule=None` where no term is scheduled.
         accumulation: micro-steps an optimizer step, to notice skipped steps.
         diagnose_interval: steps between measurements of matched and mismatched cost; 0: never.
+        insight_interval: steps between measurements of the gradients' conflict at every layer, and
+            between records of the schedule's rewards and probabilities; 0: never. One measurement
+            costs about one more backward pass.
 
     `listeners` are called with one dict of plain numbers a step: step, ce (mean over ranks), each
     term, layers, lr, tokens (this rank's), seconds (validation and saving not counted).
@@ -63,9 +67,11 @@ class AlignmentController:
         *,
         accumulation: int = 1,
         diagnose_interval: int = 10,
+        insight_interval: int = 0,
     ):
         self.projector, self.objective, self.schedule = projector, objective, schedule
         self.accumulation, self.diagnose_interval = accumulation, diagnose_interval
+        self.insight_interval = insight_interval
         self.recorder = TapRecorder(projector)
         self.listeners: list[Callable[[dict[str, Any]], None]] = []
         self.step = 0
@@ -96,7 +102,7 @@ class AlignmentController:
 
         Args:
             language_ids: [B]. pairs: [P, 2] row numbers, or None.
-            sentence_ids: [B], equal where the meaning is; only for the mismatched cost.
+            sentence_ids: [B], equal where the meaning is: what is mismatched must differ in it.
         """
         self.projector.set_languages(language_ids)
         self._training, self._pairs, self._sentences = training, pairs, sentence_ids
@@ -110,7 +116,9 @@ class AlignmentController:
             self._read(self._unread.pop(0))
         if self._choice is None:
             self._choice = self.schedule.choose() if self.schedule else (-1, ())
-        wanted = self.objective.tap_names(self.layers) if self._has_pairs else ()
+        wanted = self.objective.tap_names(self.layers) if self._has_pairs else set()
+        if self._wants_conflict:
+            wanted |= scheduled_terms(self.objective).tap_names(self._all_layers)
         self.recorder.open(wanted)
 
     def end(self, cross_entropy: Tensor, targets: Tensor, tokens: Tensor | int = 0) -> Tensor:
@@ -124,7 +132,9 @@ class AlignmentController:
         if not self._training:
             return cross_entropy
         pairs = self._pairs if self._has_pairs else _no_pairs(cross_entropy.device)
-        loss = self.objective(cross_entropy, self.recorder.taps, pairs, self.layers)
+        loss = self.objective(
+            cross_entropy, self.recorder.taps, pairs, self.layers, self._sentences
+        )
         has_targets = (targets > 0).float()
         ce = cross_entropy.detach().float() * has_targets
         pair_count = torch.full_like(has_targets, len(pairs))  # filled there: nothing is copied
@@ -136,6 +146,15 @@ class AlignmentController:
         if self._diagnosing:
             record |= self.objective.diagnose(
                 self.recorder.taps, pairs, self.layers, self._sentences
+            )
+        if self._wants_conflict:
+            record |= gradient_conflict(
+                self.objective,
+                cross_entropy,
+                self.recorder.taps,
+                pairs,
+                self._all_layers,
+                self._sentences,
             )
         self._micro.append(record)
         self.recorder.close()
@@ -158,6 +177,16 @@ class AlignmentController:
             and self.step % self.diagnose_interval == 0
             and self.objective.terms
         )
+
+    @property
+    def _wants_conflict(self) -> bool:
+        """In the first micro-step of every `insight_interval`-th step."""
+        due = self.insight_interval and self.step % self.insight_interval == 0
+        return bool(due and self.schedule and self._has_pairs and not self._micro)
+
+    @property
+    def _all_layers(self) -> range:
+        return range(1, len(self.projector.layers) + 1)
 
     # -- optimizer steps -----------------------------------------------------------------------
 
@@ -201,6 +230,8 @@ class AlignmentController:
         if self.schedule is not None:
             # A step in which no rank had a pair aligned nothing: its loss says nothing of a layer.
             self.schedule.observe(choice, line["ce"] if line["pairs_seen"] else math.nan)
+            if self.insight_interval and line["step"] % self.insight_interval == 0:
+                line |= _flat(self.schedule.statistics()["layers"])
         for listener in self.listeners:
             listener(dict(line))
         _refuse_non_finite(line)
@@ -296,6 +327,11 @@ def _plain(record: dict[str, Any]) -> dict[str, Any]:
     if arrived is not None:
         arrived.synchronize()
     return {k: v.item() if isinstance(v, Tensor) else v for k, v in record.items()}
+
+
+def _flat(layers: dict[int, dict[str, float]]) -> dict[str, float]:
+    """{"schedule/2/reward": ..., ".../ucb", ".../count", ".../probability"} of each candidate."""
+    return {f"schedule/{k}/{name}": v for k, facts in layers.items() for name, v in facts.items()}
 
 
 def _refuse_non_finite(line: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,15 +38,31 @@ def load_tokenizer(path: str) -> Any:
 
 
 def load_llm(train: TrainConfig, model: ModelConfig) -> nn.Module:
-    """The causal LM with freezing and LoRA as configured."""
+    """The causal LM with freezing, LoRA and 8-bit weights as configured.
+
+    Raises InputError where there is no such model, or nothing that makes 8-bit weights.
+    """
     from transformers import AutoModelForCausalLM
 
-    # A trained LLM keeps float32 weights: in half precision AdamW's small updates would vanish.
     # The dtype is given always: transformers 4 loads float32 by default, transformers 5 whatever
     # the files hold.
+    options: dict[str, Any] = {"dtype": loaded_llm_dtype(train, model)}
+    if train.quantization:
+        options |= _eight_bit()
+    return adapt_llm(_from_pretrained(AutoModelForCausalLM, model.llm_path, **options), train)
+
+
+def loaded_llm_dtype(train: TrainConfig, model: ModelConfig) -> torch.dtype:
+    """float32 for an LLM whose own weights train, else `model_config.llm_dtype`.
+
+    In half precision AdamW's small updates would vanish.
+    """
     trained = not (train.freeze_llm or train.use_peft)
-    dtype = torch.float32 if trained else llm_dtype(model.llm_dtype)
-    llm = _from_pretrained(AutoModelForCausalLM, model.llm_path, dtype=dtype)
+    return torch.float32 if trained else llm_dtype(model.llm_dtype)
+
+
+def adapt_llm(llm: nn.Module, train: TrainConfig) -> nn.Module:
+    """`llm` frozen where `train` says so, and with LoRA where it does."""
     if train.freeze_llm or train.use_peft:
         llm.requires_grad_(False)
     if train.use_peft:
@@ -54,6 +71,22 @@ def load_llm(train: TrainConfig, model: ModelConfig) -> nn.Module:
         settings = {k: v for k, v in vars(train.peft_config).items() if k != "peft_method"}
         llm = get_peft_model(llm, LoraConfig(**settings))
     return llm
+
+
+def _eight_bit() -> dict[str, Any]:
+    """LLM.int8: the linear layers but the head in one byte a weight (Dettmers et al., 2022)."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError(
+            "train_config.quantization=true needs bitsandbytes: pip install slam-potsa[quant]"
+        )
+    from transformers import BitsAndBytesConfig
+
+    # It would say at every product that bfloat16 is quantised by way of float16.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    # On the device of this process; transformers' own choice would be the first one.
+    device = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
+    config = BitsAndBytesConfig(load_in_8bit=True)
+    return {"quantization_config": config, "device_map": {"": device}}
 
 
 def _from_pretrained(kind: Any, path: str, **options: Any) -> Any:

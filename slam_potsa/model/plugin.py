@@ -28,6 +28,7 @@ from slam_potsa.data.collate import SpeechBatcher, SpeechTranslationDataset
 from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.manifest import Utterance, read_manifest
 from slam_potsa.data.pairs import ParallelSpeechDataset
+from slam_potsa.data.tasks import Templates, needed_fields, task_to_decode
 from slam_potsa.errors import InputError
 from slam_potsa.model.carried_state import carried_names
 from slam_potsa.model.controller import AlignmentController
@@ -47,6 +48,7 @@ from slam_potsa.model.speech_llm import SpeechLLM
 from slam_potsa.objective.distances import build_distance
 from slam_potsa.objective.layer_schedule import LayerSchedule, candidate_layers
 from slam_potsa.objective.terms import AlignmentObjective, AlignmentTerm
+from slam_potsa.objective.variants import build_variant
 from slam_potsa.registry import PROJECTORS, resolve
 
 logger = logging.getLogger(__name__)
@@ -69,11 +71,14 @@ def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn
         bias.check_fingerprint(encoder.fingerprint())
     _check_widths(model, encoder.width, llm.config.hidden_size)
     projector = build_projector(model, encoder.width, llm.config.hidden_size, bias)
+    alignment = defaults(AlignmentConfig, rest.get("alignment"))
     controller = build_controller(
         projector,
-        defaults(AlignmentConfig, rest.get("alignment")),
+        alignment,
         seed=train.seed,
         accumulation=accumulation_steps(train, rest.get("deepspeed_config")),
+        # A gradient of its own through parameters that DeepSpeed gathers and frees is not safe.
+        insight_interval=0 if train.enable_deepspeed else alignment.insight_interval,
     )
     if train.freeze_encoder:
         encoder.requires_grad_(False).to(llm_dtype(model.llm_dtype))
@@ -111,11 +116,12 @@ def get_speech_dataset(dataset_config: Any, tokenizer: Any, split: str) -> Speec
     """SLAM-LLM's dataset function; `split` is "train", "val" or "test".
 
     Training items are parallel pairs by `dataset_config.pairing`; validation and test items single
-    utterances. Raises InputError with every bad line of the manifest.
+    utterances. Raises InputError with every bad line of the manifest, of which one that lacks what
+    a task needs is one.
     """
     data = defaults(DatasetConfig, dataset_config)
     path = Path(_manifest_path(data, split))
-    utterances = read_manifest(path, needs=() if data.inference_mode else ("target",))
+    utterances = read_manifest(path, needs=() if data.inference_mode else needed_fields(data.tasks))
     return build_dataset(data, utterances, tokenizer, training=split == "train", base=path.parent)
 
 
@@ -131,7 +137,7 @@ def build_dataset(
     batcher = SpeechBatcher(
         tokenizer,
         query_len=data.fix_length_audio,
-        prompt=data.prompt,
+        prompt=Templates.of(data),
         window=data.encoder_window,
         n_mels=data.mel_size,
         inference=data.inference_mode,
@@ -145,6 +151,7 @@ def build_dataset(
         anchor_language=data.anchor_language,
         seed=data.seed,
         shuffle=training,
+        tasks=[task_to_decode(data.tasks, data.test_task)] if data.inference_mode else data.tasks,
     )
     return SpeechTranslationDataset(items, batcher)
 
@@ -168,7 +175,12 @@ def build_projector(
 
 
 def build_controller(
-    projector: nn.Module, alignment: AlignmentConfig, *, seed: int = 0, accumulation: int = 1
+    projector: nn.Module,
+    alignment: AlignmentConfig,
+    *,
+    seed: int = 0,
+    accumulation: int = 1,
+    insight_interval: int = 0,
 ) -> AlignmentController:
     """Eq. 3-7 as configured; without alignment (weight 0) a controller that only measures CE.
 
@@ -187,6 +199,7 @@ def build_controller(
         schedule,
         accumulation=accumulation,
         diagnose_interval=alignment.diagnose_interval,
+        insight_interval=insight_interval,
     )
 
 
@@ -208,11 +221,22 @@ def build_terms(alignment: AlignmentConfig) -> list[AlignmentTerm]:
     """One term over the scheduled layer; one more over the output with `include_output`."""
     distance = build_distance(alignment.distance, **_distance_options(alignment))
     detach = "second" if alignment.detach_anchor else "none"
+    name = "plain" if alignment.variant == "debiased" else alignment.variant
+    variant = build_variant(name, alignment.contrast_temperature)
     places = {alignment.distance: "qformer.{layer}"}
     if alignment.include_output:
         places[f"{alignment.distance}_output"] = "projector"
     return [
-        AlignmentTerm(name, place, place, distance, alignment.weight, rows="pairs", detach=detach)
+        AlignmentTerm(
+            name,
+            place,
+            place,
+            distance,
+            alignment.weight,
+            rows="pairs",
+            detach=detach,
+            variant=variant,
+        )
         for name, place in places.items()
     ]
 
@@ -227,9 +251,9 @@ def _distance_options(alignment: AlignmentConfig) -> dict[str, Any]:
         "marginal_penalty",
         "max_iterations",
         "tolerance",
-        "debias",
     )
-    return {name: getattr(alignment, name) for name in names}
+    options = {name: getattr(alignment, name) for name in names}
+    return options | {"debias": alignment.variant == "debiased"}
 
 
 def _fixed_layers(strategy: str, candidates: tuple[int, ...]) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from slam_potsa.errors import InputError
 from slam_potsa.model.controller import AlignmentController
 
 IGNORE_INDEX = -100
+WIDTH = 64  # columns of the LLM's input, in decoding: a multiple of it
 
 
 class SpeechLLM(nn.Module):
@@ -125,13 +126,19 @@ class SpeechLLM(nn.Module):
     ) -> Tensor:
         """New tokens only, [B, n]. Those of GENERATE_OPTIONS that are given override `decode`.
 
-        Anything else is taken for a key of the batch and left alone.
+        Anything else is taken for a key of the batch and left alone. With `num_return_sequences=k`
+        [B k, n], the answers of a row best first; with `return_dict_in_generate` transformers'
+        output object. A row's answer does not depend on the others up to rounding: positions are
+        counted without the padding on the left.
         """
         self.controller.begin(language_ids)
         embeds = self._embed(
             input_ids, modality_mask, audio_mel, audio_mel_post_mask, encoder_features
         )
+        embeds, attention_mask = self._widened(embeds, attention_mask)
         known = {**self.decode, **{k: v for k, v in options.items() if k in GENERATE_OPTIONS}}
+        if known.get("num_beams", 1) == 1:
+            known.pop("length_penalty", None)  # beam scores only: transformers warns
         return self.llm.generate(
             inputs_embeds=embeds,
             attention_mask=attention_mask.long(),
@@ -187,6 +194,18 @@ class SpeechLLM(nn.Module):
         filled = modality_mask.bool() & (slot < speech.shape[1])
         index = slot.clamp(0, speech.shape[1] - 1)[..., None].expand(-1, -1, speech.shape[2])
         return torch.where(filled[..., None], speech.gather(1, index), text)
+
+    def _widened(self, embeds: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, S', W] and [B, S'], S' a multiple of WIDTH: one more pad column on the left at least.
+
+        A row alone is then computed as in a batch: with a mask (transformers drops one that is all
+        ones, and attention takes another kernel) and mostly in the same columns, so that sums are
+        rounded alike. In bfloat16 that decides between tokens that are equally probable.
+        """
+        if not self._takes_positions:
+            return embeds, attention_mask
+        pad = WIDTH - embeds.shape[1] % WIDTH
+        return F.pad(embeds, (0, 0, pad, 0)), F.pad(attention_mask, (pad, 0))
 
     def _logits(self, embeds: Tensor, attention_mask: Tensor, start: int) -> Tensor:
         """[B, A, V]: the predictions of columns start..S-1, made at start-1..S-2."""

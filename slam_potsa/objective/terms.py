@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 
 from slam_potsa.objective.distances import Distance
+from slam_potsa.objective.sides import Sides, mean_over_rows, rolled, select
+from slam_potsa.objective.variants import Variant, plain
 
 
 class Tap(NamedTuple):
@@ -39,15 +41,6 @@ class AlignmentLoss(NamedTuple):
     # that had nothing to compare (no pairs, no layers) is absent, for 0 would say "aligned"
 
 
-class _Sides(NamedTuple):
-    """What one distance call compares: row p of x with row p of y."""
-
-    x: Tensor  # [P, N, D]
-    y: Tensor  # [P, M, D]
-    x_mask: Tensor | None
-    y_mask: Tensor | None
-
-
 @dataclass(frozen=True)
 class AlignmentTerm:
     """One thing to align with another.
@@ -64,6 +57,7 @@ class AlignmentTerm:
     rows: str = "pairs"  # "pairs": row i with its partner's row; "same": row i with itself
     detach: str = "none"  # "second": no gradient into the second side (frozen anchor, text)
     layers: tuple[int, ...] | None = None  # fixed layers; None: those scheduled at the step
+    variant: Variant = plain  # how distances become a loss, see `variants`
 
     def __post_init__(self) -> None:
         problems = []
@@ -139,6 +133,7 @@ class AlignmentObjective:
         taps: Mapping[str, Tap],
         pairs: Tensor,
         layers: Sequence[int],
+        sentence_ids: Tensor | None = None,
     ) -> AlignmentLoss:
         """The loss of one step.
 
@@ -148,6 +143,8 @@ class AlignmentObjective:
             pairs: [P, 2] int64 row indices, the anchor second where there is one. P may be 0:
                 the paired terms then add nothing.
             layers: scheduled now, numbered from 1.
+            sentence_ids: [B] meaning of each row, for variants that look at mismatched rows;
+                without it every pair has a meaning of its own.
 
         Raises:
             ValueError: a tap is missing, or pairs is not [P, 2] of integers.
@@ -156,10 +153,12 @@ class AlignmentObjective:
         total = self.cross_entropy_weight * cross_entropy
         means = {}
         for term in self.terms:
+            meanings = _meanings(term, taps, pairs, layers, sentence_ids)
             values = [
-                _mean_over_rows(term.distance(*sides), sides)
+                term.variant(term.distance, sides, *meanings)
                 for sides in _comparisons(term, taps, pairs, layers)
             ]
+            values = [value for value in values if value is not None]
             if not values:
                 continue
             mean = torch.stack(values).mean()
@@ -194,12 +193,12 @@ class AlignmentObjective:
             meanings = _meanings(term, taps, pairs, layers, sentence_ids)
             matched, mismatched = [], []
             for sides in _comparisons(term, taps, pairs, layers):
-                matched.append(_mean_over_rows(measure(*sides), sides))
+                matched.append(mean_over_rows(measure(*sides), sides))
                 first, second = meanings
                 differs = first != second.roll(1, 0)
                 if bool(differs.any()):
-                    rolled = _select(_rolled(sides), differs)
-                    mismatched.append(_mean_over_rows(measure(*rolled), rolled))
+                    others = select(rolled(sides), differs)
+                    mismatched.append(mean_over_rows(measure(*others), others))
             if matched:
                 report[f"{term.name}/matched"] = torch.stack(matched).mean()
             if mismatched:
@@ -224,7 +223,7 @@ class AlignmentObjective:
 
 def _comparisons(
     term: AlignmentTerm, taps: Mapping[str, Tap], pairs: Tensor, layers: Sequence[int]
-) -> Iterator[_Sides]:
+) -> Iterator[Sides]:
     """The two sides of a term, one entry a layer; none if there is no row to compare."""
     if term.rows == "pairs" and pairs.shape[0] == 0:
         return
@@ -233,23 +232,13 @@ def _comparisons(
         if term.rows == "pairs":
             first, second = _rows(first, pairs[:, 0]), _rows(second, pairs[:, 1])
         y = second.tensor.detach() if term.detach == "second" else second.tensor
-        yield _Sides(first.tensor, y, first.mask, second.mask)
+        yield Sides(first.tensor, y, first.mask, second.mask)
 
 
 def _rows(tap: Tap, rows: Tensor) -> Tap:
     rows = rows.to(tap.tensor.device)
     mask = None if tap.mask is None else tap.mask.index_select(0, rows)
     return Tap(tap.tensor.index_select(0, rows), mask)
-
-
-def _mean_over_rows(values: Tensor, sides: _Sides) -> Tensor:
-    """Mean over the rows that have a valid token on either side; the others say nothing."""
-    if sides.x_mask is None and sides.y_mask is None:
-        return values.mean()
-    live = torch.ones_like(values, dtype=torch.bool)
-    for mask in (sides.x_mask, sides.y_mask):
-        live = live if mask is None else live & mask.any(1)
-    return torch.where(live, values, 0.0).sum() / live.sum().clamp_min(1)
 
 
 def _meanings(
@@ -270,13 +259,3 @@ def _meanings(
         rows = len(taps[names[0][0]].tensor) if names else 0
         sentence_ids = torch.arange(rows)
     return sentence_ids, sentence_ids
-
-
-def _rolled(sides: _Sides) -> _Sides:
-    y_mask = None if sides.y_mask is None else sides.y_mask.roll(1, 0)
-    return sides._replace(y=sides.y.roll(1, 0), y_mask=y_mask)
-
-
-def _select(sides: _Sides, rows: Tensor) -> _Sides:
-    rows = rows.to(sides.x.device)
-    return _Sides(*(None if part is None else part[rows] for part in sides))

@@ -10,7 +10,9 @@ from slam_potsa.data.audio import load_audio, log_mel
 from slam_potsa.data.collate import IGNORED, SpeechBatcher, SpeechTranslationDataset
 from slam_potsa.data.feature_store import FeatureStore, FeatureStoreWriter
 from slam_potsa.data.languages import language_code
+from slam_potsa.data.manifest import Utterance
 from slam_potsa.data.pairs import ParallelSpeechDataset
+from slam_potsa.data.tasks import Templates
 from slam_potsa.errors import InputError
 
 QUERIES = 5
@@ -164,6 +166,44 @@ def test_errors_name_the_utterance(batcher, corpus, tmp_path):
         batcher().example(corpus[0])
     with pytest.raises(InputError, match="'es-s0-0': the prompt asks for {target_language}"):
         batcher(prompt="To {target_language}:").example(corpus[1])
+
+
+def test_both_rows_of_a_pair_have_the_items_task(batcher, tokenizer, utterance, recording):
+    rows = []
+    for index, text in enumerate(["Hello.", "Hello world.", "Translate.", "The speech."]):
+        for lang in ("en", "es"):
+            row = utterance(lang, f"s{index}", transcript=f"{lang} {text}", target=text)
+            recording(row.audio, 0.3)
+            rows.append(Utterance(**vars(row) | {"target_language": "ru"}))
+    items = ParallelSpeechDataset(rows, tasks=["asr", "s2tt", "cot"], seed=1)
+    dataset = SpeechTranslationDataset(items, batcher(prompt=Templates("{language}:")))
+    asked = set()
+    for index in range(len(items)):
+        batch = dataset.collator([dataset[index]])
+        for row, ids in zip(items[index], batch["input_ids"], strict=True):
+            text = tokenizer.decode(ids[ids >= 0], skip_special_tokens=True)
+            expected = {
+                "asr": f"<|{row.language}|>{row.transcript}",
+                "s2tt": f"{row.language}:{row.target}",
+                "cot": f"<|ru|>{row.transcript}<|ru|>{row.target}",
+            }
+            assert text == expected[items.task(index)]
+        asked.add(items.task(index))
+    assert len(asked) > 1
+
+
+def test_what_the_prompts_need_is_asked_for_before_anything_is_loaded(batcher, corpus):
+    items = ParallelSpeechDataset(corpus, tasks=["asr", "cot"])
+    with pytest.raises(InputError) as caught:
+        SpeechTranslationDataset(items, batcher())
+    assert len(caught.value.problems) == 2 * len(corpus)  # cot_prompt and cot_answer
+
+
+def test_the_reference_of_asr_is_the_transcript(batcher, corpus, utterance):
+    row = utterance("en", "s0", transcript="Said.", target="Meant.", audio=corpus[0].audio)
+    make = batcher(inference=True)
+    batch = make.collate([[make.example(row, task)] for task in ("asr", "s2tt")])
+    assert batch["targets"] == ["Said.", "Meant."]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -156,7 +156,53 @@ def test_a_worker_sees_the_epoch_of_its_start(corpus, method):
     process.join()
 
 
+def tasks(dataset):
+    return [dataset.task(index) for index in range(len(dataset))]
+
+
+def test_tasks_are_drawn_anew_every_epoch_and_stay_with_their_item(corpus):
+    mixed = {"tasks": ["asr", "s2tt", "s2tt"], "seed": 1}
+    dataset, again = (ParallelSpeechDataset(corpus, **mixed) for _ in range(2))
+    seen = Counter()
+    for number in range(60):
+        dataset.set_epoch(number)
+        again.set_epoch(number)
+        drawn = tasks(dataset)
+        assert drawn == [again.task(index) for index in reversed(range(len(again)))][::-1]
+        seen.update(drawn)
+    assert abs(seen["s2tt"] / seen.total() - 2 / 3) < 0.05 and set(seen) == {"asr", "s2tt"}
+    assert keys(dataset) == keys(again)
+    plain = ParallelSpeechDataset(corpus, seed=1)
+    plain.set_epoch(59)
+    assert keys(plain) == keys(dataset)  # the pairs do not depend on the tasks
+    assert set(tasks(plain)) == {"s2tt"}
+
+
+def test_a_sentences_task_does_not_depend_on_its_place_in_the_order(utterance):
+    rows = [utterance(lang, f"s{i}") for i in range(30) for lang in ("en", "es")]
+    some, all_of_them = (
+        ParallelSpeechDataset(part, tasks=["asr", "cot"]) for part in (rows[:20], rows)
+    )
+    drawn = {item[0].sentence_id: task for item, task in zip(some, tasks(some), strict=True)}
+    whole = {
+        item[0].sentence_id: t for item, t in zip(all_of_them, tasks(all_of_them), strict=True)
+    }
+    assert drawn == {sentence: whole[sentence] for sentence in drawn}
+    assert set(drawn.values()) == {"asr", "cot"}
+
+
+def test_validation_asks_the_same_in_every_epoch(corpus):
+    dataset = ParallelSpeechDataset(corpus, pairing="none", shuffle=False, tasks=["asr", "s2tt"])
+    drawn = []
+    for number in range(3):
+        dataset.set_epoch(number)
+        drawn.append(tasks(dataset))
+    assert drawn[0] == drawn[1] == drawn[2] and set(drawn[0]) == {"asr", "s2tt"}
+
+
 def test_bad_arguments(corpus):
+    with pytest.raises(InputError, match="task 'st'"):
+        ParallelSpeechDataset(corpus, tasks=["st"])
     with pytest.raises(InputError, match="pairing 'rand': expected one of random, anchor, none"):
         ParallelSpeechDataset(corpus, pairing="rand")
     with pytest.raises(InputError, match="'de' is not in the manifest, which has en, es, fr, ru"):

@@ -7,6 +7,7 @@ from slam_potsa.data.predictions import (
     Prediction,
     read_pred_gt,
     read_predictions,
+    rewrite_pred,
     write_pred_gt,
     write_predictions,
 )
@@ -24,6 +25,19 @@ def test_predictions_survive_writing_and_reading(tmp_path):
     assert (tmp_path / "p.jsonl").read_bytes() == first
 
 
+def test_what_few_files_have_is_written_only_where_it_is(tmp_path):
+    best = (("Good day.", -0.25), ("Good", -1))
+    extra = {"key": "c", "heard": "Bonjour", "alternatives": best}
+    many = Prediction(**vars(ONE) | extra)
+    write_predictions(tmp_path / "p.jsonl", [ONE, many])
+    assert read_predictions(tmp_path / "p.jsonl") == [ONE, many]
+    first, second = (
+        json.loads(line) for line in (tmp_path / "p.jsonl").read_text().split("\n")[:2]
+    )
+    assert not {"heard", "alternatives"} & set(first)
+    assert second["alternatives"] == [["Good day.", -0.25], ["Good", -1]]
+
+
 def test_every_bad_line_is_reported_at_once(tmp_path):
     good = {
         "key": "a", "language": "fr", "source": "a.wav", "target_language": "en",
@@ -37,15 +51,17 @@ def test_every_bad_line_is_reported_at_once(tmp_path):
         json.dumps({name: good[name] for name in good if name != "prediction"} | {"key": "c"}),
         json.dumps(good | {"key": "d", "hypothesis": "x"}),
         "[1]",
+        json.dumps(good | {"key": "e", "alternatives": [["x", "0.5"]]}),
     ]
     path = tmp_path / "p.jsonl"
     path.write_text("\n".join(lines))
     with pytest.raises(InputError) as caught:
         read_predictions(path)
-    assert [problem.split(":")[1] for problem in caught.value.problems] == list("234567")
+    assert [problem.split(":")[1] for problem in caught.value.problems] == list("2345678")
     assert "already on line 1" in str(caught.value)
     assert "field 'prediction': missing" in str(caught.value)
     assert "unknown fields hypothesis" in str(caught.value)
+    assert "expected a list of [text, score]" in str(caught.value)
 
 
 def test_a_missing_file_says_which(tmp_path):
@@ -103,3 +119,13 @@ def test_a_language_that_nothing_tells_is_asked_for(tmp_path):
         read_pred_gt(tmp_path / "pred", tmp_path / "gt", target_language="en")
     with pytest.raises(InputError, match="target language is not known"):
         read_pred_gt(tmp_path / "pred", tmp_path / "gt", language="fr")
+
+
+def test_texts_are_rewritten_and_the_raw_file_is_kept(tmp_path):
+    (tmp_path / "log_pred").write_text("a\tx | y\nb\tz\n")
+    rows = [SimpleNamespace(key=key, target=key.upper()) for key in "ab"]
+    rewrite_pred(tmp_path / "log", rows, lambda row, text: row.target + text.split("| ")[-1])
+    assert (tmp_path / "log_pred").read_text() == "a\tAy\nb\tBz\n"
+    assert (tmp_path / "log_raw").read_text() == "a\tx | y\nb\tz\n"
+    with pytest.raises(InputError, match="key 'b' is in .* and not in the manifest"):
+        rewrite_pred(tmp_path / "log", rows[:1], lambda row, text: text)

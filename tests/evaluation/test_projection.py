@@ -4,7 +4,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation.projection import language_share, pca
+from slam_potsa.evaluation.projection import language_share, pca, tsne
 
 
 def test_pca_agrees_with_scikit_learn_up_to_sign():
@@ -55,3 +55,19 @@ def test_bad_input():
         pca(np.array([[1.0], [np.inf]]))
     with pytest.raises(InputError, match="1 languages"):
         language_share(np.ones((2, 3)), ["en"])
+
+
+def test_tsne_keeps_neighbours_and_is_the_same_every_time():
+    rng = np.random.default_rng(0)
+    vectors = np.concatenate([rng.normal(size=(30, 60)) + place for place in (0, 40, 80)])
+    points = tsne(vectors, seed=3)
+    assert points.shape == (90, 2) and np.array_equal(points, tsne(vectors, seed=3))
+    middles = points.reshape(3, 30, 2).mean(axis=1)
+    nearest = np.linalg.norm(points[:, None] - middles, axis=2).argmin(axis=1)
+    assert np.array_equal(nearest, np.repeat(range(3), 30))
+
+
+def test_tsne_of_few_points_and_of_a_collapsed_space():
+    assert tsne(np.eye(3)).shape == (3, 2)
+    assert tsne(np.random.default_rng(0).normal(size=(6, 4))).shape == (6, 2)
+    assert np.all(tsne(np.ones((20, 4))) == 0)

@@ -1,57 +1,16 @@
 import importlib.util
 import json
 import os
-import random
-import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation.scores import Convention, score
-from slam_potsa.evaluation.significance import compare
-
-WORDS = [
-    "please",
-    "enter",
-    "your",
-    "mailbox",
-    "number",
-    "followed",
-    "by",
-    "the",
-    "pound",
-    "key",
-    "Goodbye.",
-    "new",
-    "messages",
-]
-
-
-def make(languages=("en", "es", "fr"), count=12, noise=0.3, seed=0, target="en"):
-    """Random sentences, each word replaced with probability `noise`."""
-    rng = random.Random(seed)
-    made = []
-    for language in languages:
-        for number in range(count):
-            reference = " ".join(random.Random(number).choices(WORDS, k=6))
-            words = [w if rng.random() > noise else rng.choice(WORDS) for w in reference.split()]
-            key = f"{language}-{number}"
-            made.append(Prediction(key, language, "x.flac", target, reference, " ".join(words)))
-    return made
-
-
-def command_line(tmp_path, items, *arguments):
-    """What `python -m sacrebleu` says about the same sentences, as JSON."""
-    (tmp_path / "ref").write_text("".join(f"{item.reference}\n" for item in items))
-    (tmp_path / "hyp").write_text("".join(f"{item.prediction}\n" for item in items))
-    command = [sys.executable, "-m", "sacrebleu", tmp_path / "ref", "-i", tmp_path / "hyp"]
-    command += ["-m", "bleu", "chrf", "-f", "json", "-w", "8", *arguments]
-    environment = {k: v for k, v in os.environ.items() if k != "SACREBLEU_SEED"}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    return json.loads(done.stdout)
+from slam_potsa.evaluation.scores import Convention, ErrorRate, score
+from tests.support.predictions import command_line, make
 
 
 def test_scores_intervals_and_signatures_equal_the_command_line(tmp_path):
@@ -169,42 +128,6 @@ def test_the_table_prints_aligned_with_its_signatures():
         table.row("xx")
 
 
-def test_paired_bootstrap_equals_the_command_line(tmp_path):
-    baseline, system = make(noise=0.5, seed=1), make(noise=0.3, seed=2)
-    (tmp_path / "ref").write_text("".join(f"{item.reference}\n" for item in baseline))
-    for name, items in (("base", baseline), ("new", system)):
-        (tmp_path / name).write_text("".join(f"{item.prediction}\n" for item in items))
-    command = [sys.executable, "-m", "sacrebleu", "ref", "-i", "base", "new", "-m", "bleu", "chrf"]
-    # Not as JSON, as above: sacrebleu 2.6.0 fails to write its own numpy numbers there.
-    command += ["--paired-bs", "--paired-bs-n", "200", "-w", "8", "-f", "text"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    values = [float(value) for value in re.findall(r"(\d+\.\d{8}) \(", done.stdout)]
-    chances = [float(value) for value in re.findall(r"\(p = ([\d.]+)\)", done.stdout)]
-    bleu, chrf = compare(baseline, system[::-1], samples=200)
-    assert (bleu.metric, chrf.metric) == ("BLEU", "chrF2")
-    ours = [bleu.baseline, chrf.baseline, bleu.system, chrf.system]
-    assert ours == pytest.approx(values, abs=1e-6)
-    assert [bleu.p_value, chrf.p_value] == pytest.approx(chances, abs=1e-4)
-    assert bleu.difference == bleu.system - bleu.baseline > 0
-
-
-def test_a_system_is_not_better_than_itself():
-    for test in ("bs", "ar"):
-        bleu, _ = compare(make(), make(), test=test, samples=100)
-        assert bleu.difference == 0 and bleu.p_value == 1
-
-
-def test_only_the_same_utterances_can_be_compared():
-    with pytest.raises(InputError) as caught:
-        compare(make(["fr"], count=3), make(["fr"], count=2) + make(["es"], count=1))
-    assert len(caught.value.problems) == 2
-    with pytest.raises(InputError, match="expected one; compare each apart"):
-        both = make(["fr"]) + make(["fr"], target="de")
-        compare(both, both)
-    with pytest.raises(InputError, match="expected 'bs'"):
-        compare(make(), make(), test="t")
-
-
 def test_resamples_that_are_partly_zero_still_have_an_interval():
     """One good sentence among bad ones: some resamples of the corpus score exactly 0."""
     texts = [("please hold the line now", "please hold the line now"), ("a", "b"), ("c", "d")]
@@ -214,3 +137,166 @@ def test_resamples_that_are_partly_zero_still_have_an_interval():
     ]
     bleu = score(predictions, bootstrap=200).row("fr").bleu
     assert 0 < bleu.mean < 100
+
+
+def test_line_breaks_score_as_on_one_line():
+    """A file of lines could not hold them, and would give another score than this."""
+    broken = [replace(item, prediction=item.prediction.replace(" ", "\n")) for item in make()]
+    for target in ("en", "th"):
+        items = [replace(item, target_language=target) for item in broken]
+        whole = [replace(item, prediction=item.prediction.replace("\n", " ")) for item in items]
+        assert score(items, bootstrap=0).rows == score(whole, bootstrap=0).rows
+
+
+def test_further_bleu_columns_have_intervals_and_signatures():
+    convention = Convention(more_bleu={"BLEU char": "char"}, chrf_word_order=2)
+    table = score(make(), bootstrap=50, convention=convention)
+    row = table.row("fr")
+    assert list(row.scores) == ["BLEU", "chrF++", "BLEU char"]
+    assert "tok:char" in row.more["BLEU char"].signature and row.more["BLEU char"].low is not None
+    mean = table.row("all, mean of languages").more["BLEU char"].value
+    values = [table.row(name).more["BLEU char"].value for name in ("en", "es", "fr")]
+    assert mean == pytest.approx(sum(values) / 3)
+    text = table.text()
+    assert text.splitlines()[0].count("95 % interval") == 3
+    assert "\nBLEU char|nrefs:1" in text and "\nchrF++|nrefs:1" in text
+
+
+class TestErrorRate:
+    """WER and CER of rows that transcribe. jiwer and whisper_normalizer are optional."""
+
+    convention = Convention(error_rate=ErrorRate())
+
+    @pytest.fixture(autouse=True)
+    def _installed(self):
+        pytest.importorskip("jiwer")
+        pytest.importorskip("whisper_normalizer")
+
+    def rate(self, language, reference, prediction, convention=None):
+        item = Prediction("1", language, "x", language, reference, prediction)
+        return score([item], bootstrap=0, convention=convention or self.convention).row(language)
+
+    def test_words_after_the_english_normaliser(self):
+        """One substitution in five words; case, punctuation and "colour" do not count."""
+        row = self.rate("en", "The colour, it's two!", "the color it is one")
+        assert row.more["WER"].value == pytest.approx(100 / 5)
+        assert row.more["WER"].signature.startswith("norm:whisper-english 0.")
+
+    def test_the_basic_normaliser_leaves_spelling_and_numbers_alone(self):
+        convention = Convention(error_rate=ErrorRate(english=False))
+        row = self.rate("en", "Colour two", "color 2", convention)
+        assert row.more["WER"].value == pytest.approx(100)
+        assert "norm:whisper-basic" in row.more["WER"].signature
+
+    @pytest.mark.parametrize("language", ["zh", "ja", "ko", "th", "lo", "my", "km", "yue"])
+    def test_languages_counted_in_characters(self, language):
+        assert ErrorRate().unit(language) == "CER"
+        if language in ("zh", "yue"):
+            more = self.rate(language, "请输入号码", "请输出号码。").more
+            assert more["CER"].value == pytest.approx(100 / 5)
+
+    def test_the_normaliser_is_whispers(self):
+        """The same as the one that transformers ships."""
+        from transformers.models.whisper.english_normalizer import BasicTextNormalizer
+
+        from slam_potsa.evaluation.scores.error_rate import normalized
+
+        text = "Él dijo: «¡Hola!» (ríe) [ruido] Straße №5"
+        item = Prediction("1", "es", "x", "es", text, text)
+        ours = normalized([item], ErrorRate()).references[0]
+        assert ours == BasicTextNormalizer()(text).strip() and ours
+
+    def test_translations_have_none_and_groups_of_both_neither(self):
+        items = make(["en", "fr"])
+        table = score(items, bootstrap=0, convention=self.convention)
+        assert list(table.row("en").more) == ["WER"] and not table.row("fr").more
+        assert not table.row("all, pooled").more
+        assert not table.row("all, mean of languages").more
+        assert not score(items, bootstrap=0).row("en").more
+
+    def test_what_chain_of_thought_heard_is_scored(self):
+        told = Prediction("1", "fr", "x", "en", "good day", "good day", 1, "bon jour", "bon jour")
+        silent = replace(told, key="2", heard=None)
+        row = score([told, silent], bootstrap=0, convention=self.convention).row("fr")
+        assert row.more["WER"].value == pytest.approx(50)
+        assert row.more["WER"].signature.endswith("|not told:1")
+
+    def test_references_that_become_empty_are_left_out_and_counted(self):
+        items = make(["en"], count=2) + [Prediction("3", "en", "x", "en", "—!", "hello")]
+        found = score(items, bootstrap=0, convention=self.convention).row("en").more["WER"]
+        assert (
+            found.value
+            == score(items[:2], bootstrap=0, convention=self.convention).row("en").more["WER"].value
+        )
+        assert found.signature.endswith("|empty references left out:1")
+
+    def test_what_is_not_installed_is_named(self, monkeypatch):
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+        with pytest.raises(InputError, match="pip install jiwer whisper_normalizer.*--no-wer"):
+            score(make(["en"]), bootstrap=0, convention=self.convention, guards=False)
+
+
+def pieces_model(folder):
+    """A tiny SentencePiece model where sacrebleu keeps that of flores200."""
+    spm = pytest.importorskip("sentencepiece")
+    (folder / "models").mkdir(exist_ok=True)
+    sentences = iter(item.reference for item in make(count=40))
+    path = folder / "models" / "flores200sacrebleuspm"
+    with path.open("wb") as file:
+        spm.SentencePieceTrainer.train(
+            sentence_iterator=sentences,
+            model_writer=file,
+            vocab_size=60,
+            hard_vocab_limit=False,
+            minloglevel=2,
+        )
+    return path
+
+
+SPBLEU = Convention(more_bleu={"spBLEU": "flores200"})
+
+
+def test_spbleu_equals_the_command_line(tmp_path, monkeypatch):
+    from sacrebleu.tokenizers import tokenizer_spm
+
+    pieces_model(tmp_path)
+    monkeypatch.setattr(tokenizer_spm, "SACREBLEU_DIR", str(tmp_path))
+    monkeypatch.setenv("SACREBLEU", str(tmp_path))
+    items = make(["fr"])
+    row = score(items, bootstrap=0, convention=SPBLEU).row("fr")
+    bleu, _ = command_line(tmp_path, items, "--tokenize", "flores200")
+    assert row.more["spBLEU"].value == pytest.approx(bleu["score"], abs=1e-7)
+    assert row.more["spBLEU"].signature == bleu["signature"]
+    assert "tok:flores200" in bleu["signature"] and row.more["spBLEU"].value != row.bleu.value
+
+
+def test_spbleu_without_its_model_says_where_to_put_it(tmp_path, monkeypatch):
+    import urllib.error
+    import urllib.request
+
+    from sacrebleu.tokenizers import tokenizer_spm
+
+    def no_network(url):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(tokenizer_spm, "SACREBLEU_DIR", str(tmp_path))
+    monkeypatch.setattr(urllib.request, "urlopen", no_network)
+    with pytest.raises(InputError, match="models/flores200sacrebleuspm.*no network.*--no-spbleu"):
+        score(make(["fr"]), convention=SPBLEU)
+    (tmp_path / "models" / "flores200sacrebleuspm").write_bytes(b"broken")
+    with pytest.raises(InputError, match="neither load nor download"):
+        score(make(["fr"]), convention=SPBLEU)
+
+
+def test_scores_are_those_of_a_fresh_process(tmp_path):
+    """No state of sacrebleu's (seed, cached references) leaks from one corpus into the next."""
+    items = make()
+    table = score(items, bootstrap=50)
+    code = (
+        "from tests.support.predictions import make\n"
+        "from slam_potsa.evaluation.scores import score\n"
+        "items = [item for item in make() if item.language == 'fr']\n"
+        "print(repr(score(items, bootstrap=50, guards=False).row('fr').bleu))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == repr(table.row("fr").bleu)

@@ -28,13 +28,17 @@ class Projector(nn.Module):
         return x
 
 
-def make(accumulation=1, strategy="ucb", weight=1.0):
+def make(accumulation=1, strategy="ucb", weight=1.0, insight=0):
     torch.manual_seed(0)
     projector = Projector()
     term = AlignmentTerm("ot", "qformer.{layer}", "qformer.{layer}", build_distance("ot"), weight)
     schedule = LayerSchedule(strategy, (1, 2))
     controller = AlignmentController(
-        projector, AlignmentObjective([term]), schedule, accumulation=accumulation
+        projector,
+        AlignmentObjective([term]),
+        schedule,
+        accumulation=accumulation,
+        insight_interval=insight,
     )
     optimizer = torch.optim.SGD(projector.parameters(), lr=0.01)
     return projector, controller, optimizer
@@ -161,3 +165,32 @@ def test_controller_is_freed_with_its_model():
     del projector, controller
     gc.collect()
     assert alive() is None
+
+
+def test_insight_is_recorded_at_its_interval_and_changes_nothing():
+    lines = {}
+    for interval in (0, 2):
+        projector, controller, optimizer = make(insight=interval)
+        seen = []
+        controller.listeners.append(seen.append)
+        for _ in range(5):
+            controller.begin(torch.zeros(2, dtype=torch.long), torch.tensor([[0, 1]]), True)
+            out = projector(torch.randn(2, 5, 3))
+            controller.end(out.square().mean(), torch.tensor(3)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        controller.flush()
+        lines[interval] = seen
+    for plain, measured in zip(lines[0], lines[2], strict=True):
+        extra = {k: v for k, v in measured.items() if k not in plain}
+        assert {k: measured[k] for k in plain if k != "seconds"} == {
+            k: v for k, v in plain.items() if k != "seconds"
+        }
+        if measured["step"] % 2:
+            assert not extra
+            continue
+        layers = {k.split("/")[1] for k in extra if k.startswith("conflict/")}
+        assert layers == {"1", "2", "3", "4"}  # also those that are no candidates
+        assert all(-1 <= extra[f"conflict/{k}/cosine"] <= 1 for k in layers)
+        assert all(extra[f"conflict/{k}/ce"] > 0 for k in layers)
+        assert sum(extra[f"schedule/{k}/probability"] for k in (1, 2)) == pytest.approx(1)

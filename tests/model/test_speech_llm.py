@@ -1,5 +1,7 @@
 """The model's contract with both hosts, on tiny real models."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -166,6 +168,83 @@ def test_decoding_does_not_depend_on_the_batch(config):
         alone = model.generate(**dataset.collator([item]))[0]
         padded = together[row][: alone.shape[0]]
         assert torch.equal(padded, alone)
+
+
+def test_a_row_alone_is_computed_in_the_columns_of_a_batch(config, monkeypatch):
+    """With a mask and in the same width: what keeps roundings in bfloat16 alike."""
+    model, _ = build(config)
+    data = type(config.dataset_config)(**{**vars(config.dataset_config), "inference_mode": True})
+    dataset = get_speech_dataset(data, model.tokenizer, "val")
+    seen = []
+    monkeypatch.setattr(model.llm, "generate", lambda **given: seen.append(given))
+    model.generate(**dataset.collator([dataset[0]]))
+    model.generate(**dataset.collator([dataset[i] for i in range(5)]))
+    for given in seen:
+        width = given["inputs_embeds"].shape[1]
+        assert width == given["attention_mask"].shape[1] == 64
+        assert not given["attention_mask"].all(1).any()
+    torch.testing.assert_close(seen[0]["inputs_embeds"][0], seen[1]["inputs_embeds"][0])
+
+
+def test_the_n_best_answers_of_a_row_follow_each_other(config):
+    model, _ = build(config)
+    model.eval()
+    data = type(config.dataset_config)(**{**vars(config.dataset_config), "inference_mode": True})
+    dataset = get_speech_dataset(data, model.tokenizer, "val")
+    batch = dataset.collator([dataset[0], dataset[7]])
+    best = model.generate(**batch)
+    two = model.generate(**batch, num_return_sequences=2)
+    assert two.shape[0] == 4
+    for row in range(2):
+        width = min(best.shape[1], two.shape[1])
+        assert torch.equal(two[2 * row, :width], best[row, :width])
+        assert not torch.equal(two[2 * row], two[2 * row + 1])
+
+
+def test_a_batch_of_all_tasks_trains(config):
+    from dataclasses import replace
+
+    data = replace(
+        config.dataset_config,
+        tasks=["asr", "s2tt", "cot"],
+        asr_prompt="USER one : ",
+        cot_prompt="USER two : ",
+        cot_answer="{transcript} : {target}",
+    )
+    model, _ = build(config)
+    dataset = get_speech_dataset(data, model.tokenizer, "train")
+    drawn = [dataset.items.task(i) for i in range(len(dataset))]
+    assert set(drawn) == {"asr", "s2tt", "cot"}
+    loss = model.train()(**first_batch(dataset, len(dataset)))[0].loss
+    loss.backward()
+    assert torch.isfinite(loss)
+
+
+def test_rows_that_lack_what_a_task_needs_are_all_reported(config, tmp_path):
+    import json
+    from dataclasses import replace
+
+    lines = Path(config.dataset_config.train_data_path).read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    rows[0]["transcript"] = rows[4]["target"] = None
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model, _ = build(config)
+    for tasks, expected in (
+        (["asr"], [1]),
+        (["s2tt"], [5]),
+        (["asr", "s2tt"], [1, 5]),
+        (["cot"], [1, 5]),
+    ):
+        data = replace(
+            config.dataset_config, tasks=tasks, train_data_path=str(tmp_path / "m.jsonl")
+        )
+        with pytest.raises(InputError) as caught:
+            get_speech_dataset(data, model.tokenizer, "train")
+        assert [int(p.split(":")[1]) for p in caught.value.problems] == expected
+    data = replace(data, inference_mode=True, test_data_path=data.train_data_path)
+    assert len(get_speech_dataset(data, model.tokenizer, "test")) == len(
+        rows
+    )  # decoding needs none
 
 
 def test_speech_tokens_do_not_depend_on_the_batch(config):

@@ -1,0 +1,95 @@
+"""`slam-potsa plan`: what a training would need, before anything is downloaded."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from slam_potsa.errors import InputError
+
+
+def add(commands) -> None:
+    from slam_potsa.engine.plan.assumptions import fields
+
+    plan = commands.add_parser(
+        "plan",
+        help="parameters, memory, FLOPs and hours of a recipe or configuration; needs no weights",
+        description="Build the models at their true sizes without weights, check every shape and "
+        "configuration, and count memory, operations and hours. Exit code 2, with every problem, "
+        "where something does not fit.",
+    )
+    plan.add_argument(
+        "assignments",
+        nargs="*",
+        metavar="key=value",
+        help="recipe=NAME with overrides as `slam-potsa run` takes them, or those of finetune.py, "
+        "such as experiment=table1_ours",
+    )
+    plan.add_argument(
+        "--gpu",
+        action="append",
+        choices=("rtx4090", "a100", "h200"),
+        help="the GPU it must fit, may be repeated; default: show all, it must fit one",
+    )
+    plan.add_argument("--gpus", type=int, help="number of GPUs; default: the recipe's, else 1")
+    plan.add_argument("--gpus-per-node", type=int, default=8, help="for the multi-node command")
+    plan.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+    assumed = plan.add_argument_group("assumptions, where nothing can be read or measured")
+    for spec in fields():
+        text = f"{spec.metadata['help']} ({spec.metadata['source']}); default: {spec.default}"
+        assumed.add_argument(
+            f"--{spec.name.replace('_', '-')}",
+            type=type(spec.default),
+            default=argparse.SUPPRESS,
+            metavar="N",
+            help=text.replace("%", "%%"),
+        )
+    plan.set_defaults(command=_plan)
+
+
+def _plan(args) -> None:
+    import json
+
+    from slam_potsa.engine.launch import quieten
+    from slam_potsa.engine.plan.assumptions import Assumptions, fields
+    from slam_potsa.engine.plan.plan import plan_stages
+    from slam_potsa.files import atomic_write
+
+    quieten()
+    name, stages, processes = read_stages(args.assignments)
+    given = {spec.name: getattr(args, spec.name) for spec in fields() if hasattr(args, spec.name)}
+    plan = plan_stages(
+        stages,
+        name=name,
+        gpus=processes if args.gpus is None else args.gpus,
+        gpu_names=args.gpu,
+        gpus_per_node=args.gpus_per_node,
+        assumptions=Assumptions(**given),
+    )
+    if plan.stages:
+        print(plan.text())
+    if args.json:
+        atomic_write(args.json, json.dumps(plan.as_dict(), indent=1, ensure_ascii=False) + "\n")
+    if plan.problems:
+        raise InputError(plan.problems)
+
+
+def read_stages(assignments: Sequence[str]):
+    """`(name, [(stage, configuration)], processes)` of a recipe, or of one configuration.
+
+    A single configuration is not checked yet: the plan says all that is wrong with it at once.
+    """
+    from slam_potsa.engine.compose import compose_config
+    from slam_potsa.engine.recipe import load_recipe
+
+    named = [text for text in assignments if text.startswith("recipe=")]
+    others = [text for text in assignments if not text.startswith("recipe=")]
+    if len(named) > 1:
+        raise InputError(f"expected one recipe=NAME, got {', '.join(named)}")
+    if named:
+        recipe = load_recipe(named[0].removeprefix("recipe="), others)
+        stages = [(stage.name, stage.config) for stage in recipe.stages]
+        return f"recipe {recipe.name}", stages, recipe.launch.processes
+    config = compose_config(others, checked=False)
+    return " ".join(others), [(config.train_config.model_name, config)], 1

@@ -1,0 +1,141 @@
+"""`slam-potsa run recipe=NAME`: a recipe's stages, then its tests."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from slam_potsa.errors import InputError
+
+SCORES = "scores.json"
+
+
+def add(commands) -> None:
+    run = commands.add_parser(
+        "run",
+        help="train a recipe's stages in sequence, decode its tests, score them",
+        description="Train a recipe's stages in sequence, each from the best checkpoint of the one "
+        "before, then translate and score its tests. Stopped at any point, the same command "
+        "continues; what is finished is not done again.",
+    )
+    run.add_argument(
+        "assignments",
+        nargs="+",
+        metavar="key=value",
+        help="recipe=NAME (conf/recipe/) or a file's path; then, for the recipe, output_dir=, "
+        "processes=, launcher=, tests.NAME=; any other key for all stages, or STAGE.key for one",
+    )
+    run.add_argument(
+        "--dry-run", action="store_true", help="print the commands and what is done; write nothing"
+    )
+    run.set_defaults(command=_run)
+
+
+def _run(args) -> None:
+    from slam_potsa.engine.launch import quieten
+    from slam_potsa.engine.recipe import load_recipe
+    from slam_potsa.engine.recipe_check import check_recipe
+    from slam_potsa.engine.stages import run_stages
+
+    quieten()
+    recipe = load_recipe(*_recipe_and_overrides(args.assignments))
+    if args.dry_run:
+        show(recipe)
+        check_recipe(recipe, recordings=False)
+        return
+    check_recipe(recipe)
+    _sigterm_as_exit()
+    run_stages(recipe, say=_say)
+    decode_tests(recipe)
+    score_tests(recipe)
+
+
+def _recipe_and_overrides(assignments: Sequence[str]) -> tuple[str, list[str]]:
+    named = [text for text in assignments if text.startswith("recipe=")]
+    if len(named) != 1:
+        raise InputError(f"expected one recipe=NAME among the arguments, got {len(named)}")
+    return named[0].removeprefix("recipe="), [text for text in assignments if text not in named]
+
+
+def show(recipe) -> None:
+    """What each stage is about to do, and its command."""
+    from slam_potsa.engine.jobs import make_job
+    from slam_potsa.engine.stages import state_of
+
+    for number, stage in enumerate(recipe.stages):
+        _say(f"== {number + 1}/{len(recipe.stages)} {stage.name}: {state_of(stage)}")
+        before = recipe.stages[number - 1].name if number else None
+        start = f"the best checkpoint of {before}" if before else stage.config.ckpt_path
+        steps = stage.config.train_config.total_steps
+        _say(f"from {start or 'new weights'}, at most {steps} steps")
+        _say(make_job(stage.name, stage.config, recipe.launch).shown())
+    for test, manifest in recipe.tests.items():
+        path = predictions_of(recipe, test)
+        _say(f"== {test}: {manifest} -> {path}" + (", done" if path.is_file() else ""))
+
+
+def predictions_of(recipe, test: str) -> Path:
+    return recipe.stages[-1].folder / f"{test}_predictions.jsonl"
+
+
+def decode_tests(recipe) -> None:
+    """Translate the tests with the last stage's best model, where that has not been done yet."""
+    from slam_potsa.commands.decoding import decode_quietly
+    from slam_potsa.engine.decode import load_run
+    from slam_potsa.engine.decode_shards import in_processes
+    from slam_potsa.engine.run_directory import best_checkpoint
+
+    last = recipe.stages[-1]
+    best = best_checkpoint(last.folder)
+    config = load_run(last.folder, ckpt_path=str(best), decode=last.config.decode)
+    # What fits this machine may have changed since the training.
+    config.train_config.val_batch_size = last.config.train_config.val_batch_size
+    for test, manifest in recipe.tests.items():
+        if _is_newer(predictions_of(recipe, test), best):
+            continue
+        _say(f"== decoding {test}: {manifest}")
+        job = (str(last.folder / test), config, Path(manifest), False)
+        if recipe.launch.processes > 1:
+            in_processes(recipe.launch.processes, decode_quietly, *job)
+        else:
+            decode_quietly(*job)
+
+
+def _is_newer(path: Path, than: Path) -> bool:
+    return path.is_file() and path.stat().st_mtime >= than.stat().st_mtime
+
+
+def score_tests(recipe) -> None:
+    """Print a table a test, and write them as `scores.json` into the last stage's folder."""
+    import json
+
+    from slam_potsa.data.manifest import read_manifest
+    from slam_potsa.data.predictions import read_predictions
+    from slam_potsa.evaluation.scores import score
+    from slam_potsa.files import atomic_write
+
+    last = recipe.stages[-1]
+    heard = {u.language for u in read_manifest(last.config.dataset_config.train_data_path)}
+    tables = {}
+    for test in recipe.tests:
+        predictions = read_predictions(predictions_of(recipe, test))
+        languages = {prediction.language for prediction in predictions}
+        tables[test] = score(
+            predictions, seen=sorted(languages & heard), zero_shot=sorted(languages - heard)
+        )
+        _say(f"\n{test}\n{tables[test].text()}")
+    content = {test: table.as_dict() for test, table in tables.items()}
+    path = last.folder / SCORES
+    atomic_write(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    _say(f"\n{path}")
+
+
+def _sigterm_as_exit() -> None:
+    """A scheduler's SIGTERM ends the stage's processes too, and leaves everything resumable."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

@@ -1,0 +1,148 @@
+"""CoVoST2's TSVs as rows: which clip says what, in which split, and which rows cannot be used."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from slam_potsa.data.language_names import short_code
+from slam_potsa.data.sources import common_voice
+from slam_potsa.errors import InputError
+
+SPLITS = ("train", "dev", "test")
+# train_covost: clips that Common Voice has outside its own splits. CoVoST2's own script takes them,
+# and leaves dev_covost and test_covost out.
+SPLIT_OF = {"train": "train", "train_covost": "train", "dev": "dev", "test": "test"}
+OTHER = "other"  # the split of rows that belong to none
+EXPECTED = (
+    "expected CoVoST2's covost_v2.{src}_{tgt}.tsv, or the covost_v2.{src}_{tgt}.{split}.tsv that "
+    "its get_covost_splits.py writes"
+)
+_FILE_NAME = re.compile(
+    r"covost(_v2)?\.(?P<source>[A-Za-z-]+)_(?P<target>[A-Za-z-]+)(\.(?P<split>train|dev|test))?\.tsv"
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the TSVs; `drop` says why it cannot be used."""
+
+    split: str
+    clip: str  # without suffix
+    transcript: str
+    target: str | None
+    place: str  # file:line
+    file: str = ""  # name in the folder of clips
+    seconds: float | None = None
+    drop: str = ""
+    detail: str = ""
+
+
+def direction(
+    tables: Sequence[Path], common_voice_dir: Path, language: str | None, target: str | None
+) -> tuple[str, str | None]:
+    """(spoken, target language) as the files write them, such as ("en", "zh-CN")."""
+    found = {
+        match.group("source", "target")
+        for match in (_FILE_NAME.fullmatch(path.name) for path in tables)
+        if match
+    }
+    if len(found) > 1:
+        names = ", ".join(sorted("_".join(pair) for pair in found))
+        raise InputError(f"the TSVs are of several directions ({names}); give one at a time")
+    named_source, named_target = found.pop() if found else (None, None)
+    if not tables and not language:
+        named_source = _language_of_folder(common_voice_dir)
+    language = language or named_source
+    if language is None:
+        raise InputError(f"the spoken language is not known: give --language; {EXPECTED}")
+    return language, target or named_target
+
+
+def _language_of_folder(folder: Path) -> str | None:
+    """Common Voice names its folders by language: `cv-corpus-4/en`."""
+    try:
+        short_code(folder.resolve().name)
+    except InputError:
+        return None
+    return folder.resolve().name
+
+
+def read_rows(tables: Sequence[Path], release: Path, view: str) -> list[Row]:
+    """Rows of all TSVs. Problems of all of them are raised together."""
+    if not tables:
+        tables = [release / f"{split}.tsv" for split in SPLITS]
+    parts, problems = [], []
+    for table in tables:
+        try:
+            parts.append(list(_read_table(table, release, view)))
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    return _without_repetitions(row for part in parts for row in part)
+
+
+def _read_table(table: Path, release: Path, view: str) -> Iterable[Row]:
+    header = common_voice.read_header(table)
+    if "split" in header:
+        yield from _released(table, release / "validated.tsv", view)
+        return
+    match = _FILE_NAME.fullmatch(table.name)
+    split = match["split"] if match else table.name.removesuffix(".tsv").rsplit(".")[-1]
+    if split not in SPLITS:
+        raise InputError(f"{table}: has no column 'split' and its name no split; {EXPECTED}")
+    columns = ["path", "sentence"] + ["translation"] * (view == "s2tt")
+    for line, (path, sentence, *target) in common_voice.read_tsv(table, columns):
+        place = f"{table}:{line}"
+        yield _checked(
+            Row(split, common_voice.clip_name(path), sentence, *(target or [None]), place)
+        )
+
+
+def _released(table: Path, validated: Path, view: str) -> Iterable[Row]:
+    """CoVoST2's released file, joined with Common Voice's transcripts by the name of the clip."""
+    wanted = list(common_voice.read_tsv(table, ["path", "translation", "split"]))
+    names = {common_voice.clip_name(path) for _, (path, _, _) in wanted}
+    sentences = {}
+    for _, (path, sentence) in common_voice.read_tsv(validated, ["path", "sentence"]):
+        name = common_voice.clip_name(path)
+        if name in names:
+            sentences[name] = sentence
+    for line, (path, target, split) in wanted:
+        name = common_voice.clip_name(path)
+        row = Row(
+            split=SPLIT_OF.get(split, OTHER),
+            clip=name,
+            transcript=sentences.get(name, ""),
+            target=target if view == "s2tt" else None,
+            place=f"{table}:{line}",
+        )
+        if split not in SPLIT_OF:
+            yield replace(row, drop="of no split", detail=f"split {split!r}")
+        elif name not in sentences:
+            yield replace(row, drop="not in validated.tsv")
+        else:
+            yield _checked(row)
+
+
+def _checked(row: Row) -> Row:
+    if not row.transcript:
+        return replace(row, drop="transcript empty")
+    if row.target == "":
+        return replace(row, drop="translation empty")
+    return row
+
+
+def _without_repetitions(rows: Iterable[Row]) -> list[Row]:
+    """The first usable row of a clip stays: keys are unique over all splits."""
+    kept, first = [], {}
+    for row in rows:
+        if not row.drop and row.clip in first:
+            row = replace(row, drop="clip repeated", detail=f"first in {first[row.clip]}")
+        elif not row.drop:
+            first[row.clip] = row.place
+        kept.append(row)
+    return kept

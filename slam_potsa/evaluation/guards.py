@@ -1,0 +1,231 @@
+"""Outputs that are broken rather than bad, and how often: what a corpus's BLEU does not tell.
+
+A guard is a test of one row. It says nothing about quality, and a row that passes may be wrong.
+
+* **empty**: nothing but white space was written.
+* **wrong language**: less than half of the letters are in the target's scripts, or py3langid takes
+  the text for another language with probability >= 0.8 (from 10 letters on). A target's scripts
+  are those of at least 20 % of the letters of its references, so no table of languages is needed.
+* **copied source**: letters and digits equal the transcript's by a ratio >= 0.9 (difflib), though
+  another language was asked for: it transcribed instead of translating.
+* **repetition**: a unit of 1 to 100 characters stands at least 4 times in a row, over at least 10
+  characters.
+* **length**: characters / those of the reference are more than twice, or less than half, the
+  median of all rows into this language, and off by at least 10 characters.
+* **refusal**: the LLM speaks of itself instead of translating (English and Chinese phrases).
+
+A guard that fires on the reference too (a sentence of names, a song's refrain) does not count
+against the prediction. How often the language test does so is the column "of references", beside
+"wrong language": its false alarms. The thresholds are ours; the papers do not count these
+failures, which users report.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+from functools import lru_cache
+from statistics import median
+from typing import Any
+
+from slam_potsa.data.predictions import Prediction
+from slam_potsa.evaluation.codes import primary, transcribes
+
+EMPTY, LANGUAGE, COPIED = "empty", "wrong language", "copied source"
+REPETITION, LENGTH, REFUSAL = "repetition", "length", "refusal"
+GUARDS = (EMPTY, LANGUAGE, COPIED, REPETITION, LENGTH, REFUSAL)
+REFERENCES = "of references"  # the language test on the references: its false alarms
+
+SCRIPT_SHARE = 0.2  # of the references' letters: from here on a script belongs to the language
+CONFIDENCE, LETTERS = 0.8, 10  # of the language identifier; shorter texts are not judged
+COPY_RATIO = 0.9
+REPEATS, REPEATED_CHARACTERS = 4, 10
+LENGTH_FACTOR, LENGTH_CHARACTERS = 2.0, 10
+
+# Languages that an identifier cannot be expected to tell apart in one sentence.
+_ALIKE = (
+    {"zh", "cmn", "yue", "wuu"},
+    {"no", "nb", "nn"},
+    {"hr", "bs", "sr"},
+    {"id", "ms"},
+    {"tl", "fil"},
+    {"ar", "ary", "arz"},
+    {"uz", "uzs"},
+)
+_LOOP = re.compile(rf"(.{{1,100}}?)\1{{{REPEATS - 1},}}")
+_REFUSAL = re.compile(
+    r"\bas an ai\b|\b(ai|language) (model|assistant)\b"
+    r"|\bi('m| am)? (sorry,? (but )?i )?(cannot|can't|can not|unable to|not able to) "
+    r"(assist|help|translate|transcribe|process|hear|understand|provide)"
+    r"|\bplease (provide|share|upload) (me )?(with )?(the|an|your) (audio|text|sentence|speech)"
+    r"|作为(一个|一名)?(人工智能|AI|语言模型)|(抱歉|对不起)[,，]?我(无法|不能|没有|听不)"
+    r"|我(无法|不能)(翻译|识别|转录|提供|处理|理解)|请提供.{0,8}(音频|文本|句子|内容)",
+    re.IGNORECASE,
+)
+
+
+def watch(predictions: Sequence[Prediction]) -> list[frozenset[str]]:
+    """The guards that fire on each prediction, in their order, of one system's output on one test.
+
+    Scripts and the usual length are taken from all the rows into a language together.
+    """
+    by_target: dict[str, list[Prediction]] = {}
+    for item in predictions:
+        by_target.setdefault(item.target_language, []).append(item)
+    scripts = {
+        target: expected_scripts([item.reference or "" for item in items])
+        for target, items in by_target.items()
+    }
+    usual = {target: usual_length(items) for target, items in by_target.items()}
+    return [
+        frozenset(_fired(item, scripts[item.target_language], usual[item.target_language]))
+        for item in predictions
+    ]
+
+
+def rates(fired: Sequence[frozenset[str]]) -> dict[str, float]:
+    """The share of rows, 0 to 1, that each guard fired on, the language test on references, any."""
+    columns = list(GUARDS)
+    columns.insert(columns.index(LANGUAGE) + 1, REFERENCES)
+    counts = Counter(name for row in fired for name in row)
+    any_guard = sum(bool(row & set(GUARDS)) for row in fired) / len(fired)
+    return {name: counts[name] / len(fired) for name in columns} | {"any": any_guard}
+
+
+def guard_signature() -> str:
+    """The rules in one line, to stand beside the rates."""
+    found = _identifier()
+    by = f"script+{found.name} p>={CONFIDENCE} letters>={LETTERS}" if found else "script only"
+    hint = "" if found else " (pip install py3langid for Latin scripts)"
+    return (
+        f"guards|language:{by}{hint}|copy:{COPY_RATIO}|loop:{REPEATS}x,{REPEATED_CHARACTERS}ch"
+        f"|length:{LENGTH_FACTOR:g}x of median,{LENGTH_CHARACTERS}ch"
+    )
+
+
+def expected_scripts(references: Sequence[str]) -> frozenset[str]:
+    """Scripts with at least SCRIPT_SHARE of the references' letters: {"CJK"}, {"LATIN"}, …"""
+    counts: Counter[str] = Counter()
+    for reference in references:
+        counts.update(map(_script, _letters(reference)))
+    least = SCRIPT_SHARE * sum(counts.values())
+    return frozenset(script for script, count in counts.items() if count >= least)
+
+
+def usual_length(items: Sequence[Prediction]) -> float | None:
+    """The median of prediction ÷ reference in characters; None without a row that has both."""
+    ratios = [_size(i.prediction) / _size(i.reference or "") for i in items if _size(i.reference)]
+    ratios = [ratio for ratio in ratios if ratio > 0]
+    return median(ratios) if ratios else None
+
+
+def in_wrong_language(text: str, target_language: str, scripts: frozenset[str]) -> bool:
+    """By script, and by py3langid where it is installed and knows the target language."""
+    letters = _letters(text)
+    if not letters or not scripts:
+        return False
+    if sum(_script(letter) in scripts for letter in letters) < len(letters) / 2:
+        return True
+    found = _identifier()
+    alike = _alike(primary(target_language))
+    if found is None or len(letters) < LETTERS or not alike & found.labels:
+        return False
+    language, probability = found.classify(" ".join(text.split()))
+    return language not in alike and probability >= CONFIDENCE
+
+
+def copies(prediction: str, transcript: str | None) -> bool:
+    """Whether letters and digits equal the transcript's, or nearly (COPY_RATIO)."""
+    written, said = _bare(prediction), _bare(transcript or "")
+    if not written or not said:
+        return False
+    matcher = SequenceMatcher(None, written, said, autojunk=False)
+    bounds = matcher.real_quick_ratio, matcher.quick_ratio, matcher.ratio
+    return all(bound() >= COPY_RATIO for bound in bounds)
+
+
+def loops(text: str) -> bool:
+    """Whether a unit with a letter in it stands REPEATS times in a row."""
+    spaced = " ".join(text.casefold().split()) + " "
+    return any(
+        len(found.group()) >= REPEATED_CHARACTERS and _letters(found.group(1))
+        for found in _LOOP.finditer(spaced)
+    )
+
+
+def refuses(text: str) -> bool:
+    """Whether the LLM speaks of itself: English and Chinese turns of phrase."""
+    return bool(_REFUSAL.search(text))
+
+
+def _fired(item: Prediction, scripts: frozenset[str], usual: float | None) -> list[str]:
+    text, reference, target = item.prediction, item.reference or "", item.target_language
+    reference_foreign = in_wrong_language(reference, target, scripts)
+    found = [REFERENCES] if reference_foreign else []
+    if not text.strip():
+        return [*found, EMPTY]
+    if not reference_foreign and in_wrong_language(text, target, scripts):
+        found.append(LANGUAGE)
+    if not transcribes(item) and copies(text, item.transcript):
+        found += [] if copies(reference, item.transcript) else [COPIED]
+    if loops(text) and not loops(reference):
+        found.append(REPETITION)
+    if usual is not None and _odd_length(text, reference, usual):
+        found.append(LENGTH)
+    if refuses(text) and not refuses(reference):
+        found.append(REFUSAL)
+    return found
+
+
+def _odd_length(text: str, reference: str, usual: float) -> bool:
+    size, expected = _size(text), usual * _size(reference)
+    inside = expected / LENGTH_FACTOR <= size <= expected * LENGTH_FACTOR
+    return not inside and abs(size - expected) >= LENGTH_CHARACTERS
+
+
+def _size(text: str | None) -> int:
+    """Characters that are not white space."""
+    return len("".join((text or "").split()))
+
+
+def _bare(text: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFKC", text).casefold() if c.isalnum())
+
+
+def _letters(text: str) -> list[str]:
+    return [c for c in unicodedata.normalize("NFKC", text) if c.isalpha()]
+
+
+@lru_cache(maxsize=1 << 16)
+def _script(letter: str) -> str:
+    """The first word of the letter's Unicode name, which is its script: CJK, LATIN, HANGUL, …"""
+    return unicodedata.name(letter, "?").partition(" ")[0]
+
+
+def _alike(code: str) -> set[str]:
+    return next((group for group in _ALIKE if code in group), {code})
+
+
+class _Identifier:
+    """py3langid: 142 languages, offline, its model in the package (BSD-3-Clause)."""
+
+    def __init__(self) -> None:
+        from importlib.metadata import version
+
+        from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+        identifier: Any = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+        self.classify = identifier.classify
+        self.labels = frozenset(identifier.labels)
+        self.name = f"py3langid {version('py3langid')}"
+
+
+@lru_cache(maxsize=1)
+def _identifier() -> _Identifier | None:
+    """None where py3langid is not installed: languages of one script are then not told apart."""
+    from importlib.util import find_spec
+
+    return _Identifier() if find_spec("py3langid") else None

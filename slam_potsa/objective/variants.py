@@ -1,0 +1,96 @@
+r"""How a distance between parallel rows becomes a loss: the paper's way, and three others.
+
+With d_ij the distance of x_i and y_j over the P pairs of a batch, s their meanings, sg the
+stop-gradient:
+
+    plain         1/P Σ_i d_ii                                      POTSA eq. 3-4
+    normalised    1/P Σ_i d_ii / sg(mean of d over mismatched rows)
+    contrastive   1/2P Σ_i [−log softmax_j(−d_ij / T)_i − log softmax_j(−d_ji / T)_i],
+                  T = temperature · sg(mean of |d| over mismatched rows)
+
+"plain" is lowered by shrinking the space as well as by aligning it; "normalised" has the gradient
+of plain at a scale that does not depend on the tokens' length, but still does not push anything
+apart; "contrastive" (symmetric InfoNCE over the batch, van den Oord et al. 2018, with transport
+distances as scores) falls only where matched rows come closer than mismatched ones. Rows of one
+meaning are never mismatched. A fourth, "debiased", is plain over the Sinkhorn divergence
+OT(x, y) − OT(x, x)/2 − OT(y, y)/2 (Feydy et al. 2019), an option of the distance itself.
+
+None but "plain" is in the paper; the temperature is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from slam_potsa.objective.distances import Distance
+from slam_potsa.objective.sides import (
+    Sides,
+    crossed,
+    live_rows,
+    masked_mean,
+    mean_over_rows,
+    rolled,
+)
+
+# (distance, sides, meaning of each x [P], meaning of each y [P]) -> [], or None: nothing to compare
+Variant = Callable[[Distance, Sides, Tensor, Tensor], Tensor | None]
+
+
+def plain(distance: Distance, sides: Sides, first: Tensor, second: Tensor) -> Tensor:
+    """The mean over pairs (eq. 4)."""
+    return mean_over_rows(distance(*sides), sides)
+
+
+def normalised(distance: Distance, sides: Sides, first: Tensor, second: Tensor) -> Tensor | None:
+    """Plain, divided by the detached mean over mismatched rows (y rolled by one).
+
+    Optimal transport is measured by ⟨Γ, C⟩ in the divisor, which unlike the entropic value is
+    never negative. A batch without mismatched rows is not divided.
+    """
+    measure = getattr(distance, "monitor", distance)
+    others = rolled(sides)
+    with torch.no_grad():
+        differ = (first != second.roll(1, 0)).to(sides.x.device) & live_rows(others)
+        scale = masked_mean(measure(*others), differ)
+        scale = torch.where(differ.any() & (scale > 0), scale, 1.0)
+    return plain(distance, sides, first, second) / scale
+
+
+def contrastive(
+    distance: Distance, sides: Sides, first: Tensor, second: Tensor, temperature: float = 0.1
+) -> Tensor | None:
+    """Symmetric InfoNCE over the P pairs; None with one pair, which has nothing to differ from."""
+    count = sides.x.shape[0]
+    if count < 2:
+        return None
+    values = distance(*crossed(sides)).view(count, count)
+    live = live_rows(sides)
+    matched = torch.eye(count, dtype=torch.bool, device=values.device)
+    differ = (first[:, None] != second[None, :]).to(values.device) & live[:, None] & live[None, :]
+    differ &= ~matched
+    scale = temperature * masked_mean(values.detach().abs(), differ)
+    scores = -values / torch.where(scale > 0, scale, 1.0)
+    # The matched entry stays even in a dead row, so that no row of scores is empty.
+    scores = torch.where(matched | differ, scores, float("-inf"))
+    losses = sum(-torch.log_softmax(scores, dim).diagonal() / 2 for dim in (0, 1))
+    return masked_mean(losses, live)
+
+
+VARIANTS: dict[str, Variant] = {
+    "plain": plain,
+    "normalised": normalised,
+    "contrastive": contrastive,
+}
+
+
+def build_variant(name: str, temperature: float = 0.1) -> Variant:
+    """The variant of this name. Raises ValueError with the known ones."""
+    if name not in VARIANTS:
+        raise ValueError(f"variant: expected one of {', '.join(VARIANTS)}, got {name!r}")
+    if name == "contrastive":
+        return partial(contrastive, temperature=temperature)
+    return VARIANTS[name]

@@ -1,0 +1,98 @@
+import shutil
+
+import pytest
+
+from slam_potsa.data.sources import fleurs
+from slam_potsa.data.sources.fleurs_files import Row, find_audio, read_tsv
+from slam_potsa.errors import InputError
+from tests.support.mini_fleurs import CHOICE, build_tree, world
+
+pytest.importorskip("indexed_gzip")
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    return build_tree(tmp_path_factory.mktemp("fleurs"), world())
+
+
+@pytest.fixture(scope="module")
+def corpus(tree):
+    return fleurs.build(tree / "manifests", source=tree, **CHOICE)
+
+
+def test_everything_that_is_missing_is_told_at_once(tree, tmp_path):
+    copy = tmp_path / "fleurs"
+    shutil.copytree(tree / "data", copy / "data")
+    (copy / "data" / "es_419" / "dev.tsv").unlink()
+    (copy / "data" / "en_us" / "audio" / "test.tar.gz").unlink()
+    (copy / "data" / "cmn_hans_cn" / "test.tsv").write_text("<html>not found</html>")
+    with pytest.raises(InputError) as caught:
+        fleurs.build(tmp_path / "out", source=copy, **CHOICE)
+    text = str(caught.value)
+    assert len(caught.value.problems) == 3 and "--hub" in text
+    assert "dev.tsv: no such file" in text and "test.tar.gz: no such file" in text
+    assert "test.tsv: not a TSV of FLEURS: 1 of 1 lines are malformed (line 1: found 1 col" in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_lines_of_a_tsv(tmp_path):
+    path = tmp_path / "train.tsv"
+    lines = ['4\ta.wav\t"A\u2028B\tx\tx\t1\tMALE', "", "5\tb.wav\t  C  d \tx\tx\t1\tMALE\r"]
+    path.write_text("\ufeff" + "\n".join(lines), encoding="utf-8", newline="")
+    found, bad = read_tsv(path, "en_us", "train")
+    assert found == [Row(4, "a.wav", '"A B'), Row(5, "b.wav", "C d")] and bad == []
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="train.tsv: cannot be read as a TSV in UTF-8"):
+        read_tsv(path, "en_us", "train")
+
+
+def test_an_interrupted_extraction_does_not_hide_the_archive(tmp_path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "a.wav").touch()
+    (tmp_path / "train.tar.gz").touch()
+    listed = [Row(1, "a.wav", "a"), Row(2, "b.wav", "b")]
+    assert find_audio(tmp_path, "train", listed) == tmp_path / "train.tar.gz"
+    assert find_audio(tmp_path, "train", listed[:1]) == tmp_path / "train"
+
+
+@pytest.fixture
+def hub(tree, monkeypatch):
+    """Stands in for the hub: has the tree's files, and notes what is asked for."""
+    import huggingface_hub
+
+    asked = []
+
+    def hf_hub_download(repo_id, filename, repo_type, revision):
+        assert (repo_id, repo_type) == ("google/fleurs", "dataset")
+        asked.append((filename, revision))
+        path = tree / filename
+        if not path.is_file():
+            raise huggingface_hub.errors.LocalEntryNotFoundError("offline, and not in the cache")
+        return str(path)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
+    return asked
+
+
+def test_only_what_is_needed_is_fetched(corpus, hub, tmp_path):
+    built = fleurs.build(tmp_path, hub=True, revision="abc", **CHOICE)
+    assert built.recordings == corpus.recordings
+    splits = ("train", "dev", "test")
+    needed = [(locale, split) for locale in ("en_us", "es_419") for split in splits]
+    needed.append(("fr_fr", "test"))
+    expected = [f"data/{locale}/audio/{split}.tar.gz" for locale, split in needed]
+    expected += [f"data/{locale}/{split}.tsv" for locale, split in needed]
+    expected += [f"data/cmn_hans_cn/{split}.tsv" for split in splits]
+    assert sorted(name for name, _ in hub) == sorted(expected)
+    assert {revision for _, revision in hub} == {"abc"}
+    assert all(name.endswith(".tsv") for name, _ in hub[: len(hub) - len(needed)])  # texts first
+
+
+def test_what_cannot_be_fetched_is_named(hub, tmp_path):
+    with pytest.raises(InputError, match="google/fleurs: data/de_de/test.tsv cannot be fetched: "):
+        fleurs.build(tmp_path, hub=True, **CHOICE | {"zero_shot": "de"})

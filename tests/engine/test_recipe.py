@@ -1,0 +1,259 @@
+"""Recipe files: what they mean, and what is wrong with one before anything starts."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import open_dict
+
+from slam_potsa import InputError
+from slam_potsa.config import PotsaConfig
+from slam_potsa.engine import jobs
+from slam_potsa.engine.compose import conf_dir, typed
+from slam_potsa.engine.recipe import Launch, literal, load_recipe
+from slam_potsa.engine.recipe_check import check_recipe
+from tests.support import tiny_recipe
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("parts") / "world"
+    tiny_recipe.parts(folder)
+    return folder
+
+
+# -- the file --------------------------------------------------------------------------------------
+
+
+def test_the_papers_recipe():
+    recipe = load_recipe("potsa")
+    asr, s2tt, potsa = (stage.config for stage in recipe.stages)
+    assert [str(stage.folder) for stage in recipe.stages] == [
+        "outputs/potsa/1_asr",
+        "outputs/potsa/2_s2tt",
+        "outputs/potsa/3_potsa",
+    ]
+    assert (asr.dataset_config.tasks, s2tt.dataset_config.tasks) == (["asr"], ["s2tt"])
+    for config in (asr, s2tt):
+        assert config.alignment.weight == 0 and not config.language_bias.enabled
+        assert config.dataset_config.pairing == "none"
+        assert config.dataset_config.train_data_path == "data/covost2/train.jsonl"
+    assert (potsa.alignment.weight, potsa.alignment.cost_scale) == (10, "none")
+    assert potsa.language_bias.enabled and potsa.ckpt_path is None
+    assert (potsa.model_config.qformer_layers, potsa.model_config.query_len) == (8, 80)
+    assert [c.train_config.lr for c in (asr, s2tt, potsa)] == [1e-4, 1e-4, 1e-5]
+    assert s2tt.dataset_config.prompt == potsa.dataset_config.prompt
+    assert list(recipe.tests) == ["test", "zero_shot"] and recipe.launch == Launch(4, "torchrun")
+
+
+@pytest.mark.parametrize(
+    "path", sorted((conf_dir() / "recipe").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_every_recipe_loads_and_says_how_it_is_started(path):
+    recipe = load_recipe(path.stem)
+    assert recipe.stages and recipe.name == path.stem
+    assert f"slam-potsa run recipe={path.stem}" in path.read_text()
+
+
+def test_overrides_go_where_they_are_meant():
+    recipe = load_recipe(
+        "potsa",
+        [
+            "asr.train_config.lr=3e-5",
+            "train_config.seed=7",
+            "potsa.alignment=ot",
+            "output_dir=elsewhere",
+            "processes=2",
+            "launcher=deepspeed",
+            "tests.zero_shot=null",
+            "engine=native",
+        ],
+    )
+    asr, s2tt, potsa = (stage.config for stage in recipe.stages)
+    assert (asr.train_config.lr, s2tt.train_config.lr) == (3e-5, 1e-4)
+    assert {c.train_config.seed for c in (asr, s2tt, potsa)} == {7}
+    assert potsa.alignment.cost_scale == "dim" and {c.engine for c in (asr, potsa)} == {"native"}
+    assert recipe.output_dir == Path("elsewhere") and list(recipe.tests) == ["test"]
+    assert recipe.launch == Launch(2, "deepspeed")
+
+
+def test_wrong_values_of_all_stages_come_at_once():
+    with pytest.raises(InputError) as error:
+        load_recipe(
+            "potsa", ["asr.train_config.lr=-1", "potsa.alignment.lamda=3", "s2tt.ckpt_path=x"]
+        )
+    text = str(error.value)
+    assert len(error.value.problems) == 3
+    for part in (
+        "stage asr: train_config.lr",
+        "stage potsa: ",
+        "lamda",
+        "only the first stage may",
+    ):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ({"stages": {"a": {}}}, "output_dir=None: expected a folder"),
+        ({"output_dir": "o", "stages": {}}, "expected stages by name"),
+        ({"output_dir": "o", "stages": {"decode": {}}}, "stage 'decode': expected a name"),
+        ({"output_dir": "o", "stages": {"a": {"trainconfig": {}}}}, "unknown key trainconfig"),
+        ({"output_dir": "o", "stages": {"a": {}}, "launcher": "slurm"}, "launcher='slurm'"),
+        ({"output_dir": "o", "stages": {"a": {}}, "processes": 0}, "processes=0"),
+        ({"output_dir": "o", "stages": {"a": {}}, "extra": 1}, "unknown key extra"),
+        ({"output_dir": "o", "stages": {"a": {"choose": "none"}}}, "choose='none'"),
+    ],
+)
+def test_a_file_of_another_form_is_refused(tmp_path, content, message):
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError, match=message):
+        load_recipe(str(path))
+
+
+def test_no_such_recipe_names_those_there_are():
+    with pytest.raises(InputError, match="recipe='potsaa': expected one of .*potsa"):
+        load_recipe("potsaa")
+
+
+def test_a_stage_may_choose_a_group_and_an_experiment(tmp_path):
+    content = {
+        "output_dir": "o",
+        "all": {"experiment": "table1_ours"},
+        "stages": {
+            "one": {},
+            "two": {
+                "choose": {"alignment": "mse", "alignment/schedule": "multi"},
+                "train_config": {"freeze_llm": False},
+            },
+        },
+    }
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(content))
+    one, two = (stage.config for stage in load_recipe(str(tmp_path / "r.yaml")).stages)
+    assert one.ckpt_path == "outputs/potsa/2_s2tt/best/model.pt"  # the experiment's: the first
+    assert one.alignment.distance == "ot" and one.train_config.freeze_llm
+    assert (two.alignment.distance, two.alignment.schedule.strategy) == ("mse", "multi")
+    assert two.ckpt_path is None and not two.train_config.freeze_llm
+
+
+@pytest.mark.parametrize(
+    "value", ["a, b", "it's", "line\nbreak", "x=1", "", None, True, 1e-5, ["a'", 2]]
+)
+def test_values_survive_hydras_command_line(value):
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_override(f"key={literal(value)}").value()
+    assert parsed == value
+
+
+# -- before anything starts ------------------------------------------------------------------------
+
+
+def test_all_that_is_missing_is_said_at_once(world, tmp_path):
+    path = tiny_recipe.write(tmp_path, world=world, tests={"zero": "nowhere.jsonl"})
+    recipe = load_recipe(
+        str(path),
+        [
+            f"model_config.llm_path={tmp_path / 'no-llm'}",
+            f"asr.dataset_config.train_data_path={tmp_path / 'no.jsonl'}",
+            "potsa.train_config.batch_size_training=500",
+            f"s2tt.language_bias.path={tmp_path / 'no.safetensors'}",
+        ],
+    )
+    with pytest.raises(InputError) as error:
+        check_recipe(recipe)
+    text = str(error.value)
+    assert "asr: " in text and "no.jsonl: no such manifest" in text
+    assert "asr, s2tt, potsa: model_config.llm_path" in text  # once, with all that need it
+    assert "potsa: the training manifest has 12 items, fewer than one batch of 500" in text
+    assert "s2tt: language_bias.path" in text and "test zero: nowhere.jsonl" in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_manifest_without_transcripts_cannot_do_asr(world, tmp_path):
+    lines = (world / "data/manifest.jsonl").read_text().splitlines()
+    rows = [{k: v for k, v in json.loads(line).items() if k != "transcript"} for line in lines]
+    manifest = world / "data/untranscribed.jsonl"
+    manifest.write_text("\n".join(json.dumps(row) for row in rows))
+    recipe = load_recipe(
+        str(tiny_recipe.write(tmp_path, world=world)),
+        [f"dataset_config.train_data_path={manifest}"],
+    )
+    with pytest.raises(InputError, match="asr: .*field 'transcript': found nothing") as error:
+        check_recipe(recipe)
+    assert not any(problem.startswith("s2tt") for problem in error.value.problems)
+
+
+def test_recordings_are_heard_once(world, tmp_path, monkeypatch):
+    recipe = load_recipe(str(tiny_recipe.write(tmp_path, world=world)))
+    check_recipe(recipe)
+    monkeypatch.setattr("slam_potsa.data.audio.measure_audio", lambda *_: 1 / 0)
+    check_recipe(recipe)  # checked.json remembers
+
+
+# -- a process of its own --------------------------------------------------------------------------
+
+
+def test_commands_of_both_launchers(tmp_path):
+    plain = jobs.launch_command(tmp_path, Launch(3))
+    assert plain[:2] == [sys.executable, "-m"] and "torch.distributed.run" in plain
+    assert plain[plain.index("--nproc_per_node") + 1] == "3"
+    assert plain[-6:] == [
+        "-m",
+        "slam_potsa.engine.launch",
+        "--config-path",
+        str(tmp_path),
+        "--config-name",
+        "stage",
+    ]
+    deepspeed = jobs.launch_command(tmp_path, Launch(2, "deepspeed"))
+    assert deepspeed[2:5] == ["deepspeed.launcher.runner", "--num_gpus", "2"]
+    assert deepspeed[5:7] == ["--module", "slam_potsa.engine.launch"]
+
+
+def test_a_stages_file_is_its_whole_configuration(tmp_path):
+    """What the stage's process composes from `--config-path FOLDER --config-name stage`."""
+    from hydra import compose, initialize_config_dir
+
+    config = load_recipe("potsa", [f"output_dir={tmp_path}"]).stages[2].config
+    job = jobs.make_job("potsa", config, Launch(2))
+    path = jobs.write_job(job)
+    head = path.read_text().splitlines()[:2]
+    assert head[0].startswith("# Stage potsa") and head[1].endswith(job.shown())
+    with initialize_config_dir(str(path.parent), version_base="1.3"):
+        composed = compose("stage", return_hydra_config=True, overrides=["train_config.seed=9"])
+    assert composed.hydra.run.dir == "." and composed.hydra.output_subdir is None
+    with open_dict(composed):
+        del composed["hydra"]
+    config.train_config.seed = 9
+    assert typed(composed) == config
+
+
+def test_a_scheduler_that_ends_the_command_ends_its_process(tmp_path):
+    def end(*_):
+        raise SystemExit(143)
+
+    code = f"import pathlib, time; pathlib.Path({str(tmp_path / 'on')!r}).touch(); time.sleep(60)"
+    job = jobs.Job("asr", PotsaConfig(), [sys.executable, "-c", code])
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    start = time.monotonic()
+    try:
+        with pytest.raises(SystemExit):
+            jobs.start(job)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - start < 20
+
+
+def test_an_exit_code_is_handed_on():
+    job = jobs.Job("asr", PotsaConfig(), [sys.executable, "-c", "raise SystemExit(2)"])
+    assert jobs.start(job) == 2

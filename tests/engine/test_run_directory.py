@@ -1,0 +1,88 @@
+"""Which checkpoint of a run is its best, whoever trained it; one run a folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from slam_potsa import InputError
+from slam_potsa.config import PotsaConfig
+from slam_potsa.engine.run_directory import alone, best_checkpoint, changes, flat, newest_saved
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def put(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+
+def test_the_best_by_validation_comes_first(tmp_path):
+    put(tmp_path / "model.pt")
+    assert best_checkpoint(tmp_path) == tmp_path / "model.pt"
+    put(tmp_path / "potsa_epoch_1_step_9/model.pt")
+    assert best_checkpoint(tmp_path).parent.name == "potsa_epoch_1_step_9"
+    put(tmp_path / "best/model.pt")
+    assert best_checkpoint(tmp_path) == tmp_path / "best/model.pt"
+
+
+def test_slam_llms_newest_is_by_epoch_and_step_not_by_name_or_age(tmp_path):
+    for name in ("potsa_epoch_10_step_2", "potsa_epoch_2_step_900", "potsa_epoch_10_step_1"):
+        put(tmp_path / name / "model.pt")
+    put(tmp_path / "potsa_epoch_x_step_99/model.pt", tmp_path / "notes_epoch_99_step_1.txt")
+    assert newest_saved(tmp_path).parent.name == "potsa_epoch_10_step_2"
+
+
+def test_deepspeeds_folder_counts_once_its_weights_are_put_together(tmp_path):
+    put(tmp_path / "my_epoch_1_epoch_1_step_5/pytorch_model.bin")
+    put(tmp_path / "my_epoch_1_epoch_2_step_5/global_step9/zero_pp_rank_0_optim_states.pt")
+    assert best_checkpoint(tmp_path) == tmp_path / "my_epoch_1_epoch_1_step_5/pytorch_model.bin"
+
+
+def test_nothing_trained_says_what_was_expected(tmp_path):
+    with pytest.raises(InputError, match="no trained model there; expected best/model.pt"):
+        best_checkpoint(tmp_path)
+
+
+def test_changes_names_both_values_and_leaves_out_what_is_free():
+    before = {"train_config.lr": 1.0, "decode.num_beams": 4, "gone": 1}
+    now = {"train_config.lr": 2.0, "decode.num_beams": 1, "new": 2}
+    default = flat(asdict(PotsaConfig()))
+    assert changes(default | before, default | now, ("decode.",)) == [
+        "gone: 1 then, None now",
+        "new: None then, 2 now",
+        "train_config.lr: 1.0 then, 2.0 now",
+    ]
+
+
+def test_an_option_that_was_not_there_yet_counts_as_its_default():
+    now = flat(asdict(PotsaConfig()))
+    before = {name: value for name, value in now.items() if name != "alignment.weight"}
+    assert changes(before, now) == []
+    assert changes(before, now | {"alignment.weight": 1.0}) == [
+        "alignment.weight: 10.0 then, 1.0 now"
+    ]
+
+
+def test_a_second_process_is_kept_out_until_the_first_has_gone(tmp_path):
+    code = (
+        "import sys; from slam_potsa.engine.run_directory import alone\n"
+        f"with alone({str(tmp_path)!r}): print('in', flush=True); sys.stdin.read()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    holder = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes)
+    assert holder.stdout.readline() == "in\n"
+    with (
+        pytest.raises(InputError, match=f"process {holder.pid} is training there"),
+        alone(tmp_path, 0),
+    ):
+        pass
+    holder.kill()  # however it ends
+    holder.communicate()
+    with alone(tmp_path):
+        pass

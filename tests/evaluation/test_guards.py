@@ -1,0 +1,194 @@
+import importlib.util
+from dataclasses import replace
+
+import pytest
+
+from slam_potsa.data.predictions import Prediction
+from slam_potsa.evaluation import guards
+from slam_potsa.evaluation.guards import (
+    COPIED,
+    EMPTY,
+    GUARDS,
+    LANGUAGE,
+    LENGTH,
+    REFERENCES,
+    REFUSAL,
+    REPETITION,
+    copies,
+    expected_scripts,
+    guard_signature,
+    in_wrong_language,
+    loops,
+    rates,
+    refuses,
+    watch,
+)
+from slam_potsa.evaluation.scores import score
+from tests.support.predictions import make
+
+FRENCH = "Veuillez entrer le numéro de votre boîte vocale suivi du dièse."
+ENGLISH = "Please enter your mailbox number followed by the pound key."
+CHINESE = "请输入您的邮箱号码，然后按井号键。"
+
+
+@pytest.fixture
+def no_identifier(monkeypatch):
+    guards._identifier.cache_clear()
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "py3langid" else find(name)
+    )
+    yield
+    guards._identifier.cache_clear()
+
+
+def fired(prediction, reference=CHINESE, transcript=FRENCH, target="zh", language="fr"):
+    """The guards on one row among ten good ones."""
+    good = [Prediction(str(n), "fr", "x", "zh", CHINESE, CHINESE, 1, FRENCH) for n in range(10)]
+    good = [replace(item, target_language=target, reference=reference) for item in good]
+    good = [replace(item, prediction=reference) for item in good]
+    odd = replace(good[0], key="odd", prediction=prediction, transcript=transcript)
+    return watch([*good, replace(odd, language=language)])[-1]
+
+
+def test_a_good_row_fires_nothing():
+    assert not fired(CHINESE) and not fired("请按井号键，然后输入邮箱的号码。")
+
+
+@pytest.mark.parametrize(
+    ("prediction", "expected"),
+    [
+        ("", {EMPTY}),
+        (" \n", {EMPTY}),
+        (FRENCH, {LANGUAGE, COPIED, LENGTH}),
+        (FRENCH.lower().replace(".", ""), {LANGUAGE, COPIED, LENGTH}),
+        (ENGLISH, {LANGUAGE, LENGTH}),
+        ("好的好的好的好的好的好的好的好的", {REPETITION}),
+        ("请输入" * 30, {REPETITION, LENGTH}),
+        ("键", {LENGTH}),
+        ("抱歉，我无法听到您的音频内容。", {REFUSAL}),
+    ],
+)
+def test_what_fires(prediction, expected):
+    assert fired(prediction) == expected
+
+
+def test_what_the_reference_does_too_is_not_held_against_the_prediction():
+    song = "la la la la la la la la"
+    assert REPETITION not in fired(song, reference=song, target="en")
+    names = "Angela Merkel"
+    assert fired(names, reference=names, transcript=names, target="de") == set()
+    row = Prediction("odd", "fr", "x", "zh", "IBM PC GPS", "IBM PC GPS", 1, FRENCH)
+    others = [replace(row, key=str(n), reference=CHINESE, prediction=CHINESE) for n in range(9)]
+    assert watch([*others, row])[-1] == {REFERENCES}
+
+
+def test_transcribing_is_no_copy_where_it_is_the_task():
+    assert COPIED not in fired(FRENCH, reference=FRENCH, target="fr")
+    assert COPIED in fired(FRENCH, reference=ENGLISH, target="en")
+
+
+def test_scripts_are_those_of_the_references():
+    assert expected_scripts([CHINESE, "使用GPS。"]) == {"CJK"}
+    assert expected_scripts(["今日は天気がいいので、公園に行きます。"]) == {"CJK", "HIRAGANA"}
+    assert expected_scripts(["Привет"]) == {"CYRILLIC"} and expected_scripts(["ＡＢ"]) == {"LATIN"}
+    assert expected_scripts(["", "123"]) == frozenset()
+    assert not in_wrong_language(FRENCH, "zh", frozenset())
+
+
+def test_languages_of_one_script_are_told_apart():
+    pytest.importorskip("py3langid")
+    latin = frozenset({"LATIN"})
+    assert in_wrong_language(FRENCH, "en", latin) and not in_wrong_language(ENGLISH, "en", latin)
+    assert not in_wrong_language("Adiós", "en", latin)  # too short to be judged
+    assert not in_wrong_language(FRENCH, "tlh", latin)  # Klingon: py3langid does not know it
+    assert not in_wrong_language("我哋今日去公園行吓啦，好唔好呀？", "zh", frozenset({"CJK"}))
+    assert "py3langid" in guard_signature()
+
+
+def test_without_py3langid_scripts_decide_and_the_signature_says_so(no_identifier):
+    latin = frozenset({"LATIN"})
+    assert not in_wrong_language(FRENCH, "en", latin) and in_wrong_language(CHINESE, "en", latin)
+    assert "script only (pip install py3langid" in guard_signature()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("the key the key the key the key", True),
+        ("no no no no no", True),
+        ("The key. The key, the key", False),
+        ("1 000 000 000 000 000", False),
+        ("-------------------", False),
+        ("ha ha ha", False),
+        (ENGLISH, False),
+        (CHINESE, False),
+        ("word " * 2000, True),
+    ],
+)
+def test_loops(text, expected):
+    assert loops(text) is expected
+
+
+def test_a_long_text_without_a_loop_is_judged_quickly():
+    import random
+    import time
+
+    letters = random.Random(0)
+    text = "".join(letters.choice("abcdefgh ") for _ in range(5000))
+    begin = time.perf_counter()
+    assert not loops(text)
+    assert time.perf_counter() - begin < 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm sorry, but I cannot translate this audio.",
+        "As an AI language model, I do not hear.",
+        "Please provide the audio you would like me to transcribe.",
+        "作为一个人工智能，我不能听。",
+        "请提供需要翻译的音频。",
+    ],
+)
+def test_refusals(text):
+    assert refuses(text)
+
+
+@pytest.mark.parametrize("text", ["I'm sorry, that extension is busy.", "对不起，请再试一次。"])
+def test_politeness_is_no_refusal(text):
+    assert not refuses(text)
+
+
+def test_near_copies_only():
+    assert copies("Veuillez entrer le numero de votre boite vocale suivi du diese", FRENCH)
+    assert not copies("Veuillez entrer", FRENCH) and not copies(ENGLISH, FRENCH)
+    assert not copies("", "") and not copies("…", "…") and not copies("a", None)
+
+
+def test_length_is_measured_against_the_usual_one():
+    """Translations that are all three times as long are this system's way, not outliers."""
+    long = [replace(item, prediction=f"{item.reference} " * 3) for item in make(["fr"])]
+    assert not any(LENGTH in row for row in watch(long))
+    long[0] = replace(long[0], prediction=long[0].reference)
+    assert LENGTH in watch(long)[0] and LENGTH not in watch(long)[1]
+
+
+def test_rates_are_shares_and_any_counts_a_row_once():
+    rows = [frozenset({EMPTY}), frozenset({LANGUAGE, LENGTH}), frozenset({REFERENCES}), frozenset()]
+    found = rates(rows)
+    assert found[EMPTY] == found[LANGUAGE] == found[LENGTH] == found[REFERENCES] == 0.25
+    assert found["any"] == 0.5 and found[COPIED] == 0
+    assert set(found) == {*GUARDS, REFERENCES, "any"}
+
+
+def test_every_score_table_has_them_and_can_do_without():
+    items = [replace(item, prediction="") for item in make(["fr"])] + make(["es"], noise=0)
+    table = score(items, bootstrap=0)
+    assert table.row("fr").guards[EMPTY] == 1 and table.row("es").guards["any"] == 0
+    assert table.row("all, pooled").guards[EMPTY] == 0.5
+    assert not table.row("all, mean of languages").guards
+    assert "guard fired, %" in table.text() and table.guard_signature in table.text()
+    assert table.as_dict()["rows"][1]["guards"][EMPTY] == 1
+    plain = score(items, bootstrap=0, guards=False)
+    assert "guard" not in plain.text() and not plain.row("fr").guards

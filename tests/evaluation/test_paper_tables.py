@@ -1,0 +1,327 @@
+"""Tables 1 to 3: which runs fill which row, with what, and what is refused."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import random
+
+import pytest
+import yaml
+
+from slam_potsa.commands import table as command
+from slam_potsa.data.predictions import Prediction, read_predictions, write_predictions
+from slam_potsa.errors import InputError
+from slam_potsa.evaluation.paper import (
+    ALIASES,
+    AVERAGE,
+    PAPER_TABLES,
+    SEEN,
+    ZERO_AVERAGE,
+    ZERO_SHOT,
+)
+from slam_potsa.evaluation.paper_tables import fill_table
+from slam_potsa.evaluation.scores import Convention, score
+from slam_potsa.evaluation.seeds import over_seeds
+from slam_potsa.evaluation.significance import compare
+
+CHARACTERS = "请输入您的邮箱号码再见今天气很好我们去公园"
+ZH = Convention(tokenizers={"zh": "zh"})
+
+
+def predictions(languages, seed, noise, sentences=8):
+    """Chinese sentences, each character replaced with probability `noise`."""
+    rng, made = random.Random(seed), []
+    for language in languages:
+        for number in range(sentences):
+            reference = "".join(random.Random(number).choices(CHARACTERS, k=12))
+            text = "".join(c if rng.random() > noise else rng.choice(CHARACTERS) for c in reference)
+            key = f"{language}-{number}"
+            made.append(Prediction(key, language, "x.wav", "zh", reference, text))
+    return made
+
+
+def run(folder, name, seed=42, noise=0.2, tests=("test", "zero_shot"), **train):
+    """A run directory as a training and two decodings leave it."""
+    folder.mkdir(parents=True)
+    options = {"train_config": {"model_name": name, "seed": seed, **train}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(options))
+    for test, languages in (("test", SEEN), ("zero_shot", ZERO_SHOT)):
+        if test in tests:
+            made = predictions(languages, seed, noise)
+            write_predictions(folder / f"{test}_predictions.jsonl", made)
+    return folder
+
+
+def row(table, system):
+    return next(row for row in table.rows if row.paper.system == system)
+
+
+def problems(number, *runs, **options):
+    with pytest.raises(InputError) as caught:
+        fill_table(number, runs, bootstrap=0, **options)
+    return caught.value.problems
+
+
+# -- the paper -------------------------------------------------------------------------------------
+
+
+def test_the_papers_averages_are_the_means_of_its_languages():
+    for paper in PAPER_TABLES[1].rows:
+        mean = sum(paper.figures[language] for language in SEEN) / len(SEEN)
+        assert paper.figures[AVERAGE] == pytest.approx(mean, abs=0.006), paper.label
+
+
+def test_the_papers_tables_agree_with_each_other_and_with_its_claims():
+    ours = {
+        n: next(r for r in t.rows if r.system == "table1_ours") for n, t in PAPER_TABLES.items()
+    }
+    assert {row.figures[AVERAGE] for row in ours.values()} == {31.84}
+    baseline = next(r for r in PAPER_TABLES[1].rows if r.system == "table1_baseline")
+    gains = {c: ours[1].figures[c] - baseline.figures[c] for c in (AVERAGE, ZERO_AVERAGE)}
+    assert gains == pytest.approx({AVERAGE: 1.29, ZERO_AVERAGE: 2.93})
+    worst = min(PAPER_TABLES[3].rows, key=lambda r: r.figures[AVERAGE])
+    assert worst.label == "(ii) multi" and any("(ii)" in note for note in PAPER_TABLES[3].notes)
+
+
+def test_every_experiment_of_a_table_has_a_row():
+    from slam_potsa.engine.compose import conf_dir
+
+    names = {path.stem for path in (conf_dir() / "experiment").glob("table*.yaml")}
+    assert names == {s for t in PAPER_TABLES.values() for s in t.systems} | set(ALIASES)
+
+
+# -- seeds -----------------------------------------------------------------------------------------
+
+
+def test_the_interval_over_seeds_is_students():
+    # n = 2: t = 12.7062 (tables), s = sqrt(2), so the half-width is t itself.
+    two = over_seeds([1.0, 3.0])
+    assert (two.value, two.seeds) == (2.0, 2)
+    assert two.half_width == pytest.approx(12.7062, abs=1e-4)
+    # n = 5, t = 2.7764: s² = 2.5.
+    assert over_seeds([1, 2, 3, 4, 5]).half_width == pytest.approx(2.7764 * 0.5**0.5, abs=1e-4)
+    assert over_seeds([5.0, 5.0, 5.0]).half_width == 0
+    assert over_seeds([7.0]).half_width is None
+    with pytest.raises(InputError, match="at least one"):
+        over_seeds([])
+
+
+# -- filling ---------------------------------------------------------------------------------------
+
+
+def test_one_seed_has_sacrebleus_scores_and_bootstrap_interval(tmp_path):
+    folder = run(tmp_path / "ours", "table1_ours")
+    filled = fill_table(1, [folder], bootstrap=50)
+    ours = row(filled, "table1_ours")
+    tests = {name: read_predictions(folder / f"{name}_predictions.jsonl") for name in
+             ("test", "zero_shot")}  # fmt: skip
+    seen = score(tests["test"], bootstrap=50, convention=ZH)
+    assert ours.figures["ko"].mean.value == seen.row("ko").bleu.value
+    assert ours.figures["ko"].bootstrap == seen.row("ko").bleu.half_width
+    mean = sum(seen.row(language).bleu.value for language in SEEN) / 5
+    assert ours.figures[AVERAGE].mean.value == pytest.approx(mean)
+    assert ours.figures[AVERAGE].bootstrap == seen.row("all, pooled").bleu.half_width
+    zero = score(tests["zero_shot"], bootstrap=0, convention=ZH)
+    expected = zero.row("all, mean of languages").bleu.value
+    assert ours.figures[ZERO_AVERAGE].mean.value == pytest.approx(expected)
+    assert "tok:zh" in filled.text() and "one seed only" in filled.text()
+    assert "Student-t" not in filled.text() and not ours.comparisons
+
+
+def test_several_seeds_have_their_mean_and_t_interval(tmp_path):
+    for seed in (42, 43, 44):
+        run(tmp_path / "table2_mse" / f"seed{seed}", "table2_mse", seed, 0.1 + seed / 200)
+    filled = fill_table(2, [tmp_path / "table2_mse"], bootstrap=0)
+    mse = row(filled, "table2_mse")
+    averages = [
+        score(read_predictions(path), bootstrap=0).row("all, mean of languages").bleu.value
+        for path in sorted(tmp_path.rglob("test_predictions.jsonl"))
+    ]
+    assert mse.seeds == (42, 43, 44)
+    assert mse.figures[AVERAGE].mean == over_seeds(averages)
+    shown = f"{mse.figures[AVERAGE].mean.value:.2f} ±{mse.figures[AVERAGE].mean.half_width:.2f}"
+    assert shown in filled.text() and "Student-t" in filled.text()
+
+
+def test_the_paired_test_pools_the_seeds_that_both_have(tmp_path):
+    for seed in (1, 2):
+        run(tmp_path / f"random{seed}", "table3_random", seed, 0.5)
+    for seed in (2, 3):
+        run(tmp_path / f"ours{seed}", "table3_ucb_lower", seed, 0.1)
+    filled = fill_table(3, [tmp_path], bootstrap=100)
+    found = row(filled, "table1_ours").comparisons["test"]
+    old, new = (
+        read_predictions(tmp_path / name / "test_predictions.jsonl")
+        for name in ("random2", "ours2")
+    )
+    expected = compare(old, new, samples=100, convention=ZH)[0]
+    assert (found.baseline, found.system) == (expected.baseline, expected.system)
+    assert found.p_value == expected.p_value < 0.05
+    assert f"{found.p_value:.3f}" in filled.text() and "(v) against (iii)" in filled.text()
+    assert not row(filled, "table3_random").comparisons
+
+
+def test_without_an_equal_seed_the_p_value_stays_empty(tmp_path):
+    run(tmp_path / "a", "table1_baseline", seed=1)
+    run(tmp_path / "b", "table1_ours", seed=2)
+    filled = fill_table(1, [tmp_path], bootstrap=20)
+    assert not any(row.comparisons for row in filled.rows)
+    assert "paired bootstrap" not in filled.text()
+
+
+def test_rows_without_runs_are_visibly_empty_and_in_the_papers_order():
+    filled = fill_table(1, [])
+    lines = filled.text().splitlines()
+    labels = [paper.label for paper in PAPER_TABLES[1].rows]
+    assert [line.split("  ")[0] for line in lines if " paper " in line] == labels
+    ours = [line.split() for line in lines if line.strip().startswith("ours")]
+    assert len(ours) == 6 and {cell for line in ours for cell in line[1:]} == {"·"}
+    assert len(next(line for line in lines if line.startswith("MinMo")).split()) == 9
+    assert all(not row.figures for row in filled.rows)
+
+
+def test_the_names_of_one_system_fill_one_row(tmp_path):
+    run(tmp_path / "a", "table2_ot", seed=1)
+    run(tmp_path / "b", "table3_ucb_lower", seed=2)
+    run(tmp_path / "recipe" / "3_potsa", "table1_ours", seed=3)
+    (tmp_path / "recipe" / "2_s2tt").mkdir()
+    (tmp_path / "recipe" / "2_s2tt" / "config.yaml").write_text("not: read")
+    for number in PAPER_TABLES:
+        assert row(fill_table(number, [tmp_path], bootstrap=0), "table1_ours").seeds == (1, 2, 3)
+
+
+def test_a_missing_language_leaves_its_average_empty(tmp_path):
+    folder = run(tmp_path / "a", "table2_mse", tests=())
+    made = predictions(["en", "ja", "fr"], 0, 0.1)
+    write_predictions(folder / "test_predictions.jsonl", made)
+    filled = fill_table(2, [folder], bootstrap=0)
+    assert not row(filled, "table2_mse").figures
+    assert "no es, ko, ru, so there is no average" in filled.text()
+    assert "fr left out" in filled.text()
+
+
+def test_partial_leaves_gaps_where_files_are_missing(tmp_path):
+    folder = run(tmp_path / "a", "table1_ours", tests=("test",))
+    assert "slam-potsa decode" in problems(1, folder)[0]
+    filled = fill_table(1, [folder], bootstrap=0, partial=True)
+    assert set(row(filled, "table1_ours").figures) == {*SEEN, AVERAGE}
+    assert "zero_shot_predictions.jsonl: missing" in filled.text()
+
+
+def test_runs_of_other_tables_are_named_and_left_out(tmp_path):
+    run(tmp_path / "a", "table2_mse")
+    run(tmp_path / "b", "table3_single")
+    filled = fill_table(2, [tmp_path], bootstrap=0)
+    assert "runs that are not in Table 2: table3_single (1)" in filled.notes
+
+
+def test_seeds_with_other_options_are_noted(tmp_path):
+    run(tmp_path / "a", "table2_mse", seed=1, lr=1e-5, output_dir="a")
+    run(tmp_path / "b", "table2_mse", seed=2, lr=1e-4, output_dir="b")
+    (note,) = fill_table(2, [tmp_path], bootstrap=0).notes
+    assert note == "table2_mse: its runs differ in more than the seed: train_config.lr"
+
+
+# -- what is refused -------------------------------------------------------------------------------
+
+
+def test_bad_runs_are_all_reported_at_once(tmp_path):
+    good = run(tmp_path / "good", "table2_mse", seed=1)
+    again = run(tmp_path / "again", "table2_mse", seed=1)
+    unknown = run(tmp_path / "unknown", "mine")
+    bare = run(tmp_path / "bare", "table2_cosine", tests=())
+    broken = run(tmp_path / "broken", "table2_cosine")
+    (broken / "config.yaml").write_text("{")
+    empty = run(tmp_path / "empty", "table2_cosine")
+    (empty / "config.yaml").write_text("a: 1")
+    found = problems(2, good, good / ".", again, unknown, bare, broken, empty)
+    assert len(found) == 5
+    text = "\n".join(found)
+    assert "a second run of table1" not in text and "a second run of table2_mse with seed 1" in text
+    assert "model_name is 'mine'" in text and "table2_cosine, " in text
+    assert f"{bare / 'test_predictions.jsonl'}: missing; decode it" in text
+    assert "cannot be read" in text and "found train_config.model_name None" in text
+
+
+def test_runs_must_share_utterances_and_references(tmp_path):
+    first = run(tmp_path / "a", "table2_mse")
+    second = run(tmp_path / "b", "table2_cosine")
+    place = second / "test_predictions.jsonl"
+    made = read_predictions(place)
+    made[0] = dataclasses.replace(made[0], reference="别的")
+    made[1] = dataclasses.replace(made[1], key="other")
+    write_predictions(place, made)
+    found = problems(2, first, second)
+    assert [text.split(": ", 1)[1].split(" (")[0] for text in found] == [
+        f"1 keys are missing, which {first} has",
+        f"1 keys are not among those that {first} has",
+        f"1 references differ from {first}",
+    ]
+
+
+def test_translations_into_another_language_and_without_reference_are_refused(tmp_path):
+    folder = run(tmp_path / "a", "table2_mse")
+    place = folder / "test_predictions.jsonl"
+    made = read_predictions(place)
+    made[0] = dataclasses.replace(made[0], reference=None)
+    made[1] = dataclasses.replace(made[1], target_language="en")
+    write_predictions(place, made)
+    found = problems(2, folder)
+    assert len(found) == 2 and "into en" in found[0] and "en-0" in found[1]
+
+
+def test_folders_without_runs_are_refused(tmp_path):
+    unknown = run(tmp_path / "other" / "unknown", "mine")
+    (tmp_path / "empty").mkdir()
+    found = problems(1, tmp_path / "nowhere", tmp_path / "empty", unknown)
+    assert len(found) == 3 and "model_name is 'mine'" in found[2]
+    assert "no such folder" in found[0] and "no config.yaml" in found[1]
+    with pytest.raises(InputError, match="are 1, 2 and 3"):
+        fill_table(4, [])
+
+
+# -- what is shown ---------------------------------------------------------------------------------
+
+
+def call(*arguments):
+    parser = argparse.ArgumentParser()
+    command.add(parser.add_subparsers())
+    args = parser.parse_args(["table", *map(str, arguments)])
+    args.command(args)
+
+
+def test_the_command_prints_text_markdown_and_json(tmp_path, capsys):
+    folder = run(tmp_path / "a", "table1_ours")
+    call(1, folder, "--bootstrap", "0", "--json", tmp_path / "t.json")
+    text = capsys.readouterr().out
+    assert text.startswith("POTSA Table 1") and "40.87" in text and "tok:zh" in text
+    content = json.loads((tmp_path / "t.json").read_text())
+    ours = next(row for row in content["rows"] if row["system"] == "table1_ours")
+    assert ours["paper"]["figures"]["en"] == 40.87 and ours["seeds"] == [42]
+    assert f"{ours['figures']['en']['value']:.2f}" in text
+    call(1, folder, "--bootstrap", "0", "--markdown")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in lines}) == 1 and len(lines) == 2 + 9 + 6
+
+
+def test_another_convention_is_in_the_signature(tmp_path, capsys):
+    folder = run(tmp_path / "a", "table2_mse")
+    call(2, folder, "--bootstrap", "0", "--preset", "cot-st")
+    assert "case:lc|eff:no|tok:zh" in capsys.readouterr().out
+    call(2, folder, "--bootstrap", "0", "--preset", "llm-srt")
+    signatures = [line for line in capsys.readouterr().out.splitlines() if "tok:" in line]
+    assert len(signatures) == 1 and "case:mixed|eff:no|tok:char" in signatures[0]
+    with pytest.raises(InputError, match="preset"):
+        call(2, folder, "--preset", "words")
+
+
+def test_docstring_examples():
+    import doctest
+
+    from slam_potsa.evaluation import paper, seeds
+
+    for module in (paper, seeds):
+        result = doctest.testmod(module)
+        assert result.attempted > 0 and result.failed == 0

@@ -1,0 +1,81 @@
+"""TensorBoard and W&B get the numbers of metrics.jsonl."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from slam_potsa.engine import native
+from slam_potsa.model.loggers import TensorBoardLog, WandbLog, scalars
+from slam_potsa.model.metrics_log import read_metrics
+from tests.support import tiny
+
+RECORD = {
+    "step": 7,
+    "ce": 2.5,
+    "ot": 0.25,
+    "ot/matched": float("nan"),
+    "schedule/1/ucb": None,
+    "layers": (2,),
+    "lr": 1e-3,
+    "tokens": 90,
+    "seconds": 0.5,
+    "not_finite": 0.0,
+}
+
+
+def test_scalars_are_what_can_be_drawn():
+    assert dict(scalars(RECORD)) == {
+        "ce": 2.5, "ot": 0.25, "lr": 1e-3, "tokens": 90.0, "seconds": 0.5, "layer/2": 1.0,
+    }  # fmt: skip
+
+
+def test_tensorboard_reads_them_back(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = TensorBoardLog(tmp_path)
+    log(RECORD)
+    log.close()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("ce")] == [(7, 2.5)]
+
+
+def test_a_run_writes_them(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = tiny.world(tmp_path, sentences=3)
+    config.native.max_steps, config.alignment.insight_interval = 4, 2
+    config.log_config.use_tensorboard = True
+    native.finetune(config)
+    folder = Path(config.train_config.output_dir)
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    lines = read_metrics(folder / "metrics.jsonl")
+    written = [(e.step, pytest.approx(e.value, rel=1e-6)) for e in events.Scalars("ce")]
+    assert [(line["step"], line["ce"]) for line in lines] == written and len(written) == 4
+    assert [e.step for e in events.Scalars("conflict/1/cosine")] == [0, 2]
+    assert [e.step for e in events.Scalars("schedule/1/probability")] == [0, 2]
+
+
+def test_wandb_continues_its_run(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    settings = SimpleNamespace(
+        wandb_dir=str(tmp_path), wandb_entity_name="", wandb_project_name="p", wandb_exp_name="e"
+    )
+    identities = []
+    for _ in range(2):
+        log = WandbLog(settings, tmp_path, {"a": 1})
+        log(RECORD | {"ot/matched_tokens": 2.515625})
+        identities.append(log.run.id)
+        log.close()
+    assert identities[0] == identities[1]
+    # W&B's file holds keys and values as they are: JSON text within its records.
+    files = [path.read_bytes() for path in tmp_path.rglob("*.wandb")]
+    assert files and all(b"ot/matched_tokens" in data and b"2.515625" in data for data in files)

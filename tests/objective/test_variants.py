@@ -1,0 +1,121 @@
+"""Variants of the alignment loss: closed forms, and which of them collapse can lower."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from slam_potsa.objective.distances import build_distance, mse
+from slam_potsa.objective.sides import Sides, crossed
+from slam_potsa.objective.terms import AlignmentObjective, AlignmentTerm, Tap
+from slam_potsa.objective.variants import VARIANTS, build_variant, contrastive, normalised, plain
+
+MEANINGS = torch.arange(3)
+
+
+def sides(pairs: int = 3, noise: float = 0.1, seed: int = 0) -> Sides:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(pairs, 5, 4, generator=generator)
+    y = x + noise * torch.randn(pairs, 5, 4, generator=generator)
+    return Sides(x.requires_grad_(), y, None, None)
+
+
+def test_crossed_rows_are_all_pairs_of_rows():
+    x, y = torch.arange(3.0).view(3, 1, 1), 10 * torch.arange(3.0).view(3, 1, 1)
+    mask = torch.tensor([[True], [False], [True]])
+    both = crossed(Sides(x, y, mask, None))
+    differences = (both.y - both.x).view(3, 3)
+    assert torch.equal(differences, (y.view(1, 3) - x.view(3, 1)))
+    assert torch.equal(both.x_mask.view(3, 3), mask.expand(3, 3)) and both.y_mask is None
+
+
+def test_normalised_is_the_ratio_of_matched_to_mismatched():
+    """Tokens 0, 1, 2 against 0, 1, 2 + 0.5: every match costs 1/4, mismatches as below."""
+    x = torch.tensor([0.0, 1.0, 2.0]).view(3, 1, 1)
+    two = Sides(x, x + 0.5, None, None)
+    mismatched = (2.5**2 + 0.5**2 + 0.5**2) / 3  # x_0 with y_2, x_1 with y_0, x_2 with y_1
+    value = normalised(mse, two, MEANINGS, MEANINGS)
+    assert value.item() == pytest.approx(0.25 / mismatched, rel=1e-6)
+
+
+def test_contrastive_is_the_symmetric_cross_entropy_of_the_scores():
+    two = sides()
+    distances = torch.stack(
+        [torch.stack([mse(two.x[i : i + 1], two.y[j : j + 1])[0] for j in range(3)])
+         for i in range(3)]
+    )  # fmt: skip
+    off = ~torch.eye(3, dtype=torch.bool)
+    scores = -distances / (0.2 * distances[off].mean())
+    labels = torch.arange(3)
+    cross = torch.nn.functional.cross_entropy
+    expected = (cross(scores, labels) + cross(scores.T, labels)) / 2
+    value = contrastive(mse, two, MEANINGS, MEANINGS, temperature=0.2)
+    # The scale is a constant for the gradient, so only the values are compared.
+    assert value.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_contrastive_of_indistinguishable_rows_is_log_p():
+    x = torch.zeros(3, 5, 4)
+    value = contrastive(mse, Sides(x, x, None, None), MEANINGS, MEANINGS)
+    assert value.item() == pytest.approx(math.log(3))
+
+
+def test_rows_of_one_meaning_are_not_pushed_apart():
+    two, same = sides(2), torch.tensor([7, 7])
+    assert contrastive(mse, two, same, same).item() == 0.0
+    value = normalised(mse, two, same, same)  # nothing to be divided by
+    assert torch.allclose(value, plain(mse, two, same, same))
+
+
+def test_one_pair_has_nothing_to_be_contrasted_with():
+    one = sides(1)
+    assert contrastive(mse, one, MEANINGS[:1], MEANINGS[:1]) is None
+    term = AlignmentTerm("ot", "a", "a", mse, 1.0, variant=contrastive)
+    taps = {"a": Tap(torch.randn(2, 5, 4))}
+    loss = AlignmentObjective([term])(torch.tensor(1.0), taps, torch.tensor([[0, 1]]), [1])
+    assert loss.terms == {} and loss.total == 1.0
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_what_shrinking_the_space_does(name):
+    """Halving all tokens lowers plain to a quarter and leaves the other two as they are."""
+    distance = build_distance("ot", epsilon=0.1)
+    whole = sides()
+    half = Sides(whole.x / 2, whole.y / 2, None, None)
+    before, after = (
+        VARIANTS[name](distance, both, MEANINGS, MEANINGS).item() for both in (whole, half)
+    )
+    assert after == pytest.approx(before / 4 if name == "plain" else before, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_padding_and_dead_rows_never_count(name):
+    distance, whole = build_distance("ot"), sides(3)
+    mask = torch.ones(3, 5, dtype=torch.bool)
+    mask[2] = False
+    x = whole.x.detach().clone()
+    x[2] = float("nan")
+    x.requires_grad_()
+    dead = Sides(x, whole.y, mask, None)
+    value = VARIANTS[name](distance, dead, MEANINGS, MEANINGS)
+    value.backward()
+    assert torch.isfinite(value) and (x.grad[2] == 0).all() and (x.grad[0] != 0).any()
+    if name == "contrastive":  # its two live rows are what is left
+        two = Sides(whole.x[:2].detach(), whole.y[:2], None, None)
+        expected = VARIANTS[name](distance, two, MEANINGS[:2], MEANINGS[:2])
+        assert value.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_contrastive_pulls_matched_rows_together_and_mismatched_apart():
+    x = torch.tensor([[[0.0]], [[1.0]]], requires_grad=True)
+    y = torch.tensor([[[0.2]], [[0.8]]], requires_grad=True)
+    contrastive(mse, Sides(x, y, None, None), torch.arange(2), torch.arange(2)).backward()
+    # Descent moves x_0 down the gradient: away from y_1 = 0.8 outweighs nearness to y_0 = 0.2.
+    assert x.grad[0].item() > 0 > x.grad[1].item()
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="plain, normalised, contrastive, got 'infonce'"):
+        build_variant("infonce")

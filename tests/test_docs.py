@@ -1,0 +1,132 @@
+"""What the pages tell a reader to type exists: commands, options, files."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from slam_potsa import cli
+from slam_potsa.config import PotsaConfig
+from slam_potsa.data.manifest import Utterance, read_manifest, write_manifest
+from slam_potsa.engine.compose import conf_dir
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SECTIONS = [spec.name for spec in dataclasses.fields(PotsaConfig)]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+SHELL = {"", "bash", "sh", "console"}
+END = {">", ">>", "|", "&&", "||", ";", "&"}  # of a command, in a shell
+
+
+def pages():
+    return pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def commands(text):
+    """(arguments, is a line of a code block) of every `slam-potsa ...` on a page."""
+    blocks = [code for kind, code in FENCE.findall(text) if kind in SHELL]
+    lines = [line for code in blocks for line in code.replace("\\\n", " ").splitlines()]
+    inline = re.findall(r"`([^`\n]+(?:\n[^`\n]+)?)`", FENCE.sub("", text))
+    for line, in_block in [*((x, True) for x in lines), *((x, False) for x in inline)]:
+        if not line.strip().startswith("slam-potsa"):
+            continue
+        words = shlex.split(line, comments=True)
+        end = next((place for place, word in enumerate(words) if word in END), len(words))
+        yield words[1:end], in_block
+
+
+def accepted(arguments, in_block):
+    """Whether the command line's own parser takes them; in running text a name alone will do."""
+    mentioned = not in_block and not any(word.startswith("-") for word in arguments)
+    for whole in [arguments, [*arguments, "--help"]][: 1 + mentioned]:
+        try:
+            cli._parser().parse_args(whole)
+            return True
+        except SystemExit as stopped:
+            if stopped.code == 0:
+                return True
+    return False
+
+
+@pages()
+def test_commands_are_those_of_the_command_line(page):
+    refused = [found for found in commands(page.read_text()) if not accepted(*found)]
+    assert not refused, [shlex.join(["slam-potsa", *arguments]) for arguments, _ in refused]
+
+
+def test_a_command_that_does_not_exist_is_found():
+    text = """
+```bash
+slam-potsa prepare check \\
+    --no-audio m.jsonl  # fine
+slam-potsa score
+```
+`slam-potsa prepare` `slam-potsa score` `slam-potsa fly` `slam-potsa score --wings x`
+"""
+    found = list(commands(text))
+    assert [accepted(*a) for a in found] == [True, False, True, True, False, False]
+    assert found[0] == (["prepare", "check", "--no-audio", "m.jsonl"], True)
+
+
+@pages()
+def test_named_experiments_and_recipes_exist(page):
+    for group, name in re.findall(r"\b(experiment|recipe)=([\w./-]*\w)", page.read_text()):
+        if not name.endswith(".yaml"):  # a file of the reader's own
+            assert (conf_dir() / group / f"{name}.yaml").is_file(), f"{group}={name}"
+
+
+@pages()
+def test_named_options_exist(page):
+    names = "|".join(SECTIONS)
+    found = re.findall(rf"(?<![\w/.])({names})\.([a-z_0-9.]*[a-z_0-9])", page.read_text())
+    missing = [f"{section}.{rest}" for section, rest in found if not is_option(section, rest)]
+    assert not missing
+
+
+def is_option(section, rest):
+    kind = PotsaConfig
+    for name in (section, *rest.split(".")):
+        known = {spec.name: spec for spec in dataclasses.fields(kind)} if kind else {}
+        if name not in known:
+            return rest in ("safetensors", "py")  # a file of that name
+        made = known[name].default_factory
+        kind = made if dataclasses.is_dataclass(made) else None
+    return True
+
+
+@pages()
+def test_links_and_paths_lead_somewhere(page):
+    text = page.read_text()
+    links = re.findall(r"\]\((?!https?:|mailto:|#)([^)#\s]+)", FENCE.sub("", text))
+    missing = [target for target in links if not (page.parent / target).exists()]
+    paths = re.findall(r"(?<![\w/])((?:examples/potsa|conf|slam_potsa)/[\w/.*-]*[\w*])", text)
+    missing += [path for path in paths if not any(ROOT.glob(path))]
+    assert not missing
+
+
+@pages()
+def test_manifest_lines_are_lines_of_a_manifest(page, tmp_path):
+    lines = [code for kind, code in FENCE.findall(page.read_text()) if kind == "json"]
+    for number, line in enumerate(line for line in lines if '"sentence_id"' in line):
+        path = tmp_path / f"{number}.jsonl"
+        path.write_text(line, encoding="utf-8")
+        assert read_manifest(path)
+
+
+def test_the_manifest_of_your_own_language_is_written_as_the_page_says(tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "your_language.md").read_text()
+    (code,) = (code for kind, code in FENCE.findall(page) if kind == "python")
+    known = Utterance(
+        "en-17", "a.wav", "en", "fleurs-17", target="他们有脚。", target_language="zh"
+    )
+    monkeypatch.chdir(tmp_path)
+    write_manifest("data/fleurs/train.jsonl", [known])
+    Path("recordings.tsv").write_text("17-anna.wav\tfleurs-17\n17-ben.wav\tfleurs-17\n")
+    exec(compile(code, "your_language.md", "exec"), {})
+    written = read_manifest("data/xyz/train.jsonl", needs=("target",))
+    assert [item.audio for item in written] == ["audio/17-anna.wav", "audio/17-ben.wav"]
+    assert {(item.sentence_id, item.target) for item in written} == {("fleurs-17", "他们有脚。")}

@@ -13,6 +13,7 @@ from slam_potsa.commands import (
     plan,
     prepare,
     reference,
+    report,
     run,
     scoring,
     table,
@@ -20,7 +21,7 @@ from slam_potsa.commands import (
 )
 from slam_potsa.errors import InputError
 
-GROUPS = (prepare, encoding, plan, run, decoding, scoring, table, analyze, reference, where)
+GROUPS = (prepare, encoding, plan, run, decoding, scoring, table, analyze, report, reference, where)
 EXIT_INPUT = 2
 
 

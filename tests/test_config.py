@@ -85,6 +85,26 @@ def test_all_errors_come_at_once():
     assert "expected one of 'ucb', 'random'" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"variant": "contrastive"}, "batch_size_training=1 is one pair"),
+        ({"variant": "normalised"}, "batch_size_training=1 is one pair"),
+        ({"variant": "debiased", "distance": "mse"}, "needs alignment.distance=ot"),
+        ({"variant": "debiased", "marginal_penalty": 1.0}, "needs alignment.marginal_penalty=null"),
+    ],
+)
+def test_variants_that_could_do_nothing_are_refused(changes, message):
+    config = PotsaConfig()
+    config.train_config.batch_size_training = 1
+    for name, value in changes.items():
+        setattr(config.alignment, name, value)
+    with pytest.raises(InputError, match=message):
+        check(config)
+    config.alignment.weight = 0.0
+    check(config)
+
+
 def test_unknown_keys_are_refused_with_the_known_ones():
     with pytest.raises(InputError, match="unknown key peft_config.rank: known are .*lora_alpha"):
         defaults(TrainConfig, {"peft_config": {"rank": 4}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import json
 import sys
@@ -64,7 +65,15 @@ def test_demo_writes_its_table_metrics_and_report(demo, tmp_path, monkeypatch, c
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert set(metrics["systems"]) == {"Baseline", "POTSA"}
     assert all(name in printed for name in ("Baseline", "POTSA", "BLEU", "R@1"))
-    assert "data:audio" in (tmp_path / "report.html").read_text()
+    assert set(metrics) == {"systems", "comparisons", "wall_seconds", "torch", "threads"}
+    for found in metrics["systems"].values():
+        assert list(found["scores"]) == list(demo.TESTS.values()) == list(metrics["comparisons"])
+        assert list(found["retrieval"]) == [demo.RETRIEVAL]
+    report = (tmp_path / "report.html").read_text()
+    assert "data:audio" in report and "Transport plans" in report and "Left out" not in report
+    assert f"slam-potsa analyze {tmp_path / 'potsa'}" in report
+    assert all(html.escape(note) in report for note in demo.NOTES)
+    assert (tmp_path / "table.txt").read_text().strip() in printed
     assert (tmp_path / "potsa" / "zero_shot_pred").is_file()
     baseline = (tmp_path / "baseline" / "config.yaml").read_text()
     potsa = (tmp_path / "potsa" / "config.yaml").read_text()

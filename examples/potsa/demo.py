@@ -19,24 +19,21 @@ from pathlib import Path
 
 import torch
 
-from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.manifest import read_manifest
-from slam_potsa.data.predictions import Prediction
 from slam_potsa.data.sources import asterisk
 from slam_potsa.engine.decode import Translator, load_run, write_decoded
-from slam_potsa.engine.encode import estimate_bias, store_features
+from slam_potsa.engine.encode import store_features
 from slam_potsa.engine.launch import quieten
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation.report import write_report
-from slam_potsa.evaluation.retrieval import Retrieval, recall_at_1
-from slam_potsa.evaluation.scores import score
-from slam_potsa.evaluation.significance import compare
-from slam_potsa.evaluation.summary import Report, RunSummary, Sample, feature_view
-from slam_potsa.evaluation.table import headline_text
-from slam_potsa.evaluation.vectors import pooled_vectors
+from slam_potsa.evaluation.report import (
+    Report,
+    ReportRequest,
+    build_report,
+    headline_text,
+    write_report,
+)
 from slam_potsa.files import atomic_write
 from slam_potsa.model.encoder import load_encoder
-from slam_potsa.model.metrics_log import read_metrics
 from slam_potsa.model.pretrained.text_lm import build_demo_llm
 from slam_potsa.model.pretrained.whisper_ctranslate2 import (
     convert_whisper_encoder,
@@ -46,7 +43,13 @@ from slam_potsa.model.pretrained.whisper_ctranslate2 import (
 FINETUNE = Path(__file__).with_name("finetune.py")
 SYSTEMS = {"baseline": "Baseline", "potsa": "POTSA"}
 HEARD, ZERO_SHOT = ("en", "es", "ru"), ("fr", "it")
+RETRIEVAL = "training sentences, all five languages"
 TESTS = {"zero_shot": "training sentences, unheard languages", "test": "unheard sentences"}
+SUMMARY = (
+    "Speech translation into English with Whisper tiny.en, a Q-Former and a small frozen LLM, "
+    "trained on English, Spanish and Russian telephone prompts. French and Italian were never "
+    "heard in training."
+)
 NOTES = [
     "This shows that the whole pipeline runs on real speech. It does not show that POTSA "
     "translates better: with some 270 sentences and minutes of training, differences in BLEU that "
@@ -54,9 +57,7 @@ NOTES = [
     "One speaker a language: language and speaker cannot be told apart here.",
     "Whisper tiny.en was trained on English only, and the LLM is small; neither is the paper's.",
     "R@1 is measured on the sentences of training, in all five languages.",
-    "French and Italian get the mean of the biases of the trained languages. Only the picture of "
-    "the features subtracts each language's own mean: its share between languages is 0 by "
-    "construction.",
+    "French and Italian get the mean of the biases of the trained languages.",
 ]
 
 
@@ -88,24 +89,19 @@ def main() -> None:
         texts = sorted({u.target for u in read_manifest(corpus.train)})
         build_demo_llm(out / "parts/llm", texts)
     with phase("encoder features"):
-        store = store_features(load_encoder(str(whisper), "trimmed"), manifests, out / "features")
+        store_features(load_encoder(str(whisper), "trimmed"), manifests, out / "features")
     for system in SYSTEMS:
         with phase(f"training {system}"):
             train(system, out, args.steps)
     with phase("decoding"):
-        translators = {system: Translator(load_run(out / system)) for system in SYSTEMS}
-        decoded = {
-            system: {name: decode(t, out, system, name) for name in TESTS}
-            for system, t in translators.items()
-        }
+        for system in SYSTEMS:
+            decode(system, out)
     with phase("scores and report"):
-        recall = {system: retrieval(t, corpus) for system, t in translators.items()}
-        runs = [summarize(system, out, decoded[system], recall[system]) for system in SYSTEMS]
-        report = make_report(runs, decoded, phase.seconds, store, corpus, out)
+        report = report_on(out, corpus, phase.seconds)
         write_report(out / "report.html", report)
-    write_metrics(out / "metrics.json", runs, report, phase.seconds)
-    atomic_write(out / "table.txt", headline_text(runs) + "\n")
-    print(f"\n{headline_text(runs)}\n\n{out / 'metrics.json'}\n{out / 'report.html'}")
+    write_metrics(out / "metrics.json", report, phase.seconds)
+    atomic_write(out / "table.txt", headline_text(report) + "\n")
+    print(f"\n{headline_text(report)}\n\n{out / 'metrics.json'}\n{out / 'report.html'}")
 
 
 def train(system: str, out: Path, steps: int) -> None:
@@ -122,116 +118,44 @@ def train(system: str, out: Path, steps: int) -> None:
         raise InputError(f"training {system} failed; its message is above")
 
 
-def decode(translator: Translator, out: Path, system: str, name: str) -> list[Prediction]:
-    predictions = translator.decode(out / "data" / f"{name}.jsonl")
-    write_decoded(out / system / name, predictions)
-    return predictions
-
-
-def retrieval(translator: Translator, corpus: asterisk.AsteriskCorpus) -> Retrieval:
-    """R@1 of mean-pooled speech tokens, on the training sentences in all five languages."""
-    utterances, vectors = [], []
-    for manifest in (corpus.train, corpus.zero_shot):
-        utterances += read_manifest(manifest)
-        vectors.append(pooled_vectors(translator, manifest))
-    return recall_at_1(
-        torch.cat(vectors),
-        [u.sentence_id for u in utterances],
-        [u.language for u in utterances],
-        heard=HEARD,
-    )
-
-
-def summarize(
-    system: str, out: Path, decoded: dict[str, list[Prediction]], recall: Retrieval
-) -> RunSummary:
-    scores = {
-        TESTS[name]: score(predictions, seen=HEARD, zero_shot=ZERO_SHOT)
-        for name, predictions in decoded.items()
-    }
-    metrics = read_metrics(out / system / "metrics.jsonl")
-    return RunSummary(
-        SYSTEMS[system],
-        scores=scores,
-        metrics=metrics,
-        retrieval={"training sentences, all five languages": recall},
-        seconds=sum(line["seconds"] for line in metrics),
-        config=(out / system / "config.yaml").read_text(),
-    )
-
-
-def make_report(runs, decoded, seconds, store, corpus, out) -> Report:
-    comparisons = {
-        title: compare(decoded["baseline"][name], decoded["potsa"][name])
-        for name, title in TESTS.items()
-    }
-    return Report(
-        title="slam_potsa demo",
-        summary=(
-            "Speech translation into English with Whisper tiny.en, a Q-Former and a small frozen "
-            "LLM, trained on English, Spanish and Russian telephone prompts. French and Italian "
-            "were never heard in training."
-        ),
-        runs=runs,
-        facts=_facts(corpus),
-        wall_times=dict(seconds),
-        comparisons=comparisons,
-        features=_feature_views(store, corpus),
-        samples=_samples(decoded, out),
-        notes=NOTES,
-    )
-
-
-def _facts(corpus: asterisk.AsteriskCorpus) -> dict[str, str]:
-    hours = sum(corpus.seconds["train"].values()) / 3600
-    return {
-        "trained on": f"{corpus.sentences['train']} sentences, {hours:.2f} h ({', '.join(HEARD)})",
-        "never heard": ", ".join(ZERO_SHOT),
-        "processor": f"{torch.get_num_threads()} threads, torch {torch.__version__}",
-    }
-
-
-def _feature_views(store: FeatureStore, corpus: asterisk.AsteriskCorpus) -> list:
-    """Pooled encoder output before and after eq. 2, each language with its own estimate."""
-    utterances = [u for path in (corpus.train, corpus.zero_shot) for u in read_manifest(path)]
-    bias = estimate_bias([corpus.train, corpus.zero_shot], features=store).biases()
-    before = torch.stack([torch.from_numpy(store[u.key]).float().mean(0) for u in utterances])
-    after = before - torch.stack([bias[u.language] for u in utterances])
-    languages = [u.language for u in utterances]
-    return [
-        feature_view("encoder output", before, languages),
-        feature_view("after bias compensation", after, languages),
-    ]
-
-
-def _samples(decoded: dict[str, dict[str, list[Prediction]]], out: Path, each: int = 4) -> list:
-    """The first recordings of every language in both tests; chosen by order, not by quality."""
-    samples = []
+def decode(system: str, out: Path) -> None:
+    """Translate both tests into the run's directory."""
+    translator = Translator(load_run(out / system))
     for name in TESTS:
-        outputs = {system: {p.key: p for p in decoded[system][name]} for system in SYSTEMS}
-        taken: dict[str, int] = {}
-        for p in decoded["baseline"][name]:
-            taken[p.language] = taken.get(p.language, 0) + 1
-            if taken[p.language] <= each:
-                texts = {SYSTEMS[s]: outputs[s][p.key].prediction for s in SYSTEMS}
-                audio = out / "data" / p.source
-                samples.append(Sample(p.key, p.language, audio, p.transcript, p.reference, texts))
-    return samples
+        write_decoded(out / system / name, translator.decode(out / "data" / f"{name}.jsonl"))
 
 
-def write_metrics(path: Path, runs, report: Report, seconds: dict[str, float]) -> None:
+def report_on(out: Path, corpus: asterisk.AsteriskCorpus, seconds: dict[str, float]) -> Report:
+    """What `slam-potsa report` makes of both runs, with the demo's words about them."""
+    request = ReportRequest(
+        title="slam_potsa demo",
+        summary=SUMMARY,
+        notes=NOTES,
+        names=list(SYSTEMS.values()),
+        heard=HEARD,
+        zero_shot=ZERO_SHOT,
+        manifests=[corpus.train, corpus.zero_shot],
+        sentences=0,
+        titles=TESTS,
+        retrieval_title=RETRIEVAL,
+        wall_times=dict(seconds),
+    )
+    return build_report([out / system for system in SYSTEMS], request, progress=True)
+
+
+def write_metrics(path: Path, report: Report, seconds: dict[str, float]) -> None:
     content = {
         "systems": {
             run.name: {
-                "scores": {test: table.as_dict() for test, table in run.scores.items()},
-                "retrieval": {name: r.as_dict() for name, r in run.retrieval.items()},
+                "scores": {title: run.scores[test].as_dict() for test, title in TESTS.items()},
+                "retrieval": {RETRIEVAL: run.retrieval.as_dict()} if run.retrieval else {},
                 "training_seconds": round(run.seconds, 1),
             }
-            for run in runs
+            for run in report.runs
         },
         "comparisons": {
-            test: [comparison.as_dict() for comparison in found]
-            for test, found in report.comparisons.items()
+            title: [found.as_dict() for found in report.runs[1].scored[test].comparisons]
+            for test, title in TESTS.items()
         },
         "wall_seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
         "torch": torch.__version__,

@@ -45,6 +45,7 @@ def _cross_checks(config: PotsaConfig) -> Iterator[str]:
         yield "dataset_config.encoder_window must equal model_config.encoder_window"
     if config.alignment.detach_anchor and data.pairing != "anchor":
         yield "alignment.detach_anchor=true needs dataset_config.pairing=anchor"
+    yield from _variant(config)
     if config.alignment.weight and data.pairing == "none":
         yield "alignment.weight > 0 needs pairs: dataset_config.pairing=random, or weight=0"
     yield from _task_problems(data)
@@ -86,6 +87,21 @@ def _task_problems(data: DatasetConfig) -> Iterator[str]:
     if not data.tasks:
         yield f"dataset_config.tasks=[]: expected some of {', '.join(TASKS)}"
     yield from template_problems(vars(data), "dataset_config.")
+
+
+def _variant(config: PotsaConfig) -> Iterator[str]:
+    alignment, pairs = config.alignment, config.train_config.batch_size_training
+    if not alignment.weight:
+        return
+    if alignment.variant in ("normalised", "contrastive") and pairs < 2:
+        yield (
+            f"alignment.variant={alignment.variant} compares the pairs of a micro-step, and "
+            f"train_config.batch_size_training={pairs} is one pair: set it to 2 or more"
+        )
+    if alignment.variant == "debiased" and alignment.distance != "ot":
+        yield "alignment.variant=debiased needs alignment.distance=ot: it is a Sinkhorn divergence"
+    if alignment.variant == "debiased" and alignment.marginal_penalty is not None:
+        yield "alignment.variant=debiased needs alignment.marginal_penalty=null"
 
 
 def _out_of_range(config: Any, path: str) -> Iterator[str]:

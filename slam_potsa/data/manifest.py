@@ -7,14 +7,17 @@
 `duration` is in seconds. The same `sentence_id` means the same meaning, in any language and as often as it was
 recorded. `transcript`, `target`, `target_language` and `duration` may be left out, or be null,
 where the task does not need them. Fields whose name begins with `_` are the user's own.
+`<manifest>.checked` holds the manifest's hash once its recordings were decoded without a problem.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -228,11 +231,20 @@ class ManifestSummary:
 
 
 def check_manifest(
-    path: str | Path, *, needs: Sequence[str] = (), audio: bool = True, progress: bool = False
+    path: str | Path,
+    *,
+    needs: Sequence[str] = (),
+    audio: bool = True,
+    pairs: bool = True,
+    progress: bool = False,
 ) -> ManifestSummary:
     """Read `path`, decode every recording (unless `audio=False`), and sum it up.
 
-    Hours come from the recordings, with `audio=False` from the field `duration`.
+    Args:
+        pairs: warn of sentences without a partner; False where nothing is to be aligned.
+
+    Hours come from the recordings, with `audio=False` from the field `duration`. What was decoded
+    without a problem is marked (`mark_checked`), where the manifest's folder can be written to.
 
     Raises:
         InputError: every bad line; then every recording that is missing, empty, truncated, silent,
@@ -241,15 +253,52 @@ def check_manifest(
     path = Path(path)
     utterances = read_manifest(path, needs=needs)
     if audio:
+        read = manifest_hash([path])
         seconds = _measure(path, utterances, progress)
+        with suppress(OSError):
+            mark_checked(path, read)
     else:
         seconds = [utterance.duration or 0.0 for utterance in utterances]
-    warnings = _sentence_warnings(utterances)
+    warnings = sentence_warnings(utterances) if pairs else []
     if audio:
         warnings += _duration_warnings(utterances, seconds)
     elif any(utterance.duration is None for utterance in utterances):
         warnings.append("some utterances have no duration, so the hours are too few")
     return _summary(path, utterances, seconds, warnings)
+
+
+def manifest_hash(manifests: Iterable[str | Path]) -> str:
+    """SHA-256 of the manifests' bytes, in this order: biases, runs and marks are told apart by it."""
+    digest = hashlib.sha256()
+    for manifest in manifests:
+        digest.update(Path(manifest).read_bytes())
+    return digest.hexdigest()
+
+
+def mark_checked(path: str | Path, digest: str | None = None) -> None:
+    """Note beside the manifest that all its recordings were decoded and can be used.
+
+    Args:
+        digest: its `manifest_hash` when they were; None: what it has now.
+
+    Raises OSError where its folder cannot be written to.
+    """
+    atomic_write(_mark(path), (digest or manifest_hash([path])) + "\n")
+
+
+def is_checked(path: str | Path) -> bool:
+    """Whether the recordings of the manifest, as it is now, were decoded before (`mark_checked`).
+
+    Of the manifest only: a recording that was exchanged under the same name is not noticed.
+    """
+    try:
+        return _mark(path).read_text().strip() == manifest_hash([path])
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _mark(path: str | Path) -> Path:
+    return Path(f"{path}.checked")
 
 
 def _measure(path: Path, utterances: list[Utterance], progress: bool) -> list[float]:
@@ -312,7 +361,8 @@ def _languages_of_sentences(utterances: list[Utterance]) -> dict[str, set[str]]:
     return spoken
 
 
-def _sentence_warnings(utterances: list[Utterance]) -> list[str]:
+def sentence_warnings(utterances: list[Utterance]) -> list[str]:
+    """What is to be said of sentences without a partner, where pairs are to be aligned."""
     spoken = _languages_of_sentences(utterances)
     lonely = sorted(sentence for sentence, languages in spoken.items() if len(languages) == 1)
     if not lonely:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from tqdm import tqdm
 
 from slam_potsa.data.audio import encoder_frames, load_audio, log_mel
 from slam_potsa.data.feature_store import FeatureStore, FeatureStoreWriter
-from slam_potsa.data.manifest import Utterance, read_manifest
+from slam_potsa.data.manifest import Utterance, manifest_hash, read_manifest
 from slam_potsa.errors import InputError
 from slam_potsa.model.encoder import SpeechEncoder
 from slam_potsa.model.language_bias import BiasStatistics, LanguageBias
@@ -103,11 +102,3 @@ def _speech(utterance: Utterance, base: Path, encoder: SpeechEncoder) -> tuple[T
     audio = load_audio(utterance.audio, base)
     mel = log_mel(audio, encoder.n_mels, encoder.window)
     return mel, encoder_frames(len(audio), encoder.window)
-
-
-def manifest_hash(manifests: Iterable[str | Path]) -> str:
-    """What biases are told by to belong to these manifests."""
-    digest = hashlib.sha256()
-    for manifest in manifests:
-        digest.update(Path(manifest).read_bytes())
-    return digest.hexdigest()

@@ -67,6 +67,7 @@ def finetune(config: PotsaConfig) -> Path:
         alignment=config.alignment,
         decode=config.decode,
         ckpt_path=config.ckpt_path,
+        continue_schedule=False,
         metric=config.metric,
     )
     model.epochs = None  # Trainer tells them itself

@@ -167,7 +167,7 @@ def _of_recordings(recipe: Recipe) -> Iterator[str]:
 
 
 def _hear(manifest: str) -> None:
-    for warning in check_manifest(manifest, progress=True).warnings:
+    for warning in check_manifest(manifest, pairs=False, progress=True).warnings:
         logger.warning("%s: %s", manifest, warning)
 
 

@@ -32,6 +32,7 @@ from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
 from slam_potsa.model.encoder import encoder_config, load_encoder
 from slam_potsa.model.language_bias import LanguageBias
+from slam_potsa.model.loggers import TENSORBOARD, WANDB_RUN
 from slam_potsa.model.metrics_log import METRICS
 from slam_potsa.objective.layer_schedule import LayerSchedule
 
@@ -148,7 +149,8 @@ def clear(output_dir: Path) -> None:
     """Remove what an earlier run of ours left, which a new one would be mixed up with."""
     for marker in output_dir.glob("checkpoint-*/controller.json"):
         shutil.rmtree(marker.parent)
-    for name in (METRICS, SCHEDULE, MODEL, BEST):
+    shutil.rmtree(output_dir / TENSORBOARD, ignore_errors=True)
+    for name in (METRICS, SCHEDULE, MODEL, BEST, WANDB_RUN):
         (output_dir / name).unlink(missing_ok=True)
 
 
@@ -206,7 +208,9 @@ def check_recordings(config: PotsaConfig) -> None:
         manifests.append(data.val_data_path)
     needs = needed_fields(data.tasks)
     for manifest in dict.fromkeys(filter(None, manifests)):
-        for warning in check_manifest(manifest, needs=needs, progress=True).warnings:
+        aligned = config.alignment.weight > 0 and manifest == data.train_data_path
+        checked = check_manifest(manifest, needs=needs, pairs=aligned, progress=True)
+        for warning in checked.warnings:
             logger.warning("%s: %s", manifest, warning)
 
 

@@ -93,36 +93,6 @@ def spans(attention: Tensor) -> Tensor:
     return torch.stack([begin, end], 1).double() * FRAME_SECONDS
 
 
-def draw(view: TransportView, title: str = "") -> str:
-    """The plan as an inline SVG heat map, its axes labelled with the tokens' spans."""
-    from slam_potsa.evaluation.charts import heat_map
-
-    rows, columns = (_labels(side.spans) for side in (view.first, view.second))
-    top = float(view.plan.max()) or 1.0
-    cells = {
-        (row, column): 100 * float(view.plan[i, j]) / top
-        for i, row in enumerate(rows)
-        for j, column in enumerate(columns)
-    }
-    first, second = view.first.utterance, view.second.utterance
-    return heat_map(
-        rows,
-        columns,
-        cells,
-        title=title or f"{first.language} – {second.language}, layer {view.layer}",
-        description=(
-            f"Transport plan between {first.key} and {second.key}, 100 = its largest entry; a "
-            "token is named by its number and the centre of the speech it attends to."
-        ),
-        x_label=f"{second.language}: {second.transcript or second.key}",
-        y_label=f"{first.language}: {first.transcript or first.key}",
-    )
-
-
-def _labels(found: Tensor) -> list[str]:
-    return [f"{i}: {c:.1f} s" for i, c in enumerate(found.mean(1).tolist(), start=1)]
-
-
 @torch.inference_mode()
 def _forward(
     translator: Translator, dataset: Any, indices: list[int], layer: int

@@ -16,6 +16,7 @@ from typing import Any
 from slam_potsa.config import PotsaConfig
 from slam_potsa.errors import InputError
 
+TENSORBOARD, WANDB_RUN = "tensorboard", "wandb_run"  # in the run directory
 NOT_METRICS = ("step", "layers", "targets_seen", "pairs_seen", "not_finite")
 
 
@@ -31,7 +32,7 @@ class TensorBoardLog:
                 "pip install tensorboard"
             ) from error
         # Points that an interrupted run wrote beyond its last checkpoint are hidden.
-        self.writer = SummaryWriter(str(folder), purge_step=first_step or None)
+        self.writer = SummaryWriter(str(folder), purge_step=first_step)
 
     def __call__(self, record: dict[str, Any]) -> None:
         for name, value in scalars(record):
@@ -53,7 +54,7 @@ class WandbLog:
             ) from error
         folder = Path(log.wandb_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        identity = Path(output_dir) / "wandb_run"
+        identity = Path(output_dir) / WANDB_RUN
         known = identity.read_text().strip() if identity.is_file() else None
         self.run = wandb.init(
             dir=str(folder),
@@ -84,7 +85,7 @@ def logged(controller: Any, config: PotsaConfig, first_step: int, *, writes: boo
     log, output_dir = config.log_config, config.train_config.output_dir
     sinks: list[Any] = []
     if writes and log.use_tensorboard:
-        sinks.append(TensorBoardLog(Path(output_dir) / "tensorboard", first_step))
+        sinks.append(TensorBoardLog(Path(output_dir) / TENSORBOARD, first_step))
     if writes and log.use_wandb:
         sinks.append(WandbLog(log, output_dir, dataclasses.asdict(config)))
     controller.listeners += sinks

@@ -58,7 +58,8 @@ _BUILT: deque[SpeechLLM] = deque(maxlen=0)  # keeps models alive within `models_
 def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn.Module, Any]:
     """SLAM-LLM's factory: `(model, tokenizer)` from its two sections and the top-level keys.
 
-    Of `rest`, `language_bias`, `alignment`, `decode` and `ckpt_path` are read. Raises InputError on
+    Of `rest`, `language_bias`, `alignment`, `decode`, `ckpt_path` and `continue_schedule` are read
+    (see `continue_from`). Raises InputError on
     unknown keys in these sections and on checkpoints or biases that do not fit.
     """
     train, model = defaults(TrainConfig, train_config), defaults(ModelConfig, model_config)
@@ -91,7 +92,13 @@ def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn
         vars(defaults(DecodeConfig, rest.get("decode"))),
     )
     if state is not None:
-        continue_from(built, state, str(rest["ckpt_path"]), keep_bias=bias)
+        continue_from(
+            built,
+            state,
+            str(rest["ckpt_path"]),
+            keep_bias=bias,
+            schedule=rest.get("continue_schedule", True),
+        )
     built.epochs.after_validation_trains = train.enable_deepspeed
     if os.environ.get("RANK", "0") == "0":
         built.controller.listeners.append(MetricsLog(Path(train.output_dir) / METRICS))
@@ -292,22 +299,32 @@ def _check_widths(model: ModelConfig, encoder_dim: int, llm_dim: int) -> None:
 
 
 def continue_from(
-    model: SpeechLLM, state: dict[str, Any], source: str, *, keep_bias: LanguageBias | None
+    model: SpeechLLM,
+    state: dict[str, Any],
+    source: str,
+    *,
+    keep_bias: LanguageBias | None,
+    schedule: bool = True,
 ) -> None:
-    """Weights and schedule of a checkpoint. The biases were settled before: the file given wins."""
+    """Weights and schedule of a checkpoint. The biases were settled before: the file given wins.
+
+    Args:
+        schedule: take up the layer schedule too. A checkpoint is SLAM-LLM's only way to resume;
+            the native host has another, and starts a new training with a new schedule.
+    """
     state = {name: tensor for name, tensor in state.items() if BIAS_STATE not in name}
     if keep_bias is not None:
         carried = keep_bias.carried.state_dict()
         state |= {f"{BIAS_STATE}.{name}": tensor for name, tensor in carried.items()}
     apply_checkpoint(model, state, source)
-    found, schedule = model.controller.found_state, model.controller.schedule
-    if found and found["schedule"] and schedule is not None:
+    found, own = model.controller.found_state, model.controller.schedule
+    if schedule and found and found["schedule"] and own is not None:
         try:
-            schedule.load_state_dict(found["schedule"])
+            own.load_state_dict(found["schedule"])
         except ValueError as error:
             logger.warning("the layer schedule starts anew: %s", error)
-        for choice, _layers in schedule.state_dict()["pending"]:
-            schedule.observe(choice, math.nan)  # their losses belong to the run before
+        for choice, _layers in own.state_dict()["pending"]:
+            own.observe(choice, math.nan)  # their losses belong to the run before
 
 
 def accumulation_steps(train: TrainConfig, deepspeed_config: Any) -> int:

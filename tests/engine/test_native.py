@@ -327,3 +327,16 @@ def test_a_nan_loss_stops_the_run_with_its_step(tmp_path, monkeypatch):
     monkeypatch.setattr(speech_llm, "_cross_entropy", plain)
     native.finetune(config)
     assert len(metrics(config)) == 12
+
+
+def test_a_new_training_from_a_checkpoint_has_a_schedule_of_its_own(tmp_path):
+    """SLAM-LLM resumes by ckpt_path and takes the schedule up; here that is a new training."""
+    config = tiny.world(tmp_path)
+    config.native.max_steps = 6
+    first = native.finetune(config)
+    config.ckpt_path, config.train_config.output_dir = str(first), str(tmp_path / "second")
+    config.language_bias.path = None
+    native.finetune(config)
+    schedule = json.loads((tmp_path / "second" / "schedule.json").read_text())
+    assert schedule["step"] == 6
+    assert sum(layer["count"] for layer in schedule["layers"].values()) == 6

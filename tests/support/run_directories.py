@@ -1,0 +1,102 @@
+"""Run directories as training and decoding leave them, without a model: for reports."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import yaml
+
+from slam_potsa.config import PotsaConfig
+from slam_potsa.data.manifest import Utterance, write_manifest
+from slam_potsa.data.predictions import Prediction, write_predictions
+
+LANGUAGES = ("en", "es", "fr")
+SENTENCES = (
+    "Press the pound key now.",
+    "Your call is important to us.",
+    "Goodbye, and good luck!",
+    "Please enter your number.",
+)
+
+
+def data(folder: Path, languages: Sequence[str] = LANGUAGES, seconds: float = 0.3) -> Path:
+    """`folder/test.jsonl` with a recording of each sentence in each language."""
+    (folder / "audio").mkdir(parents=True, exist_ok=True)
+    rows, rng = [], np.random.default_rng(0)
+    for language in languages:
+        for number, sentence in enumerate(SENTENCES):
+            audio = f"audio/{language}-{number}.flac"
+            noise = 0.1 * rng.standard_normal(int(16000 * seconds))
+            soundfile.write(folder / audio, noise, 16000)
+            said, key = f"{language}: {sentence}", f"{language}-{number}"
+            rows.append(
+                Utterance(key, audio, language, f"s{number}", said, sentence, "en", seconds)
+            )
+    write_manifest(folder / "test.jsonl", rows)
+    write_manifest(folder / "train.jsonl", [row for row in rows if row.language != "fr"])
+    return folder / "test.jsonl"
+
+
+def predictions(prefix: str = "", languages: Sequence[str] = LANGUAGES) -> list[Prediction]:
+    """Of `data`, every text with a prefix."""
+    return [
+        Prediction(
+            f"{language}-{number}",
+            language,
+            f"audio/{language}-{number}.flac",
+            "en",
+            sentence,
+            f"{prefix}{sentence}",
+            transcript=f"{language}: {sentence}",
+        )
+        for language in languages
+        for number, sentence in enumerate(SENTENCES)
+    ]
+
+
+def metrics(aligned: bool, steps: int = 30) -> Iterator[dict[str, Any]]:
+    """Lines of metrics.jsonl; the cosine at layer 1 is always above 0, at layer 2 always below."""
+    for step in range(steps):
+        line: dict[str, Any] = {"step": step, "ce": 5 / (step + 1), "seconds": 0.5}
+        line |= {"tokens_per_second": 100.0 + step, "layers": [], "lr": 1e-3}
+        if aligned:
+            line |= {"ot": 0.5, "layers": [1 + step % 2]}
+        if aligned and step % 10 == 0:
+            line |= {"ot/matched": 1 / (step + 1), "ot/mismatched": 1.0}
+            for layer, cosine in ((1, 0.25), (2, -0.5)):
+                told = {"ce": 0.3 * layer, "alignment": 0.02, "cosine": cosine}
+                line |= {f"conflict/{layer}/{name}": value for name, value in told.items()}
+                told = {"reward": 0.01 * layer, "ucb": 0.1 if step else None, "count": step}
+                told |= {"probability": 0.5}
+                line |= {f"schedule/{layer}/{name}": value for name, value in told.items()}
+        yield line
+
+
+def write(
+    folder: Path,
+    manifest: Path,
+    found: Sequence[Prediction] = (),
+    *,
+    aligned: bool = False,
+    test: str = "test",
+) -> Path:
+    """A run whose configuration names `manifest`, with metrics and the predictions `found`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = PotsaConfig()
+    config.train_config.output_dir = str(folder)
+    config.train_config.model_name = folder.name
+    config.alignment.weight = 3.0 if aligned else 0.0
+    config.dataset_config.train_data_path = str(manifest.with_name("train.jsonl"))
+    config.dataset_config.test_data_path = str(manifest)
+    (folder / "config.yaml").write_text(yaml.safe_dump(dataclasses.asdict(config)))
+    lines = [json.dumps(line) + "\n" for line in metrics(aligned)]
+    (folder / "metrics.jsonl").write_text("".join(lines))
+    if found:
+        write_predictions(folder / f"{test}_predictions.jsonl", found)
+    return folder

@@ -5,10 +5,21 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := outputs/demo
 
-.PHONY: demo test test-all test-upstream lint bench clean
+.PHONY: demo figures sweep test test-all test-upstream lint bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/potsa/demo.py --output $(DEMO)
+
+# The pictures of docs/evaluation.md, from the demo's runs.
+FIGURES := recall heat_map overlap arrows_projector probe transport_costs rank query_share pca_encoder pca_compensated
+figures: $(INSTALLED)
+	$(BIN)/slam-potsa analyze $(DEMO)/potsa $(DEMO)/data/train.jsonl $(DEMO)/data/zero_shot.jsonl \
+		--against $(DEMO)/baseline --heard en es ru --output $(DEMO)/figures
+	for name in $(FIGURES); do cp $(DEMO)/figures/$$name.svg docs/evaluation/; done
+
+# Which alignment loss helps: hours on two cores, a run at a time, resumed where it was stopped.
+sweep: $(INSTALLED)
+	$(BIN)/python benchmarks/variants.py --demo $(DEMO) --json benchmarks/results/variants.json
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not slow and not gpu and not upstream"

@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 EVALUATION = [
     "scikit-learn>=1.4",
     "jiwer>=4",
-    "whisper_normalizer>=0.1.10",
+    "whisper_normalizer>=0.1.13",
     "py3langid>=0.4",
     "sentencepiece>=0.2",
 ]

@@ -27,7 +27,7 @@ EXIT_INPUT = 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Wrong input prints one message and gives exit code 2."""
-    args = _parser().parse_args(arguments)
+    args = _parse(arguments)
     try:
         args.command(args)
     except InputError as error:
@@ -39,11 +39,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """argparse ends positional words at the first option; `key=value` may follow one too."""
+    parser = _parser()
+    args, rest = parser.parse_known_args(arguments)
+    unknown = [word for word in rest if "=" not in word or word.startswith("-")]
+    if rest and (unknown or not hasattr(args, "assignments")):
+        (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+        own = commands.choices[args.name]
+        own.error(f"unrecognized arguments: {' '.join(unknown or rest)}")
+    if rest:
+        args.assignments += rest
+    return args
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="slam-potsa", description="POTSA: cross-lingual speech alignment for speech LLMs."
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="name")
     for group in GROUPS:
         group.add(commands)
     return parser

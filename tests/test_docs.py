@@ -7,7 +7,9 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from slam_potsa import cli
 from slam_potsa.config import PotsaConfig
@@ -117,16 +119,42 @@ def test_manifest_lines_are_lines_of_a_manifest(page, tmp_path):
         assert read_manifest(path)
 
 
-def test_the_manifest_of_your_own_language_is_written_as_the_page_says(tmp_path, monkeypatch):
+def test_the_manifests_of_your_own_language_are_written_as_the_page_says(
+    tmp_path, monkeypatch, capsys
+):
     page = (ROOT / "docs" / "your_language.md").read_text()
     (code,) = (code for kind, code in FENCE.findall(page) if kind == "python")
-    known = Utterance(
-        "en-17", "a.wav", "en", "fleurs-17", target="他们有脚。", target_language="zh"
-    )
     monkeypatch.chdir(tmp_path)
-    write_manifest("data/fleurs/train.jsonl", [known])
-    Path("recordings.tsv").write_text("17-anna.wav\tfleurs-17\n17-ben.wav\tfleurs-17\n")
+    # Sentence 3 is in two splits: it is tested, and so not trained.
+    for split, sentences in {"train": "123", "dev": "4", "test": "35"}.items():
+        write_manifest(f"data/fleurs/{split}.jsonl", [known(n) for n in sentences])
+    files = ["1-anna.wav", "1-ben.wav", "3-ben.wav", "4-anna.wav", "5-anna.wav", "9-anna.wav"]
+    Path("recordings.tsv").write_text("".join(f"{name}\tfleurs-{name[0]}\n" for name in files))
+    Path("data/xyz/audio").mkdir(parents=True)
+    for number, name in enumerate(files, start=1):
+        soundfile.write(f"data/xyz/audio/{name}", np.full(number * 1600, 0.1), 16_000)
     exec(compile(code, "your_language.md", "exec"), {})
-    written = read_manifest("data/xyz/train.jsonl", needs=("target",))
-    assert [item.audio for item in written] == ["audio/17-anna.wav", "audio/17-ben.wav"]
-    assert {(item.sentence_id, item.target) for item in written} == {("fleurs-17", "他们有脚。")}
+    written = {
+        split: read_manifest(f"data/xyz/{split}.jsonl", needs=("target", "duration"))
+        for split in ("train", "dev", "test")
+    }
+    assert {split: [(u.audio, u.duration) for u in rows] for split, rows in written.items()} == {
+        "train": [("audio/1-anna.wav", 0.1), ("audio/1-ben.wav", 0.2)],
+        "dev": [("audio/4-anna.wav", 0.4)],
+        "test": [("audio/3-ben.wav", 0.3), ("audio/5-anna.wav", 0.5)],
+    }
+    assert all(u.target == f"句{u.sentence_id[-1]}" for rows in written.values() for u in rows)
+    told = capsys.readouterr().out.splitlines()
+    assert told[-1].startswith("9-anna.wav: fleurs-9 has no target") and "dropped.jsonl" in told[-1]
+    assert len(told) == 4
+
+
+def known(number):
+    return Utterance(
+        f"en-{number}",
+        "a.wav",
+        "en",
+        f"fleurs-{number}",
+        target=f"句{number}",
+        target_language="zh",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,7 +39,9 @@ def add(commands) -> None:
     translate = commands.add_parser("translate", help="translate recordings with a trained run")
     translate.add_argument("recordings", nargs="+", type=Path)
     translate.add_argument("--language", required=True, help="spoken language, such as fr")
-    translate.add_argument("--target-language", default="en")
+    translate.add_argument(
+        "--target-language", help="default: that of the run's training manifest, if it is one"
+    )
     translate.add_argument("--run", type=Path, default=Path("outputs/demo/potsa"))
     translate.add_argument("--bias", type=Path, help="language biases to use instead of the run's")
     translate.set_defaults(command=_translate)
@@ -79,10 +82,53 @@ def _translate(args) -> None:
 
     quieten()
     _check_speech(args.recordings, args.language)
-    translator = Translator(_run(args))
-    texts = translator.translate(args.recordings, args.language, args.target_language)
+    config = _run(args)
+    target = _target_language(config, args.target_language)
+    texts = Translator(config).translate(args.recordings, args.language, target)
     for path, text in zip(args.recordings, texts, strict=True):
         print(f"{path}\t{text}" if len(texts) > 1 else text)
+
+
+def _target_language(config, given: str | None) -> str:
+    """`given`, or the one language that the run was trained to translate into; "" for asr.
+
+    Raises InputError where that is not known, or not one. Warns of one that was not trained.
+    """
+    from slam_potsa.data.languages import language_id
+    from slam_potsa.data.tasks import task_to_decode
+
+    data = config.dataset_config
+    if given:
+        language_id(given)
+    elif task_to_decode(data.tasks, data.test_task) == "asr":
+        return ""
+    trained, why = _trained_targets(data.train_data_path)
+    if given:
+        if trained and given not in trained:
+            print(
+                f"warning: --target-language {given}: the run was trained to translate into "
+                f"{', '.join(trained)}",
+                file=sys.stderr,
+            )
+        return given
+    if len(trained) != 1:
+        found = f"the run was trained on {', '.join(trained)}" if trained else why
+        raise InputError(f"--target-language is not given and {found}: give it, such as zh")
+    return trained[0]
+
+
+def _trained_targets(manifest: str | None) -> tuple[list[str], str]:
+    """(target languages of the training manifest, or why there is none)."""
+    from slam_potsa.data.manifest import read_manifest
+
+    if not manifest:
+        return [], "the run names no training manifest"
+    try:
+        rows = read_manifest(manifest)
+    except InputError as error:
+        return [], f"the run's training manifest cannot be read ({error.problems[0]})"
+    targets = sorted({row.target_language for row in rows if row.target_language})
+    return targets, "" if targets else f"{manifest} names no target_language"
 
 
 def _run(args):

@@ -29,11 +29,25 @@ def add(commands) -> None:
     plan.add_argument(
         "--gpu",
         action="append",
-        choices=("rtx4090", "a100", "h200"),
+        choices=("rtx4090", "rtx3090", "a100", "h200"),
         help="the GPU it must fit, may be repeated; default: show all, it must fit one",
     )
-    plan.add_argument("--gpus", type=int, help="number of GPUs; default: the recipe's, else 1")
-    plan.add_argument("--gpus-per-node", type=int, default=8, help="for the multi-node command")
+    plan.add_argument(
+        "--gpu-memory",
+        type=float,
+        metavar="GIB",
+        help="it must fit so much, on a GPU that --gpu does not know (CUDA reports some 0.4 GiB "
+        "less than its name says)",
+    )
+    plan.add_argument("--gpus", type=int, help="GPUs of a machine; default: the recipe's, else 1")
+    plan.add_argument(
+        "--nodes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="machines; with several, their share of the accumulation and the command for "
+        "SLAM-LLM's loop; default: 1",
+    )
     plan.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     assumed = plan.add_argument_group("assumptions, where nothing can be read or measured")
     for spec in fields():
@@ -64,7 +78,8 @@ def _plan(args) -> None:
         name=name,
         gpus=processes if args.gpus is None else args.gpus,
         gpu_names=args.gpu,
-        gpus_per_node=args.gpus_per_node,
+        gpu_memory=args.gpu_memory,
+        nodes=args.nodes,
         assumptions=Assumptions(**given),
     )
     if plan.stages:

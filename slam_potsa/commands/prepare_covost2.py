@@ -36,10 +36,20 @@ def add_to(kinds) -> None:
         default="s2tt",
         help="s2tt: transcript and translation (default); asr: transcript only",
     )
+    parser.add_argument(
+        "--replace", action="store_true", help="take the place of another data set in OUTPUT"
+    )
     parser.add_argument("--language", help="spoken language, where no file name says it")
     parser.add_argument("--target-language", help="where no file name says it")
     parser.add_argument(
         "--clips", type=Path, metavar="FOLDER", help="the recordings, where they are not in clips/"
+    )
+    parser.add_argument(
+        "--train-splits",
+        default="train,train_covost",
+        metavar="NAMES",
+        help="CoVoST2's splits that become train; default: train,train_covost, as its own script; "
+        "train: Common Voice's own split only",
     )
     parser.add_argument(
         "--check-audio",
@@ -58,10 +68,12 @@ def _prepare_covost2(args) -> None:
         args.output,
         common_voice_dir=args.common_voice,
         tsv=args.tsv,
+        replace=args.replace,
         view=args.view,
         language=args.language,
         target_language=args.target_language,
         clips=args.clips,
+        train_splits=[name.strip() for name in args.train_splits.split(",") if name.strip()],
         check_audio=args.check_audio,
     )
     print(corpus.summary)

@@ -42,13 +42,15 @@ def add_to(kinds) -> None:
         action="store_true",
         help="keep recordings in the target language: they are their own translation",
     )
-    fleurs.add_argument("--min-seconds", type=float, default=1.0, help="drop shorter recordings")
-    fleurs.add_argument("--max-seconds", type=float, default=30.0, help="drop longer recordings")
+    fleurs.add_argument("--min-seconds", type=float, default=1.0, help="drop shorter ones of train")
+    fleurs.add_argument(
+        "--max-seconds", type=float, default=30.0, help="drop longer ones of train; of others 30"
+    )
     fleurs.add_argument(
         "--rate-deviations",
         type=float,
         default=5.0,
-        help="drop recordings this far from the language's usual rate of speech; 0: none",
+        help="drop recordings of train this far from the language's usual rate of speech; 0: none",
     )
     fleurs.add_argument(
         "--allow-truncated",
@@ -56,6 +58,9 @@ def add_to(kinds) -> None:
         help="use what truncated archives still have, instead of refusing them",
     )
     fleurs.add_argument("--workers", type=int, help="threads; default: one a core")
+    fleurs.add_argument(
+        "--replace", action="store_true", help="take the place of another data set in OUTPUT"
+    )
     fleurs.set_defaults(command=_prepare_fleurs)
     _accept_key_value(fleurs)
 
@@ -85,5 +90,5 @@ def _prepare_fleurs(args) -> None:
     from slam_potsa.registry import DATA_SOURCES, resolve
 
     build = resolve(DATA_SOURCES, "fleurs", "data source")
-    names = set(vars(args)) - {"command", "output"}
+    names = set(vars(args)) - {"command", "output", "name"}
     print(build(args.output, **{name: getattr(args, name) for name in names}).summary)

@@ -73,38 +73,63 @@ def show(recipe) -> None:
         _say(make_job(stage.name, stage.config, recipe.launch).shown())
     for test, manifest in recipe.tests.items():
         path = predictions_of(recipe, test)
-        _say(f"== {test}: {manifest} -> {path}" + (", done" if path.is_file() else ""))
+        _say(f"== {test}: {manifest} -> {path}{_state_of_test(recipe, test, manifest)}")
+
+
+def _state_of_test(recipe, test: str, manifest: str) -> str:
+    from slam_potsa.engine.decoded import depends_on, why_decode
+    from slam_potsa.engine.stages import is_done
+
+    last = recipe.stages[-1]
+    if not (is_done(last) and predictions_of(recipe, test).is_file() and Path(manifest).is_file()):
+        return ""
+    reasons = why_decode(last.folder / test, depends_on(decoding_config(recipe), manifest))
+    return f", to be decoded again ({'; '.join(reasons)})" if reasons else ", done"
 
 
 def predictions_of(recipe, test: str) -> Path:
-    return recipe.stages[-1].folder / f"{test}_predictions.jsonl"
+    from slam_potsa.engine.decoded import predictions_file
+
+    return predictions_file(recipe.stages[-1].folder / test)
 
 
-def decode_tests(recipe) -> None:
-    """Translate the tests with the last stage's best model, where that has not been done yet."""
-    from slam_potsa.commands.decoding import decode_quietly
+def decoding_config(recipe):
+    """The last stage's best model, with what the recipe now says of decoding.
+
+    The rest is what it was trained with: `refuse_other_history` lets nothing else be changed.
+    """
     from slam_potsa.engine.decode import load_run
-    from slam_potsa.engine.decode_shards import in_processes
     from slam_potsa.engine.run_directory import best_checkpoint
 
     last = recipe.stages[-1]
     best = best_checkpoint(last.folder)
     config = load_run(last.folder, ckpt_path=str(best), decode=last.config.decode)
+    config.dataset_config.test_task = last.config.dataset_config.test_task
     # What fits this machine may have changed since the training.
-    config.train_config.val_batch_size = last.config.train_config.val_batch_size
+    for name in ("val_batch_size", "num_workers_dataloader"):
+        setattr(config.train_config, name, getattr(last.config.train_config, name))
+    return config
+
+
+def decode_tests(recipe) -> None:
+    """Translate the tests with the last stage's best model, where that has not been done yet.
+
+    It has where weights, options, prompts, task and manifest are those of `<test>.done.json`.
+    """
+    from slam_potsa.commands.decoding import decode_quietly
+    from slam_potsa.engine.decode_shards import in_processes, useful_processes
+    from slam_potsa.engine.decoded import depends_on, mark_decoded, why_decode
+
+    config = decoding_config(recipe)
+    processes = useful_processes(recipe.launch.processes)
     for test, manifest in recipe.tests.items():
-        if _is_newer(predictions_of(recipe, test), best):
+        prefix, parts = recipe.stages[-1].folder / test, depends_on(config, manifest)
+        reasons = why_decode(prefix, parts)
+        if not reasons:
             continue
-        _say(f"== decoding {test}: {manifest}")
-        job = (str(last.folder / test), config, Path(manifest), False)
-        if recipe.launch.processes > 1:
-            in_processes(recipe.launch.processes, decode_quietly, *job)
-        else:
-            decode_quietly(*job)
-
-
-def _is_newer(path: Path, than: Path) -> bool:
-    return path.is_file() and path.stat().st_mtime >= than.stat().st_mtime
+        _say(f"== decoding {test}: {manifest} ({'; '.join(reasons)})")
+        in_processes(processes, decode_quietly, str(prefix), config, Path(manifest), False)
+        mark_decoded(prefix, parts)
 
 
 def score_tests(recipe) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from slam_potsa.errors import InputError
 
 if TYPE_CHECKING:
+    from slam_potsa.data.predictions import Prediction
     from slam_potsa.evaluation.comet import Comet
     from slam_potsa.evaluation.file_scores import FileScores, Request, Source
     from slam_potsa.evaluation.presets import Preset
@@ -68,7 +70,15 @@ def _add_comparisons(group) -> None:
     )
     group.add_argument("--test", default="bs", help="bs: paired bootstrap, ar: randomisation")
     group.add_argument("--samples", type=int, help="of the test; default: bs 1000, ar 10000")
-    group.add_argument("--blind", nargs="+", type=Path, default=[], help="the blind control's file")
+    group.add_argument(
+        "--blind",
+        nargs="+",
+        type=Path,
+        default=[],
+        help="the blind control's file; default: NAME_blind_predictions.jsonl beside "
+        "NAME_predictions.jsonl, where it fits",
+    )
+    group.add_argument("--no-blind", action="store_true", help="look for no blind control")
 
 
 def _score(args) -> None:
@@ -126,6 +136,8 @@ def _request(args, convention: Convention) -> Request:
         given, files = len(getattr(args, name)), len(args.predictions)
         if given not in (0, 1, files) or (name == "blind" and given not in (0, files)):
             problems.append(f"--{name}: found {given} files for {files} of predictions")
+    if args.blind and args.no_blind:
+        problems.append("--blind and --no-blind: expected one of them")
     if problems:
         raise InputError(problems)
     shared = {"seen": args.seen, "zero_shot": args.zero_shot, "bootstrap": args.bootstrap}
@@ -135,34 +147,62 @@ def _request(args, convention: Convention) -> Request:
 def _sources(args) -> list[Source]:
     """Every file read and matched, with all problems at once."""
     from slam_potsa.data.predictions import read_predictions
-    from slam_potsa.evaluation.blind_control import blind_file
     from slam_potsa.evaluation.file_scores import Source
     from slam_potsa.evaluation.seed_scores import check_same_test
 
     files = list(args.predictions)
     old = args.baseline * len(files) if len(args.baseline) == 1 else args.baseline
-    blind = args.blind or [blind_file(path) for path in files]
     problems: list[str] = []
     if len({path.resolve() for path in files}) < len(files):
         problems.append("the same prediction file is given twice; expected one for each seed")
 
-    def read(path: Path | None) -> list:
+    def told(read: Callable, *given) -> list:
         try:
-            return read_predictions(path) if path else []
+            return read(*given)
         except InputError as error:
             problems.extend(error.problems)
             return []
 
-    sources = [
-        Source(path, read(path), read(old[place] if old else None), read(blind[place]))
-        for place, path in enumerate(files)
-    ]
+    sources = []
+    for place, path in enumerate(files):
+        items = told(read_predictions, path)
+        baseline = told(read_predictions, old[place]) if old else []
+        blind = told(_blind, args, place, items) if items else []
+        sources.append(Source(path, items, baseline, blind))
     if problems:
         raise InputError(problems)
     for source in sources:
         source.check()
     check_same_test({str(source.path): source.predictions for source in sources})
     return sources
+
+
+def _blind(args, place: int, items: Sequence[Prediction]) -> Sequence[Prediction]:
+    """The blind control of a file; [] with a warning where one that nobody named does not fit.
+
+    Raises InputError where one that was named cannot be read or does not fit.
+    """
+    from slam_potsa.data.predictions import read_predictions
+    from slam_potsa.evaluation.blind_control import blind_file, check_blind
+
+    if args.no_blind:
+        return []
+    path = args.blind[place] if args.blind else blind_file(args.predictions[place])
+    if path is None:
+        return []
+    try:
+        blind = read_predictions(path)
+        check_blind(items, blind, path)
+    except InputError as error:
+        if args.blind:
+            raise
+        print(
+            f"warning: {path}: found beside the predictions and left out as blind control "
+            f"(--no-blind: do not look for one): {error}",
+            file=sys.stderr,
+        )
+        return []
+    return blind
 
 
 def _comet(args, sources: Sequence[Source]) -> Comet | None:

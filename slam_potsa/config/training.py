@@ -30,12 +30,14 @@ class TrainConfig:
     lr: float = option(1e-4, "peak learning rate of AdamW", low=0, source=COT_ST)
     weight_decay: float = option(0.0, "AdamW's decoupled decay", low=0, source=SLAM)
     warmup_steps: int = option(1000, "optimizer steps of linear warm-up", low=0, source=COT_ST)
-    total_steps: int = option(100000, "optimizer step at which the rate reaches 0", low=1)
+    total_steps: int = option(
+        100000, "optimizer step at which the rate reaches 0 and training stops", low=1
+    )
     num_epochs: int = option(10, "passes over the training items, at most", low=1)
     batch_size_training: int = option(4, "items a device a micro-step", low=1)
     val_batch_size: int = option(4, "items a device in validation and decoding", low=1)
     gradient_accumulation_steps: int = option(
-        1, "micro-steps an optimizer step; under DeepSpeed accumulate in its JSON only", low=1
+        1, "micro-steps an optimizer step; DeepSpeed's file says auto and takes this", low=1
     )
     batching_strategy: str = option(
         "custom",

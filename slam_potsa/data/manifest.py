@@ -4,9 +4,9 @@
      "transcript": "Bonjour.", "target": "Hello.", "target_language": "en", "duration": 0.83}
 
 `audio` is a path relative to the manifest's folder, or `archive.tar:member` (`.tar.gz` too);
-`duration` is in seconds. The same `sentence_id` means the same meaning, in any language and as often as it was
-recorded. `transcript`, `target`, `target_language` and `duration` may be left out, or be null,
-where the task does not need them. Fields whose name begins with `_` are the user's own.
+`duration` is in seconds. The same `sentence_id` means the same meaning, in any language and as
+often as it was recorded. `transcript`, `target`, `target_language` and `duration` may be left out,
+or be null, where the task does not need them. Fields whose name begins with `_` are the user's own.
 `<manifest>.checked` holds the manifest's hash once its recordings were decoded without a problem.
 """
 
@@ -22,10 +22,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from slam_potsa.data.languages import language_id
+from slam_potsa.data.line_problems import foreign_hint, grouped
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
 
 REQUIRED = ("key", "audio", "language", "sentence_id")
+ONE_LANGUAGE = "one language only: join it with its partners before training"
 DURATION_TOLERANCE = 0.1  # seconds between the manifest's duration and the file's, then a warning
 
 
@@ -53,13 +55,14 @@ def read_manifest(path: str | Path, *, needs: Sequence[str] = ()) -> list[Uttera
         needs: optional fields that this task cannot do without, such as `("target",)`.
 
     Raises:
-        InputError: naming every bad line as `file:line: field 'x': found ..., expected ...`.
+        InputError: naming every bad line as `file:line: field 'x': found ..., expected ...`; of
+            many, those of one kind once (`grouped`). Says so where it is another project's format.
     """
     path = Path(path)
     unknown = [name for name in needs if name not in FIELDS]
     if unknown:
         raise InputError(f"needs={unknown}: expected names among {', '.join(FIELDS)}")
-    utterances, problems, first_line = [], [], {}
+    utterances, problems, bad_lines, first_line = [], [], [], {}
     for number, line in _lines(path):
         utterance, found = _parse(line, needs)
         if utterance is not None and utterance.key in first_line:
@@ -67,14 +70,16 @@ def read_manifest(path: str | Path, *, needs: Sequence[str] = ()) -> list[Uttera
                 f"field 'key': found {utterance.key!r}, which line {first_line[utterance.key]} has "
                 f"already; expected a key of its own"
             )
-        problems += [f"{path}:{number}: {problem}" for problem in found]
-        if utterance is not None and not found:
+        problems += [(number, problem) for problem in found]
+        if found:
+            bad_lines.append(line)
+        elif utterance is not None:
             first_line[utterance.key] = number
             utterances.append(utterance)
-    if not utterances and not problems:
-        problems.append(f"{path}: found no utterance, expected one JSON object a line")
     if problems:
-        raise InputError(problems)
+        raise InputError([*foreign_hint(path, bad_lines), *grouped(path, problems)])
+    if not utterances:
+        raise InputError(f"{path}: found no utterance, expected one JSON object a line")
     return utterances
 
 
@@ -226,7 +231,11 @@ class ManifestSummary:
         hours = sum(part.seconds for part in parts) / 3600
         rows.append(("all", sum(part.utterances for part in parts), f"{hours:.2f}", self.sentences))
         lines = [f"{row[0]:<10}{row[1]:>12}{row[2]:>9}{row[3]:>11}" for row in rows]
-        lines.append(f"{self.parallel_sentences} sentences in two languages or more")
+        lines.append(
+            ONE_LANGUAGE
+            if len(self.languages) == 1
+            else f"{self.parallel_sentences} sentences in two languages or more"
+        )
         return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
 
 
@@ -259,7 +268,8 @@ def check_manifest(
             mark_checked(path, read)
     else:
         seconds = [utterance.duration or 0.0 for utterance in utterances]
-    warnings = sentence_warnings(utterances) if pairs else []
+    alone = len({utterance.language for utterance in utterances}) == 1  # its table says so
+    warnings = sentence_warnings(utterances) if pairs and not alone else []
     if audio:
         warnings += _duration_warnings(utterances, seconds)
     elif any(utterance.duration is None for utterance in utterances):
@@ -268,7 +278,7 @@ def check_manifest(
 
 
 def manifest_hash(manifests: Iterable[str | Path]) -> str:
-    """SHA-256 of the manifests' bytes, in this order: biases, runs and marks are told apart by it."""
+    """SHA-256 of the manifests' bytes, in this order: what belongs to them is known by it."""
     digest = hashlib.sha256()
     for manifest in manifests:
         digest.update(Path(manifest).read_bytes())

@@ -12,12 +12,14 @@ The prompts and answers of asr and cot default to CoT-ST's (SLAM-LLM's `st_covos
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from slam_potsa.config import DatasetConfig
 from slam_potsa.config.templates import COT_ANSWER, PLACEHOLDER, TASKS, template_problems
+from slam_potsa.data.line_problems import MANY
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.errors import InputError
 
@@ -140,6 +142,7 @@ class Templates:
     def require(self, tasks: Iterable[str], utterances: Iterable[Utterance]) -> None:
         """Raise InputError with every utterance that a template of `tasks` asks for too much.
 
+        Where they are many, each thing that is asked for is said once, with how many lack it.
         Whether there is a transcript and a target is `read_manifest(needs=needed_fields(tasks))`'s.
         """
         names = dict.fromkeys(name for task in tasks for name in _templates_of(task))
@@ -149,14 +152,25 @@ class Templates:
             for placeholder in dict.fromkeys(PLACEHOLDER.findall(getattr(self, name)))
             if placeholder not in ("transcript", "target")
         ]
-        problems = [
-            f"utterance {utterance.key!r}: {problem}"
+        lacking = [
+            (utterance.key, problem)
             for utterance in utterances
             for placeholder, name in asked
             if (problem := _absent(utterance, placeholder, name))
         ]
-        if problems:
-            raise InputError(problems)
+        if lacking:
+            raise InputError(list(_told(lacking)))
+
+
+def _told(lacking: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """(key, problem) as text; equal problems once, where they are many."""
+    count = Counter(problem for _, problem in lacking)
+    for key, problem in lacking:
+        if len(lacking) <= MANY:
+            yield f"utterance {key!r}: {problem}"
+        elif others := count.pop(problem, 0):  # the first that has it
+            more = f" (and {others - 1:,} others)" if others > 1 else ""
+            yield f"utterance {key!r}{more}: {problem}"
 
 
 def _templates_of(task: str) -> tuple[str, ...]:

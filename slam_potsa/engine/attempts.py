@@ -5,11 +5,13 @@ that improve and nothing else: no optimizer, no step, so it cannot resume. There
 is set aside as `<folder>-attempt1`, and a new one in `<folder>` starts from its newest checkpoint
 with the steps that were left, on the same line of falling rates. What is lost: AdamW's moments, the
 steps since that checkpoint, and the place in the data (epochs begin again with the first's order).
+Its loop also forgets the best validation loss: "best" is judged anew within the new attempt.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 from dataclasses import replace
@@ -28,6 +30,7 @@ from slam_potsa.engine.run_directory import (
 from slam_potsa.model.carried_state import CarriedState
 from slam_potsa.model.loading import read_checkpoint
 
+logger = logging.getLogger(__name__)
 SCHEDULE_STATE = "encoder_projector.schedule_state."
 
 
@@ -73,6 +76,12 @@ def continued(config: PotsaConfig, host: str, processes: int) -> PotsaConfig | N
     if train is None:
         before[-1].rename(folder)
         return None
+    logger.warning(
+        "%s: SLAM-LLM cannot resume. A new attempt starts from %s, and judges anew which of its "
+        "own validations is the best",
+        folder,
+        checkpoint,
+    )
     names = ("lr", "warmup_steps", "total_steps", "num_epochs", "validation_interval")
     left = {name: getattr(train, name) for name in names}
     return replace(

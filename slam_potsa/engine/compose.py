@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import difflib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,13 @@ def register_schema() -> None:
     ConfigStore.instance().store(name="potsa_schema", node=PotsaConfig)
 
 
-def compose_config(overrides: Sequence[str] = (), *, checked: bool = True) -> PotsaConfig:
+def compose_config(
+    overrides: Sequence[str] = (), *, checked: bool = True, meant: Sequence[str] = ()
+) -> PotsaConfig:
     """The configuration that `finetune.py OVERRIDES` would run.
+
+    Args:
+        meant: keys of the caller's own that an unknown one may be a slip of.
 
     Raises InputError for an override that Hydra does not accept and, unless `checked` is False,
     for values that are out of range or do not fit each other.
@@ -37,6 +44,7 @@ def compose_config(overrides: Sequence[str] = (), *, checked: bool = True) -> Po
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    require_known_keys(overrides, meant)
     register_schema()
     try:
         with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
@@ -48,6 +56,50 @@ def compose_config(overrides: Sequence[str] = (), *, checked: bool = True) -> Po
     if checked:
         check(config)
     return config
+
+
+def require_known_keys(overrides: Sequence[str], meant: Sequence[str] = ()) -> None:
+    """Raise InputError with every `key=value` whose key does not exist, and the nearest that do.
+
+    Hydra would advise to append such a key with a `+`, which the typed configuration refuses.
+
+    Args:
+        meant: further keys to suggest, such as a recipe's.
+    """
+    known = list(dict.fromkeys([*_keys(PotsaConfig), *_groups()]))
+    problems = []
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        if key in known or key.startswith(("hydra.", "hydra/")) or key.partition("@")[0] in known:
+            continue
+        if key == "recipe":
+            problems.append("recipe=: recipes are run by `slam-potsa run recipe=NAME`")
+            continue
+        near = difflib.get_close_matches(key, [*known, *meant], n=3, cutoff=0.5)
+        near += [name for name in known if name.endswith(f".{key}") and name not in near]
+        hint = f"did you mean {', '.join(near)}?" if near else "see docs/configuration.md"
+        problems.append(f"unknown key {key!r}: {hint}")
+    if problems:
+        raise InputError(problems)
+
+
+def _keys(kind: type, prefix: str = "") -> Iterator[str]:
+    """All sections and options, dotted."""
+    for spec in dataclasses.fields(kind):
+        yield f"{prefix}{spec.name}"
+        if isinstance(spec.default_factory, type) and dataclasses.is_dataclass(
+            spec.default_factory
+        ):
+            yield from _keys(spec.default_factory, f"{prefix}{spec.name}.")
+
+
+def _groups() -> Iterator[str]:
+    """The folders of conf/ that a command line chooses files of; recipes are no such choice."""
+    folder = conf_dir()
+    for path in folder.glob("**/*.yaml"):
+        group = path.parent.relative_to(folder).as_posix()
+        if group not in (".", "recipe"):
+            yield group
 
 
 def typed(composed: Any) -> PotsaConfig:

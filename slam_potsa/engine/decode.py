@@ -21,13 +21,13 @@ from slam_potsa.config import PotsaConfig, defaults
 from slam_potsa.config.check import check
 from slam_potsa.data.audio import measure_audio
 from slam_potsa.data.blind import exchanged_recordings
-from slam_potsa.data.manifest import Utterance, read_manifest
+from slam_potsa.data.feature_store import FeatureStore
+from slam_potsa.data.manifest import Utterance, manifest_hash, read_manifest
 from slam_potsa.data.predictions import Prediction, write_pred_gt, write_predictions
 from slam_potsa.data.tasks import Templates, task_to_decode
 from slam_potsa.engine import decode_shards
 from slam_potsa.engine.answers import prediction, warn_of_malformed
 from slam_potsa.engine.decode_shards import Team
-from slam_potsa.engine.encode import manifest_hash
 from slam_potsa.engine.journal import Answer, Journal, fingerprint, remove_partial
 from slam_potsa.engine.run_directory import CONFIG, best_checkpoint
 from slam_potsa.errors import InputError
@@ -62,7 +62,8 @@ class Translator:
         self.templates = Templates.of(config.dataset_config)
         self.model, self.tokenizer = model_factory(
             config.train_config,
-            config.model_config,
+            # Training may have left the encoder out; what is decoded has seldom been stored.
+            replace(config.model_config, load_encoder=True),
             language_bias=config.language_bias,
             alignment=replace(config.alignment, weight=0.0),
             decode=config.decode,
@@ -90,17 +91,23 @@ class Translator:
         dataset = self.dataset(manifest)
         if shuffle_audio:
             dataset.recordings = exchanged_recordings(dataset.items.utterances)
-        state = self._fingerprint(manifest, shuffle_audio) if prefix else ""
+        state = self.fingerprint(manifest, shuffle_audio=shuffle_audio) if prefix else ""
         with Journal(prefix, state, team.rank) as journal:
             self._answer(dataset, journal, team, progress)
         answers = team.merge(journal.answers)
         return [] if answers is None else self._predictions(dataset, answers)
 
     def dataset(self, manifest: str | Path) -> Any:
-        """The utterances of a manifest as this model reads them, without their translations."""
+        """The utterances of a manifest as this model reads them, without their translations.
+
+        From the run's feature store where it has them all, else from the recordings.
+        """
         data = replace(
             self.config.dataset_config, test_data_path=str(manifest), inference_mode=True
         )
+        if data.feature_store and not _stored(data.feature_store, manifest):
+            logger.info("%s is not in %s: reading recordings", manifest, data.feature_store)
+            data = replace(data, feature_store=None)
         return get_speech_dataset(data, self.tokenizer, "test")
 
     def to_device(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -183,26 +190,40 @@ class Translator:
             warn_of_malformed(sum(p.heard is None for p in found), len(found))
         return found
 
-    def _fingerprint(self, manifest: str | Path, shuffle_audio: bool) -> str:
-        """Of all that answers depend on: weights, options, prompts, manifest, library version."""
+    def fingerprint(self, manifest: str | Path, *, shuffle_audio: bool = False) -> str:
+        """A hash of all that the answers to `manifest` depend on; equal hash, equal answers.
+
+        Trained weights, models and the precision they were loaded in, options, prompts, the
+        manifest's bytes, stored features, the kind of device and the version of transformers. Of
+        the frozen models it has the paths, of stored features what encoder they are of.
+        """
         import transformers
 
         weights = hashlib.sha256()
         for name, tensor in sorted(trainable_state(self.model).items()):
             weights.update(name.encode())
             weights.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
-        data = asdict(self.config.dataset_config)
+        data, store = asdict(self.config.dataset_config), self.config.dataset_config.feature_store
         return fingerprint(
             weights=weights.hexdigest(),
             model=asdict(self.config.model_config),
+            quantization=self.config.train_config.quantization,
+            dtypes={"llm": _dtypes(self.model.llm), "encoder": _dtypes(self.model.encoder)},
+            device=self.device.type,
             bias=asdict(replace(self.config.language_bias, path=None)),
             decode=asdict(self.config.decode),
             data={name: data[name] for name in (*_ASKED, *_HEARD)},
+            features=FeatureStore.open(store).fingerprint if store else None,
             task=self.task,
             manifest=manifest_hash([manifest]),
             shuffle_audio=shuffle_audio,
             transformers=transformers.__version__,
         )
+
+
+def _dtypes(part: torch.nn.Module | None) -> list[str]:
+    """Those that its weights have now: "auto" depends on the machine, 8 bits on an option."""
+    return sorted({str(weight.dtype) for weight in part.parameters()}) if part is not None else []
 
 
 class Progress:
@@ -227,6 +248,14 @@ class Progress:
 
     def __exit__(self, *_error: Any) -> None:
         self.bar.close()
+
+
+def _stored(store: str, manifest: str | Path) -> bool:
+    """Whether `store` has the features of every utterance. Raises InputError for a bad manifest."""
+    if not Path(store).is_dir():
+        return False
+    held = FeatureStore.open(store)
+    return all(utterance.key in held for utterance in read_manifest(manifest))
 
 
 def load_run(run: str | Path, **changes: Any) -> PotsaConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import torch.distributed as dist
 
 from slam_potsa.errors import InputError
 
+logger = logging.getLogger(__name__)
 PATIENCE = timedelta(days=1)  # a share may take longer than another, and the first one waits
 
 
@@ -56,13 +58,27 @@ def device() -> torch.device:
     return torch.device("cuda", local % torch.cuda.device_count())
 
 
-def in_processes(count: int, job: Callable[..., Any], *args: Any) -> None:
-    """Run `job(*args)` in `count` new processes that are a team.
+def useful_processes(at_most: int) -> int:
+    """As many as there are GPUs; on a CPU one, which has all cores."""
+    return min(at_most, torch.cuda.device_count()) if torch.cuda.is_available() else 1
 
+
+def in_processes(count: int, job: Callable[..., Any], *args: Any) -> None:
+    """Run `job(*args)` in `count` new processes that are a team, in this one where that is one.
+
+    Never more than there are GPUs, where there are any: two on one would hold the model twice.
     Raises InputError with the problems of the process that failed for wrong input.
     """
     from torch import multiprocessing
 
+    if torch.cuda.is_available() and count > useful_processes(count):
+        logger.warning(
+            "decoding in %d processes: one a GPU, not %d", useful_processes(count), count
+        )
+        count = useful_processes(count)
+    if count == 1:
+        job(*args)
+        return
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     wrong_input = multiprocessing.get_context("spawn").SimpleQueue()
     try:

@@ -12,8 +12,8 @@ from typing import Any
 
 from slam_potsa.config import PotsaConfig
 from slam_potsa.config.check import check
-from slam_potsa.engine.compose import conf_dir, register_schema, typed
-from slam_potsa.engine.run_directory import alone
+from slam_potsa.engine.compose import conf_dir, register_schema, require_known_keys, typed
+from slam_potsa.engine.lock import alone
 from slam_potsa.errors import InputError
 from slam_potsa.model.controller import NonFiniteLoss
 
@@ -76,9 +76,19 @@ def run_with_hydra(job: Callable[[PotsaConfig], Any]) -> None:
             sys.exit(130)
 
     quieten()
+    _require_known_keys()
     # The `deepspeed` launcher appends --local_rank, which Hydra would refuse.
     sys.argv[1:] = [a for a in sys.argv[1:] if not a.startswith("--local_rank")]
     main()
+
+
+def _require_known_keys() -> None:
+    words = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
+    try:
+        require_known_keys(words)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_INPUT)
 
 
 def quieten() -> None:

@@ -26,8 +26,10 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from slam_potsa.config import PotsaConfig
 from slam_potsa.config.check import check
 from slam_potsa.data import epoch as epoch_clock
+from slam_potsa.engine.contents import data_contents
 from slam_potsa.engine.run_directory import (
     COMPLETE,
+    CONTROLLER,
     MODEL,
     checkpoint_to_resume,
     complete_checkpoints,
@@ -43,7 +45,6 @@ from slam_potsa.model.metrics_log import METRICS, MetricsLog
 from slam_potsa.model.plugin import get_speech_dataset, model_factory
 
 logger = logging.getLogger(__name__)
-CONTROLLER = "controller.json"
 PREPARATION_SECONDS = 12 * 3600  # what other ranks wait while the first checks and estimates
 
 
@@ -85,7 +86,7 @@ class NativeTrainer(Trainer):
 
     def __init__(self, config: PotsaConfig, model, args: TrainingArguments, data: dict[str, Any]):
         self.potsa = config
-        self.data = data
+        self.data, self.contents = data, data_contents(config)
         args.max_steps = _max_steps(config, self._batches("train", args))
         super().__init__(
             model=model, args=args, train_dataset=data["train"], eval_dataset=data.get("val")
@@ -207,6 +208,7 @@ class NativeTrainer(Trainer):
             "controller": self.controller.state_dict(),
             "best_loss": self.best_loss,
             "world_size": self.args.world_size,
+            "data": self.contents,
         }
         save_checkpoint(self.model, folder / MODEL)
         atomic_write(folder / CONTROLLER, json.dumps(state))

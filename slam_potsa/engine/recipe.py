@@ -35,6 +35,7 @@ from slam_potsa.errors import InputError
 LAUNCHERS = ("torchrun", "deepspeed")
 SECTIONS = tuple(spec.name for spec in fields(PotsaConfig))
 STAGE_NAME = re.compile(r"[a-z][a-z0-9_]*")
+OF_THE_RECIPE = ("output_dir", "processes", "launcher", "engine")
 TOP = ("output_dir", "engine", "processes", "launcher", "all", "stages", "tests")
 
 
@@ -98,14 +99,19 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     problems = list(_format_problems(content))
     if problems:
         raise InputError([f"{path}: {problem}" for problem in problems])
-    stages, problems = [], []
+    stages: list[Stage] = []
+    where: dict[str, list[str]] = {}  # problem -> stages
     for number, name in enumerate(content["stages"], start=1):
         try:
             stages.append(_stage(content, number, name, given))
         except InputError as error:
-            problems += [f"{path.stem}, stage {name}: {problem}" for problem in error.problems]
-    if problems:
-        raise InputError(list(dict.fromkeys(problems)))
+            for problem in dict.fromkeys(error.problems):
+                where.setdefault(problem, []).append(name)
+    if where:
+        raise InputError(
+            f"{path.stem}, {_named(names, len(content['stages']))}: {problem}"
+            for problem, names in where.items()
+        )
     return Recipe(
         name=path.stem,
         output_dir=Path(content["output_dir"]),
@@ -113,6 +119,10 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         tests={test: str(manifest) for test, manifest in content["tests"].items() if manifest},
         launch=Launch(content["processes"], content["launcher"]),
     )
+
+
+def _named(stages: Sequence[str], of: int) -> str:
+    return f"stage {', '.join(stages)}" if len(stages) < of or of == 1 else "every stage"
 
 
 def recipe_file(name_or_path: str) -> Path:
@@ -155,7 +165,7 @@ def _sort_overrides(overrides: Sequence[str], stages: Sequence[str]) -> dict[str
         first, dot, _ = key.partition(".")
         if dot and first in stages:
             sorted_out[first].append(override.removeprefix(f"{first}."))
-        elif key in ("output_dir", "processes", "launcher", "engine") or first == "tests":
+        elif key in OF_THE_RECIPE or first == "tests":
             sorted_out[""].append(override)
         else:
             sorted_out["all"].append(override)
@@ -227,7 +237,7 @@ def _stage(
     if number > 1:
         fixed["ckpt_path"] = None  # an experiment may name one; here it is the stage before's
     composed = [*_overrides(content["all"], content["stages"][name]), *_values(fixed)]
-    config = compose_config([*composed, *given["all"], *given[name]])
+    config = compose_config([*composed, *given["all"], *given[name]], meant=OF_THE_RECIPE)
     _check_stage(config, number, folder)
     return Stage(name, config)
 

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from slam_potsa.config import PotsaConfig
+import torch
+
+from slam_potsa.config import DatasetConfig, PotsaConfig
 from slam_potsa.data.feature_store import FeatureStore
-from slam_potsa.data.manifest import check_manifest, read_manifest
+from slam_potsa.data.manifest import check_manifest, is_checked, read_manifest
 from slam_potsa.data.tasks import NEEDS, needed_fields, task_to_decode
 from slam_potsa.engine.attempts import has_begun
-from slam_potsa.engine.encode import manifest_hash
 from slam_potsa.engine.preflight import preflight
 from slam_potsa.engine.recipe import Launch, Recipe, Stage
 from slam_potsa.engine.run_directory import check_encoder, check_pairs, training_items
 from slam_potsa.engine.stages import host, is_done, refuse_other_history
 from slam_potsa.errors import InputError
-from slam_potsa.files import atomic_write
 from slam_potsa.model.encoder import encoder_config
 
 logger = logging.getLogger(__name__)
-CHECKED = "checked.json"  # in the recipe's output_dir: recordings that were decoded once
 WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
 
 
@@ -33,12 +31,12 @@ def check_recipe(recipe: Recipe, *, recordings: bool = True) -> None:
 
     Args:
         recordings: decode every recording of the stages to come and of the tests, which takes a
-            while; `checked.json` remembers the manifests that were good.
+            while; not those of a manifest that was checked before, as `slam-potsa prepare` does.
 
     Each stage's configuration was checked when the recipe was loaded. What a stage shares with
     another is said once.
     """
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {problem: [recipe.name] for problem in _of_launch(recipe)}
     for stage in recipe.stages:
         if not is_done(stage):
             for problem in _of_stage(stage, recipe.launch):
@@ -54,6 +52,18 @@ def check_recipe(recipe: Recipe, *, recordings: bool = True) -> None:
     if found:
         names = {problem: dict.fromkeys(who) for problem, who in found.items()}
         raise InputError([f"{', '.join(who)}: {problem}" for problem, who in names.items()])
+
+
+def _of_launch(recipe: Recipe) -> Iterator[str]:
+    if all(map(is_done, recipe.stages)) or not torch.cuda.is_available():
+        return
+    processes, there = recipe.launch.processes, torch.cuda.device_count()
+    if processes > there:
+        yield (
+            f"processes={processes}, but {there} GPUs are here: set processes={there}, and keep "
+            "the batches with train_config.gradient_accumulation_steps and validation_interval "
+            f"times {processes}/{there} (docs/recipe.md, Other GPUs)"
+        )
 
 
 def _of_stage(stage: Stage, launch: Launch) -> Iterator[str]:
@@ -117,6 +127,11 @@ def _require_features(store: str, manifest: str) -> None:
     FeatureStore.open(store).require(utterance.key for utterance in read_manifest(manifest))
 
 
+def _has_features(data: DatasetConfig, manifest: str) -> bool:
+    store = data.feature_store
+    return bool(store) and not list(_problems(_require_features, store, manifest))
+
+
 def _of_host(stage: Stage, launch: Launch) -> Iterator[str]:
     """What this trainer cannot do with these sizes on this number of processes."""
     if host(stage) == "native":
@@ -145,25 +160,14 @@ def _as_launched() -> Iterator[None]:
 def _of_test(config: PotsaConfig, manifest: str) -> Iterator[str]:
     data = config.dataset_config
     needs = NEEDS[task_to_decode(data.tasks, data.test_task)]
-    problems = list(_problems(read_manifest, manifest, needs=needs))
-    yield from problems
-    if data.feature_store and not problems:
-        yield from _problems(_require_features, data.feature_store, manifest)
+    yield from _problems(read_manifest, manifest, needs=needs)
 
 
 def _of_recordings(recipe: Recipe) -> Iterator[str]:
     """Every recording of the stages that have not begun, and of the tests, decoded once."""
-    path = recipe.output_dir / CHECKED
-    good = json.loads(path.read_text()) if path.is_file() else {}
     for manifest in _manifests_to_hear(recipe):
-        digest = manifest_hash([manifest])
-        if good.get(manifest) == digest:
-            continue
-        problems = list(_problems(_hear, manifest))
-        yield from problems
-        if not problems:
-            good[manifest] = digest
-            atomic_write(path, json.dumps(good, indent=1) + "\n")
+        if not is_checked(manifest):
+            yield from _problems(_hear, manifest)
 
 
 def _hear(manifest: str) -> None:
@@ -179,8 +183,8 @@ def _manifests_to_hear(recipe: Recipe) -> list[str]:
             manifests += [] if has_begun(stage.folder) else [data.train_data_path]
             manifests += [data.val_data_path] if stage.config.train_config.run_validation else []
     data = recipe.stages[-1].config.dataset_config
-    if data.check_audio and not data.feature_store:
-        manifests += recipe.tests.values()
+    if data.check_audio:  # what has no stored features is decoded from its recordings
+        manifests += [test for test in recipe.tests.values() if not _has_features(data, test)]
     return list(dict.fromkeys(manifests))
 
 

@@ -11,26 +11,31 @@ import dataclasses
 import json
 import logging
 import math
-import os
 import re
 import shutil
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 
 from slam_potsa.config import PotsaConfig
 from slam_potsa.data.feature_store import FeatureStore
-from slam_potsa.data.manifest import check_manifest, read_manifest
+from slam_potsa.data.manifest import (
+    check_manifest,
+    is_checked,
+    manifest_hash,
+    read_manifest,
+    sentence_warnings,
+)
 from slam_potsa.data.pairs import ParallelSpeechDataset
 from slam_potsa.data.tasks import needed_fields
-from slam_potsa.engine.encode import estimate_bias, manifest_hash
+from slam_potsa.engine.contents import content_changes, data_contents
+from slam_potsa.engine.encode import estimate_bias
+from slam_potsa.engine.lock import warn_once
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
-from slam_potsa.model.encoder import encoder_config, load_encoder
+from slam_potsa.model.encoder import encoder_config, encoder_fingerprint, load_encoder
 from slam_potsa.model.language_bias import LanguageBias
 from slam_potsa.model.loggers import TENSORBOARD, WANDB_RUN
 from slam_potsa.model.metrics_log import METRICS
@@ -40,8 +45,8 @@ logger = logging.getLogger(__name__)
 CONFIG, BIAS, MODEL = "config.yaml", "language_bias.safetensors", "model.pt"
 SCHEDULE = "schedule.json"
 BEST = f"best/{MODEL}"
-LOCK = ".lock"
 COMPLETE = "complete"  # written last into checkpoint-N/
+CONTROLLER = "controller.json"  # in checkpoint-N/: the schedule's state, and what it was trained on
 # SLAM-LLM's folders, its epochs counted from 1, micro-steps within the epoch.
 SAVED = re.compile(r".*_epoch_(\d+)_step_(\d+)")
 # What may differ between a run and its continuation: it does not change the numbers.
@@ -87,8 +92,14 @@ def best_checkpoint(run_dir: str | Path) -> Path:
     The best by validation loss where the native host trained. SLAM-LLM saves at improvements only,
     so there it is the newest it saved (`model.pt`, or `pytorch_model.bin` under DeepSpeed). Without
     any validation it is the last, `model.pt`. Raises InputError where nothing was saved.
+
+    Two limits of SLAM-LLM's loop: it compares losses within one attempt only, so after a restart it
+    is the best of the last attempt (see attempts.py); and what DeepSpeed saves above 5 GB stays in
+    shards, which are not read here: then it is an older checkpoint or the last, with a warning.
     """
     run_dir = Path(run_dir)
+    if not (run_dir / BEST).is_file():
+        _warn_of_shards(run_dir)
     for path in (run_dir / BEST, newest_saved(run_dir), run_dir / MODEL):
         if path is not None and path.is_file():
             return path
@@ -97,17 +108,32 @@ def best_checkpoint(run_dir: str | Path) -> Path:
 
 def newest_saved(run_dir: str | Path) -> Path | None:
     """The newest checkpoint that SLAM-LLM's loop saved in `run_dir`."""
+    # DeepSpeed's folder is there before its weights are put together; above 5 GB they stay shards.
+    return next(filter(None, map(_weights, _saved(run_dir))), None)
+
+
+def _saved(run_dir: str | Path) -> list[Path]:
+    """The folders that SLAM-LLM's loop made in `run_dir`, newest first, whole or not."""
     found = {
         tuple(map(int, match.groups())): folder
         for folder in Path(run_dir).glob("*_epoch_*_step_*")
         if (match := SAVED.fullmatch(folder.name))
     }
-    # DeepSpeed's folder is there before its weights are put together; above 5 GB they stay shards.
-    for _, folder in sorted(found.items(), reverse=True):
-        for name in (MODEL, "pytorch_model.bin"):
-            if (folder / name).is_file():
-                return folder / name
-    return None
+    return [folder for _, folder in sorted(found.items(), reverse=True)]
+
+
+def _weights(folder: Path) -> Path | None:
+    return next((folder / n for n in (MODEL, "pytorch_model.bin") if (folder / n).is_file()), None)
+
+
+def _warn_of_shards(run_dir: Path) -> None:
+    newest = next(iter(_saved(run_dir)), None)
+    if newest is not None and _weights(newest) is None:
+        warn_once(
+            f"{newest} is what SLAM-LLM validated best, but holds no {MODEL} or pytorch_model.bin "
+            "(DeepSpeed leaves weights above 5 GB in shards): an older checkpoint or the last is "
+            "taken instead. To have the best, put the shards together to pytorch_model.bin there"
+        )
 
 
 def checkpoint_to_resume(config: PotsaConfig) -> Path | None:
@@ -123,6 +149,7 @@ def checkpoint_to_resume(config: PotsaConfig) -> Path | None:
         found = last_checkpoint(output_dir)
     if found is not None:
         _refuse_other_configuration(config, found.parent / CONFIG)
+        _refuse_other_data(config, found)
     elif (output_dir / MODEL).exists():
         raise InputError(
             f"{output_dir} holds a trained {MODEL} but no checkpoint to continue from; choose "
@@ -147,7 +174,7 @@ def prepare(config: PotsaConfig, resume: Path | None) -> None:
 
 def clear(output_dir: Path) -> None:
     """Remove what an earlier run of ours left, which a new one would be mixed up with."""
-    for marker in output_dir.glob("checkpoint-*/controller.json"):
+    for marker in output_dir.glob(f"checkpoint-*/{CONTROLLER}"):
         shutil.rmtree(marker.parent)
     shutil.rmtree(output_dir / TENSORBOARD, ignore_errors=True)
     for name in (METRICS, SCHEDULE, MODEL, BEST, WANDB_RUN):
@@ -166,8 +193,8 @@ def check_encoder(config: PotsaConfig) -> None:
     """Raise InputError where mel bands or stored features are not this encoder's."""
     store, model = config.dataset_config.feature_store, config.model_config
     if store:
-        encoder = load_encoder(model.encoder_path_hf, model.encoder_window)
-        FeatureStore.open(store, encoder.fingerprint())
+        known = encoder_fingerprint(model.encoder_path_hf, model.encoder_window)
+        FeatureStore.open(store, known)
         return
     bands = encoder_config(model.encoder_path_hf).num_mel_bins
     if config.dataset_config.mel_size != bands:
@@ -199,7 +226,10 @@ def check_pairs(config: PotsaConfig) -> None:
 
 
 def check_recordings(config: PotsaConfig) -> None:
-    """Raise InputError with every recording of the manifests that cannot be used."""
+    """Raise InputError with every recording of the manifests that cannot be used.
+
+    A manifest that was checked before, by `slam-potsa prepare` or a training, is not heard again.
+    """
     data = config.dataset_config
     if data.feature_store or not data.check_audio:
         return
@@ -209,45 +239,15 @@ def check_recordings(config: PotsaConfig) -> None:
     needs = needed_fields(data.tasks)
     for manifest in dict.fromkeys(filter(None, manifests)):
         aligned = config.alignment.weight > 0 and manifest == data.train_data_path
-        checked = check_manifest(manifest, needs=needs, pairs=aligned, progress=True)
-        for warning in checked.warnings:
+        for warning in _warnings(manifest, needs, aligned):
             logger.warning("%s: %s", manifest, warning)
 
 
-@contextmanager
-def alone(folder: str | Path, patience: float = 10.0) -> Iterator[None]:
-    """Hold `folder` while training: a second run there would write into the same files.
-
-    The lock is the process's and ends with it, however it ends. Raises InputError where another
-    process holds it still after `patience` seconds: one whose launcher was killed may go on by
-    itself; one that was killed itself needs some seconds until its data loaders notice.
-    """
-    folder, end = Path(folder), time.monotonic() + patience
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / LOCK, "a+") as file:
-        while not (held := _lock(file)) and time.monotonic() < end:
-            time.sleep(0.2)
-        if not held:
-            file.seek(0)
-            raise InputError(
-                f"{folder}: process {file.read().strip()} is training there; wait for it, or end it"
-            )
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
-def _lock(file: TextIO) -> bool:
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:  # not POSIX: nobody looks
-        return True
-    except BlockingIOError:
-        return False
-    return True
+def _warnings(manifest: str, needs: Sequence[str], aligned: bool) -> Sequence[str]:
+    if not is_checked(manifest):
+        return check_manifest(manifest, needs=needs, pairs=aligned, progress=True).warnings
+    utterances = read_manifest(manifest, needs=needs)
+    return sentence_warnings(utterances) if aligned else ()
 
 
 def write_schedule(output_dir: str | Path, schedule: LayerSchedule | None) -> None:
@@ -299,6 +299,21 @@ def _refuse_other_configuration(config: PotsaConfig, path: Path) -> None:
             [
                 f"{path.parent} holds a run with another configuration; choose another "
                 "train_config.output_dir, or start it anew with native.resume=never",
+                *changed,
+            ]
+        )
+
+
+def _refuse_other_data(config: PotsaConfig, checkpoint: Path) -> None:
+    path = checkpoint / CONTROLLER
+    # A checkpoint of an older version does not say what it was trained on.
+    before = json.loads(path.read_text()).get("data", {}) if path.is_file() else {}
+    changed = content_changes(before, data_contents(config))
+    if changed:
+        raise InputError(
+            [
+                f"{checkpoint} was trained on other data than lies there now; put it back, choose "
+                "another train_config.output_dir, or start anew with native.resume=never",
                 *changed,
             ]
         )

@@ -3,16 +3,17 @@
 A stage's folder holds, beside its run directory (engine/run_directory.py):
 
     stage.yaml     the resolved configuration, and in its first lines the command that trains it
-    started.json   the recipe's configuration of the stage, and the checkpoint it starts from
+    started.json   the recipe's configuration of the stage, the checkpoint it starts from, its data
     done.json      the same, written when the stage has ended: it is not trained again
 
-Every stage starts from the best checkpoint of the one before; a hash of its content is recorded.
+Every stage starts from the best checkpoint of the one before; hashes of its content and of the
+manifests' are recorded.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -23,14 +24,15 @@ from typing import Any
 from slam_potsa.config import PotsaConfig
 from slam_potsa.engine import jobs
 from slam_potsa.engine.attempts import attempts, continued, has_begun
+from slam_potsa.engine.contents import content_changes, content_hash, data_contents
 from slam_potsa.engine.jobs import Job
 from slam_potsa.engine.launch import choose_engine
+from slam_potsa.engine.lock import alone
 from slam_potsa.engine.recipe import Recipe, Stage
 from slam_potsa.engine.run_directory import (
     BEST,
     FREE,
     MODEL,
-    alone,
     best_checkpoint,
     changes,
     flat,
@@ -81,10 +83,11 @@ def _train(recipe: Recipe, number: int, runner, say) -> None:
         with alone(stage.folder):  # a launcher that was killed may have left a process training
             pass
     config = continued(started_from(stage, start), host(stage), _processes_before(recipe, stage))
+    record = _record(recipe, number)  # before the training: of what it reads
     if config is not None:
         job = jobs.make_job(stage.name, config, recipe.launch)
         jobs.write_job(job)
-        _write_record(stage.folder / STARTED, recipe, number)
+        atomic_write(stage.folder / STARTED, record)
         steps = config.train_config.total_steps
         say(f"from {config.ckpt_path or 'new weights'}, at most {steps} steps")
         say(job.shown())
@@ -95,7 +98,7 @@ def _train(recipe: Recipe, number: int, runner, say) -> None:
                 "command continues where it stopped"
             )
     best = _name_the_best(stage.folder)
-    _write_record(stage.folder / DONE, recipe, number)
+    atomic_write(stage.folder / DONE, record)
     say(f"trained: {best}")
 
 
@@ -104,8 +107,17 @@ def _name_the_best(folder: Path) -> Path:
     found, named = best_checkpoint(folder), folder / BEST
     if found != named:
         with atomic_path(named) as temporary:
-            shutil.copyfile(found, temporary)
+            _link_or_copy(found, temporary)
     return named
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """A second name for the same bytes where the file system has that, else a copy."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def started_from(stage: Stage, start: Path | None) -> PotsaConfig:
@@ -184,6 +196,7 @@ def _history_problems(recipe: Recipe, number: int) -> Iterator[str]:
         return
     changed = changes(before["configuration"], flat(asdict(stage.config)), free)
     changed += _start_problems(recipe, number, before["start"])
+    changed += content_changes(before["data"], data_contents(stage.config))
     if changed:
         yield (
             f"stage {stage.name} is {state}, and differs now: {'; '.join(changed)}. Take it back; "
@@ -199,7 +212,7 @@ def _start_problems(recipe: Recipe, number: int, before: str | None) -> list[str
     start = start_of(recipe, number)
     if start and not start.is_file():
         return []  # the first stage's own: recipe_check says so where it is still needed
-    if before == _hash(start):
+    if before == _start_hash(start):
         return []
     return ["it started from another checkpoint than the one that is there now"]
 
@@ -226,28 +239,25 @@ def _processes_before(recipe: Recipe, stage: Stage) -> int:
 def _read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text())
-        return {name: record[name] for name in ("configuration", "start", "processes")}
+        known = {name: record[name] for name in ("configuration", "start", "processes")}
+        return known | {"data": record.get("data", {})}  # not in an older version's
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: not written by this version ({error!r}); remove it to train the stage again"
         ) from error
 
 
-def _write_record(path: Path, recipe: Recipe, number: int) -> None:
+def _record(recipe: Recipe, number: int) -> str:
+    config = recipe.stages[number].config
     record = {
-        "configuration": flat(asdict(recipe.stages[number].config)),
-        "start": _hash(start_of(recipe, number)),
+        "configuration": flat(asdict(config)),
+        "start": _start_hash(start_of(recipe, number)),
         "processes": recipe.launch.processes,
+        "data": data_contents(config),
     }
-    atomic_write(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
 
 
-def _hash(path: Path | None) -> str | None:
-    """SHA-256 of the starting checkpoint; None for new weights."""
-    if path is None or not path.is_file():
-        return None
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 24):
-            digest.update(block)
-    return digest.hexdigest()
+def _start_hash(path: Path | None) -> str | None:
+    """Of the starting checkpoint's content; None for new weights."""
+    return content_hash(path) if path is not None and path.is_file() else None

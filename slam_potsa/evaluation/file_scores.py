@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slam_potsa.data.predictions import Prediction
-from slam_potsa.evaluation.blind_control import BlindRow, blind_rows, blind_text
+from slam_potsa.evaluation.blind_control import BlindRow, blind_rows, blind_text, check_blind
 from slam_potsa.evaluation.comet import Comet
 from slam_potsa.evaluation.scores import Convention, ScoreTable, score
 from slam_potsa.evaluation.significance import (
@@ -55,7 +55,7 @@ class Source:
         if self.baseline:
             match(self.baseline, self.predictions)
         if self.blind:
-            match(self.predictions, self.blind, ("the system", "the blind control"))
+            check_blind(self.predictions, self.blind)
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,15 @@ def score_file(source: Source, request: Request, comet: Comet | None = None) -> 
             **groups,
         )
     if source.blind:
-        blind = blind_rows(table, predictions, source.blind, convention=convention, **groups)
+        blind = blind_rows(
+            table,
+            predictions,
+            source.blind,
+            convention=convention,
+            test=request.test,
+            samples=request.samples,
+            **groups,
+        )
     count = WORST if request.worst is None else request.worst
     worst = worst_rows(predictions, count, convention)
     return FileScores(source.path, request, table, comparisons, blind, worst)

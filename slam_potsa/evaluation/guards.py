@@ -10,8 +10,11 @@ A guard is a test of one row. It says nothing about quality, and a row that pass
   another language was asked for: it transcribed instead of translating.
 * **repetition**: a unit of 1 to 100 characters stands at least 4 times in a row, over at least 10
   characters.
-* **length**: characters / those of the reference are more than twice, or less than half, the
-  median of all rows into this language, and off by at least 10 characters.
+* **same answer**: the same letters and digits answer rows of at least 3 different references into
+  this language: the system has collapsed to one sentence, or to a few.
+* **length**: characters / those of the reference are above 2 or below 1/2, and off by at least 10
+  characters. The band is around the reference and not around the system's own median, which a
+  system that always writes too little would move.
 * **refusal**: the LLM speaks of itself instead of translating (English and Chinese phrases).
 
 A guard that fires on the reference too (a sentence of names, a song's refrain) does not count
@@ -28,21 +31,21 @@ from collections import Counter
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from functools import lru_cache
-from statistics import median
 from typing import Any
 
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.evaluation.codes import primary, transcribes
 
 EMPTY, LANGUAGE, COPIED = "empty", "wrong language", "copied source"
-REPETITION, LENGTH, REFUSAL = "repetition", "length", "refusal"
-GUARDS = (EMPTY, LANGUAGE, COPIED, REPETITION, LENGTH, REFUSAL)
+REPETITION, SAME, LENGTH, REFUSAL = "repetition", "same answer", "length", "refusal"
+GUARDS = (EMPTY, LANGUAGE, COPIED, REPETITION, SAME, LENGTH, REFUSAL)
 REFERENCES = "of references"  # the language test on the references: its false alarms
 
 SCRIPT_SHARE = 0.2  # of the references' letters: from here on a script belongs to the language
 CONFIDENCE, LETTERS = 0.8, 10  # of the language identifier; shorter texts are not judged
 COPY_RATIO = 0.9
 REPEATS, REPEATED_CHARACTERS = 4, 10
+SAME_REFERENCES = 3
 LENGTH_FACTOR, LENGTH_CHARACTERS = 2.0, 10
 
 # Languages that an identifier cannot be expected to tell apart in one sentence.
@@ -70,7 +73,7 @@ _REFUSAL = re.compile(
 def watch(predictions: Sequence[Prediction]) -> list[frozenset[str]]:
     """The guards that fire on each prediction, in their order, of one system's output on one test.
 
-    Scripts and the usual length are taken from all the rows into a language together.
+    Scripts and repeated answers are taken from all the rows into a language together.
     """
     by_target: dict[str, list[Prediction]] = {}
     for item in predictions:
@@ -79,9 +82,9 @@ def watch(predictions: Sequence[Prediction]) -> list[frozenset[str]]:
         target: expected_scripts([item.reference or "" for item in items])
         for target, items in by_target.items()
     }
-    usual = {target: usual_length(items) for target, items in by_target.items()}
+    repeated = {target: same_answers(items) for target, items in by_target.items()}
     return [
-        frozenset(_fired(item, scripts[item.target_language], usual[item.target_language]))
+        frozenset(_fired(item, scripts[item.target_language], repeated[item.target_language]))
         for item in predictions
     ]
 
@@ -102,7 +105,8 @@ def guard_signature() -> str:
     hint = "" if found else " (pip install py3langid for Latin scripts)"
     return (
         f"guards|language:{by}{hint}|copy:{COPY_RATIO}|loop:{REPEATS}x,{REPEATED_CHARACTERS}ch"
-        f"|length:{LENGTH_FACTOR:g}x of median,{LENGTH_CHARACTERS}ch"
+        f"|same answer:{SAME_REFERENCES} references"
+        f"|length:{LENGTH_FACTOR:g}x of reference,{LENGTH_CHARACTERS}ch"
     )
 
 
@@ -115,11 +119,17 @@ def expected_scripts(references: Sequence[str]) -> frozenset[str]:
     return frozenset(script for script, count in counts.items() if count >= least)
 
 
-def usual_length(items: Sequence[Prediction]) -> float | None:
-    """The median of prediction ÷ reference in characters; None without a row that has both."""
-    ratios = [_size(i.prediction) / _size(i.reference or "") for i in items if _size(i.reference)]
-    ratios = [ratio for ratio in ratios if ratio > 0]
-    return median(ratios) if ratios else None
+def same_answers(items: Sequence[Prediction]) -> frozenset[str]:
+    """The answers, as `_answer` writes them, to rows of SAME_REFERENCES different references.
+
+    References are told apart by letters and digits too. Recordings of one sentence share theirs,
+    so that answering them alike is no collapse.
+    """
+    references: dict[str, set[str]] = {}
+    for item in items:
+        if item.prediction.strip() and item.reference:
+            references.setdefault(_answer(item.prediction), set()).add(_answer(item.reference))
+    return frozenset(text for text, found in references.items() if len(found) >= SAME_REFERENCES)
 
 
 def in_wrong_language(text: str, target_language: str, scripts: frozenset[str]) -> bool:
@@ -161,7 +171,7 @@ def refuses(text: str) -> bool:
     return bool(_REFUSAL.search(text))
 
 
-def _fired(item: Prediction, scripts: frozenset[str], usual: float | None) -> list[str]:
+def _fired(item: Prediction, scripts: frozenset[str], repeated: frozenset[str]) -> list[str]:
     text, reference, target = item.prediction, item.reference or "", item.target_language
     reference_foreign = in_wrong_language(reference, target, scripts)
     found = [REFERENCES] if reference_foreign else []
@@ -173,22 +183,30 @@ def _fired(item: Prediction, scripts: frozenset[str], usual: float | None) -> li
         found += [] if copies(reference, item.transcript) else [COPIED]
     if loops(text) and not loops(reference):
         found.append(REPETITION)
-    if usual is not None and _odd_length(text, reference, usual):
+    if _answer(text) in repeated:
+        found.append(SAME)
+    if _odd_length(text, reference):
         found.append(LENGTH)
     if refuses(text) and not refuses(reference):
         found.append(REFUSAL)
     return found
 
 
-def _odd_length(text: str, reference: str, usual: float) -> bool:
-    size, expected = _size(text), usual * _size(reference)
+def _odd_length(text: str, reference: str) -> bool:
+    """Never of a row without a reference: it has no ratio."""
+    size, expected = _size(text), _size(reference)
     inside = expected / LENGTH_FACTOR <= size <= expected * LENGTH_FACTOR
-    return not inside and abs(size - expected) >= LENGTH_CHARACTERS
+    return expected > 0 and not inside and abs(size - expected) >= LENGTH_CHARACTERS
 
 
-def _size(text: str | None) -> int:
+def _size(text: str) -> int:
     """Characters that are not white space."""
-    return len("".join((text or "").split()))
+    return len("".join(text.split()))
+
+
+def _answer(text: str) -> str:
+    """Its letters and digits; of a text without any ("…") all but white space."""
+    return _bare(text) or "".join(text.split())
 
 
 def _bare(text: str) -> str:

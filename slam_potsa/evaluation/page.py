@@ -10,11 +10,11 @@ from html import escape
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --soft: #5b6470; --line: #d9dde2;
-  --paper: #fff; --panel: #f6f7f9; --mark: #fdf0c8;
+  --paper: #fff; --panel: #f6f7f9; --mark: #fdf0c8; --edge: #1c202455;
   --c0: #0072b2; --c1: #d55e00; --c2: #009e73; --c3: #cc79a7;
   --c4: #b8860b; --c5: #56b4e9; --c6: #7a5195; --c7: #4d4d4d; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e7e9ec; --soft: #9ba5b1; --line: #363c44;
-  --paper: #15181c; --panel: #1d2126; --mark: #4a3f16;
+  --paper: #15181c; --panel: #1d2126; --mark: #4a3f16; --edge: #000d;
   --c0: #4aa8e0; --c1: #f0843a; --c2: #2cc295; --c3: #e29bc3;
   --c4: #e6b93d; --c5: #9ad6f7; --c6: #b995d6; --c7: #b8b8b8; } }
 * { box-sizing: border-box; }
@@ -35,7 +35,13 @@ dl.facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem,
   border-width: 1px 0; }
 dl.facts dt { font-size: .78rem; color: var(--soft); }
 dl.facts dd { margin: 0; overflow-wrap: anywhere; }
-.wide { position: relative; overflow-x: auto; }
+.wide { position: relative; overflow-x: auto; background:
+  linear-gradient(to right, var(--paper) 40%, transparent) 0 0 / 2.5rem 100% no-repeat local,
+  linear-gradient(to left, var(--paper) 40%, transparent) 100% 0 / 2.5rem 100% no-repeat local,
+  linear-gradient(to right, var(--edge), transparent) 0 0 / .8rem 100% no-repeat scroll,
+  linear-gradient(to left, var(--edge), transparent) 100% 0 / .8rem 100% no-repeat scroll; }
+.warning { max-width: none; padding: .7rem .9rem; background: var(--mark);
+  border-left: .3rem solid var(--c1); overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 .caption { max-width: none; margin: 1.5rem 0 .3rem; }
 th, td { padding: .34rem .8rem; text-align: left; vertical-align: top;
@@ -80,9 +86,9 @@ summary { cursor: pointer; }
 details { margin: .6rem 0; }
 .notes li { max-width: 44rem; margin-bottom: .4rem; }
 .cards { font-size: .92rem; }
-.cards td { overflow-wrap: anywhere; }
-.cards td:nth-child(-n+2) { overflow-wrap: normal; }
-table:not(.cards) td:not(.number) { min-width: 7rem; }
+.cards td, .cards tbody th { overflow-wrap: anywhere; }
+.sortable td:nth-child(-n+2) { overflow-wrap: normal; }
+table:not(.sortable) td:not(.number) { min-width: 7rem; }
 tr[hidden] { display: none; }
 @media screen and (max-width: 46rem) {
   body { padding-top: 1.5rem; }
@@ -90,13 +96,17 @@ tr[hidden] { display: none; }
   table { font-size: .92rem; }
   .below { font-size: .69rem; }
   th:last-child, td:last-child { padding-right: 0; }
-  .cards thead { position: absolute; clip-path: inset(50%); }
+  .cards thead { position: absolute; left: 0; width: 1px; height: 1px; overflow: hidden;
+    clip-path: inset(50%); }
   .cards tr { display: block; padding: .8rem 0; border-bottom: 1px solid var(--line); }
   .cards td { display: grid; grid-template-columns: 6.5rem 1fr; gap: .5rem; padding: .15rem 0;
     border: 0; }
   .cards td::before { content: attr(data-label); font-size: .78rem; color: var(--soft);
     padding-top: .15rem; overflow-wrap: anywhere; }
   .cards tr[hidden] { display: none; }
+  .cards tbody th { display: block; padding: 0 0 .15rem; border: 0; font-weight: 600; }
+  .cards tr.opens { padding: .8rem 0 .3rem; }
+  .cards .number { white-space: normal; text-align: left; }
 }
 @media print {
   :root { color-scheme: light; --ink: #000; --soft: #444; --line: #bbb; --paper: #fff;
@@ -105,6 +115,7 @@ tr[hidden] { display: none; }
   body { max-width: none; padding: 0; font-size: 10pt; }
   audio, nav, .tools, .command button, th button::after { display: none; }
   .wide, pre { overflow: visible; }
+  .wide { background: none; }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; }
   table, .cards { font-size: 8pt; }
   th, td { padding: .2rem .4rem; }

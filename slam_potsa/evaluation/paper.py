@@ -149,18 +149,22 @@ def paper_table(number: int) -> PaperTable:
     return PAPER_TABLES[number]
 
 
+class UnknownSystem(InputError):
+    """A `train_config.model_name` that no table has a row for."""
+
+
 def system_of(model_name: str) -> str:
     """The system a `train_config.model_name` stands for.
 
     >>> system_of("table2_ot")
     'table1_ours'
 
-    Raises InputError where no table has it.
+    Raises UnknownSystem, an InputError, where no table has it.
     """
     system = ALIASES.get(model_name, model_name)
     known = {name for table in PAPER_TABLES.values() for name in table.systems}
     if system not in known:
-        raise InputError(
+        raise UnknownSystem(
             f"train_config.model_name is {model_name!r}, expected one of "
             f"{', '.join(sorted(known | set(ALIASES)))}: train with experiment=<one of these>, or "
             "leave this run out"

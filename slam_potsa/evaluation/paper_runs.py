@@ -1,7 +1,8 @@
 """The run directories that fill a table of the paper: found, read, and checked against each other.
 
 Whether two rows may be compared is decided here: the same utterances, the same references, each
-seed once. All problems of all runs are reported at once.
+seed once, each run with the settings of its row (`paper_settings`). All problems of all runs are
+reported at once.
 """
 
 from __future__ import annotations
@@ -15,20 +16,19 @@ from typing import Any
 
 from slam_potsa.data.predictions import Prediction, read_predictions
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation.paper import TARGET, TESTS, PaperTable, system_of
+from slam_potsa.evaluation.paper import TARGET, TESTS, PaperTable, UnknownSystem, system_of
+from slam_potsa.evaluation.paper_settings import (
+    experiment_notes,
+    flat,
+    row_notes,
+    row_problems,
+    seed_notes,
+)
 
 CONFIG = "config.yaml"
 STAGE = re.compile(r"\d+_[a-z][a-z0-9_]*")  # a stage's folder, not an earlier attempt's
 DEPTH = 3  # folders below RUN: outputs / table1_ours / seed42, and not all of a data folder
 MANIFESTS = {"test": "data/fleurs/test.jsonl", "zero_shot": "data/fleurs/zero_shot.jsonl"}
-# Options that seeds of one row may differ in, beside those that `run_directory.FREE` lists. A later
-# stage starts from a checkpoint of its own seed.
-OF_THE_SEED = (
-    "train_config.seed",
-    "dataset_config.seed",
-    "train_config.model_name",  # two names of one system
-    "ckpt_path",
-)
 
 
 @dataclass(frozen=True)
@@ -85,19 +85,28 @@ def read_runs(
         The runs, and notes for the foot of the table.
 
     Raises:
-        InputError: every missing or broken file, unknown model_name, reference or utterance that
-            differs between runs, and every second run of a row and seed.
+        InputError: every missing or broken file, reference or utterance that differs between runs,
+            every second run of a row and seed, every run whose settings are another row's, and
+            every unknown model_name of a run that `paths` name; of one that was found in a folder
+            it is a note.
     """
-    runs, notes, elsewhere = [], [], defaultdict(list)
+    runs, notes, strangers, elsewhere = [], [], [], defaultdict(list)
     folders, problems = find_runs(paths)
+    named = {Path(path).resolve() for path in paths}
     for path in folders:
         try:
             system, seed, options = _identity(path)
             if system not in table.systems:
                 elsewhere[system].append(path)
                 continue
+            problems += row_problems(path / CONFIG, options)
             tests, found = _read_tests(path, table, partial)
             runs.append(TableRun(path, system, seed, tests, options, tuple(found)))
+        except UnknownSystem as error:
+            if path.resolve() in named:
+                problems += error.problems
+            else:
+                strangers.append(str(path))
         except InputError as error:
             problems += error.problems
     problems += [*_twice(runs), *_differences(runs, table.tests)]
@@ -107,7 +116,12 @@ def read_runs(
     if elsewhere:
         named = ", ".join(f"{system} ({len(found)})" for system, found in elsewhere.items())
         notes.append(f"runs that are not in Table {table.number}: {named}")
-    return runs, notes + _settings_that_differ(runs)
+    if strangers:
+        notes.append(
+            f"{len(strangers)} {'run' if len(strangers) == 1 else 'runs'} left out, since no table "
+            f"has their train_config.model_name: {_some(strangers)}"
+        )
+    return runs, [*notes, *experiment_notes(runs), *row_notes(runs), *seed_notes(runs)]
 
 
 def _below(path: Path, depth: int) -> Iterator[Path]:
@@ -142,9 +156,9 @@ def _identity(path: Path) -> tuple[str, int, dict[str, Any]]:
             "configuration that a training writes"
         )
     try:
-        return system_of(name), seed, dict(_flat(config))
-    except InputError as error:
-        raise InputError(f"{place}: {error}") from None
+        return system_of(name), seed, dict(flat(config))
+    except UnknownSystem as error:
+        raise UnknownSystem(f"{place}: {error}") from None
 
 
 def _read_tests(
@@ -242,35 +256,6 @@ def _difference(
         keys = [k for k in shared if getattr(found[k], name) != getattr(expected[k], name)]
         if keys:
             yield f"{place}: {len(keys)} {name}s differ from {first} ({_some(keys)}); {remedy}"
-
-
-def _settings_that_differ(runs: Sequence[TableRun]) -> list[str]:
-    """Options other than the seed in which runs of one row differ: their mean mixes systems."""
-    from slam_potsa.engine.run_directory import FREE
-
-    ignored, rows = (*FREE, *OF_THE_SEED), defaultdict(list)
-    for run in runs:
-        rows[run.system].append(run.options)
-    notes = []
-    for system, options in rows.items():
-        names = sorted({name for option in options for name in option})
-        differing = [
-            name
-            for name in names
-            if not name.startswith(ignored)
-            and any(option.get(name) != options[0].get(name) for option in options)
-        ]
-        if differing:
-            notes.append(f"{system}: its runs differ in more than the seed: {_some(differing)}")
-    return notes
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:

@@ -2,7 +2,9 @@
 
 BLEU of a language is sacrebleu's over that language's utterances; an average is the unweighted mean
 of the languages, as in the paper. A language that was not decoded, and the average it belongs to,
-stay empty. Over seeds: the mean and a Student-t interval (`seeds.over_seeds`).
+stay empty. Over seeds: the mean and a Student-t interval (`seeds.over_seeds`), and the median of
+one paired test a seed: the test set is the same for all seeds, so pooling them would make p smaller
+without new evidence.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from slam_potsa.data.predictions import Prediction
@@ -53,13 +56,19 @@ class Figure:
 class FilledRow:
     """A row of the paper and what our runs have for it; a column that is missing was not measured.
 
-    `comparisons` are by test, of the systems that `PaperTable.comparisons` has for this row.
+    `comparisons` are by test, then by seed, of the systems that `PaperTable.comparisons` has for
+    this row.
     """
 
     paper: PaperRow
     seeds: tuple[int, ...] = ()
     figures: Mapping[str, Figure] = field(default_factory=dict)
-    comparisons: Mapping[str, Comparison] = field(default_factory=dict)
+    comparisons: Mapping[str, Mapping[int, Comparison]] = field(default_factory=dict)
+
+    def p_value(self, test: str) -> float | None:
+        """The median over seeds; None where no seed was compared."""
+        found = self.comparisons.get(test)
+        return median(comparison.p_value for comparison in found.values()) if found else None
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -71,7 +80,13 @@ class FilledRow:
             },
             "seeds": list(self.seeds),
             "figures": {column: figure.as_dict() for column, figure in self.figures.items()},
-            "comparisons": {test: found.as_dict() for test, found in self.comparisons.items()},
+            "comparisons": {
+                test: {
+                    "median_p_value": self.p_value(test),
+                    "seeds": [{"seed": seed} | found.as_dict() for seed, found in seeds.items()],
+                }
+                for test, seeds in self.comparisons.items()
+            },
         }
 
 
@@ -132,7 +147,8 @@ class FilledTable:
     def _p_value(self, row: FilledRow, test: str) -> str:
         if row.paper.system not in self.paper.comparisons:
             return ""
-        return f"{row.comparisons[test].p_value:.3f}" if test in row.comparisons else GAP
+        value = row.p_value(test)
+        return GAP if value is None else f"{value:.3f}"
 
     def _foot(self) -> list[str]:
         figures = [figure for row in self.rows for figure in row.figures.values()]
@@ -146,8 +162,9 @@ class FilledTable:
             )
         if any(row.comparisons for row in self.rows):
             lines.append(
-                f"p: {self.paper.compared}; paired bootstrap on the pooled utterances of the seeds "
-                "that both have, as if utterances were independent"
+                f"p: {self.paper.compared}; the median over the seeds that both have, of one "
+                "paired bootstrap each over the test's utterances; it takes them for independent, "
+                "but recordings of one sentence share a reference, so p is rather too small"
             )
         return [*lines, *(f"note: {n}" for n in (*self.paper.notes, *self.notes)), *self.signatures]
 
@@ -186,7 +203,8 @@ def fill_table(
         own = of_system.get(paper.system or "", [])
         figures, signed = _figures(own, table, convention, bootstrap)
         comparisons = _comparisons(paper, table, of_system, convention, bootstrap)
-        signatures |= dict.fromkeys([*signed, *(f"p|{c.signature}" for c in comparisons.values())])
+        of_pairs = [f"p|{c.signature}" for found in comparisons.values() for c in found.values()]
+        signatures |= dict.fromkeys([*signed, *of_pairs])
         rows.append(FilledRow(paper, tuple(run.seed for run in own), figures, comparisons))
     return FilledTable(table, tuple(rows), tuple(signatures), tuple(notes))
 
@@ -241,8 +259,8 @@ def _comparisons(
     of_system: Mapping[str, Sequence[TableRun]],
     convention: Convention,
     samples: int,
-) -> dict[str, Comparison]:
-    """The paired tests that the row shows, by test, where both systems have a seed in common."""
+) -> dict[str, dict[int, Comparison]]:
+    """The paired tests that the row shows, by test and by seed that both systems have."""
     if paper.system not in table.comparisons or samples < 1:
         return {}
     baseline, system = (
@@ -257,20 +275,22 @@ def _comparisons(
             if baseline[seed].tests.get(test) and system[seed].tests.get(test)
         ]
         if seeds:
-            old, new = (_pooled(runs, sorted(seeds), test) for runs in (baseline, system))
-            pooled = f"{test}, seeds {', '.join(map(str, sorted(seeds)))}"
-            results = compare(old, new, name=pooled, samples=samples, convention=convention)
-            comparisons[test] = next(found for found in results if found.metric == "BLEU")
+            comparisons[test] = {
+                seed: _compare(baseline[seed], system[seed], test, convention, samples)
+                for seed in sorted(seeds)
+            }
     return comparisons
 
 
-def _pooled(runs: Mapping[int, TableRun], seeds: Sequence[int], test: str) -> list[Prediction]:
-    """The predictions of all seeds as one system's, under keys that tell the seeds apart."""
-    return [
-        dataclasses.replace(item, key=f"seed {seed}: {item.key}")
-        for seed in seeds
-        for item in runs[seed].tests[test]
-    ]
+def _compare(
+    old: TableRun, new: TableRun, test: str, convention: Convention, samples: int
+) -> Comparison:
+    """The paired test of BLEU between two runs of one seed, all languages of `test` pooled."""
+    name = f"{test}, seed {new.seed}"
+    results = compare(
+        old.tests[test], new.tests[test], name=name, samples=samples, convention=convention
+    )
+    return next(found for found in results if found.metric == "BLEU")
 
 
 def _printed(paper: PaperRow, column: str) -> str:

@@ -23,6 +23,8 @@ from slam_potsa.evaluation.scores.conventions import TOKENIZERS, Convention, Err
 
 SPBLEU = {"spBLEU": "flores200"}
 COMET = "Unbabel/wmt22-comet-da"
+# What the scripts of the projects do; our own convention does neither.
+AS_SCRIPTS = {"keep_marks": False, "count_spaces": True}
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ _ALL = (
         "The POTSA paper says BLEU on the FLEURS test sets into Chinese, averaged over languages, "
         "and no more: neither tokeniser nor case nor what its intervals are taken over. Ours: the "
         "tokeniser that sacreBLEU has for the target (zh), cased, raw references; BLEU char "
-        "beside it, as LLM-SRT and PART split Chinese; chrF++; the error rate.",
+        "beside it, as LLM-SRT and PART split Chinese; chrF++; the error rate, with vowel signs "
+        "(marks) kept and white space not counted in CER.",
     ),
     Preset(
         "cot-st",
@@ -72,7 +75,7 @@ _ALL = (
             lowercase=True,
             tokenizers={"zh": "zh", "cmn": "zh", "ja": "ja-mecab"},
             chrf_word_order=2,
-            error_rate=ErrorRate(characters=frozenset(), english=False),
+            error_rate=ErrorRate(characters=frozenset(), english=False, **AS_SCRIPTS),
         ),
         "CoT-ST, after SLAM-LLM's examples/st_covost2/test_werbleu.py: sacreBLEU, lowercase, zh, "
         "ja-mecab or 13a; WER in words for every language after Whisper's basic normaliser, "
@@ -84,7 +87,9 @@ _ALL = (
             tokenizers=_characters(("zh", "yue", "ja", "ko", "th", "lo", "my")),
             chrf_word_order=2,
             more_bleu=SPBLEU,
-            error_rate=ErrorRate(_mandarin(("zh", "yue", "ja", "ko", "th")), english=False),
+            error_rate=ErrorRate(
+                _mandarin(("zh", "yue", "ja", "ko", "th")), english=False, **AS_SCRIPTS
+            ),
         ),
         "LLM-SRT, after its eval/test_metric_n.py: sacreBLEU, cased, char or 13a; spBLEU by "
         "flores200; COMET wmt22-comet-da times 100 (its script in half precision, here as loaded); "
@@ -96,7 +101,7 @@ _ALL = (
         Convention(
             tokenizers=_characters(("zh", "ja")),
             chrf_word_order=2,
-            error_rate=ErrorRate(_mandarin(("zh", "yue", "ja", "ko"))),
+            error_rate=ErrorRate(_mandarin(("zh", "yue", "ja", "ko")), **AS_SCRIPTS),
         ),
         "PART, after its paper (no code is public): BLEU of characters for Chinese and Japanese, "
         "13a for the rest; CER for zh, ja, ko and yue, else WER, after Whisper's normaliser. The "
@@ -108,7 +113,7 @@ _ALL = (
         Convention(
             tokenizers=_characters(("zh", "ja", "th", "lo", "my")),
             chrf_word_order=2,
-            error_rate=ErrorRate(_mandarin(("zh", "ja", "th", "lo", "my"))),
+            error_rate=ErrorRate(_mandarin(("zh", "ja", "th", "lo", "my")), **AS_SCRIPTS),
         ),
         "Seamless, after seamless_communication's cli/eval_utils/compute_metrics.py: sacreBLEU on "
         "raw references, cased, char for zh ja th lo my (Korean and Cantonese are 13a), else 13a; "

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -126,6 +127,27 @@ def load_encoder(path: str, window: str = "30s") -> SpeechEncoder:
     else:
         whisper = WhisperModel.from_pretrained(path, dtype=torch.float32).get_encoder()
     return SpeechEncoder(whisper.eval(), window)
+
+
+def encoder_fingerprint(path: str, window: str = "30s") -> str:
+    """`load_encoder(path, window).fingerprint()`, worked out once a process for the same files."""
+    key = (path, window, _files(path))
+    if key not in _FINGERPRINTS:
+        _FINGERPRINTS[key] = load_encoder(path, window).fingerprint()
+    return _FINGERPRINTS[key]
+
+
+_FINGERPRINTS: dict[tuple[Any, ...], str] = {}
+
+
+def _files(path: str) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and time of change of the configuration's and the weights' files."""
+    from transformers.utils import cached_file
+
+    encoder_config(path)  # says what is wrong, and fetches a hub's
+    folder = Path(path) if Path(path).is_dir() else Path(cached_file(path, "config.json")).parent
+    found = sorted(f for kind in ("*.json", "*.safetensors", "*.bin") for f in folder.glob(kind))
+    return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in found)
 
 
 def encoder_config(path: str) -> Any:

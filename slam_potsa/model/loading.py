@@ -44,6 +44,7 @@ def load_llm(train: TrainConfig, model: ModelConfig) -> nn.Module:
     """
     from transformers import AutoModelForCausalLM
 
+    quieten_bitsandbytes()
     # The dtype is given always: transformers 4 loads float32 by default, transformers 5 whatever
     # the files hold.
     options: dict[str, Any] = {"dtype": loaded_llm_dtype(train, model)}
@@ -66,11 +67,21 @@ def adapt_llm(llm: nn.Module, train: TrainConfig) -> nn.Module:
     if train.freeze_llm or train.use_peft:
         llm.requires_grad_(False)
     if train.use_peft:
+        quieten_bitsandbytes()
         from peft import LoraConfig, get_peft_model
 
         settings = {k: v for k, v in vars(train.peft_config).items() if k != "peft_method"}
         llm = get_peft_model(llm, LoraConfig(**settings))
     return llm
+
+
+def quieten_bitsandbytes() -> None:
+    """No word of the 4-bit products that it has none of on this CPU: none are used here.
+
+    Call it before what imports bitsandbytes where that is installed, such as PEFT: it is said at
+    the import. Errors are still logged.
+    """
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def _eight_bit() -> dict[str, Any]:

@@ -4,11 +4,12 @@
      "lr": 0.0001, "tokens_per_second": 5210.0, "seconds": 0.19}
 
 `ce` is the mean over micro-steps and ranks, the other terms rank 0's. `seconds` is the wall time of
-the step, without validation and saving, and `tokens_per_second` rank 0's LLM positions (speech,
-prompt and answer) over it. `<term>/matched` and `/mismatched` are there every
-`alignment.diagnose_interval` steps; every `alignment.insight_interval` steps come
-`conflict/<layer>/{ce,alignment,cosine}` (see `objective.conflict`) and
-`schedule/<layer>/{reward,count,ucb,probability}` of eq. 5-7 (null: never tried).
+the step, without validation and saving, and `tokens_per_second` the LLM positions (speech, prompt
+and answer) of one process, rank 0, over it: not the sum over processes. `<term>/matched` and
+`/mismatched` are there every `alignment.diagnose_interval` steps; every
+`alignment.insight_interval` steps come `conflict/<layer>/{ce,alignment,cosine}` (see
+`objective.conflict`) and `schedule/<layer>/{reward,count,ucb,probability}` of eq. 5-7 (null: never
+tried).
 """
 
 from __future__ import annotations

@@ -32,6 +32,12 @@ def scored(capsys, *arguments, code=0):
     return printed.err if code else printed.out
 
 
+def write_blind(path, **options):
+    """A blind control: rows of other recordings."""
+    items = make(**({"noise": 1, "seed": 3} | options))
+    write_predictions(path, [replace(item, source="other.flac") for item in items])
+
+
 def test_the_default_is_bleu_and_chrf_with_guards_and_signatures(files, capsys):
     path = files / "seed1" / "test_predictions.jsonl"
     output = scored(
@@ -71,8 +77,7 @@ def test_a_preset_prints_what_it_follows(files, capsys):
 
 def test_a_baseline_is_tested_and_the_blind_control_is_found(files, capsys):
     path, other = (files / f"seed{seed}" / "test_predictions.jsonl" for seed in (1, 2))
-    blind = make(noise=1, seed=3)
-    write_predictions(path.with_name("test_blind_predictions.jsonl"), blind)
+    write_blind(path.with_name("test_blind_predictions.jsonl"))
     output = scored(
         capsys, path, "--baseline", other, "--test", "ar", "--samples", 20, "--bootstrap", 0,
         "--worst", 2, "--json", files / "out.json",
@@ -86,11 +91,43 @@ def test_a_baseline_is_tested_and_the_blind_control_is_found(files, capsys):
     assert chrfs == sorted(chrfs)
 
 
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [("keys", "are decoded by the system only"), ("own", "own recording"), ("bad", "not JSON")],
+)
+def test_a_blind_control_that_does_not_fit(files, capsys, content, why):
+    """Left out with a warning where it was only found, an error where it was named."""
+    path = files / "seed1" / "test_predictions.jsonl"
+    blind = path.with_name("test_blind_predictions.jsonl")
+    if content == "keys":
+        write_blind(blind, languages=["it"])
+    else:
+        write_predictions(blind, make(noise=1))
+    if content == "bad":
+        blind.write_text("{")
+    assert main(["score", str(path), "--bootstrap", "0"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"warning: {blind}: found beside") and why in printed.err
+    assert "guard fired, %" in printed.out and "exchanged recordings" not in printed.out
+    message = scored(capsys, path, "--blind", blind, code=2)
+    assert message.startswith("error: ") and str(blind) in message and why in message
+
+
+def test_no_blind_control_is_looked_for(files, capsys):
+    path = files / "seed1" / "test_predictions.jsonl"
+    blind = path.with_name("test_blind_predictions.jsonl")
+    blind.write_text("{")
+    assert main(["score", str(path), "--no-blind", "--bootstrap", "0"]) == 0
+    assert not capsys.readouterr().err
+    both = scored(capsys, path, "--no-blind", "--blind", blind, code=2)
+    assert "--blind and --no-blind" in both
+
+
 def test_every_number_comes_out_of_a_printed_command(files, capsys):
     """BLEU, chrF, WER, the paired test and the blind control, each run in a process of its own."""
     pytest.importorskip("jiwer")
     path, other = (files / f"seed{seed}" / "test_predictions.jsonl" for seed in (1, 2))
-    write_predictions(path.with_name("test_blind_predictions.jsonl"), make(noise=1, seed=3))
+    write_blind(path.with_name("test_blind_predictions.jsonl"))
     output = scored(
         capsys, path, "--wer", "--baseline", other, "--samples", 20, "--bootstrap", 20,
         "--dump", files / "my scores", "--show-commands", "--json", files / "out.json",

@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from slam_potsa.data import sentence_ids
-from slam_potsa.data.manifest import check_manifest, read_manifest
+from slam_potsa.data.manifest import check_manifest, is_checked, read_manifest
 from slam_potsa.data.sources import common_voice, covost2
 from slam_potsa.errors import InputError
 from tests.support import mini_covost2, tiny
@@ -77,6 +77,29 @@ def test_both_layouts_give_the_same_manifests(mini, corpus, tmp_path):
     other = build(mini, tmp_path, tsv=mini.split_files())
     assert texts(other) == texts(corpus)
     assert not other.dropped
+
+
+def test_train_without_covosts_extension(mini, corpus, tmp_path):
+    extension = {
+        f"common_voice_en_{number}"
+        for number in range(len(mini.good))
+        if mini_covost2.CYCLE[number % len(mini_covost2.CYCLE)] == "train_covost"
+    }
+    original = build(mini, tmp_path / "a", train_splits=["train"])
+    assert texts(original) == {k: v for k, v in texts(corpus).items() if k not in extension}
+    assert extension and extension <= set(texts(corpus))
+    assert original.dropped["other"]["of no split"] == len(extension) + 1
+    told = json.loads((tmp_path / "a" / "summary.json").read_text())
+    assert told["train_splits"] == ["train"]
+    with pytest.raises(InputError, match="does not tell train from train_covost") as caught:
+        build(mini, tmp_path / "b", tsv=mini.split_files(), train_splits=["train"])
+    assert len(caught.value.problems) == 3
+
+
+def test_decoded_manifests_are_marked_as_checked(mini, corpus, tmp_path):
+    assert all(is_checked(path) for path in corpus.manifests.values())
+    unheard = build(mini, tmp_path, check_audio="none")
+    assert not any(is_checked(path) for path in unheard.manifests.values())
 
 
 def test_quotes_and_backslashes_are_read_as_covost_reads_them(tmp_path):
@@ -235,6 +258,12 @@ def test_malformed_rows_of_all_files_are_named_at_once(mini, tmp_path):
     [
         ({"view": "mt"}, "expected one of s2tt, asr"),
         ({"check_audio": "some"}, "expected one of full, none"),
+        ({"train_splits": ["dev"]}, "train_splits dev: expected train, train_covost, or both"),
+        ({"train_splits": []}, "train_splits empty"),
+        (
+            {"tsv": [], "view": "asr", "language": "en", "train_splits": ["train_covost"]},
+            "does not",
+        ),
         ({"tsv": []}, "needs translations"),
         ({"tsv": ["nowhere/covost_v2.en_de.tsv"]}, "nowhere/covost_v2.en_de.tsv: no such file"),
         ({"tsv": ["covost_v2.en_de.tsv", "covost_v2.en_ja.tsv"]}, "several directions (en_de, en_"),
@@ -303,4 +332,51 @@ def test_command_line(mini, tmp_path, capsys):
     args.command(args)
     printed = capsys.readouterr().out
     assert printed.startswith("split") and "1 translation empty" in printed
-    assert (tmp_path / "train.jsonl").is_file()
+    assert len(read_manifest(tmp_path / "train.jsonl")) == 6
+    other = ["--output", str(tmp_path / "b"), "--train-splits", "train"]
+    args = parser.parse_args([*arguments, *other])
+    args.command(args)
+    assert len(read_manifest(tmp_path / "b" / "train.jsonl")) == 4
+
+
+# Another data set in the same folder
+
+
+def test_another_data_set_in_the_same_folder_is_refused(mini, tmp_path):
+    first = build(mini, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for options, found, wanted in (
+        ({"view": "asr"}, "target_language zh, view s2tt", "target_language none, view asr"),
+        ({"train_splits": ["train"]}, "train_splits train,train_covost", "train_splits train"),
+        ({"tsv": mini.split_files()[:1]}, f"source {mini.common_voice},{mini.tsv}", "source"),
+    ):
+        with pytest.raises(InputError) as caught:
+            build(mini, tmp_path, **options)
+        assert f"{tmp_path} was built with {found}; now: {wanted}" in str(caught.value)
+        assert str(caught.value).endswith(": choose another folder, or --replace")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    again = build(mini, tmp_path, train_splits=["train_covost", "train"], check_audio="none")
+    assert again.recordings.keys() == first.recordings.keys()
+
+
+def test_a_replaced_data_set_leaves_no_split_behind(mini, tmp_path):
+    build(mini, tmp_path)
+    corpus = build(mini, tmp_path, tsv=mini.split_files()[:1], replace=True)
+    assert list(corpus.manifests) == ["train"]
+    assert not (tmp_path / "dev.jsonl").exists() and not (tmp_path / "test.jsonl").exists()
+    build(mini, tmp_path, tsv=mini.split_files()[:1])  # the choices are now these
+
+
+def test_a_summary_of_an_earlier_version_is_compared_as_far_as_it_goes(mini, tmp_path):
+    build(mini, tmp_path)
+    place = tmp_path / "summary.json"
+    told = json.loads(place.read_text())
+    del told["built_with"]
+    place.write_text(json.dumps(told))
+    build(mini, tmp_path)
+    place.write_text(json.dumps(told))
+    with pytest.raises(InputError, match="was built with target_language zh, view s2tt; now: "):
+        build(mini, tmp_path, view="asr")
+    place.write_text("[]")
+    with pytest.raises(InputError, match="not a summary of this command"):
+        build(mini, tmp_path)

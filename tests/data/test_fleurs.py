@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from slam_potsa.data.audio import load_audio
-from slam_potsa.data.manifest import check_manifest, read_manifest
+from slam_potsa.data.manifest import check_manifest, is_checked, read_manifest
 from slam_potsa.data.sources import fleurs
 from slam_potsa.errors import InputError
 from tests.support import mini_fleurs, tiny
@@ -64,6 +64,14 @@ def test_the_recordings_are_the_right_ones(corpus):
             samples = load_audio(row.audio, path.parent)
             pitch = int(np.abs(np.fft.rfft(samples)).argmax()) * 16_000 / len(samples)
             assert pitch == pytest.approx(200 + 20 * int(row.sentence_id.split("-")[1]), abs=1)
+
+
+def test_what_was_listened_to_need_not_be_checked_again(tree, tmp_path):
+    built = fleurs.build(tmp_path, source=tree, **CHOICE)
+    manifests = (built.train, built.dev, built.test, built.zero_shot)
+    assert all(is_checked(path) for path in manifests)
+    built.train.write_text(built.train.read_text() + "\n")
+    assert not is_checked(built.train)
 
 
 def test_zero_shot_is_the_test_split_of_languages_that_are_not_trained_on(corpus):
@@ -191,12 +199,54 @@ def test_named_sets():
 
 def test_no_zero_shot(tree, tmp_path):
     fleurs.build(tmp_path, source=tree, **CHOICE)
-    built = fleurs.build(tmp_path, source=tree, **CHOICE | {"zero_shot": "none"})
+    built = fleurs.build(tmp_path, source=tree, replace=True, **CHOICE | {"zero_shot": "none"})
     assert built.zero_shot is None and not (tmp_path / "zero_shot.jsonl").exists()
 
 
+def test_another_data_set_in_the_same_folder_is_refused(tree, tmp_path):
+    output, other = tmp_path / "out", build_tree(tmp_path / "other", world())
+    fleurs.build(output, source=tree, **CHOICE)
+    before = (output / "train.jsonl").read_bytes()
+    for options, found, wanted in (
+        ({"train_languages": "en"}, "train_languages en,es", "train_languages en"),
+        ({"zero_shot": "none"}, "zero_shot fr", "zero_shot none"),
+        ({"target": "es", "train_languages": "en"}, "target_language zh", "target_language es"),
+        ({"source": other}, f"source {tree}", f"source {other}"),
+        ({"source": None, "hub": True}, f"source {tree}", "source google/fleurs on the hub"),
+    ):
+        with pytest.raises(InputError) as caught:
+            fleurs.build(output, **{"source": tree} | CHOICE | options)
+        then, now = str(caught.value).split("; now: ")
+        assert then.startswith(f"{output} was built with ") and found in then and wanted in now
+        assert now.endswith(": choose another folder, or --replace")
+    assert (output / "train.jsonl").read_bytes() == before
+    same = CHOICE | {"train_languages": "es_419,en_us", "max_seconds": 20}
+    fleurs.build(output, source=tree, **same)
+    fleurs.build(output, source=other, replace=True, **CHOICE)
+    fleurs.build(output, source=other, **CHOICE)
+
+
+def test_a_summary_of_an_earlier_version_is_compared_as_far_as_it_goes(tree, tmp_path):
+    fleurs.build(tmp_path, source=tree, **CHOICE)
+    place = tmp_path / "summary.json"
+    told = json.loads(place.read_text())
+    del told["built_with"]
+    place.write_text(json.dumps(told))
+    with pytest.raises(InputError, match="was built with train_languages en,es; now: "):
+        fleurs.build(tmp_path, source=tree, **CHOICE | {"train_languages": "en"})
+    fleurs.build(tmp_path, source=tree, **CHOICE)
+
+
+def test_a_training_set_without_any_pair_is_warned_of(corpus, tree, tmp_path):
+    built = fleurs.build(tmp_path, source=tree, **CHOICE | {"train_languages": "en"})
+    (line,) = [line for line in built.summary.splitlines() if line.startswith("warning: ")]
+    assert "(it has en only), so it holds no pair" in line and "--train-languages" in line
+    assert json.loads((tmp_path / "summary.json").read_text())["warnings"] == [line[9:]]
+    assert "warning: " not in corpus.summary
+
+
 def test_nothing_left_is_an_error(tree, tmp_path):
-    with pytest.raises(InputError, match="no recording is left for train, dev, test, zero_shot: "):
+    with pytest.raises(InputError, match="no recording is left for train: 30 were dropped"):
         fleurs.build(tmp_path / "out", source=tree, min_seconds=20, **CHOICE)
 
 

@@ -1,9 +1,10 @@
+import os
 import shutil
 
 import pytest
 
 from slam_potsa.data.sources import fleurs
-from slam_potsa.data.sources.fleurs_files import Row, find_audio, read_tsv
+from slam_potsa.data.sources.fleurs_files import Row, find_audio, find_root, read_tsv
 from slam_potsa.errors import InputError
 from tests.support.mini_fleurs import CHOICE, build_tree, world
 
@@ -33,11 +34,49 @@ def test_everything_that_is_missing_is_told_at_once(tree, tmp_path):
     (copy / "data" / "cmn_hans_cn" / "test.tsv").write_text("<html>not found</html>")
     with pytest.raises(InputError) as caught:
         fleurs.build(tmp_path / "out", source=copy, **CHOICE)
-    text = str(caught.value)
-    assert len(caught.value.problems) == 3 and "--hub" in text
-    assert "dev.tsv: no such file" in text and "test.tar.gz: no such file" in text
-    assert "test.tsv: not a TSV of FLEURS: 1 of 1 lines are malformed (line 1: found 1 col" in text
+    layout, dev, test, malformed = caught.value.problems
+    assert layout.startswith(f"{copy / 'data'}: 2 files are missing; expected the layout")
+    assert layout.endswith("--hub; fewer languages: --train-languages, --zero-shot")
+    assert dev == "dev: no dev.tsv of es_419" and test == "test: no audio/test.tar.gz of en_us"
+    assert "test.tsv: not a TSV of FLEURS: 1 of 1 lines are malformed (line 1: found 1 col" in (
+        malformed
+    )
     assert not (tmp_path / "out").exists()
+
+
+def test_missing_languages_are_told_by_split(tree, tmp_path):
+    with pytest.raises(InputError) as caught:
+        fleurs.build(tmp_path, source=tree, progress=False)  # those of the paper
+    layout, train, audio, *rest = caught.value.problems
+    assert "data/<locale>/<split>.tsv" in layout and "28 files are missing" in layout
+    assert train == "train: no train.tsv of ja_jp, ko_kr, ru_ru"
+    assert audio == "train: no audio/train.tar.gz of ja_jp, ko_kr, ru_ru"
+    assert rest[2] == (
+        "test: no test.tsv of ja_jp, ko_kr, ru_ru, de_de, kea_cv, ceb_ph, ast_es, ky_kg"
+    )
+    assert len(rest) == 4 and "data/<locale>" not in "".join(rest)
+
+
+def test_the_hubs_cache_is_followed_to_its_newest_snapshot(corpus, tree, tmp_path):
+    cache = tmp_path / "datasets--google--fleurs"
+    for place, name in enumerate(("fff", "aaa", "empty")):
+        (cache / "snapshots" / name).mkdir(parents=True)
+        if name != "empty":  # the newest, of a download that was given up
+            (cache / "snapshots" / name / "data").symlink_to(tree / "data")
+        os.utime(cache / "snapshots" / name, (place, place))
+    assert find_root(cache) == cache / "snapshots" / "aaa" / "data"
+    built = fleurs.build(tmp_path / "out", source=cache, **CHOICE)
+    assert built.recordings == corpus.recordings
+
+
+@pytest.mark.parametrize("place", ["fr_fr", "data/fr_fr", "snapshots/abc/parquet-data/fr_fr", "."])
+def test_converted_files_are_told_from_an_empty_folder(tmp_path, place):
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    with pytest.raises(InputError, match="found no <locale>/<split>.tsv"):
+        find_root(tmp_path)
+    (tmp_path / place / "train-00000-of-00005.parquet").touch()
+    with pytest.raises(InputError, match="converted parquet files; the original TSVs and arch"):
+        find_root(tmp_path)
 
 
 def test_lines_of_a_tsv(tmp_path):

@@ -47,8 +47,8 @@ def broken_world():
     silent = np.zeros(20_000, dtype=np.float32)
     bad = {
         "no target": mini_fleurs.Row(99, "no such sentence", tone(1.2), file="a.wav"),
-        "too short": mini_fleurs.Row(1, "one", tone(0.84), file="b.wav"),
-        "too long": mini_fleurs.Row(1, "one", tone(30.5), file="c.wav"),
+        "shorter than 1 s": mini_fleurs.Row(1, "one", tone(0.84), file="b.wav"),
+        "longer than 30 s": mini_fleurs.Row(1, "one", tone(30.5), file="c.wav"),
         "unreadable": mini_fleurs.Row(1, "one", wav[:9000], file="d.wav"),
         "no recording": mini_fleurs.Row(1, "one", None, file="e.wav"),
         "spoken too fast": mini_fleurs.Row(1, "very " * 50, tone(1.2), file="f.wav"),
@@ -64,7 +64,7 @@ def broken_world():
         "2\tb.wav\ta\ta\ta\t1\tMALE",
     ]
     expected = {entry.file: reason for reason, entry in bad.items()}
-    expected |= {"h.wav": "unreadable", "i.wav": "unreadable"}
+    expected |= {"h.wav": "silent", "i.wav": "unreadable"}
     english = [*rows("en"), *bad.values(), *more]
     return world(en_us=english), Breakage(lines={"en_us/train": lines}), expected
 
@@ -81,17 +81,55 @@ def test_what_is_dropped_is_listed_with_its_reason(corpus, tmp_path):
     reasons = Counter(entry["reason"] for entry in entries)
     assert reasons == {
         **dict.fromkeys(expected.values(), 1),
-        "unreadable": 3,
+        "unreadable": 2,
+        "silent": 1,
         "malformed row": 2,
         "listed twice": 1,
     }
     details = {entry["reason"]: entry["detail"] for entry in entries}
-    assert details["too short"] == "0.84 s, expected 1 s or more"
+    assert details["shorter than 1 s"] == "0.84 s, expected 1 s or more"
     assert "found 3 columns, expected 7" in [e["detail"] for e in entries if e["id"] is None][0]
     assert any("silent" in entry["detail"] for entry in entries)
-    assert "3 unreadable, 2 malformed row" in built.summary and str(built.dropped) in built.summary
+    assert "2 unreadable" in built.summary and str(built.dropped) in built.summary
     kept = sum(sum(part.values()) for part in built.recordings.values())
     assert kept + len(entries) == lines_of(tree, ("en_us", "es_419"), ("fr_fr",))
+
+
+def test_dev_and_test_keep_all_that_can_be_decoded(corpus, tmp_path):
+    """The limits are about training; what a test set lacks, its scores must say."""
+    odd = {
+        "short": tone(0.84),
+        "fast": tone(1.2),
+        "long": tone(30.5),
+        "broken": mini_fleurs._content(tone(1.3))[:9000],
+        "silent": np.zeros(20_000, dtype=np.float32),
+    }
+    locales = world()
+    for locale, split, sentence in (
+        ("en_us", "dev", 11),
+        ("en_us", "test", 14),
+        ("fr_fr", "test", 14),
+    ):
+        locales[locale] += [
+            mini_fleurs.Row(
+                sentence, "very " * 50 if kind == "fast" else "one", audio, split, f"{kind}.wav"
+            )
+            for kind, audio in odd.items()
+        ]
+    lines = {"en_us/test": ["14\tshort.wav\ta\ta\ta\t1\tMALE"]}  # listed twice: no recording
+    tree = build_tree(tmp_path, locales, breakage=Breakage(lines=lines))
+    built = fleurs.build(tmp_path / "out", source=tree, max_seconds=29, **CHOICE)
+    assert built.recordings["train"] == corpus.recordings["train"] and not built.left_out["train"]
+    reasons = {"longer than 30 s": 1, "unreadable": 1, "silent": 1}
+    for name, language in (("dev", "en"), ("test", "en"), ("zero_shot", "fr")):
+        assert built.recordings[name][language] == corpus.recordings[name][language] + 2
+        assert built.left_out[name] == reasons
+    line = "test: 3 of 17 recordings left out (1 longer than 30 s, 1 unreadable, 1 silent): "
+    line += "scores on this split are on 14"
+    assert line in built.summary.splitlines()
+    told = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert line in told["left_out_in_words"] and len(told["left_out_in_words"]) == 3
+    assert told["left_out"]["test"] == reasons
 
 
 def test_limits_can_be_changed(tmp_path):
@@ -100,7 +138,8 @@ def test_limits_can_be_changed(tmp_path):
     loose = fleurs.build(
         tmp_path / "out", source=tree, min_seconds=0.5, rate_deviations=0, **CHOICE
     )
-    assert not {"too short", "spoken too fast", "spoken too slowly"} & set(loose.dropped_by_reason)
+    rules = {"shorter than 1 s", "spoken too fast", "spoken too slowly"}
+    assert not rules & set(loose.dropped_by_reason)
     assert loose.recordings["train"]["en"] == 23
 
 

@@ -3,7 +3,14 @@ import json
 import pytest
 import soundfile
 
-from slam_potsa.data.manifest import Utterance, check_manifest, read_manifest, write_manifest
+from slam_potsa.data.manifest import (
+    Utterance,
+    check_manifest,
+    is_checked,
+    mark_checked,
+    read_manifest,
+    write_manifest,
+)
 from slam_potsa.errors import InputError
 
 
@@ -139,8 +146,42 @@ def test_check_names_every_bad_recording(tmp_path, recording, tone):
         assert f"{path}: key '{name}'" in problem and word in problem
 
 
+def test_one_language_is_no_failure_but_needs_partners(tmp_path):
+    path = write_rows(tmp_path / "m.jsonl", *(row(k, sentence_id=k, duration=2) for k in "ab"))
+    summary = check_manifest(path, audio=False)
+    assert summary.warnings == ()
+    last = summary.table().splitlines()[-1]
+    assert last == "one language only: join it with its partners before training"
+    write_rows(path, row("a", duration=2), row("b", duration=2, language="fr", sentence_id="t"))
+    several = check_manifest(path, audio=False)
+    assert "0 sentences in two languages or more" in several.table()
+    assert several.warnings[0].startswith("2 of 2 sentences are spoken in one language only")
+
+
 def test_check_without_audio_takes_the_durations(tmp_path):
     path = write_rows(tmp_path / "m.jsonl", row("a", duration=2), row("b", language="fr"))
     summary = check_manifest(path, audio=False)
     assert summary.languages["en"].seconds == 2.0
     assert summary.warnings == ("some utterances have no duration, so the hours are too few",)
+
+
+def test_a_manifest_is_marked_once_its_recordings_were_decoded(tmp_path, recording):
+    path = write_rows(tmp_path / "m.jsonl", row("a", audio=recording("a.wav")))
+    check_manifest(path, audio=False)
+    assert not is_checked(path) and not is_checked(tmp_path / "none.jsonl")
+    check_manifest(path)
+    assert is_checked(path)
+    write_rows(path, row("a", audio="a.wav"), row("b", audio="missing.wav"))
+    assert not is_checked(path)
+    with pytest.raises(InputError):
+        check_manifest(path)
+    assert not is_checked(path)
+    mark_checked(path)  # by who knows
+    assert is_checked(path)
+
+
+def test_a_check_does_without_a_mark_where_nothing_can_be_written(tmp_path, recording):
+    path = write_rows(tmp_path / "m.jsonl", row("a", audio=recording("a.wav")))
+    (tmp_path / "m.jsonl.checked").mkdir()  # a rename onto a folder fails, for root too
+    assert check_manifest(path).sentences == 1
+    assert not is_checked(path)

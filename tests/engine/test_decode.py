@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -175,6 +176,28 @@ def test_other_configurations_answers_are_not_taken(
     decode_to(prefix, config, manifest, shuffle_audio=change == "blind")
     assert len(seen.keys) == 18
     assert not list(tmp_path.glob("*partial*"))
+
+
+def test_the_fingerprint_is_of_the_model_as_it_was_loaded(config, manifest, world, tmp_path):
+    config.dataset_config.feature_store = str(tmp_path / "features")
+    shutil.copytree(world / "features", tmp_path / "features")
+    translator = Translator(config)
+    found = [translator.fingerprint(manifest), translator.fingerprint(manifest, shuffle_audio=True)]
+    assert translator.fingerprint(manifest) == found[0]
+    translator.config.train_config.quantization = True
+    found.append(translator.fingerprint(manifest))
+    translator.device = torch.device("cuda", 0)
+    found.append(translator.fingerprint(manifest))
+    translator.device = torch.device("cuda", 1)
+    assert translator.fingerprint(manifest) == found[-1]  # any GPU of a team
+    for part in (translator.model.llm, translator.model.encoder):
+        part.to(torch.bfloat16)
+        found.append(translator.fingerprint(manifest))
+    index = tmp_path / "features" / "index.json"
+    about = json.loads(index.read_text())
+    index.write_text(json.dumps(about | {"fingerprint": "another encoder's"}))
+    found.append(translator.fingerprint(manifest))
+    assert len(set(found)) == len(found) == 7
 
 
 @pytest.mark.distributed

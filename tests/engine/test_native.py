@@ -14,7 +14,9 @@ import torch
 from slam_potsa import InputError
 from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator, load_run
+from slam_potsa.engine.encode import store_features
 from slam_potsa.engine.run_directory import complete_checkpoints, last_checkpoint
+from slam_potsa.model.encoder import load_encoder
 from slam_potsa.model.loading import read_checkpoint
 from slam_potsa.model.metrics_log import read_metrics
 from tests.support import tiny
@@ -340,3 +342,21 @@ def test_a_new_training_from_a_checkpoint_has_a_schedule_of_its_own(tmp_path):
     schedule = json.loads((tmp_path / "second" / "schedule.json").read_text())
     assert schedule["step"] == 6
     assert sum(layer["count"] for layer in schedule["layers"].values()) == 6
+
+
+def test_a_run_without_its_encoder_still_decodes_what_was_never_stored(tmp_path):
+    """A small card trains on stored features alone; new recordings need the encoder again."""
+    config = tiny.world(tmp_path)
+    manifest, model = config.dataset_config.train_data_path, config.model_config
+    encoder = load_encoder(model.encoder_path_hf, model.encoder_window)
+    store_features(encoder, [manifest], tmp_path / "features", progress=False)
+    config.dataset_config.feature_store = str(tmp_path / "features")
+    config.model_config.load_encoder = False
+    config.native.max_steps = 2
+    native.finetune(config)
+    new = tiny.recordings(tmp_path / "new", sentences=2, languages=("fr",))
+    translator = Translator(load_run(config.train_config.output_dir))
+    assert len(translator.decode(new, progress=False)) == 2
+    speech = new.parent / "audio" / "fr-0.wav"
+    (text,) = translator.translate([speech], "fr", "en")
+    assert text == translator.decode(new, progress=False)[0].prediction

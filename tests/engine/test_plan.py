@@ -14,7 +14,8 @@ import torch
 from slam_potsa import InputError
 from slam_potsa.commands import plan as command
 from slam_potsa.config import PotsaConfig
-from slam_potsa.engine.compose import compose_config
+from slam_potsa.data.feature_store import FeatureStoreWriter
+from slam_potsa.engine.compose import compose_config, conf_dir
 from slam_potsa.engine.plan import budget
 from slam_potsa.engine.plan.assumptions import Assumptions
 from slam_potsa.engine.plan.corpus import Lengths, corpus_of
@@ -205,6 +206,8 @@ def test_every_problem_of_every_stage_at_once():
     [
         ({"gpus": 0}, "--gpus=0"),
         ({"gpu_names": ["rtx9090"]}, "--gpu=rtx9090"),
+        ({"nodes": 0}, "--nodes=0: expected 1 or more"),
+        ({"gpu_memory": -1.0}, "--gpu-memory=-1.0: expected GiB, above 0"),
         ({"assumptions": Assumptions(utilisation=1.5)}, "--utilisation=1.5: expected 0.01 to 1"),
     ],
 )
@@ -225,6 +228,87 @@ def test_eight_bits_where_they_cannot_be(set_value, named):
     config.train_config.quantization = True
     vars(config.train_config).update(set_value)
     assert any(named in problem for problem in plan_stages([("s", config)]).problems)
+
+
+# -- cards, stores and machines ------------------------------------------------------------------
+
+
+def test_a_card_that_no_table_has_is_planned_by_its_memory_alone():
+    plan = plan_stages([("s", paper())], gpu_memory=47.5)
+    (card,) = plan.stages[0].on.values()
+    assert card.fits and card.largest_batch >= 2 and card.hours is card.store_hours is None
+    assert "unlisted 47.5 GiB GPU: no hours" in plan.text()
+    assert not plan.problems and json.loads(json.dumps(plan.as_dict()))
+    both = plan_stages([("s", paper())], gpu_names=["a100"], gpu_memory=12.0)
+    assert list(both.stages[0].on) == ["a100", "unlisted"]
+    (problem,) = both.problems
+    assert "on an unlisted 12 GiB GPU" in problem
+
+
+def test_a_store_is_counted_once_and_only_where_it_is_not_here_yet(tmp_path):
+    stored = paper(f"dataset_config.feature_store={tmp_path}", "model_config.load_encoder=false")
+    other = paper("dataset_config.feature_store=nowhere", "model_config.load_encoder=false")
+    hours = plan_stages([("s", stored)]).stages[0].on["a100"].store_hours
+    for stages, times in (([stored], 1), ([stored, stored], 1), ([stored, other, paper()], 2)):
+        named = [(f"s{number}", config) for number, config in enumerate(stages)]
+        text = plan_stages(named, gpu_names=["a100"]).text()
+        line = f"+ {times * hours:,.1f} h once to store features ({times * 23.04:,.1f} GB)"
+        assert text.count("once to store features") == 1 and line in text
+    assert "once to store" not in plan_stages([("s", paper())]).text()
+    FeatureStoreWriter(tmp_path, "fingerprint", 1280).close()
+    assert "once to store" not in plan_stages([("s", stored)]).text()
+
+
+def test_several_machines_share_the_accumulation():
+    config = paper("train_config.validation_interval=780")  # 8 micro-steps of one pair
+    one, two = (plan_stages([("s", config)], gpus=4, nodes=nodes) for nodes in (1, 2))
+    assert not one.stages[0].launch and "machine" not in one.text()
+    (stage,) = two.stages
+    words = shlex.split(stage.launch)
+    assert words[words.index("--num_nodes") + 1] == "2"
+    assert words[words.index("--num_gpus") + 1] == "4"
+    assert {
+        "train_config.gradient_accumulation_steps=4",
+        "train_config.validation_interval=390",
+    } <= set(words)
+    assert (stage.gpus, stage.accumulation) == (8, 4)
+    assert stage.step_tokens == one.stages[0].step_tokens
+    assert "2 machines of 4 GPUs" in two.text()
+
+
+def test_an_accumulation_that_machines_cannot_share_is_refused():
+    plan = plan_stages([("s", paper())], nodes=3)
+    (problem,) = plan.problems
+    assert "--nodes=3: train_config.gradient_accumulation_steps=8" in problem
+    assert plan.stages[0].launch == "" and plan.stages[0].gpus == 1
+
+
+@pytest.mark.parametrize("override", ["engine=native", "train_config.quantization=true"])
+def test_what_the_native_host_alone_trains_stays_on_one_machine(override):
+    plan = plan_stages([("s", paper(override))], nodes=2)
+    (stage,) = plan.stages
+    assert (stage.launch, stage.gpus, stage.accumulation) == ("", 1, 8)
+    (line,) = (line for line in plan.text().splitlines() if "one machine" in line)
+    assert line.startswith("on one machine only: s (") and override.split("=")[0] in line
+
+
+def test_the_table_says_what_its_columns_are():
+    paired = plan_stages([("s", paper())]).text()
+    single = plan_stages([("s", paper("dataset_config.pairing=none", "alignment.weight=0"))]).text()
+    assert "(largest batch: pairs, of two recordings each" in paired
+    assert "(largest batch: recordings" in single and "`slam-potsa features`" in single
+
+
+def test_the_header_of_the_24_gb_recipe_has_the_figures_of_its_plan():
+    _, stages, _ = command.read_stages(["recipe=potsa_24gb"])
+    plan = plan_stages(stages)
+    once = {stage.store: stage for stage in plan.stages}.values()
+    figures = [f"{sum(stage.store_bytes for stage in once) / 1e9:.0f} GB of disk"]
+    for card in ("rtx4090", "rtx3090"):
+        figures.append(f"{sum(stage.on[card].store_hours for stage in once):.1f} h on an RTX")
+        figures.append(f"{sum(stage.on[card].hours for stage in plan.stages):.0f} h")
+    header = (conf_dir() / "recipe" / "potsa_24gb.yaml").read_text().partition("output_dir")[0]
+    assert [figure for figure in figures if figure not in header] == []
 
 
 # -- command ---------------------------------------------------------------------------------------
@@ -263,7 +347,7 @@ def test_the_launch_line_composes_the_same_configuration():
         "dataset_config.prompt=" + literal("it's {language_name}:\nthen"),
         "train_config.model_name='null'",
     )
-    line = launch_line(config, gpus=16, gpus_per_node=8)
+    line = launch_line(config, nodes=2, gpus=8)
     words = shlex.split(line)
     assert words[:7] == [
         "deepspeed",

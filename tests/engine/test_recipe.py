@@ -8,17 +8,22 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from omegaconf import open_dict
 
 from slam_potsa import InputError
 from slam_potsa.config import PotsaConfig
-from slam_potsa.engine import jobs
+from slam_potsa.data.feature_store import FeatureStoreWriter
+from slam_potsa.data.manifest import read_manifest
+from slam_potsa.engine import jobs, recipe_check
 from slam_potsa.engine.compose import conf_dir, typed
 from slam_potsa.engine.recipe import Launch, literal, load_recipe
 from slam_potsa.engine.recipe_check import check_recipe
 from tests.support import tiny_recipe
+
+RECIPE_TEXT = (Path(__file__).resolve().parents[2] / "docs" / "recipe.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -195,8 +200,64 @@ def test_a_manifest_without_transcripts_cannot_do_asr(world, tmp_path):
 def test_recordings_are_heard_once(world, tmp_path, monkeypatch):
     recipe = load_recipe(str(tiny_recipe.write(tmp_path, world=world)))
     check_recipe(recipe)
+    assert not recipe.output_dir.exists()
     monkeypatch.setattr("slam_potsa.data.audio.measure_audio", lambda *_: 1 / 0)
-    check_recipe(recipe)  # checked.json remembers
+    check_recipe(recipe)  # the manifest is marked, as `slam-potsa prepare` does
+
+
+def test_tests_without_stored_features_are_heard(world, tmp_path):
+    recipe = load_recipe(str(tiny_recipe.write(tmp_path, world=world)))
+    manifest, store = recipe.tests["test"], tmp_path / "features"
+    data = recipe.stages[-1].config.dataset_config
+    keys = [utterance.key for utterance in read_manifest(manifest)]
+    for held, heard in ((keys[:-1], True), (keys, False)):
+        with FeatureStoreWriter(store, "encoder", 4) as writer:
+            for key in held:
+                writer.add(key, np.zeros((2, 4)))
+        for stage in recipe.stages:
+            stage.config.dataset_config.feature_store = str(store)
+        assert (manifest in recipe_check._manifests_to_hear(recipe)) == heard
+        assert data.check_audio
+
+
+def test_more_processes_than_gpus_are_refused_with_what_to_set(world, tmp_path, monkeypatch):
+    path = str(tiny_recipe.write(tmp_path, world=world, processes=4))
+    check_recipe(load_recipe(path), recordings=False)  # on a CPU there may be any number
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(InputError, match="processes=4, but 2 GPUs are here: set processes=2"):
+        check_recipe(load_recipe(path), recordings=False)
+    check_recipe(load_recipe(path, ["processes=2"]), recordings=False)
+
+
+def test_other_gpus_as_the_recipes_text_has_them():
+    """docs/recipe.md, "Other GPUs": as much a step, and validated as often, on any of them."""
+    four, one = load_recipe("potsa"), load_recipe("potsa_24gb")
+    for recipe in (four, one):
+        assert [seen_a_step(s.config, recipe.launch.processes) for s in recipe.stages] == [
+            (64, 1000),
+            (64, 1000),
+            (32, 97),
+        ]
+    rows = [line.split("|")[1:-1] for line in RECIPE_TEXT.splitlines() if line.startswith("| ")]
+    rows = [[cell.split()[0] for cell in row] for row in rows if row[0].split()[0].isdigit()]
+    assert [row[0] for row in rows] == ["1", "2", "4", "8"]
+    for gpus, *numbers in rows:
+        names = ["gradient_accumulation_steps", "validation_interval"]
+        keys = [f"train_config.{n}" for n in names] + [f"potsa.train_config.{n}" for n in names]
+        there = load_recipe("potsa", [f"{k}={n}" for k, n in zip(keys, numbers, strict=True)])
+        for stage, original in zip(there.stages, four.stages, strict=True):
+            assert seen_a_step(stage.config, int(gpus)) == seen_a_step(original.config, 4)
+
+
+def seen_a_step(config, gpus: int) -> tuple[int, int]:
+    """Items a step, and steps between validations."""
+    train = config.train_config
+    accumulation = train.gradient_accumulation_steps
+    return (
+        train.batch_size_training * accumulation * gpus,
+        train.validation_interval // accumulation,
+    )
 
 
 # -- a process of its own --------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,9 @@ from slam_potsa import InputError
 from slam_potsa.commands import run as run_command
 from slam_potsa.config import TrainConfig
 from slam_potsa.engine import attempts, stages
+from slam_potsa.engine.contents import data_contents
+from slam_potsa.engine.decoded import predictions_file
+from slam_potsa.engine.jobs import Job
 from slam_potsa.engine.recipe import load_recipe
 from slam_potsa.engine.run_directory import best_checkpoint
 from slam_potsa.model.loading import carried_bias, read_checkpoint
@@ -142,6 +145,57 @@ def test_a_new_start_makes_what_followed_it_stale(finished, tmp_path):
         train(recipe)
 
 
+def test_other_data_under_the_same_name_is_refused(finished, tmp_path):
+    """A stage that is done, one that has begun, and a run of the native host by itself."""
+    folder, _ = finished
+    shutil.copytree(folder / "out", tmp_path / "out")
+    recipe = another_manifest(folder, tmp_path)
+    manifest = Path(recipe.stages[0].config.dataset_config.train_data_path)
+    for stage in recipe.stages:  # as if they had been trained on the manifest where it is now
+        for path in (stage.folder / "started.json", stage.folder / "done.json"):
+            record = json.loads(path.read_text())
+            record["configuration"] = stages.flat(asdict(stage.config))
+            record["data"] = data_contents(stage.config)
+            path.write_text(json.dumps(record))
+    stages.refuse_other_history(recipe)
+    (recipe.stages[1].folder / "done.json").unlink()
+    manifest.write_text("".join(manifest.read_text().splitlines(keepends=True)[:-2]))
+    with pytest.raises(InputError) as error:
+        stages.refuse_other_history(recipe)
+    for stage, problem in zip(recipe.stages, error.value.problems, strict=True):
+        assert f"{manifest}: its content has changed (hash " in problem
+        state = "begun" if stage.name == "s2tt" else "done"
+        assert f"stage {stage.name} is {state}" in problem and "another output_dir" in problem
+    manifest.unlink()  # what is not there any more cannot have changed
+    stages.refuse_other_history(recipe)
+
+
+def test_the_native_host_does_not_resume_on_other_data(finished, tmp_path):
+    folder, _ = finished
+    recipe = another_manifest(folder, tmp_path)
+    config = stages.started_from(recipe.stages[0], None)
+    config.native.max_steps = 2
+    tiny_recipe.in_process(Job("asr", config, []))
+    manifest = Path(config.dataset_config.train_data_path)
+    text = manifest.read_text()
+    manifest.write_text("".join(text.splitlines(keepends=True)[:-2]))
+    config.native.max_steps = 4
+    with pytest.raises(InputError, match="trained on other data than lies there now") as error:
+        tiny_recipe.in_process(Job("asr", config, []))
+    assert f"{manifest}: its content has changed" in str(error.value)
+    manifest.write_text(text)
+    tiny_recipe.in_process(Job("asr", config, []))
+    assert [line["step"] for line in metrics(recipe.stages[0])] == [0, 1, 2, 3]
+
+
+def another_manifest(folder: Path, tmp_path: Path):
+    """The finished recipe with a copy of its manifest, to be changed."""
+    shutil.copytree(folder / "world/data", tmp_path / "data")
+    manifest = tmp_path / "data/manifest.jsonl"
+    keys = ("train_data_path", "val_data_path", "test_data_path")
+    return again(folder, tmp_path, *(f"dataset_config.{key}={manifest}" for key in keys))
+
+
 def test_weights_that_have_served_may_be_removed(finished, tmp_path):
     folder, _ = finished
     shutil.copytree(folder / "out", tmp_path / "out")
@@ -195,8 +249,68 @@ def test_tests_are_decoded_and_scored_once(finished, capsys):
     scores = json.loads((recipe.stages[-1].folder / "scores.json").read_text())
     assert scores["test"] and "BLEU" in capsys.readouterr().out
     before = predictions.stat().st_mtime_ns
+    capsys.readouterr()
     run_command.decode_tests(recipe)
-    assert predictions.stat().st_mtime_ns == before
+    assert predictions.stat().st_mtime_ns == before and capsys.readouterr().out == ""
+    command(f"recipe={folder / 'recipe.yaml'}", "--dry-run")
+    assert "test_predictions.jsonl, done" in capsys.readouterr().out
+
+
+@pytest.fixture
+def decoded(finished, tmp_path, monkeypatch):
+    """The finished recipe with a manifest of its own; its decoder only notes what it was asked."""
+    folder, _ = finished
+    undecoded = shutil.ignore_patterns("test*")
+    shutil.copytree(folder / "out/3_potsa", tmp_path / "out/3_potsa", ignore=undecoded)
+    recipe = another_manifest(folder, tmp_path)
+    asked = []
+
+    def decode(prefix, config, manifest, shuffle_audio):
+        asked.append(config)
+        predictions_file(prefix).write_text(f"{len(asked)}")
+
+    monkeypatch.setattr("slam_potsa.commands.decoding.decode_quietly", decode)
+
+    def decode_tests(*overrides):
+        """What was decoded with, None where nothing was."""
+        before = len(asked)
+        tests = [f"tests.test={tmp_path / 'data/manifest.jsonl'}"]
+        run_command.decode_tests(again(folder, tmp_path, *tests, *overrides))
+        return asked[-1] if len(asked) > before else None
+
+    assert decode_tests() is not None and decode_tests() is None
+    return recipe, decode_tests
+
+
+def test_decoded_again_where_an_option_the_task_or_the_batch_changes(decoded, capsys):
+    _, decode_tests = decoded
+    assert decode_tests("train_config.val_batch_size=1", "processes=4") is None
+    again = decode_tests("decode.num_beams=1")
+    assert again.decode.num_beams == 1
+    assert "decode.num_beams: 2 then, 1 now" in capsys.readouterr().out
+    assert decode_tests("decode.num_beams=1") is None
+    task = decode_tests("potsa.dataset_config.test_task=asr", "decode.num_beams=1")
+    assert task.dataset_config.test_task == "asr"
+    assert "task: 's2tt' then, 'asr' now" in capsys.readouterr().out
+
+
+def test_decoded_again_where_the_manifest_the_weights_or_the_file_changes(
+    decoded, tmp_path, capsys
+):
+    recipe, decode_tests = decoded
+    manifest, last = tmp_path / "data/manifest.jsonl", recipe.stages[-1].folder
+    manifest.write_text("".join(manifest.read_text().splitlines(keepends=True)[:-1]))
+    os.utime(manifest, (1, 1))  # older than the predictions, and yet another
+    assert decode_tests() and "the manifest's content" in capsys.readouterr().out
+    (last / "test_predictions.jsonl").write_text("`slam-potsa decode --beams 1` wrote here")
+    assert decode_tests() and "another than this recipe wrote" in capsys.readouterr().out
+    (last / "test.done.json").unlink()
+    assert decode_tests() and "nothing says with what" in capsys.readouterr().out
+    with (last / "best/model.pt").open("ab") as file:
+        file.write(b"more")
+    os.utime(last / "best/model.pt", (1, 1))
+    assert decode_tests() and "the model's weights" in capsys.readouterr().out
+    assert decode_tests() is None
 
 
 def test_the_recipe_must_be_named_once():
@@ -295,7 +409,7 @@ def interrupted(finished, tmp_path):
     return recipe
 
 
-def test_slam_llm_goes_on_as_a_new_attempt(interrupted):
+def test_slam_llm_goes_on_as_a_new_attempt(interrupted, caplog):
     stage = interrupted.stages[0]
     config = yaml.safe_load((stage.folder / "config.yaml").read_text())
     config["train_config"]["num_epochs"] = 2  # 12 steps, of which 6 were saved
@@ -306,6 +420,7 @@ def test_slam_llm_goes_on_as_a_new_attempt(interrupted):
     for _ in range(2):  # also when it is stopped before it has saved anything
         new = attempts.continued(stages.started_from(stage, None), "slam_llm", 1)
         before = stage.folder.with_name("1_asr-attempt1")
+        assert "judges anew" in caplog.text
         assert new.ckpt_path == str(before / "asr_epoch_1_step_3" / "model.pt")
         assert (new.train_config.num_epochs, new.train_config.total_steps) == (1, 94)
         assert new.train_config.lr == pytest.approx(1e-3 * 94 / 98)
@@ -333,7 +448,17 @@ def test_the_best_has_one_name_whoever_trained(interrupted):
     train(one, unneeded)
     newest = stage.folder / "asr_epoch_1_step_3" / "model.pt"
     assert best_checkpoint(stage.folder) == stage.folder / "best" / "model.pt"
-    assert best_checkpoint(stage.folder).read_bytes() == newest.read_bytes()
+    assert best_checkpoint(stage.folder).samefile(newest)  # no second copy of it
+
+
+def test_the_best_is_copied_where_there_are_no_links(interrupted, monkeypatch):
+    def link(*_):
+        raise OSError("not here")
+
+    monkeypatch.setattr(os, "link", link)
+    stage = interrupted.stages[0]
+    best, newest = stages._name_the_best(stage.folder), stage.folder / "asr_epoch_1_step_3/model.pt"
+    assert best.read_bytes() == newest.read_bytes() and not best.samefile(newest)
 
 
 def test_slam_llms_run_that_had_only_its_last_line_to_write_is_done(interrupted):

@@ -133,6 +133,18 @@ def test_nothing_is_wider_than_the_window(opened, page, width, dark):
     assert opened.run("document.documentElement.scrollWidth") <= width
 
 
+def test_small_tables_are_lists_on_a_phone_and_wide_ones_show_that_they_scroll(opened, page):
+    opened.open(page, width=390)
+    opened.run("document.querySelectorAll('details').forEach(d => { d.open = true })")
+    cards = "[...document.querySelectorAll('.wide')].filter(w => w.querySelector('.cards'))"
+    assert opened.run(f"{cards}.length") > 4
+    assert opened.run(f"{cards}.filter(w => w.scrollWidth > w.clientWidth).length") == 0
+    label = "document.querySelector('#what-was-run .cards td')"
+    assert opened.run(f"getComputedStyle({label}, '::before').content") == '"base"'
+    shadow = "getComputedStyle(document.querySelector('.wide')).backgroundImage"
+    assert opened.run(f"{shadow}.split('linear-gradient').length") == 5
+
+
 def test_without_scripts_the_tables_are_whole(opened, page):
     opened.scripts(False)
     opened.open(page)

@@ -14,6 +14,7 @@ from slam_potsa.evaluation.guards import (
     REFERENCES,
     REFUSAL,
     REPETITION,
+    SAME,
     copies,
     expected_scripts,
     guard_signature,
@@ -166,12 +167,64 @@ def test_near_copies_only():
     assert not copies("", "") and not copies("…", "…") and not copies("a", None)
 
 
-def test_length_is_measured_against_the_usual_one():
-    """Translations that are all three times as long are this system's way, not outliers."""
-    long = [replace(item, prediction=f"{item.reference} " * 3) for item in make(["fr"])]
-    assert not any(LENGTH in row for row in watch(long))
-    long[0] = replace(long[0], prediction=long[0].reference)
-    assert LENGTH in watch(long)[0] and LENGTH not in watch(long)[1]
+def test_length_is_measured_against_the_reference():
+    """A system that always writes too much, or too little, is no measure of itself."""
+    items = make(["fr"])
+    for text in ("{0} {0} {0}", "no"):
+        odd = [replace(item, prediction=text.format(item.reference)) for item in items]
+        assert all(LENGTH in row for row in watch(odd))
+    odd[0] = replace(odd[0], prediction=odd[0].reference)
+    assert LENGTH not in watch(odd)[0] and LENGTH in watch(odd)[1]
+
+
+@pytest.mark.parametrize(
+    ("reference", "prediction", "expected"),
+    [
+        ("x" * 20, "x" * 40, False),
+        ("x" * 20, "x" * 41, True),
+        ("x" * 20, "x" * 10, False),
+        ("x" * 20, "x" * 9, True),
+        ("x" * 4, "x" * 13, False),  # three times as long, off by nine characters
+        ("x" * 4, "x" * 14, True),
+        ("", "x" * 40, False),
+        (None, "x" * 40, False),
+    ],
+)
+def test_the_band_of_lengths(reference, prediction, expected):
+    row = replace(make(["fr"])[0], reference=reference, prediction=prediction)
+    assert (LENGTH in watch([row])[0]) is expected
+
+
+def test_one_answer_to_everything_is_the_same_answer():
+    items = make(["en", "fr"])
+    texts = ["Goodbye.", "goodbye", " Good bye! "]
+    same = [replace(item, prediction=texts[n % 3]) for n, item in enumerate(items)]
+    assert all(SAME in row for row in watch(same))
+    table = score(same, bootstrap=0)
+    assert table.row("fr").guards[SAME] == table.row("all, pooled").guards[SAME] == 1
+    assert "same answer:3 references" in guard_signature()
+    half = same[:12] + items[12:]
+    found = score(half, bootstrap=0)
+    assert found.row("en").guards[SAME] == 1 and found.row("fr").guards[SAME] == 0
+    assert all(SAME in row for row in watch([replace(row, prediction="…") for row in items]))
+    assert not any(SAME in row for row in watch([replace(row, prediction="") for row in items]))
+
+
+def test_recordings_of_one_sentence_may_have_one_answer():
+    """Two sentences that are answered alike are chance, three are not."""
+    items = make(["en", "es", "fr"], noise=0)
+    assert not any(SAME in row for row in watch(items))
+    alike = {"0": "ja", "1": "ja"}
+    items = [replace(i, prediction=alike.get(i.key.split("-")[1], i.prediction)) for i in items]
+    assert not any(SAME in row for row in watch(items))
+    items = [replace(i, prediction="ja") if i.key == "fr-2" else i for i in items]
+    fired = [item.key for item, row in zip(items, watch(items), strict=True) if SAME in row]
+    assert len(fired) == 7 and fired[-1] == "fr-2"
+
+
+def test_answers_are_compared_within_a_target_language():
+    items = [replace(item, target_language=f"x{n}") for n, item in enumerate(make(["fr"], 4))]
+    assert not any(SAME in row for row in watch([replace(i, prediction="ja") for i in items]))
 
 
 def test_rates_are_shares_and_any_counts_a_row_once():

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import json
 import random
+from functools import cache, reduce
 
 import pytest
 import yaml
 
 from slam_potsa.commands import table as command
 from slam_potsa.data.predictions import Prediction, read_predictions, write_predictions
+from slam_potsa.engine.compose import compose_config, conf_dir
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation.paper import (
     ALIASES,
@@ -42,11 +45,26 @@ def predictions(languages, seed, noise, sentences=8):
     return made
 
 
-def run(folder, name, seed=42, noise=0.2, tests=("test", "zero_shot"), **train):
-    """A run directory as a training and two decodings leave it."""
+@cache
+def composed(name):
+    known = (conf_dir() / "experiment" / f"{name}.yaml").is_file()
+    return dataclasses.asdict(compose_config([f"experiment={name}"] if known else []))
+
+
+def run(folder, name, seed=42, noise=0.2, tests=("test", "zero_shot"), options=(), **train):
+    """A run directory as a training and two decodings leave it.
+
+    options: (dotted key, value) pairs that are not as the experiment has them. train: the same, of
+    train_config.
+    """
     folder.mkdir(parents=True)
-    options = {"train_config": {"model_name": name, "seed": seed, **train}}
-    (folder / "config.yaml").write_text(yaml.safe_dump(options))
+    config = copy.deepcopy(composed(name))
+    config["train_config"] |= {"model_name": name, "seed": seed, **train}
+    config["dataset_config"]["seed"] = seed
+    for key, value in options:
+        *sections, last = key.split(".")
+        reduce(lambda tree, section: tree[section], sections, config)[last] = value
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
     for test, languages in (("test", SEEN), ("zero_shot", ZERO_SHOT)):
         if test in tests:
             made = predictions(languages, seed, noise)
@@ -86,8 +104,6 @@ def test_the_papers_tables_agree_with_each_other_and_with_its_claims():
 
 
 def test_every_experiment_of_a_table_has_a_row():
-    from slam_potsa.engine.compose import conf_dir
-
     names = {path.stem for path in (conf_dir() / "experiment").glob("table*.yaml")}
     assert names == {s for t in PAPER_TABLES.values() for s in t.systems} | set(ALIASES)
 
@@ -145,13 +161,13 @@ def test_several_seeds_have_their_mean_and_t_interval(tmp_path):
     assert shown in filled.text() and "Student-t" in filled.text()
 
 
-def test_the_paired_test_pools_the_seeds_that_both_have(tmp_path):
+def test_the_paired_test_is_of_the_seeds_that_both_have(tmp_path):
     for seed in (1, 2):
         run(tmp_path / f"random{seed}", "table3_random", seed, 0.5)
     for seed in (2, 3):
         run(tmp_path / f"ours{seed}", "table3_ucb_lower", seed, 0.1)
     filled = fill_table(3, [tmp_path], bootstrap=100)
-    found = row(filled, "table1_ours").comparisons["test"]
+    (found,) = row(filled, "table1_ours").comparisons["test"].values()
     old, new = (
         read_predictions(tmp_path / name / "test_predictions.jsonl")
         for name in ("random2", "ours2")
@@ -161,6 +177,34 @@ def test_the_paired_test_pools_the_seeds_that_both_have(tmp_path):
     assert found.p_value == expected.p_value < 0.05
     assert f"{found.p_value:.3f}" in filled.text() and "(v) against (iii)" in filled.text()
     assert not row(filled, "table3_random").comparisons
+
+
+def test_more_seeds_of_the_same_answers_are_no_more_evidence(tmp_path):
+    """Every seed decodes the same test set: p is that of one seed, not of many pooled."""
+    answers = {name: predictions(SEEN, 7, noise) for name, noise in (("mse", 0.3), ("ot", 0.27))}
+    for seed in range(1, 5):
+        for name, made in answers.items():
+            folder = run(tmp_path / f"{name}{seed}", f"table2_{name}", seed, tests=())
+            write_predictions(folder / "test_predictions.jsonl", made)
+    one = fill_table(2, [tmp_path / "mse1", tmp_path / "ot1"], bootstrap=100)
+    four = fill_table(2, [tmp_path], bootstrap=100)
+    expected = row(one, "table2_mse").p_value("test")
+    assert 0.01 < expected < 1 and row(four, "table2_mse").p_value("test") == expected
+    told = row(four, "table2_mse").as_dict()["comparisons"]["test"]
+    assert told["median_p_value"] == expected
+    assert [(c["seed"], c["p_value"]) for c in told["seeds"]] == [
+        (s, expected) for s in range(1, 5)
+    ]
+    assert "median over the seeds" in four.text() and "share a reference" in four.text()
+
+
+def test_p_is_the_median_over_seeds(tmp_path):
+    for seed, noise in ((1, 0.1), (2, 0.3), (3, 0.5)):
+        run(tmp_path / f"mse{seed}", "table2_mse", seed, 0.3)
+        run(tmp_path / f"ot{seed}", "table2_ot", seed, noise)
+    mse = row(fill_table(2, [tmp_path], bootstrap=100), "table2_mse")
+    values = sorted(found.p_value for found in mse.comparisons["test"].values())
+    assert len(values) == 3 and mse.p_value("test") == values[1] and mse.p_value("other") is None
 
 
 def test_without_an_equal_seed_the_p_value_stays_empty(tmp_path):
@@ -217,11 +261,71 @@ def test_runs_of_other_tables_are_named_and_left_out(tmp_path):
     assert "runs that are not in Table 2: table3_single (1)" in filled.notes
 
 
+def test_other_systems_runs_in_a_folder_are_noted_and_left_out(tmp_path):
+    ours = run(tmp_path / "outputs" / "a", "table2_mse")
+    other = run(tmp_path / "outputs" / "ours_scaled" / "seed42", "ours_scaled")
+    filled = fill_table(2, [tmp_path / "outputs"], bootstrap=0)
+    assert row(filled, "table2_mse").seeds == (42,)
+    assert any("1 run left out" in note and str(other) in note for note in filled.notes)
+    (problem,) = problems(2, ours, other)
+    assert "model_name is 'ours_scaled'" in problem
+
+
 def test_seeds_with_other_options_are_noted(tmp_path):
     run(tmp_path / "a", "table2_mse", seed=1, lr=1e-5, output_dir="a")
     run(tmp_path / "b", "table2_mse", seed=2, lr=1e-4, output_dir="b")
-    (note,) = fill_table(2, [tmp_path], bootstrap=0).notes
-    assert note == "table2_mse: its runs differ in more than the seed: train_config.lr"
+    own, mixed = fill_table(2, [tmp_path], bootstrap=0).notes
+    assert own == (
+        f"{tmp_path / 'b'} (table2_mse): differs from conf/experiment/table2_mse.yaml in "
+        "train_config.lr 0.0001 / 1e-05"
+    )
+    assert mixed == "table2_mse: its runs differ in more than the seed: train_config.lr"
+
+
+def test_another_trials_sizes_are_one_note_a_run(tmp_path):
+    tiny = [("model_config.qformer_layers", 4), ("alignment.weight", 0.01)]
+    tiny += [("alignment.diagnose_interval", 1), ("model_config.llm_name", "tiny")]
+    tiny += [("dataset_config.prompt", " English:\n")]
+    folder = run(
+        tmp_path / "x", "table3_ucb_lower", options=tiny, total_steps=30, batch_size_training=2
+    )
+    (note,) = fill_table(3, [folder], bootstrap=0).notes
+    assert note.startswith(f"{folder} (table1_ours): differs from conf/experiment/table3_ucb_lower")
+    for told in (
+        "model_config.qformer_layers 4 / 8",
+        "train_config.total_steps 30 / 1950",
+        "alignment.weight 0.01 / 10.0",
+        "items a step and device 16 / 8",
+        r"dataset_config.prompt ' English:\n' / 'USER: ",
+    ):
+        assert told in note
+    assert "llm_name" not in note and "batch_size" not in note and "interval" not in note
+    assert f"note: {note}" in fill_table(3, [folder], bootstrap=0).text()
+
+
+def test_the_same_batch_accumulated_otherwise_is_the_same(tmp_path):
+    same = {"batch_size_training": 4, "gradient_accumulation_steps": 2}
+    folder = run(tmp_path / "x", "table1_ours", **same)
+    assert not fill_table(1, [folder], bootstrap=0).notes
+
+
+def test_rows_that_differ_in_more_than_what_makes_them_are_told(tmp_path):
+    run(tmp_path / "a", "table1_ours", total_steps=30)
+    run(tmp_path / "b", "table1_baseline", options=[("ckpt_path", "other.pt")])
+    *_, note = fill_table(1, [tmp_path], bootstrap=0).notes
+    assert note == (
+        "the rows differ in more than what makes them: train_config.total_steps 30 (table1_ours), "
+        "1950 (table1_baseline); ckpt_path (seed 42) outputs/potsa/2_s2tt/best/model.pt "
+        "(table1_ours), other.pt (table1_baseline)"
+    )
+
+
+def test_each_seed_may_have_its_own_start(tmp_path):
+    for seed in (1, 2):
+        for name in ("table1_ours", "table1_c_en_frozen"):
+            start = [("ckpt_path", f"{seed}.pt")]
+            run(tmp_path / f"{name}{seed}", name, seed, options=start)
+    assert not fill_table(1, [tmp_path], bootstrap=0).notes
 
 
 # -- what is refused -------------------------------------------------------------------------------
@@ -280,6 +384,53 @@ def test_folders_without_runs_are_refused(tmp_path):
     assert "no such folder" in found[0] and "no config.yaml" in found[1]
     with pytest.raises(InputError, match="are 1, 2 and 3"):
         fill_table(4, [])
+
+
+def test_a_run_under_another_rows_name_is_refused(tmp_path):
+    folder = run(tmp_path / "a", "table1_ours")
+    place = folder / "config.yaml"
+    place.write_text(place.read_text().replace("table1_ours", "table1_baseline"))
+    (problem,) = problems(1, folder)
+    assert problem.startswith(f"{place}: train_config.model_name is table1_baseline")
+    assert "language_bias.enabled True / False, alignment.weight 10.0 / 0.0;" in problem
+    assert "these are the settings of table1_ours: put that name there" in problem
+    assert "train with experiment=table1_baseline" in problem
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("table1_ours", "alignment.weight", 0.0),
+        ("table1_b_no_ot", "alignment.weight", 0.01),
+        ("table1_ours", "language_bias.center", "language_only"),
+        ("table1_ours", "language_bias.unseen_language", "zero"),
+        ("table1_ours", "dataset_config.pairing", "anchor"),
+        ("table1_c_en_frozen", "dataset_config.anchor_language", "ru"),
+        ("table1_c_en_frozen", "alignment.detach_anchor", False),
+        ("table1_ours", "alignment.schedule.strategy", "random"),
+        ("table1_ours", "alignment.cost_scale", "dim"),
+    ],
+)
+def test_whatever_makes_a_row_must_be_as_its_experiment_has_it(tmp_path, name, key, value):
+    (problem,) = problems(1, run(tmp_path / "a", name, options=[(key, value)]))
+    assert f"{key} {value} / " in problem
+
+
+def test_options_that_nothing_reads_make_no_other_row(tmp_path):
+    unread = [("alignment.distance", "mse"), ("alignment.schedule.strategy", "single")]
+    unread += [("language_bias.center", "language_only"), ("dataset_config.anchor_language", "ru")]
+    assert not fill_table(
+        1, [run(tmp_path / "a", "table1_baseline", options=unread)], bootstrap=0
+    ).notes
+
+
+def test_a_run_of_an_earlier_version_lacks_options_that_are_newer(tmp_path):
+    folder = run(tmp_path / "a", "table1_ours")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    for newer in ("insight_interval", "variant", "contrast_temperature"):
+        del config["alignment"][newer]
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    assert not fill_table(1, [folder], bootstrap=0).notes
 
 
 # -- what is shown ---------------------------------------------------------------------------------

@@ -83,6 +83,9 @@ def test_units_of_the_error_rate(name, characters, words):
     assert all(rate.unit(code) == "CER" for code in characters.split())
     assert all(rate.unit(code) == "WER" for code in words.split())
     assert rate.english == (name not in ("cot-st", "llm-srt"))
+    assert (rate.keep_marks, rate.count_spaces) == (
+        (True, False) if name == "potsa" else (False, True)
+    )
 
 
 def test_what_each_preset_adds():

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
+import yaml
 
 from slam_potsa import cli
 from slam_potsa.commands import report as command
+from slam_potsa.data.manifest import read_manifest, write_manifest
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation.report import (
     Report,
@@ -81,7 +85,7 @@ def paths(tmp_path, monkeypatch):
         run_directories.write(tmp_path / "runs" / "base", manifest, first),
         run_directories.write(tmp_path / "runs" / "ours", manifest, second, aligned=True),
     ]
-    blind = [replace(item, prediction="no") for item in second]
+    blind = [replace(item, prediction="no", source="other.wav") for item in second]
     run_directories.write_predictions(runs[1] / "test_blind_predictions.jsonl", blind)
     return [run.relative_to(tmp_path) for run in runs]
 
@@ -156,6 +160,75 @@ def test_scores_are_compared_with_the_first_run(report):
     for piece in ("seen, pooled", "zero-shot, pooled", "p = ", "tok:13a", "exchanged recordings"):
         assert piece in words
     assert report.tests == ["test"]  # the blind control is no test of its own
+
+
+def _keep_in_training(paths, place, kept):
+    """A training manifest of its own for the run at `place`: the rows that `kept` takes."""
+    rows = [row for row in read_manifest(Path("data/test.jsonl")) if kept(row)]
+    write_manifest(Path(f"data/train{place}.jsonl"), rows)
+    config = yaml.safe_load((paths[place] / "config.yaml").read_text())
+    config["dataset_config"]["train_data_path"] = f"data/train{place}.jsonl"
+    (paths[place] / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def test_runs_that_heard_other_languages_are_warned_about(paths, report):
+    assert report.warnings == []
+    _keep_in_training(paths, 1, lambda row: row.language == "en")
+    warned = build_report(paths, NO_MODELS)
+    assert "base on en, es; ours on en." in warned.warnings[0]
+    text = render(warned)
+    assert text.index('<p class="warning">') < text.index("<table")
+    assert headline_text(warned).startswith("The runs were trained on different languages")
+    for given in ({"heard": ["en"]}, {"zero_shot": ["fr"]}):
+        assert build_report(paths, replace(NO_MODELS, **given)).warnings == []
+    Path("data/train1.jsonl").unlink()
+    assert "ours on languages not known" in build_report(paths, NO_MODELS).warnings[0]
+
+
+def test_sentences_that_are_also_in_training_are_told(paths):
+    _keep_in_training(paths, 0, lambda row: row.sentence_id == "s0")
+    report = build_report(paths, NO_MODELS)
+    tested = next(item for item in report.data if item.tests)
+    assert tested.trained == {"base": 0.25, "ours": 1.0}
+    words = Document(render(report)).words
+    assert "base 25 %, ours 100 %" in words and "sentences also in training" in words
+    for place in (0, 1):  # the same texts under other names are not known to be the same
+        _keep_in_training(paths, place, lambda row: True)
+        rows = read_manifest(Path("data/test.jsonl"))
+        other = [replace(row, sentence_id=f"other {row.sentence_id}") for row in rows]
+        write_manifest(Path(f"data/train{place}.jsonl"), other)
+    report = build_report(paths, NO_MODELS)
+    assert next(item for item in report.data if item.tests).trained_text() == "0 %"
+    assert "also in training, in" not in headline_text(report)
+
+
+def test_a_run_without_schedule_lines_shows_those_of_its_schedule_file(paths):
+    lines = [json.loads(line) for line in (paths[1] / "metrics.jsonl").read_text().splitlines()]
+    lines = [{k: v for k, v in line.items() if "schedule/" not in k} for line in lines]
+    (paths[1] / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    state = {"reward": 0.25, "count": 3, "ucb": None, "probability": 0.5}
+    (paths[1] / "schedule.json").write_text(json.dumps({"step": 30, "layers": {"1": state}}))
+    report = build_report(paths, NO_MODELS)
+    row = next(row for row in _table(report, "layers") if row[:2] == ["ours", "1"])
+    assert row[2:] == ["15", "50", "0.25", "–", "0.5"]
+    words = Document(render(report)).words
+    assert "alignment.insight_interval" in words and "values at step 30" in words
+    (paths[1] / "schedule.json").write_text('{"step": 3')
+    assert "values at step" not in Document(render(build_report(paths, NO_MODELS))).words
+
+
+def test_a_blind_control_of_the_same_recordings_is_left_out_and_the_scores_stay(paths):
+    same = [replace(item, prediction="no") for item in run_directories.predictions()]
+    run_directories.write_predictions(paths[1] / "test_blind_predictions.jsonl", same)
+    report = build_report(paths, NO_MODELS)
+    assert report.runs[1].scored["test"].table.rows and not report.runs[1].scored["test"].blind
+    assert "no blind control" in report.left_out["scores"][0]
+
+
+def test_a_gap_between_costs_is_not_called_alignment(report):
+    words = Document(render(report)).words
+    assert "Matched falls below mismatched also without alignment" in words
+    assert "tokens / s a process" in words
 
 
 def test_curves_and_their_tables(report):
@@ -293,7 +366,8 @@ def test_the_headline_has_a_row_a_test_group_and_run(report):
     table = report.runs[0].scores["test"]
     assert headline(report)[2].scores == table.row("zero-shot, pooled")
     lines = headline_text(report).splitlines()
-    assert len(lines) == 5 and lines[0].split()[:3] == ["test", "languages", "system"]
+    assert len(lines) == 6 and lines[0].split()[:3] == ["test", "languages", "system"]
+    assert lines[-1].startswith("“test”: 100 % of the sentences are also in training")
 
 
 def test_the_command_writes_the_page_and_prints_the_headline(paths, capsys, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation.scores import Convention, ErrorRate, score
+from slam_potsa.evaluation.scores import Convention, ErrorRate, Score, score
 from tests.support.predictions import command_line, make
 
 
@@ -139,6 +139,18 @@ def test_resamples_that_are_partly_zero_still_have_an_interval():
     assert 0 < bleu.mean < 100
 
 
+def test_a_shown_interval_ends_where_the_scale_does():
+    """sacrebleu's mean ± half width reaches below 0 here; JSON keeps it."""
+    items = [replace(i, prediction="a") for i in make(["fr"])[1:]] + make(["fr"], 1, noise=0)
+    bleu = score(items, bootstrap=200).row("fr").bleu
+    assert bleu.low < 0 and bleu.interval_text().startswith("0.0 – ")
+    assert bleu.as_dict()["interval_95"] == [bleu.mean - bleu.half_width, bleu.high]
+    assert Score(99.0, 99.0, 1.5).interval_text() == "97.5 – 100.0"
+    assert Score(0.1, 0.01, 0.05).interval_text() == "0.0 – 0.1"
+    assert Score(50.0, 50.0, 1.0).interval_text() == "49.0 – 51.0"
+    assert Score(1.0).interval_text() == ""
+
+
 def test_line_breaks_score_as_on_one_line():
     """A file of lines could not hold them, and would give another score than this."""
     broken = [replace(item, prediction=item.prediction.replace(" ", "\n")) for item in make()]
@@ -194,6 +206,33 @@ class TestErrorRate:
         if language in ("zh", "yue"):
             more = self.rate(language, "请输入号码", "请输出号码。").more
             assert more["CER"].value == pytest.approx(100 / 5)
+
+    def test_punctuation_is_no_character_of_cer(self):
+        """One of five characters is wrong; a comma would become a sixth, a space."""
+        found = self.rate("zh", "请输，入号码", "请输出号码。").more["CER"]
+        assert found.value == pytest.approx(100 / 5) and "|spaces:deleted" in found.signature
+        counted = Convention(error_rate=ErrorRate(count_spaces=True))
+        found = self.rate("zh", "请输，入号码", "请输出号码。", counted).more["CER"]
+        assert found.value == pytest.approx(100 * 2 / 6) and "|spaces:counted" in found.signature
+
+    def test_words_that_differ_in_a_vowel_sign_differ(self):
+        """दिन, day; दीन, poor."""
+        found = self.rate("hi", "दिन है", "दीन है").more["WER"]
+        assert found.value == pytest.approx(50) and "|marks:kept|" in found.signature
+        assert "spaces" not in found.signature
+        removed = Convention(error_rate=ErrorRate(keep_marks=False))
+        found = self.rate("hi", "दिन है", "दीन है", removed).more["WER"]
+        assert found.value == 0 and "|marks:removed|" in found.signature
+
+    def test_a_normaliser_that_cannot_keep_marks_is_refused(self, monkeypatch):
+        from slam_potsa.evaluation.scores import error_rate
+
+        def old(english, keep_marks):
+            raise TypeError("unexpected keyword argument 'preserve_marks'")
+
+        monkeypatch.setattr(error_rate, "_normalizer", old)
+        with pytest.raises(InputError, match=r"0\.1\.13 or later"):
+            score(make(["en"]), bootstrap=0, convention=self.convention, guards=False)
 
     def test_the_normaliser_is_whispers(self):
         """The same as the one that transformers ships."""

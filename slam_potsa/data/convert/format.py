@@ -12,6 +12,7 @@ from typing import Any
 
 from slam_potsa.data.archives import split_reference
 from slam_potsa.data.language_names import short_code
+from slam_potsa.data.line_problems import grouped, other_lines
 from slam_potsa.data.manifest import FIELDS, REQUIRED, Utterance, row_problems
 from slam_potsa.data.sentence_ids import text_sentence_id
 from slam_potsa.errors import InputError
@@ -149,27 +150,28 @@ def read_jsonl(
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            problems.append(f"{path}:{number}: expected a JSON object ({error})")
+            problems.append((number, f"expected a JSON object ({error})"))
             continue
         if not isinstance(row, dict):
-            problems.append(f"{path}:{number}: expected a JSON object, found {line.strip()[:60]}")
+            problems.append((number, f"expected a JSON object, found {line.strip()[:60]}"))
             continue
         fields = Fields(row, fill)
         values = parse(fields)
-        problems += [f"{path}:{number}: {problem}" for problem in fields.problems]
+        problems += [(number, problem) for problem in fields.problems]
         if not fields.problems:
             rows.append((number, values))
     return complete(path, tidy(rows), fill, problems)
 
 
 def complete(
-    path: Path, rows: list[tuple[int, Values]], fill: Fill, problems: Sequence[str] = ()
+    path: Path, rows: list[tuple[int, Values]], fill: Fill, problems: Sequence[tuple[int, str]] = ()
 ) -> list[Utterance]:
     """Utterances of `rows`, filled in and checked as a manifest's rows are.
 
     Raises:
-        InputError: `problems`, and every bad row as `file:line: ...`; what is missing in many rows
-            is said once, with the option that gives it.
+        InputError: `problems` (line, text) and those of every bad row as `file:line: ...`, of one
+            kind once where they are many; what is missing in rows is said once, with the option
+            that gives it.
     """
     problems, missing, first = list(problems), {}, {}
     keys = _keys([values for _, values in rows])
@@ -186,16 +188,17 @@ def complete(
         if key in first:
             found.append(f"field 'key': found {key!r}, which line {first[key]} has already")
         first.setdefault(key, number)
-        problems += [f"{path}:{number}: {problem}" for problem in found]
+        problems += [(number, problem) for problem in found]
         if not found and not _lacking(values):
             utterances.append(Utterance(**values))
+    told = grouped(path, problems)
     for name, numbers in missing.items():
-        more = f" (and {len(numbers) - 1} other lines)" if len(numbers) > 1 else ""
-        problems.append(f"{path}:{numbers[0]}{more}: no {name}; {REMEDIES.get(name, 'add it')}")
-    if not rows and not problems:
-        problems.append(f"{path}: found no row")
-    if problems:
-        raise InputError(problems)
+        more = other_lines(len(numbers) - 1)
+        told.append(f"{path}:{numbers[0]}{more}: no {name}; {REMEDIES.get(name, 'add it')}")
+    if not rows and not told:
+        told.append(f"{path}: found no row")
+    if told:
+        raise InputError(told)
     return utterances
 
 

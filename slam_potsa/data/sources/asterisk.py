@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from slam_potsa.data.audio import SAMPLE_RATE
-from slam_potsa.data.manifest import Utterance, write_manifest
+from slam_potsa.data.manifest import Utterance, mark_checked, write_manifest
 from slam_potsa.data.sources import debian
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_path, atomic_write
@@ -150,6 +150,7 @@ def build(
     splits = _split(utterances)
     for name, part in splits.items():
         write_manifest(output / f"{name}.jsonl", part)
+        mark_checked(output / f"{name}.jsonl")  # every recording was decoded above
     return _describe(output, splits)
 
 

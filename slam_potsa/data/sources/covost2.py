@@ -8,9 +8,10 @@ Two layouts are understood:
     covost_v2.{src}_{tgt}.{split}.tsv      as CoVoST2's get_covost_splits.py writes them: path,
                                            sentence, translation, client_id
 
-`train_covost` (clips that Common Voice has outside its own splits) belongs to train; `dev_covost`
-and `test_covost` are left out, as that script does. The view `asr` needs no translations and also
-works from Common Voice's own train.tsv, dev.tsv and test.tsv.
+`train_covost` (clips that Common Voice has outside its own splits) belongs to train unless
+`train_splits` leaves it out; `dev_covost` and `test_covost` are left out, as that script does. The
+view `asr` needs no translations and also works from Common Voice's own train.tsv, dev.tsv and
+test.tsv.
 
 Source: Wang, Wu, Pino: CoVoST 2 and Massively Multilingual Speech-to-Text Translation (2020).
 """
@@ -23,13 +24,21 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from slam_potsa.data.audio import MAX_SECONDS
 from slam_potsa.data.language_names import short_code
-from slam_potsa.data.manifest import Utterance, write_manifest
+from slam_potsa.data.manifest import Utterance, mark_checked, write_manifest
 from slam_potsa.data.sentence_ids import text_sentence_id
-from slam_potsa.data.sources import common_voice
-from slam_potsa.data.sources.covost2_tables import EXPECTED, SPLITS, Row, direction, read_rows
+from slam_potsa.data.sources import choices, common_voice
+from slam_potsa.data.sources.covost2_tables import (
+    EXPECTED,
+    SPLITS,
+    TRAIN_SPLITS,
+    Row,
+    direction,
+    read_rows,
+)
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
 
@@ -79,10 +88,14 @@ def build(
     language: str | None = None,
     target_language: str | None = None,
     clips: str | Path | None = None,
+    train_splits: Sequence[str] = TRAIN_SPLITS,
     check_audio: str = "full",
+    replace: bool = False,
     progress: bool = True,
 ) -> CoVoST2Corpus:
     """Write `output`/{train,dev,test}.jsonl, dropped.jsonl and summary.json.
+
+    With every clip decoded, the manifests are marked as checked.
 
     Args:
         common_voice_dir: Common Voice's folder of the spoken language (with `clips/` and
@@ -91,28 +104,50 @@ def build(
         view: "s2tt" (transcript and target) or "asr" (transcript).
         language, target_language: where the names of the TSVs do not say them.
         clips: the folder of recordings, where it is not `clips/` (such as one of converted wav).
+        train_splits: which of CoVoST2's splits become train: train, train_covost, or both.
         check_audio: "full" decodes every clip (once: measurements.jsonl keeps what was found),
             "none" only looks whether it is there; then durations are absent.
+        replace: take the place of a data set with another language, target, view, splits or source
+            in `output`.
 
     Raises:
-        InputError: files or options that do not fit, every malformed row of the TSVs, or no clip.
+        InputError: files or options that do not fit, an `output` that was built with other choices,
+            every malformed row of the TSVs, or no clip.
     """
     output, tables = Path(output), [Path(path) for path in tsv]
-    _check_options(tables, view, check_audio)
+    _check_options(tables, view, check_audio, train_splits)
     source, target = direction(tables, Path(common_voice_dir), language, target_language)
     if view == "s2tt" and target is None:
         raise InputError(f"the target language is not known: give --target-language; {EXPECTED}")
     codes = short_code(source), short_code(target) if target and view == "s2tt" else None
     release = _release_folder(Path(common_voice_dir), source, clips)
     folder = Path(clips) if clips else release / "clips"
-    rows = _find_clips(read_rows(tables, release, view), folder)
+    built_with = {
+        "dataset": "covost2",
+        "language": codes[0],
+        "target_language": codes[1],
+        "view": view,
+        "train_splits": list(train_splits),
+        "source": [os.path.realpath(path) for path in (release, *tables)],
+    }
+    choices.refuse_another(output, built_with, replace=replace)
+    rows = _find_clips(read_rows(tables, release, view, train_splits), folder)
     if check_audio == "full":
         rows = _measure(rows, folder, output / "measurements.jsonl", progress)
-    return _write(output, rows, folder, codes, view, check_audio)
+    how = {"view": view, "train_splits": list(train_splits), "check_audio": check_audio}
+    how[choices.BUILT_WITH] = built_with
+    return _write(output, rows, folder, codes, how)
 
 
-def _check_options(tables: Sequence[Path], view: str, check_audio: str) -> None:
+def _check_options(
+    tables: Sequence[Path], view: str, check_audio: str, train_splits: Sequence[str]
+) -> None:
     problems = []
+    if not train_splits or not set(train_splits) <= set(TRAIN_SPLITS):
+        problems.append(
+            f"train_splits {', '.join(train_splits) or 'empty'}: expected train, train_covost, or "
+            "both"
+        )
     if view not in VIEWS:
         problems.append(f"view {view!r}: expected one of {', '.join(VIEWS)}")
     if check_audio not in AUDIO_CHECKS:
@@ -180,8 +215,7 @@ def _write(
     rows: list[Row],
     folder: Path,
     codes: tuple[str, str | None],
-    view: str,
-    check_audio: str,
+    how: dict[str, Any],
 ) -> CoVoST2Corpus:
     base = _as_seen_from(folder, output)
     splits: dict[str, list[Utterance]] = {
@@ -193,16 +227,18 @@ def _write(
     if not any(splits.values()):
         reasons = Counter(row.drop for row in rows)
         raise InputError(f"no recording is left: {dict(reasons)}; check the TSVs and the clips")
-    manifests = {split: output / f"{split}.jsonl" for split in splits}
+    manifests = {split: output / f"{split}.jsonl" for split in SPLITS}
     for split, path in manifests.items():
-        if splits[split]:
+        if splits.get(split):
             write_manifest(path, splits[split])
+            if how["check_audio"] == "full":
+                mark_checked(path)
         else:
             path.unlink(missing_ok=True)  # of an earlier call: it would pass for this one's
     dropped = [row for row in rows if row.drop]
     atomic_write(output / "dropped.jsonl", "".join(map(_dropped_line, dropped)))
-    corpus = _describe(output, splits, dropped, measured=check_audio == "full")
-    atomic_write(output / "summary.json", _as_json(corpus, codes, view, check_audio))
+    corpus = _describe(output, splits, dropped, measured=how["check_audio"] == "full")
+    atomic_write(output / "summary.json", _as_json(corpus, codes, how))
     return corpus
 
 
@@ -259,14 +295,11 @@ def _describe(
     )
 
 
-def _as_json(
-    corpus: CoVoST2Corpus, codes: tuple[str, str | None], view: str, check_audio: str
-) -> str:
+def _as_json(corpus: CoVoST2Corpus, codes: tuple[str, str | None], how: dict[str, Any]) -> str:
     fields = {
         "language": codes[0],
         "target_language": codes[1],
-        "view": view,
-        "check_audio": check_audio,
+        **how,
         "recordings": corpus.recordings,
         "seconds": corpus.seconds,
         "sentences": corpus.sentences,

@@ -12,9 +12,9 @@ from slam_potsa.data.sources import common_voice
 from slam_potsa.errors import InputError
 
 SPLITS = ("train", "dev", "test")
-# train_covost: clips that Common Voice has outside its own splits. CoVoST2's own script takes them,
-# and leaves dev_covost and test_covost out.
-SPLIT_OF = {"train": "train", "train_covost": "train", "dev": "dev", "test": "test"}
+# What becomes train. train_covost: clips that Common Voice has outside its own splits. CoVoST2's
+# script takes both, and leaves dev_covost and test_covost out.
+TRAIN_SPLITS = ("train", "train_covost")
 OTHER = "other"  # the split of rows that belong to none
 EXPECTED = (
     "expected CoVoST2's covost_v2.{src}_{tgt}.tsv, or the covost_v2.{src}_{tgt}.{split}.tsv that "
@@ -70,14 +70,23 @@ def _language_of_folder(folder: Path) -> str | None:
     return folder.resolve().name
 
 
-def read_rows(tables: Sequence[Path], release: Path, view: str) -> list[Row]:
-    """Rows of all TSVs. Problems of all of them are raised together."""
+def read_rows(
+    tables: Sequence[Path],
+    release: Path,
+    view: str,
+    train_splits: Sequence[str] = TRAIN_SPLITS,
+) -> list[Row]:
+    """Rows of all TSVs. Problems of all of them are raised together.
+
+    Without `tables` they are Common Voice's own, which have no train_covost.
+    """
+    own = not tables
     if not tables:
         tables = [release / f"{split}.tsv" for split in SPLITS]
     parts, problems = [], []
     for table in tables:
         try:
-            parts.append(list(_read_table(table, release, view)))
+            parts.append(list(_read_table(table, release, view, train_splits, own)))
         except InputError as error:
             problems += error.problems
     if problems:
@@ -85,11 +94,20 @@ def read_rows(tables: Sequence[Path], release: Path, view: str) -> list[Row]:
     return _without_repetitions(row for part in parts for row in part)
 
 
-def _read_table(table: Path, release: Path, view: str) -> Iterable[Row]:
+def _read_table(
+    table: Path, release: Path, view: str, train_splits: Sequence[str], own: bool
+) -> Iterable[Row]:
     header = common_voice.read_header(table)
     if "split" in header:
-        yield from _released(table, release / "validated.tsv", view)
+        yield from _released(table, release / "validated.tsv", view, train_splits)
         return
+    # Common Voice's own files are `train`; those of CoVoST2's script have both in one.
+    if not ("train" in train_splits if own else set(train_splits) == set(TRAIN_SPLITS)):
+        raise InputError(
+            f"{table}: does not tell train from train_covost, so --train-splits "
+            f"{','.join(train_splits)} cannot be chosen; give the released file with its column "
+            "'split', or leave --train-splits out"
+        )
     match = _FILE_NAME.fullmatch(table.name)
     split = match["split"] if match else table.name.removesuffix(".tsv").rsplit(".")[-1]
     if split not in SPLITS:
@@ -102,9 +120,12 @@ def _read_table(table: Path, release: Path, view: str) -> Iterable[Row]:
         )
 
 
-def _released(table: Path, validated: Path, view: str) -> Iterable[Row]:
+def _released(
+    table: Path, validated: Path, view: str, train_splits: Sequence[str]
+) -> Iterable[Row]:
     """CoVoST2's released file, joined with Common Voice's transcripts by the name of the clip."""
     wanted = list(common_voice.read_tsv(table, ["path", "translation", "split"]))
+    split_of = dict.fromkeys(train_splits, "train") | {"dev": "dev", "test": "test"}
     names = {common_voice.clip_name(path) for _, (path, _, _) in wanted}
     sentences = {}
     for _, (path, sentence) in common_voice.read_tsv(validated, ["path", "sentence"]):
@@ -114,13 +135,13 @@ def _released(table: Path, validated: Path, view: str) -> Iterable[Row]:
     for line, (path, target, split) in wanted:
         name = common_voice.clip_name(path)
         row = Row(
-            split=SPLIT_OF.get(split, OTHER),
+            split=split_of.get(split, OTHER),
             clip=name,
             transcript=sentences.get(name, ""),
             target=target if view == "s2tt" else None,
             place=f"{table}:{line}",
         )
-        if split not in SPLIT_OF:
+        if split not in split_of:
             yield replace(row, drop="of no split", detail=f"split {split!r}")
         elif name not in sentences:
             yield replace(row, drop="not in validated.tsv")

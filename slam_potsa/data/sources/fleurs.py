@@ -3,7 +3,8 @@
 Every recording is kept whose sentence has a text in the target language, joined by FLEURS' `id`
 within the split; the raw transcription (capitals and punctuation as written) is the transcript, and
 that of the target language the target. Broken recordings are dropped by the rules in
-`fleurs_rules.py`; `dropped.jsonl` lists every one with its reason.
+`fleurs_rules.py`, of dev and test only what cannot be decoded or does not fit Whisper's window;
+`dropped.jsonl` lists every one with its reason.
 
 The named sets are those of the POTSA paper: trained on en, ja, es, ko, ru, tested without training
 on fr, de, kea, ceb, ast, ky, all into Chinese. FLEURS: Conneau et al. 2022 (arXiv 2205.12446),
@@ -16,14 +17,15 @@ import dataclasses
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from slam_potsa.data import archives
 from slam_potsa.data.language_names import fleurs_locale, short_code
-from slam_potsa.data.manifest import Utterance, write_manifest
-from slam_potsa.data.sources import fleurs_files, fleurs_report
+from slam_potsa.data.manifest import Utterance, mark_checked, write_manifest
+from slam_potsa.data.sources import choices, fleurs_files, fleurs_report
 from slam_potsa.data.sources.fleurs_audio import default_workers, listen
 from slam_potsa.data.sources.fleurs_files import SPLITS, Dropped, Part
 from slam_potsa.data.sources.fleurs_rules import Kept, Limits, choose, refuse_if_empty, targets_of
@@ -52,6 +54,7 @@ class FleursCorpus:
     distinct_sentences: dict[str, int]  # of all languages together
     shared: dict[str, dict[str, dict[str, int]]]  # split -> language -> language -> sentences
     dropped_by_reason: dict[str, int]
+    left_out: dict[str, dict[str, int]]  # of each manifest's recordings, by reason
     notes: tuple[str, ...]  # what a user should know
 
     @property
@@ -68,12 +71,27 @@ class _Languages:
     zero_shot: tuple[str, ...]
     target: str
 
+    def as_dict(self) -> dict[str, Any]:
+        """For summary.json: what another build in the same folder must agree with."""
+        return {
+            "dataset": "fleurs",
+            "train_languages": [short_code(locale) for locale in self.train],
+            "zero_shot": [short_code(locale) for locale in self.zero_shot],
+            "target_language": short_code(self.target),
+        }
+
     def wanted(self) -> list[tuple[str, str, bool]]:
         """(locale, split, whether its recordings are needed)."""
         audio = {(locale, split): True for locale in self.train for split in SPLITS}
         audio |= {(locale, ZERO_SHOT_SPLIT): True for locale in self.zero_shot}
         text = {(self.target, split): False for split in SPLITS}
         return [(*part, needs) for part, needs in (text | audio).items()]
+
+    def manifests(self) -> list[tuple[str, str, tuple[str, ...]]]:
+        """(manifest, split, locales) of every one that is written."""
+        found = [(split, split, self.train) for split in SPLITS]
+        zero_shot = [("zero_shot", ZERO_SHOT_SPLIT, self.zero_shot)] if self.zero_shot else []
+        return found + zero_shot
 
 
 def build(
@@ -91,36 +109,44 @@ def build(
     rate_deviations: float = Limits.rate_deviations,
     allow_truncated: bool = False,
     workers: int | None = None,
+    replace: bool = False,
     progress: bool = True,
 ) -> FleursCorpus:
     """Write train, dev, test and zero_shot.jsonl, dropped.jsonl and summary.json into `output`.
 
+    The manifests are marked as checked: every recording in them was decoded here.
     Interrupted, the same call goes on with the languages and splits that are not yet listened to.
 
     Args:
-        source: the folder of FLEURS, with or without its `data/`; or
+        source: the folder of FLEURS, with or without its `data/`, or as the Hugging Face hub's
+            cache has it; or
         hub: fetch what is needed from the Hugging Face hub, at `revision`.
         train_languages: "potsa", or codes such as "en,ko,fr_fr".
         zero_shot: "potsa", "none", or codes: their test split goes to zero_shot.jsonl.
         target: the language that is translated into; only its texts are needed.
         keep_target_language: the target language's own recordings are their own translation;
             where it is among the other languages, they are left out unless this is set.
-        min_seconds, max_seconds, rate_deviations: what is dropped, see `fleurs_rules.Limits`.
+        min_seconds, max_seconds, rate_deviations: what is dropped of train, see
+            `fleurs_rules.Limits`.
         allow_truncated: go on with the recordings that a truncated archive still has.
         workers: threads; default: the cores there are.
+        replace: take the place of a data set with other languages, target or source in `output`.
 
     Raises:
-        InputError: unknown languages, files that are missing, truncated or not FLEURS'.
+        InputError: unknown languages, files that are missing, truncated or not FLEURS', or an
+            `output` that was built with other choices.
     """
     limits = Limits(min_seconds, max_seconds, rate_deviations)
     languages, notes = _check(
         train_languages, zero_shot, target, keep_target_language, limits, workers, source, hub
     )
+    output = Path(output)
+    built_with = languages.as_dict() | _origin(source, revision)
+    choices.refuse_another(output, built_with, replace=replace)
     wanted = languages.wanted()
     root = fleurs_files.fetch(wanted, revision) if hub else fleurs_files.find_root(source)
     parts, dropped = fleurs_files.read_parts(Path(os.path.abspath(root)), wanted)
     spoken = [part for part in parts if part.audio is not None]
-    output = Path(output)
     heard = listen(
         spoken,
         output / ".listened",
@@ -131,7 +157,14 @@ def build(
     targets = {part.split: targets_of(part) for part in parts if part.locale == languages.target}
     kept, unfit = choose(spoken, heard, targets, limits)
     notes += _notes(spoken, kept)
-    return _write(output, languages, kept, dropped + unfit, notes)
+    return _write(output, languages, kept, dropped + unfit, notes, built_with)
+
+
+def _origin(source: str | Path | None, revision: str | None) -> dict[str, str]:
+    """Where the files come from: a folder, or the hub at a revision."""
+    if source:
+        return {"source": os.path.realpath(source)}
+    return {"source": f"{fleurs_files.REPOSITORY} on the hub, revision {revision or 'newest'}"}
 
 
 def language_list(text: str | Sequence[str], sets: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
@@ -236,10 +269,9 @@ def _write(
     kept: Sequence[Kept],
     dropped: Sequence[Dropped],
     notes: Sequence[str],
+    built_with: Mapping[str, Any],
 ) -> FleursCorpus:
-    manifests: dict[str, list[Kept]] = {name: [] for name in SPLITS}
-    if languages.zero_shot:
-        manifests["zero_shot"] = []
+    manifests: dict[str, list[Kept]] = {name: [] for name, _, _ in languages.manifests()}
     for recording in kept:
         trained = recording.locale in languages.train
         manifests[recording.split if trained else "zero_shot"].append(recording)
@@ -247,6 +279,7 @@ def _write(
     for name, recordings in manifests.items():
         rows = [_utterance(recording, languages.target, output) for recording in recordings]
         write_manifest(output / f"{name}.jsonl", rows)
+        mark_checked(output / f"{name}.jsonl")
     if not languages.zero_shot:
         (output / "zero_shot.jsonl").unlink(missing_ok=True)  # of a run with other languages
     lines = [json.dumps(dataclasses.asdict(entry), ensure_ascii=False) for entry in dropped]
@@ -259,10 +292,14 @@ def _write(
         dropped=output / "dropped.jsonl",
         target_language=short_code(languages.target),
         dropped_by_reason=dict(Counter(entry.reason for entry in dropped).most_common()),
+        left_out={
+            name: fleurs_report.left_out(dropped, split, locales)
+            for name, split, locales in languages.manifests()
+        },
         notes=tuple(notes),
         **fleurs_report.counts(manifests, kept),
     )
-    atomic_write(output / "summary.json", fleurs_report.as_json(corpus))
+    atomic_write(output / "summary.json", fleurs_report.as_json(corpus, built_with))
     return corpus
 
 

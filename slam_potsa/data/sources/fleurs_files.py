@@ -21,10 +21,13 @@ REPOSITORY = "google/fleurs"  # on the Hugging Face hub, a data set
 SPLITS = ("train", "dev", "test")
 COLUMNS = 7
 ARCHIVES = (".tar.gz", ".tgz", ".tar")
+TWICE = "listed twice"  # the reason of a line that is no further recording
+LAYOUT = (
+    "data/<locale>/<split>.tsv and data/<locale>/audio/<split>.tar.gz (or the folder audio/<split>)"
+)
 REMEDY = (
-    f"expected the layout of the data set {REPOSITORY}: data/<locale>/<split>.tsv and "
-    f"data/<locale>/audio/<split>.tar.gz (or the folder audio/<split>); give its folder, or fetch "
-    f"the files with --hub"
+    f"expected the layout of the data set {REPOSITORY}: {LAYOUT}; give its folder, or fetch the "
+    f"files with --hub"
 )
 
 
@@ -65,14 +68,35 @@ class Part:
 
 
 def find_root(source: str | Path) -> Path:
-    """The folder that holds the locales: `source`, or its `data/`. Raises InputError."""
+    """The folder that holds the locales.
+
+    `source`, its `data/`, or those of the newest snapshot where `source` is the hub's cache of the
+    data set (`datasets--google--fleurs`, with snapshots/<revision>/data/). Raises InputError.
+    """
     source = Path(source)
     if not source.is_dir():
         raise InputError(f"{source}: no such folder; {REMEDY}")
-    for folder in (source / "data", source):
-        if any(folder.glob("*_*/*.tsv")):
-            return folder
+    for folder in (source, *_snapshots(source)):
+        for candidate in (folder / "data", folder):
+            if any(candidate.glob("*_*/*.tsv")):
+                return candidate
+    if _has_converted_files(source):
+        raise InputError(
+            f"{source}: these are converted parquet files; the original TSVs and archives are "
+            f"needed: --hub, or a folder with {LAYOUT}"
+        )
     raise InputError(f"{source}: found no <locale>/<split>.tsv in it or in its data/; {REMEDY}")
+
+
+def _snapshots(source: Path) -> list[Path]:
+    """Those of the hub's cache, newest first."""
+    found = [path for path in source.glob("snapshots/*") if path.is_dir()]
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def _has_converted_files(source: Path) -> bool:
+    # No deeper than a cache has them, snapshots/<revision>/data/<locale>: a walk may take hours.
+    return any(any(source.glob("*/" * depth + "*.parquet")) for depth in range(6))
 
 
 def read_parts(
@@ -84,20 +108,49 @@ def read_parts(
 
     Raises InputError with everything that is missing or no TSV of FLEURS.
     """
-    parts, dropped, problems = [], [], []
+    wanted = list(wanted)
+    problems = _missing(root, wanted)
+    parts, dropped = [], []
     for locale, split, needs_audio in wanted:
-        tsv = root / locale / f"{split}.tsv"
+        tsv, folder = root / locale / f"{split}.tsv", root / locale / "audio"
+        if not tsv.is_file():
+            continue
         try:
             rows, bad = read_tsv(tsv, locale, split)
-            audio = find_audio(root / locale / "audio", split, rows) if needs_audio else None
         except InputError as error:
             problems += error.problems
             continue
+        if needs_audio and not _has_audio(folder, split):
+            continue
+        audio = find_audio(folder, split, rows) if needs_audio else None
         parts.append(Part(locale, split, tsv, rows, audio))
         dropped += bad
     if problems:
         raise InputError(problems)
     return parts, dropped
+
+
+def _missing(root: Path, wanted: Sequence[tuple[str, str, bool]]) -> list[str]:
+    """The layout once, then a problem for each kind of file and split: the locales without it."""
+    locales: dict[str, list[str]] = {}
+    for locale, split, needs_audio in wanted:
+        if not (root / locale / f"{split}.tsv").is_file():
+            locales.setdefault(f"{split}.tsv", []).append(locale)
+        if needs_audio and not _has_audio(root / locale / "audio", split):
+            locales.setdefault(f"audio/{split}.tar.gz", []).append(locale)
+    if not locales:
+        return []
+    count = sum(map(len, locales.values()))
+    return [
+        f"{root}: {count} {'file is' if count == 1 else 'files are'} missing; {REMEDY}; fewer "
+        f"languages: --train-languages, --zero-shot",
+        *(
+            f"{split}: no {name} of {', '.join(found)}"
+            for split in SPLITS
+            for name, found in locales.items()
+            if name in (f"{split}.tsv", f"audio/{split}.tar.gz")
+        ),
+    ]
 
 
 def read_tsv(path: Path, locale: str, split: str) -> tuple[list[Row], list[Dropped]]:
@@ -125,7 +178,7 @@ def read_tsv(path: Path, locale: str, split: str) -> tuple[list[Row], list[Dropp
             continue
         reason, detail = ("malformed row", found)
         if isinstance(found, Row):
-            reason, detail = "listed twice", f"first as id {rows[found.file].sentence}"
+            reason, detail = TWICE, f"first as id {rows[found.file].sentence}"
         dropped.append(
             Dropped(
                 locale,
@@ -167,16 +220,25 @@ def find_audio(folder: Path, split: str, rows: list[Row]) -> Path:
 
     An extraction that was interrupted leaves an incomplete folder beside its archive.
     """
-    archives = [folder / f"{split}{suffix}" for suffix in ARCHIVES]
-    archive = next((path for path in archives if path.is_file()), None)
+    archive = _find_archive(folder, split)
     extracted = folder / split
     if extracted.is_dir():
         there = {path.name for path in extracted.iterdir()}
         if archive is None or there.issuperset(row.file for row in rows):
             return extracted
     if archive is None:
-        raise InputError(f"{archives[0]}: no such file, and no folder {extracted}; {REMEDY}")
+        missing = folder / f"{split}{ARCHIVES[0]}"
+        raise InputError(f"{missing}: no such file, and no folder {extracted}; {REMEDY}")
     return archive
+
+
+def _find_archive(folder: Path, split: str) -> Path | None:
+    archives = (folder / f"{split}{suffix}" for suffix in ARCHIVES)
+    return next((path for path in archives if path.is_file()), None)
+
+
+def _has_audio(folder: Path, split: str) -> bool:
+    return _find_archive(folder, split) is not None or (folder / split).is_dir()
 
 
 def fetch(wanted: Sequence[tuple[str, str, bool]], revision: str | None = None) -> Path:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from slam_potsa.data.language_names import language_name, short_code
-from slam_potsa.data.sources.fleurs_rules import Kept
+from slam_potsa.data.sources.choices import BUILT_WITH
+from slam_potsa.data.sources.fleurs_files import TWICE, Dropped
+from slam_potsa.data.sources.fleurs_rules import LIMITED, Kept
 
 if TYPE_CHECKING:
     from slam_potsa.data.sources.fleurs import FleursCorpus
@@ -51,19 +53,59 @@ def shared_sentences(kept: Sequence[Kept], split: str) -> dict[str, dict[str, in
     }
 
 
+def left_out(dropped: Sequence[Dropped], split: str, locales: Sequence[str]) -> dict[str, int]:
+    """Reason -> recordings of these locales' split that are in no manifest.
+
+    Lines that repeat a file are no further recording.
+    """
+    mine = [entry for entry in dropped if entry.split == split and entry.locale in locales]
+    return dict(Counter(entry.reason for entry in mine if entry.reason != TWICE).most_common())
+
+
+def left_out_lines(corpus: FleursCorpus) -> list[str]:
+    """A line each manifest that something was left out of: what its scores are on.
+
+    test: 3 of 3,240 recordings left out (2 longer than 30 s, 1 unreadable): scores on this split
+    are on 3,237
+    """
+    lines = []
+    for name, reasons in corpus.left_out.items():
+        count, there = sum(reasons.values()), sum(corpus.recordings[name].values())
+        if count:
+            why = ", ".join(f"{number:,} {reason}" for reason, number in reasons.items())
+            line = f"{name}: {count:,} of {there + count:,} recordings left out ({why})"
+            scores = f": scores on this split are on {there:,}"
+            lines.append(line if name == LIMITED else line + scores)
+    return lines
+
+
 def text(corpus: FleursCorpus) -> str:
-    """The tables, the dropped by reason, the notes."""
+    """The tables, what each split lacks, the dropped by reason, the notes."""
     lines = [
         f"FLEURS into {language_name(corpus.target_language)} ({corpus.target_language})",
         "",
         *_table(corpus),
+        *left_out_lines(corpus),
     ]
     for split, shared in corpus.shared.items():
         lines += ["", f"sentences of {split} that two languages share", *_matrix(shared)]
     total = sum(corpus.dropped_by_reason.values())
     reasons = ", ".join(f"{count} {reason}" for reason, count in corpus.dropped_by_reason.items())
     lines += ["", f"dropped: {total}{f' ({reasons}), listed in {corpus.dropped}' if total else ''}"]
+    lines += [f"warning: {warning}" for warning in warnings(corpus)]
     return "\n".join(lines + [f"note: {note}" for note in corpus.notes])
+
+
+def warnings(corpus: FleursCorpus) -> list[str]:
+    """That train holds no pair: no sentence that two of its languages share."""
+    shared = corpus.shared["train"]
+    if any(count for one, row in shared.items() for other, count in row.items() if other != one):
+        return []
+    return [
+        f"no sentence of train is there in two languages (it has {', '.join(shared)} only), so it "
+        f"holds no pair to align: give --train-languages two or more that share sentences, or "
+        f"train with dataset_config.pairing=none alignment.weight=0"
+    ]
 
 
 def _table(corpus: FleursCorpus) -> list[str]:
@@ -93,10 +135,12 @@ def _matrix(shared: Mapping[str, Mapping[str, int]]) -> list[str]:
     return lines
 
 
-def as_json(corpus: FleursCorpus) -> str:
-    """summary.json: every count of the corpus."""
+def as_json(corpus: FleursCorpus, built_with: Mapping[str, Any]) -> str:
+    """summary.json: every count of the corpus, and the choices it was built with."""
     names = ("recordings", "seconds", "sentences", "distinct_sentences", "shared")
-    names += ("dropped_by_reason", "notes")
+    names += ("dropped_by_reason", "left_out", "notes")
     found = {"target_language": corpus.target_language, "licence": "FLEURS, CC BY 4.0"}
-    found |= {name: getattr(corpus, name) for name in names}
+    found |= {BUILT_WITH: dict(built_with)} | {name: getattr(corpus, name) for name in names}
+    found["warnings"] = warnings(corpus)
+    found["left_out_in_words"] = left_out_lines(corpus)
     return json.dumps(found, ensure_ascii=False, indent=2) + "\n"

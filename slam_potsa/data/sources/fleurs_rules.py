@@ -1,7 +1,9 @@
 """Which recordings of FLEURS are kept, and what is written about them.
 
 The papers do not say what they drop. FLEURS has recordings that break off after a word, and some
-with the wrong text; both show in the speaking rate. The limits here are ours.
+with the wrong text; both show in the speaking rate. The limits here are ours, and they are about
+training: dev, test and zero_shot keep every recording that the model can be given, so that scores
+are on the same recordings as others' are. What has to be left out of them is counted and told.
 """
 
 from __future__ import annotations
@@ -22,12 +24,15 @@ LEAST_DEVIATION = 0.1  # of log characters per second: where all speak alike, no
 LEAST_RECORDINGS = 20  # of one language: below it, its usual rate is not known
 
 
+LIMITED = "train"  # the split that `Limits` are about
+
+
 @dataclass(frozen=True)
 class Limits:
-    """What a recording must keep to. None of them is from the papers."""
+    """What a recording of train must keep to. None of them is from the papers."""
 
     min_seconds: float = 1.0  # shorter ones break off: FLEURS' sentences take 4 s and more
-    max_seconds: float = MAX_SECONDS  # what Whisper places
+    max_seconds: float = MAX_SECONDS  # what Whisper places, and the limit of every split
     # Characters per second may differ from the language's median by this many standard deviations
     # of its logarithm (both robust: median, and median absolute deviation); 0: no such rule.
     rate_deviations: float = 5.0
@@ -45,6 +50,9 @@ class Limits:
                 f"rate_deviations={self.rate_deviations:g}: expected 0 (off) or more; 3 is strict"
             )
         return problems
+
+
+ANY_LENGTH = Limits(min_seconds=0.0, rate_deviations=0.0)  # of dev and test: Whisper's window only
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ def choose(
     targets: Mapping[str, Mapping[int, str]],
     limits: Limits,
 ) -> tuple[list[Kept], list[Dropped]]:
-    """Apply the rules to every recording.
+    """Apply the rules to every recording, `limits` to those of train only.
 
     Args:
         heard: by part name, then file name.
@@ -84,7 +92,7 @@ def choose(
         for row in part.rows:
             found = heard[part.name].get(row.file)
             target = targets[part.split].get(row.sentence)
-            trouble = _trouble(found, target, limits)
+            trouble = _trouble(found, target, limits if part.split == LIMITED else ANY_LENGTH)
             if trouble:
                 dropped.append(_drop(part.locale, part.split, row, *trouble))
             else:
@@ -97,11 +105,13 @@ def _trouble(found: Heard | None, target: str | None, limits: Limits) -> tuple[s
     if found is None:
         return "no recording", "listed, but not in the folder or archive"
     if found.seconds is None:
-        return "unreadable", found.problem
-    if found.seconds < limits.min_seconds:
-        return "too short", f"{found.seconds:.2f} s, expected {limits.min_seconds:g} s or more"
-    if found.seconds > limits.max_seconds:
-        return "too long", f"{found.seconds:.2f} s, expected {limits.max_seconds:g} s or less"
+        # Of any split: the reader refuses silence, so that it could not be decoded either.
+        return "silent" if found.problem.startswith("silent") else "unreadable", found.problem
+    low, high, length = limits.min_seconds, limits.max_seconds, f"{found.seconds:.2f} s"
+    if found.seconds < low:
+        return f"shorter than {low:g} s", f"{length}, expected {low:g} s or more"
+    if found.seconds > high:
+        return f"longer than {high:g} s", f"{length}, expected {high:g} s or less"
     if target is None:
         return "no target", "the target language has no such sentence in this split"
     return None
@@ -114,13 +124,17 @@ def _drop(locale: str, split: str, row: Row, reason: str, detail: str) -> Droppe
 def _without_odd_rates(
     kept: list[Kept], dropped: list[Dropped], limits: Limits
 ) -> tuple[list[Kept], list[Dropped]]:
-    """Drop what is spoken far faster or slower than the language usually is."""
+    """Drop of train what is spoken far faster or slower than the language usually is in it."""
     rates = defaultdict(list)
     for recording in kept:
-        rates[recording.locale].append(_log_rate(recording))
+        if recording.split == LIMITED:
+            rates[recording.locale].append(_log_rate(recording))
     bounds = {locale: rate_bounds(logs, limits.rate_deviations) for locale, logs in rates.items()}
     usual = []
     for recording in kept:
+        if recording.split != LIMITED:
+            usual.append(recording)
+            continue
         low, high = bounds[recording.locale]
         rate = math.exp(_log_rate(recording))
         if low <= rate <= high:

@@ -1,10 +1,10 @@
-"""The command that trains one configuration on several machines with DeepSpeed."""
+"""One configuration on several machines: what changes in it, and the command with DeepSpeed."""
 
 from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from typing import Any
 
@@ -12,6 +12,7 @@ from slam_potsa.config import PotsaConfig
 from slam_potsa.engine.compose import compose_config
 from slam_potsa.engine.recipe import literal
 from slam_potsa.engine.run_directory import flat
+from slam_potsa.errors import InputError
 
 ENTRY = "examples/potsa/finetune_deepspeed.py"
 PLAIN = re.compile(r"[A-Za-z/.][\w./-]*")
@@ -20,22 +21,52 @@ SPECIAL = ("true", "false", "null", "nan", "inf")  # what Hydra reads as somethi
 LEFT_OUT = ("engine", "deepspeed_config", "train_config.enable_deepspeed", "native.bf16")
 
 
-def launch_line(
-    config: PotsaConfig, gpus: int, gpus_per_node: int, ckpt_path: str | None = None
-) -> str:
-    """`deepspeed --hostfile ...` for SLAM-LLM's loop, on two machines at the least.
+def why_one_machine(config: PotsaConfig) -> str:
+    """Why there is no command for several machines; "" where there is one."""
+    if config.engine == "native":
+        return (
+            "engine=native: the command is for SLAM-LLM's loop, which DeepSpeed's launcher starts"
+        )
+    if config.train_config.quantization:
+        return "train_config.quantization=true needs the native host, the command is SLAM-LLM's"
+    return ""
+
+
+def on_machines(config: PotsaConfig, nodes: int) -> PotsaConfig:
+    """`config` with 1 / `nodes` of the micro-steps a step, so that a step sees as much as on one.
+
+    `validation_interval` counts micro-steps too, and so becomes as much smaller.
+
+    Raises InputError where the accumulation cannot be divided.
+    """
+    train = config.train_config
+    accumulation = train.gradient_accumulation_steps
+    if accumulation % nodes:
+        raise InputError(
+            f"--nodes={nodes}: train_config.gradient_accumulation_steps={accumulation} cannot be "
+            f"divided by it, and a step would not see as much as on one machine; expected a "
+            f"divisor of {accumulation}"
+        )
+    shared = replace(
+        train,
+        gradient_accumulation_steps=accumulation // nodes,
+        validation_interval=max(1, train.validation_interval // nodes),
+    )
+    return replace(config, train_config=shared)
+
+
+def launch_line(config: PotsaConfig, nodes: int, gpus: int, ckpt_path: str | None = None) -> str:
+    """`deepspeed --hostfile ...` for SLAM-LLM's loop, on `nodes` machines of `gpus` each.
 
     Args:
+        config: as `on_machines` has it.
         ckpt_path: of the stage before; None: the configuration's own.
     """
-    here = min(gpus, gpus_per_node)
-    nodes = max(2, -(-gpus // gpus_per_node))
     given = differences(config)
-    given.pop("train_config.quantization", None)
     if ckpt_path is not None:
         given["ckpt_path"] = ckpt_path
     words = ["deepspeed", "--hostfile", "hostfile", "--num_nodes", str(nodes)]
-    words += ["--num_gpus", str(here), ENTRY]
+    words += ["--num_gpus", str(gpus), ENTRY]
     words.append(f"deepspeed_config={config.deepspeed_config or 'zero2_bf16'}")
     words += [f"{key}={_value(value)}" for key, value in given.items()]
     return shlex.join(words)

@@ -16,12 +16,28 @@ from slam_potsa.engine.plan import report
 from slam_potsa.engine.plan.assumptions import Assumptions
 from slam_potsa.engine.plan.assumptions import problems as assumption_problems
 from slam_potsa.engine.plan.corpus import corpus_of
-from slam_potsa.engine.plan.hardware import GPUS
-from slam_potsa.engine.plan.launch_line import launch_line
+from slam_potsa.engine.plan.hardware import GPUS, UNLISTED, Gpu, unlisted
+from slam_potsa.engine.plan.launch_line import launch_line, on_machines, why_one_machine
 from slam_potsa.engine.plan.parts import Parts, build_on_meta
 from slam_potsa.engine.plan.stage import StagePlan, make_stage, stage_problems, step_notes
 from slam_potsa.errors import InputError
 from slam_potsa.model.loading import apply_checkpoint, read_checkpoint
+
+
+@dataclass(frozen=True)
+class Machines:
+    """What is planned for.
+
+    Attributes:
+        gpus: of one machine, a data-parallel process each.
+        cards: kinds of GPU to show, by name.
+        asked: whether a stage must fit all of `cards`; else one of them will do.
+    """
+
+    nodes: int
+    gpus: int
+    cards: dict[str, Gpu]
+    asked: bool
 
 
 @dataclass(frozen=True)
@@ -31,7 +47,7 @@ class Plan:
     name: str
     stages: tuple[StagePlan, ...]
     problems: tuple[str, ...]
-    gpus: int
+    machines: Machines
     assumptions: Assumptions
 
     def text(self) -> str:
@@ -49,34 +65,40 @@ def plan_stages(
     name: str = "",
     gpus: int = 1,
     gpu_names: Sequence[str] | None = None,
-    gpus_per_node: int = 8,
+    gpu_memory: float | None = None,
+    nodes: int = 1,
     assumptions: Assumptions | None = None,
 ) -> Plan:
     """Count what `stages` (name and configuration, in order) hold, need and take.
 
     Args:
-        gpus: data-parallel processes, one a GPU.
-        gpu_names: keys of `hardware.GPUS` that every stage must fit; None: all are shown, and a
-            stage must fit one of them.
+        gpus: data-parallel processes on one machine, one a GPU.
+        gpu_names: keys of `hardware.GPUS` that every stage must fit.
+        gpu_memory: GiB of a card that is not there, which every stage must fit too; its hours are
+            not known. Neither given: all of `GPUS` are shown, and a stage must fit one of them.
+        nodes: machines. With several, a stage accumulates over 1 / nodes of its micro-steps, and
+            has a command for SLAM-LLM's loop, if that is what trains it.
         assumptions: stands in for data that are not here; see there.
 
     Raises InputError for arguments that make no sense; what is wrong with a stage stands in
     `problems`, all of it, and its figures are left out where they cannot be counted.
     """
     assumptions = assumptions or Assumptions()
-    _check_arguments(gpus, gpu_names, gpus_per_node, assumptions)
+    _check_arguments(gpus, gpu_names, gpu_memory, nodes, assumptions)
+    cards = {name: GPUS[name] for name in gpu_names or ()}
+    if gpu_memory is not None:
+        cards[UNLISTED] = unlisted(gpu_memory)
+    machines = Machines(nodes, gpus, cards or GPUS, asked=bool(cards))
     planned, problems = [], []
     before: tuple[str, PotsaConfig, Parts] | None = None
     for stage, config in stages:
         found: list[str] = []
-        plan, parts = _plan_stage(
-            stage, config, before, found, gpus, gpu_names, gpus_per_node, assumptions
-        )
+        plan, parts = _plan_stage(stage, config, before, found, machines, assumptions)
         problems += [f"{stage}: {problem}" for problem in found]
         if plan is not None:
             planned.append(replace(plan, problems=tuple(found)))
         before = (stage, config, parts) if parts is not None else None
-    return Plan(name, tuple(planned), tuple(problems), gpus, assumptions)
+    return Plan(name, tuple(planned), tuple(problems), machines, assumptions)
 
 
 def _plan_stage(
@@ -84,20 +106,22 @@ def _plan_stage(
     config: PotsaConfig,
     before: tuple[str, PotsaConfig, Parts] | None,
     problems: list[str],
-    gpus: int,
-    gpu_names: Sequence[str] | None,
-    gpus_per_node: int,
+    machines: Machines,
     assumptions: Assumptions,
 ) -> tuple[StagePlan | None, Parts | None]:
     """A stage's figures and model; what is wrong is added to `problems`."""
     _try(problems, check, config)
+    nodes = 1 if why_one_machine(config) else machines.nodes
+    shared = _try(problems, on_machines, config, nodes)
+    nodes, config = (1, config) if shared is None else (nodes, shared)
     corpus = _try(problems, corpus_of, config, assumptions)
     languages = corpus.languages if corpus else ("en",)
     parts = _try(problems, build_on_meta, config, languages)
     if parts is None:
         return None, None
     notes = _checkpoint_notes(config, before, parts, problems)
-    notes += _store_notes(config, parts, problems)
+    store_notes = _store_notes(config, parts, problems)
+    notes += store_notes
     if corpus is None:
         return None, parts
     ckpt_path = f"{before[1].train_config.output_dir}/best/model.pt" if before else None
@@ -108,15 +132,17 @@ def _plan_stage(
         config,
         parts,
         corpus,
-        gpus=gpus,
-        names=tuple(gpu_names or GPUS),
+        gpus=machines.gpus * nodes,
+        cards=machines.cards,
         assumptions=assumptions,
-        launch=launch_line(config, gpus, gpus_per_node, ckpt_path),
+        store=_yet_to_store(config) if store_notes else None,
+        launch=launch_line(config, nodes, machines.gpus, ckpt_path) if nodes > 1 else "",
+        one_machine=why_one_machine(config) if machines.nodes > 1 else "",
     )
     if plan is None:
         return None, parts
     problems += stage_problems(plan, config, parts)
-    problems += _too_large(plan, config, gpu_names)
+    problems += _too_large(plan, config, machines.asked)
     return replace(plan, notes=(*notes, *step_notes(plan, config))), parts
 
 
@@ -188,10 +214,15 @@ def _store_notes(config: PotsaConfig, parts: Parts, problems: list[str]) -> list
     return []
 
 
-def _too_large(plan: StagePlan, config: PotsaConfig, gpu_names: Sequence[str] | None) -> list[str]:
+def _yet_to_store(config: PotsaConfig) -> tuple[str, str]:
+    data = config.dataset_config
+    return str(data.feature_store), str(data.train_data_path)
+
+
+def _too_large(plan: StagePlan, config: PotsaConfig, asked: bool) -> list[str]:
     """One problem a GPU that was asked for; without a question, one where no GPU will do."""
     too_small = [gpu for gpu in plan.on.values() if not gpu.fits]
-    if gpu_names is None and len(too_small) < len(plan.on):
+    if not asked and len(too_small) < len(plan.on):
         return []
     return [
         f"needs {plan.peak_gib:.1f} GiB on an {gpu.label}, "
@@ -221,12 +252,18 @@ def _remedy(plan: StagePlan, config: PotsaConfig, largest: int) -> str:
 
 
 def _check_arguments(
-    gpus: int, gpu_names: Sequence[str] | None, gpus_per_node: int, assumptions: Assumptions
+    gpus: int,
+    gpu_names: Sequence[str] | None,
+    gpu_memory: float | None,
+    nodes: int,
+    assumptions: Assumptions,
 ) -> None:
     problems = assumption_problems(assumptions)
-    for option, value in (("--gpus", gpus), ("--gpus-per-node", gpus_per_node)):
+    for option, value in (("--gpus", gpus), ("--nodes", nodes)):
         if value < 1:
             problems.append(f"{option}={value}: expected 1 or more")
+    if gpu_memory is not None and not 0 < gpu_memory < float("inf"):
+        problems.append(f"--gpu-memory={gpu_memory}: expected GiB, above 0")
     for gpu in gpu_names or ():
         if gpu not in GPUS:
             problems.append(f"--gpu={gpu}: expected one of {', '.join(GPUS)}")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from slam_potsa.engine.plan.assumptions import fields
-from slam_potsa.engine.plan.hardware import GPUS
+from slam_potsa.engine.plan.hardware import Gpu
 from slam_potsa.engine.plan.parts import PARTS
 from slam_potsa.engine.plan.sizes import GIB
 from slam_potsa.engine.plan.stage import StagePlan
@@ -22,20 +22,23 @@ OF_THE_GPU = ("utilisation", "context_gib", "reserve")  # the other assumptions 
 def text(plan: Plan) -> str:
     """Everything, stage by stage, then what was assumed."""
     count = f"{len(plan.stages)} stage{'s' * (len(plan.stages) != 1)}"
-    lines = [f"plan of {plan.name or 'one configuration'}: {count}, {_gpus(plan.gpus)}"]
+    lines = [f"plan of {plan.name or 'one configuration'}: {count}, {_machines(plan)}"]
     for number, stage in enumerate(plan.stages, start=1):
         lines += ["", *_stage(number, stage)]
-    lines += ["", *_totals(plan), "", *_launches(plan), "", *_assumed(plan)]
-    return "\n".join(lines)
+    lines += ["", *_totals(plan)]
+    if plan.machines.nodes > 1:
+        lines += ["", *_launches(plan)]
+    return "\n".join([*lines, "", *_assumed(plan)])
 
 
 def as_dict(plan: Plan) -> dict[str, Any]:
     """Plain JSON: bytes, FLOPs, seconds and hours, unrounded."""
     return {
         "name": plan.name,
-        "gpus": plan.gpus,
+        "gpus": plan.machines.gpus,
+        "nodes": plan.machines.nodes,
         "assumptions": dataclasses.asdict(plan.assumptions),
-        "hardware": {name: gpu._asdict() for name, gpu in GPUS.items()},
+        "hardware": {name: gpu._asdict() for name, gpu in plan.machines.cards.items()},
         "problems": list(plan.problems),
         "stages": [_stage_dict(stage) for stage in plan.stages],
     }
@@ -60,9 +63,12 @@ def _stage_dict(stage: StagePlan) -> dict[str, Any]:
         "step_tokens": stage.step_tokens,
         "accumulation": stage.accumulation,
         "steps": stage.steps,
+        "gpus": stage.gpus,
         "feature_store_bytes": stage.store_bytes,
+        "yet_to_store": stage.store,
         "on": {name: dataclasses.asdict(gpu) for name, gpu in stage.on.items()},
         "launch": stage.launch,
+        "one_machine": stage.one_machine,
         "notes": list(stage.notes),
         "problems": list(stage.problems),
     }
@@ -121,33 +127,56 @@ def _stage(number: int, stage: StagePlan) -> Iterator[str]:
                 "yes" if gpu.fits else "NO",
                 f"{gpu.free_gib:.1f}",
                 str(gpu.largest_batch),
-                f"{gpu.seconds_a_step:.2f}",
-                f"{gpu.hours:.1f}",
-                f"{gpu.store_hours:.1f}",
+                _number(gpu.seconds_a_step, 2),
+                _number(gpu.hours, 1),
+                _number(gpu.store_hours, 1),
             )
             for gpu in stage.on.values()
         ],
+    )
+    unit = "pairs, of two recordings each" if corpus.pairs else "recordings"
+    yield (
+        f"   (largest batch: {unit}, at once on a GPU; store, h: all recordings through "
+        "`slam-potsa features`\n   once, on one GPU)"
     )
     for note in stage.notes:
         yield f"   note: {note}"
 
 
 def _totals(plan: Plan) -> Iterator[str]:
-    names = dict.fromkeys(name for stage in plan.stages for name in stage.on)
-    for name in names:
+    gpus = max((stage.gpus for stage in plan.stages), default=plan.machines.gpus)
+    for name, card in plan.machines.cards.items():
+        if card.half is None:
+            yield f"{card.label}: no hours, its speed is not known"
+            continue
         hours = sum(stage.on[name].hours for stage in plan.stages)
-        label = plan.stages[0].on[name].label
-        yield (
-            f"{plan.gpus} x {label}: {hours:,.1f} h of training, {hours * plan.gpus:,.1f} GPU hours"
-        )
+        gpu_hours = sum(stage.on[name].hours * stage.gpus for stage in plan.stages)
+        yield f"{gpus} x {card.label}: {hours:,.1f} h of training, {gpu_hours:,.1f} GPU hours"
+        yield from _storing(plan, name)
+
+
+def _storing(plan: Plan, card: str) -> Iterator[str]:
+    """Of every store that is not here yet, the recordings of each manifest once."""
+    once = {stage.store: stage for stage in plan.stages if stage.store}
+    if once:
+        hours = sum(stage.on[card].store_hours for stage in once.values())
+        size = sum(stage.store_bytes for stage in once.values())
+        yield f"   + {hours:,.1f} h once to store features ({size / GB:,.1f} GB)"
 
 
 def _launches(plan: Plan) -> Iterator[str]:
-    yield (
-        "on several machines, with SLAM-LLM's DeepSpeed loop (`hostfile` has a line a machine, "
-        "NAME slots=GPUS):"
-    )
-    for stage in plan.stages:
+    """The commands of several machines; what keeps stages from having one, once."""
+    reasons = dict.fromkeys(stage.one_machine for stage in plan.stages if stage.one_machine)
+    for reason in reasons:
+        names = ", ".join(stage.name for stage in plan.stages if stage.one_machine == reason)
+        yield f"on one machine only: {names} ({reason})"
+    launched = [stage for stage in plan.stages if stage.launch]
+    if launched:
+        yield (
+            f"on {plan.machines.nodes} machines, with SLAM-LLM's DeepSpeed loop (`hostfile` has a "
+            "line a machine, NAME slots=GPUS):"
+        )
+    for stage in launched:
         yield f"{stage.name}: {stage.launch}"
 
 
@@ -159,15 +188,29 @@ def _assumed(plan: Plan) -> Iterator[str]:
             continue
         option = f"--{spec.name.replace('_', '-')} {getattr(plan.assumptions, spec.name):g}"
         yield f"   {option:34} {spec.metadata['help']} ({spec.metadata['source']})"
-    for gpu in GPUS.values():
-        yield (
-            f"   {gpu.label}: {gpu.half / 1e12:g} TFLOP/s in 16 bits, {gpu.single / 1e12:g} in "
-            f"float32, {gpu.memory / GIB:.1f} GiB, {gpu.bandwidth / GB:,.0f} GB/s (NVIDIA, dense)"
-        )
+    yield from map(_card, plan.machines.cards.values())
     yield (
         "   not counted: validation, reading data, communication between GPUs, kernel launches "
         "(Sinkhorn's sweeps are small products, one after the other)"
     )
+
+
+def _card(gpu: Gpu) -> str:
+    if gpu.half is None:
+        return f"   {gpu.label}: its memory as given"
+    return (
+        f"   {gpu.label}: {gpu.half / 1e12:g} TFLOP/s in 16 bits, {gpu.single / 1e12:g} in "
+        f"float32, {gpu.memory / GIB:.1f} GiB, {gpu.bandwidth / GB:,.0f} GB/s (NVIDIA, dense)"
+    )
+
+
+def _machines(plan: Plan) -> str:
+    nodes, gpus = plan.machines.nodes, _gpus(plan.machines.gpus)
+    return f"{nodes} machines of {gpus}" if nodes > 1 else gpus
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "?" if value is None else f"{value:.{digits}f}"
 
 
 def _gpus(count: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from slam_potsa.config import PotsaConfig
@@ -11,7 +11,7 @@ from slam_potsa.engine.plan import budget
 from slam_potsa.engine.plan.assumptions import Assumptions
 from slam_potsa.engine.plan.corpus import Corpus
 from slam_potsa.engine.plan.flops import Flops, encoder_flops
-from slam_potsa.engine.plan.hardware import GPUS
+from slam_potsa.engine.plan.hardware import Gpu
 from slam_potsa.engine.plan.parts import Parts
 from slam_potsa.engine.plan.sizes import FRAMES_PER_SECOND, GIB, Batch
 
@@ -26,9 +26,11 @@ class OnGpu:
     fits: bool
     free_gib: float
     largest_batch: int  # items a micro-step that fit; 0: none
-    seconds_a_step: float  # optimizer step
-    hours: float
-    store_hours: float  # encoding all recordings once, in float32
+    seconds_a_step: (
+        float | None
+    )  # optimizer step; None, as the hours: the card's speed is not known
+    hours: float | None
+    store_hours: float | None  # encoding all recordings once, in float32, on one GPU
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,10 @@ class StagePlan:
     steps: int
     total_steps: int
     store_bytes: int
+    store: tuple[str, str] | None  # (folder, manifest) of features that are yet to be stored
     on: dict[str, OnGpu]
-    launch: str = ""
+    launch: str = ""  # on several machines, where that is asked for
+    one_machine: str = ""  # why there is no such command
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
@@ -76,9 +80,11 @@ def make_stage(
     corpus: Corpus,
     *,
     gpus: int,
-    names: tuple[str, ...],
+    cards: Mapping[str, Gpu],
     assumptions: Assumptions,
+    store: tuple[str, str] | None = None,
     launch: str = "",
+    one_machine: str = "",
     notes: tuple[str, ...] = (),
 ) -> StagePlan:
     """The figures of a stage whose model could be built."""
@@ -106,11 +112,13 @@ def make_stage(
         steps=steps,
         total_steps=train.total_steps,
         store_bytes=budget.store_bytes(corpus.hours, parts.encoder.width),
+        store=store,
         on={
-            gpu: _on_gpu(gpu, config, parts, corpus, work, steps, gpus, assumptions)
-            for gpu in names
+            name: _on_gpu(card, config, parts, corpus, work, steps, gpus, assumptions)
+            for name, card in cards.items()
         },
         launch=launch,
+        one_machine=one_machine,
         notes=notes,
     )
 
@@ -165,7 +173,7 @@ def _steps(config: PotsaConfig, corpus: Corpus, gpus: int) -> int:
 
 
 def _on_gpu(
-    name: str,
+    gpu: Gpu,
     config: PotsaConfig,
     parts: Parts,
     corpus: Corpus,
@@ -174,23 +182,25 @@ def _on_gpu(
     gpus: int,
     assumptions: Assumptions,
 ) -> OnGpu:
-    gpu, train = GPUS[name], config.train_config
+    train = config.train_config
 
     def needed(items: int) -> int:
         return sum(budget.memory(config, parts, corpus, items, gpus, assumptions).values())
 
     use = needed(train.batch_size_training)
-    seconds = budget.seconds(work, parts, gpu, assumptions.utilisation)
-    seconds *= train.gradient_accumulation_steps
+    seconds = store = None
+    if gpu.half is not None:
+        seconds = budget.seconds(work, parts, gpu, assumptions.utilisation)
+        seconds *= train.gradient_accumulation_steps
+        store = _store_seconds(config, parts, corpus, gpu.single * assumptions.utilisation)
     return OnGpu(
         label=gpu.label,
         fits=use <= gpu.memory,
         free_gib=(gpu.memory - use) / GIB,
         largest_batch=_largest(needed, gpu.memory),
         seconds_a_step=seconds,
-        hours=steps * seconds / 3600,
-        store_hours=_store_seconds(config, parts, corpus, gpu.single * assumptions.utilisation)
-        / 3600,
+        hours=None if seconds is None else steps * seconds / 3600,
+        store_hours=None if store is None else store / 3600,
     )
 
 

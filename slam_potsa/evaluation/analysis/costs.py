@@ -57,8 +57,9 @@ def transport_costs(
 
     C_ij = ‖x_i − y_j‖², divided by nothing, so the unit is that of the tap squared. For a pair of
     languages, sentence k's recording in a is set against sentence k's in b (matched), and against
-    sentence k + 1's (mismatched): both means are over the same recordings. A gap between the two is
-    alignment; both falling together is a space that shrinks, and the ratio stays.
+    sentence k + 1's (mismatched): both means are over the same recordings. A gap between the two
+    opens without alignment too: hold it against a run without. Both falling together is a space
+    that shrinks, and the ratio stays.
 
     Args:
         tokens: [t_i, D] of n recordings. Of several recordings of a sentence the first counts;

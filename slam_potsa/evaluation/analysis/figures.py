@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from slam_potsa.evaluation import charts
-from slam_potsa.evaluation.analysis.result import Analysis, View, pair_places
+from slam_potsa.evaluation.analysis.result import (
+    Analysis,
+    View,
+    own_ceilings,
+    relative_places,
+)
 from slam_potsa.files import atomic_write
 
 PLACES = {
@@ -26,7 +32,7 @@ LINES = (
         100,
         "zero",
         "Higher: more recordings have the same sentence in the other language as their nearest "
-        "neighbour.",
+        "neighbour. Dotted: chance.",
     ),
     (
         "overlap",
@@ -56,7 +62,8 @@ LINES = (
         1,
         "zero",
         "Lower: recordings of one sentence are closer than recordings of different ones; at 1 the "
-        "meaning makes no difference.",
+        "meaning makes no difference. Cross-entropy alone lowers it too: compare with a run "
+        "without alignment.",
     ),
     (
         "transport_costs",
@@ -65,8 +72,8 @@ LINES = (
         (("OT matched, all", "same", 0), ("OT mismatched, all", "other", 1)),
         1,
         "log",
-        "A gap between the two lines of a run is alignment; a run whose lines both lie lower has a "
-        "smaller space.",
+        "Same below other also without alignment: compare the gap with that of a run without it. "
+        "A run whose lines both lie lower has a smaller space.",
     ),
     (
         "rank",
@@ -167,6 +174,7 @@ def _heat_maps(analysis: Analysis, baseline: Analysis | None) -> list[Figure]:
         "In per cent at the projector’s output: how often a recording of the row’s language finds "
         "its sentence in the column’s"
         + (f"; never heard in training: {', '.join(unheard)}." if unheard else ".")
+        + _queries(analysis)
     )
     found = []
     for name, recalls in cells.items():
@@ -177,9 +185,19 @@ def _heat_maps(analysis: Analysis, baseline: Analysis | None) -> list[Figure]:
     return found
 
 
+def _queries(analysis: Analysis) -> str:
+    pairs = analysis.taps["projector"].retrieval.pairs.values()
+    fewest, most = (choose(pair.queries for pair in pairs) for choose in (min, max))
+    count = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    chance = 100 * _chance(analysis, "recall")
+    return f" A cell is the share of {count} recordings that search; chance: {chance:.1f} %."
+
+
 def _arrows(analysis: Analysis, baseline: Analysis | None) -> list[Figure]:
     """From the baseline to the analysis at the aligned layer and at the projector (Fig. 3 bottom).
 
+    1 − JSD is drawn relative to its ceiling (`Overlap.relative`): the raw one falls where its
+    ceiling falls, although the languages came closer to it.
     The paper does not say at which tap. Aligned are the lower Q-Former layers; the topmost of them
     is shown. Without a baseline: from the encoder's output to the projector's.
     """
@@ -193,7 +211,9 @@ def _arrows(analysis: Analysis, baseline: Analysis | None) -> list[Figure]:
 
 
 def _arrow_figure(analysis: Analysis, source: Analysis, start: str, end: str) -> Figure:
-    before, after = pair_places(source.taps[start]), pair_places(analysis.taps[end])
+    taps = source.taps[start], analysis.taps[end]
+    own = own_ceilings(*taps)
+    before, after = (relative_places(tap, own=own) for tap in taps)
     arrows = [
         charts.Arrow(
             f"{a}–{b}",
@@ -213,14 +233,15 @@ def _arrow_figure(analysis: Analysis, source: Analysis, start: str, end: str) ->
         ends = f"from {source.name} (ring) to {analysis.name} (head)"
     caption = (
         f"Each arrow is a pair of languages, {ends}: to the right it finds more sentences, upwards "
-        "the two languages use the space more alike."
+        "the two languages use the space more alike: 1 − JSD over what it would be if the language "
+        f"said nothing ({'the ceiling of each pair' if own else 'the mean ceiling of all pairs'})."
     )
     drawing = charts.arrow_chart(
         arrows,
         title=title,
         description=caption,
         x_label="R@1, mean of both directions, %",
-        y_label="1 − JSD",
+        y_label="1 − JSD / ceiling",
     )
     return Figure(f"arrows_{end}", title, drawing, caption)
 
@@ -244,8 +265,8 @@ def _lines(analysis: Analysis, baseline: Analysis | None) -> Iterator[Figure]:
             for place, run in enumerate(runs)
             for line in keys
         ]
-        if name == "probe":
-            chance = analysis.taps["projector"].probe.chance
+        chance = _chance(analysis, name)
+        if chance is not None:
             everywhere = range(len(taps))
             series.append(
                 charts.Series("chance", everywhere, [100 * chance] * len(taps), 7, dash=2)
@@ -261,6 +282,14 @@ def _lines(analysis: Analysis, baseline: Analysis | None) -> Iterator[Figure]:
             zero=scale == "zero",
         )
         yield Figure(name, title, drawing, caption)
+
+
+def _chance(analysis: Analysis, name: str) -> float | None:
+    """Of a line chart's measure, the same at every tap; of R@1 the mean over language pairs."""
+    found = analysis.taps["projector"]
+    if name == "recall":
+        return statistics.fmean(pair.chance for pair in found.retrieval.pairs.values())
+    return found.probe.chance if name == "probe" else None
 
 
 def _series(

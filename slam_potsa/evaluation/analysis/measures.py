@@ -55,6 +55,8 @@ class TapMeasures:
             if group in self.overlap.means:
                 found[f"1-JSD, {group}"] = self.overlap.means[group]
         found["1-JSD, ceiling"] = self.overlap.ceiling
+        if self.overlap.relative is not None:
+            found["1-JSD / ceiling, all"] = self.overlap.relative
         found["1-JSD, spread"] = self.overlap.spread
         found["language probe"] = self.probe.accuracy
         for group in GROUPS:
@@ -77,6 +79,7 @@ class TapMeasures:
         transport["means"] = {group: _cost(c) for group, c in self.transport.means.items()}
         overlap = asdict(self.overlap)
         overlap["pairs"] = {_name(p): value for p, value in self.overlap.pairs.items()}
+        overlap["ceilings"] = {_name(p): value for p, value in self.overlap.ceilings.items()}
         return {
             "retrieval": self.retrieval.as_dict(),
             "overlap": overlap,
@@ -92,12 +95,15 @@ class TapMeasures:
         """The inverse of `as_dict`."""
         recall, overlap, transport = found["retrieval"], found["overlap"], found["transport"]
         pairs = {_pair(name, "→"): PairRecall(**row) for name, row in recall["pairs"].items()}
-        overlaps = {_pair(name): value for name, value in overlap["pairs"].items()}
+        overlaps = {
+            key: {_pair(name): value for name, value in overlap.get(key, {}).items()}
+            for key in ("pairs", "ceilings")
+        }
         costs = {_pair(name): _uncost(row) for name, row in transport["pairs"].items()}
         means = {group: _uncost(row) for group, row in transport["means"].items()}
         return cls(
             Retrieval(pairs, recall["means"], recall["centered"]),
-            Overlap(**overlap | {"pairs": overlaps}),
+            Overlap(**overlap | overlaps),
             Probe(**found["probe"]),
             TransportCosts(costs, means, transport["compared"]),
             Ranks(**found["ranks"]),

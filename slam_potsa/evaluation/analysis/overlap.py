@@ -12,7 +12,8 @@ neither the distributions nor how they are estimated nor the logarithm. Here, sa
 sentences that both languages speak, so that it is not a difference of content.
 
 Two things must be known to read it. A sample's histograms differ by chance too: the **ceiling** is
-what 1 − JSD would be if the language said nothing, with as many tokens. And a space that collapsed
+what 1 − JSD would be if the language said nothing, with as many tokens. It moves as much from run
+to run as 1 − JSD itself, so two runs are compared by 1 − JSD / ceiling. And a space that collapsed
 to a point scores 1: read it beside R@1 and the effective rank.
 """
 
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ class Overlap:
         pairs: (a, b) in alphabetical order -> 1 − JSD, 0 to 1.
         means: unweighted, as those of `Retrieval`.
         ceiling: the mean over pairs with languages exchanged at random within each sentence.
+        ceilings: the same of each pair; empty where an older analysis kept the mean only.
         spread: standard deviation over codebooks of the mean over pairs; differences of this size
             say nothing.
         codes: K, smaller than asked for where there are fewer distinct tokens.
@@ -50,6 +52,28 @@ class Overlap:
     spread: float
     codes: int
     tokens: int
+    ceilings: dict[tuple[str, str], float] = field(default_factory=dict)
+
+    @property
+    def relative(self) -> float | None:
+        """Mean of 1 − JSD over mean of its ceiling; 1 where the language says nothing.
+
+        The ceiling moves from run to run as much as 1 − JSD does, so only the two together can be
+        compared. None where the ceiling is 0: one sentence, no code shared.
+        """
+        return self.means["all"] / self.ceiling if self.ceiling > 0 else None
+
+    def relatives(self, *, own: bool = True) -> dict[tuple[str, str], float]:
+        """Each pair's 1 − JSD over its own ceiling; over the mean ceiling where `own` is False.
+
+        Pairs whose ceiling is 0 are left out.
+        """
+        ceilings = self.ceilings if own else dict.fromkeys(self.pairs, self.ceiling)
+        return {
+            pair: value / ceilings[pair]
+            for pair, value in self.pairs.items()
+            if ceilings.get(pair, 0) > 0
+        }
 
 
 def code_overlap(
@@ -89,18 +113,22 @@ def code_overlap(
         np.add.at(counts, (owners, _codes(ordered, codes, seed + number)[places]), 1)
         found.append(_pairs(counts, sentences, languages))
         ceilings.append(_ceiling(counts, sentences, languages, shuffles, seed + number))
-    pairs = {
-        (str(names[a]), str(names[b])): float(np.mean([each[a, b] for each in found]))
-        for a, b in found[0]
-    }
+    pairs, highest = (
+        {
+            (str(names[a]), str(names[b])): float(np.mean([each[a, b] for each in books]))
+            for a, b in found[0]
+        }
+        for books in (found, ceilings)
+    )
     spread = np.std([np.mean(list(each.values())) for each in found])
     return Overlap(
         pairs,
         means_by_hearing(pairs, heard),
-        float(np.mean(ceilings)),
+        float(np.mean(list(highest.values()))),
         float(spread),
         codes,
         len(owners),
+        highest,
     )
 
 
@@ -157,8 +185,8 @@ def _pairs(
 
 def _ceiling(
     counts: np.ndarray, sentences: np.ndarray, languages: np.ndarray, shuffles: int, seed: int
-) -> float:
-    """The mean of 1 − JSD with languages exchanged at random within each sentence."""
+) -> dict[tuple[int, int], float]:
+    """Each pair's mean of 1 − JSD with languages exchanged at random within each sentence."""
     import numpy as np
 
     rng, order = np.random.default_rng(seed), _canonical(sentences, languages, counts)
@@ -166,8 +194,8 @@ def _ceiling(
     draws = []
     for _ in range(shuffles):
         exchanged = _exchanged(sentences, languages, rng)
-        draws.append(np.mean(list(_pairs(counts, sentences, exchanged).values())))
-    return float(np.mean(draws))
+        draws.append(_pairs(counts, sentences, exchanged))
+    return {pair: float(np.mean([draw[pair] for draw in draws])) for pair in draws[0]}
 
 
 def _canonical(sentences: np.ndarray, languages: np.ndarray, counts: np.ndarray) -> np.ndarray:

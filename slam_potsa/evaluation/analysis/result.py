@@ -21,6 +21,8 @@ DEFINITIONS = {
     "1-JSD": "1 minus the Jensen-Shannon divergence (bits) of two languages' histograms of k-means "
     "codes of tokens; each query's mean is taken away first; POTSA does not define it",
     "1-JSD, ceiling": "1-JSD with languages exchanged at random within each sentence",
+    "1-JSD / ceiling": "mean of 1-JSD over mean of its ceiling, or of one pair over its own: what "
+    "runs are compared by, since the ceiling moves with a run as much as 1-JSD does",
     "1-JSD, spread": "standard deviation over codebooks of the mean of 1-JSD over pairs",
     "language probe": "balanced accuracy of logistic regression on pooled vectors, cross-validated "
     "by sentence; on recordings that the biases were estimated on it can fall below chance",
@@ -34,6 +36,8 @@ DEFINITIONS = {
     "query share": "share of token variance that lies between queries; 1: nothing but the query",
 }
 NOT_COMPARED = ("1-JSD, spread",)  # says how sure another number is
+# Of two runs these differ by chance together: the table of differences shows their ratio instead.
+ONLY_TOGETHER = ("1-JSD, all", "1-JSD, ceiling")
 # (heading of the table, key of TapMeasures.headline, factor, decimals)
 COLUMNS = (
     ("R@1 %", "R@1, all", 100, 1),
@@ -42,6 +46,7 @@ COLUMNS = (
     ("1-JSD", "1-JSD, all", 1, 3),
     ("±", "1-JSD, spread", 1, 3),
     ("ceiling", "1-JSD, ceiling", 1, 3),
+    ("1-JSD/ceil.", "1-JSD / ceiling, all", 1, 3),
     ("probe %", "language probe", 100, 1),
     ("OT same", "OT matched, all", 1, 1),
     ("other", "OT mismatched, all", 1, 1),
@@ -176,24 +181,46 @@ def differences(analysis: Analysis, baseline: Analysis) -> dict[str, dict[str, f
 
 
 def differences_text(analysis: Analysis, baseline: Analysis) -> str:
-    """The table of `differences`, signed."""
-    title = f"{analysis.name} − {baseline.name}"
-    return f"{title}\n{_table(differences(analysis, baseline), sign='+')}"
+    """The table of `differences`, signed; of 1 − JSD only that of its share of the ceiling."""
+    rows = {
+        tap: {key: value for key, value in found.items() if key not in ONLY_TOGETHER}
+        for tap, found in differences(analysis, baseline).items()
+    }
+    return f"{analysis.name} − {baseline.name}\n{_table(rows, sign='+')}"
 
 
 def pair_places(found: TapMeasures) -> dict[tuple[str, str], tuple[float, float]]:
     """(R@1, 1 − JSD) of each unordered language pair; R@1 is the mean of both directions."""
+    return _beside_recall(found, found.overlap.pairs)
+
+
+def relative_places(
+    found: TapMeasures, *, own: bool = True
+) -> dict[tuple[str, str], tuple[float, float]]:
+    """(R@1, 1 − JSD / ceiling) of each unordered language pair; `own` as `Overlap.relatives`."""
+    return _beside_recall(found, found.overlap.relatives(own=own))
+
+
+def _beside_recall(
+    found: TapMeasures, overlaps: Mapping[tuple[str, str], float]
+) -> dict[tuple[str, str], tuple[float, float]]:
     recalls = {pair: recall.recall for pair, recall in found.retrieval.pairs.items()}
     return {
         (a, b): ((recalls[a, b] + recalls[b, a]) / 2, overlap)
-        for (a, b), overlap in found.overlap.pairs.items()
+        for (a, b), overlap in overlaps.items()
         if (a, b) in recalls
     }
 
 
+def own_ceilings(*found: TapMeasures) -> bool:
+    """Whether all know the ceiling of each pair; older analyses know the mean only."""
+    return all(set(each.overlap.pairs) <= set(each.overlap.ceilings) for each in found)
+
+
 def write_analysis(path: str | Path, analysis: Analysis, baseline: Analysis | None = None) -> None:
     """analysis.json: {"analysis": …}, with a baseline also {"baseline": …, "differences": …,
-    "arrows": tap -> pair -> [R@1, 1 − JSD] of the baseline and of the analysis}.
+    "arrows": tap -> pair -> "from" (the baseline) and "to" (the analysis), each [R@1, 1 − JSD], and
+    "ceilings" and "relative" (1 − JSD / ceiling), each [of the baseline, of the analysis]}.
     """
     content: dict[str, Any] = {"analysis": analysis.as_dict()}
     if baseline is not None:
@@ -221,9 +248,19 @@ def read_analysis(path: str | Path) -> tuple[Analysis, Analysis | None]:
 
 
 def _arrows(before: TapMeasures, after: TapMeasures) -> dict[str, dict[str, Any]]:
-    places = pair_places(after)
+    places, own = pair_places(after), own_ceilings(before, after)
+    ceilings = [
+        found.overlap.ceilings if own else dict.fromkeys(places, found.overlap.ceiling)
+        for found in (before, after)
+    ]
+    relative = [found.overlap.relatives(own=own) for found in (before, after)]
     return {
-        f"{a}–{b}": {"from": place, "to": places[a, b]}
+        f"{a}–{b}": {
+            "from": place,
+            "to": places[a, b],
+            "ceilings": [each.get((a, b)) for each in ceilings],
+            "relative": [each.get((a, b)) for each in relative],
+        }
         for (a, b), place in pair_places(before).items()
         if (a, b) in places
     }

@@ -28,6 +28,7 @@ class Run:
         path: as it was given, so that commands can be repeated.
         config, text: config.yaml with the defaults filled in, and as it stands there.
         metrics: the lines of metrics.jsonl (see model.metrics_log); a line may lack any of them.
+        schedule: schedule.json, where eq. 5-7 stood when it was last written; empty without one.
         tests: test -> its `<test>_predictions.jsonl`.
         scored: test -> its scores.
         analysis: of its model.
@@ -39,6 +40,7 @@ class Run:
     config: PotsaConfig = field(default_factory=PotsaConfig)
     text: str = ""
     metrics: Sequence[Mapping[str, Any]] = ()
+    schedule: Mapping[str, Any] = field(default_factory=dict)
     tests: Mapping[str, Path] = field(default_factory=dict)
     scored: Mapping[str, FileScores] = field(default_factory=dict)
     analysis: Analysis | None = None
@@ -85,11 +87,24 @@ class Sample:
 
 @dataclass(frozen=True)
 class Data:
-    """A manifest, which runs use it as what, and what it holds; None where it is not there."""
+    """A manifest, what runs use it as, and what it holds; None where it is not there.
+
+    `trained` is for a test: run -> share of its sentences (`sentence_id`, whoever speaks them, in
+    whatever language) that are also in the run's training manifest, where both are there.
+    """
 
     path: str
     use: str
     holds: ManifestSummary | None
+    tests: Sequence[str] = ()
+    trained: Mapping[str, float] = field(default_factory=dict)
+
+    def trained_text(self) -> str:
+        """ "100 %", or "base 0 %, ours 40 %" where runs differ."""
+        shares = {name: _percent(share) for name, share in self.trained.items()}
+        if len(set(shares.values())) == 1:
+            return next(iter(shares.values()))
+        return ", ".join(f"{name} {share}" for name, share in shares.items())
 
 
 @dataclass(frozen=True)
@@ -99,6 +114,7 @@ class Report:
     Attributes:
         heard, zero_shot: the groups of the scores.
         recordings: (test, key) -> (audio, base) of the worst rows.
+        warnings: what must be known before the scores are read; plain text.
         left_out: section -> why something is missing in it.
         versions: of what this report was made with.
     """
@@ -112,6 +128,7 @@ class Report:
     recordings: Mapping[tuple[str, str], tuple[str, Path]] = field(default_factory=dict)
     left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
 
     @property
     def tests(self) -> list[str]:
@@ -122,3 +139,10 @@ class Report:
 
     def title_of(self, test: str) -> str:
         return self.request.titles.get(test, test)
+
+
+def _percent(share: float) -> str:
+    """Never 0 % or 100 % where that is only nearly so."""
+    if 0 < share < 0.01:
+        return "< 1 %"
+    return "> 99 %" if 0.99 < share < 1 else f"{100 * share:.0f} %"

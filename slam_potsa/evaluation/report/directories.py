@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from slam_potsa.config import PotsaConfig, defaults
-from slam_potsa.engine.run_directory import CONFIG
+from slam_potsa.engine.run_directory import CONFIG, SCHEDULE
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation.blind_control import SUFFIX
 from slam_potsa.evaluation.report.contents import Run
@@ -61,7 +63,19 @@ def _open(path: Path, name: str) -> Run:
     except InputError as error:
         raise InputError([f"{path / CONFIG}: {problem}" for problem in error.problems]) from None
     metrics = read_metrics(path / METRICS) if (path / METRICS).is_file() else []
-    return Run(name, path, config, text, metrics, _tests(path))
+    return Run(name, path, config, text, metrics, _schedule(path / SCHEDULE), _tests(path))
+
+
+def _schedule(path: Path) -> dict[str, Any]:
+    """`{"step": …, "layers": {"1": {"reward": …, …}}}`; empty where there is none to read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            "step": int(found["step"]),
+            "layers": {int(n): dict(v) for n, v in found["layers"].items()},
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def _tests(path: Path) -> dict[str, Path]:

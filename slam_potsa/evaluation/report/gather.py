@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from slam_potsa.data.predictions import Prediction, read_predictions
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation.blind_control import blind_file
+from slam_potsa.evaluation.blind_control import blind_file, check_blind
 from slam_potsa.evaluation.file_scores import FileScores, Request, Source, score_file
 from slam_potsa.evaluation.report.contents import Report, Run, Sample
 from slam_potsa.evaluation.report.directories import open_runs
@@ -59,11 +59,12 @@ def build_report(
         request,
         seen,
         zero_shot,
-        describe(runs, places),
+        describe(runs, places, manifests),
         samples,
         recordings,
         left_out,
         versions(),
+        _warnings(runs, request, manifests),
     )
 
 
@@ -134,6 +135,23 @@ def _groups(
     return [language for language in known if language not in zero_shot], list(zero_shot)
 
 
+def _warnings(runs: Sequence[Run], request: ReportRequest, manifests: Manifests) -> list[str]:
+    """That the groups are those of the first run, where others heard other languages."""
+    heard = {run.name: manifests.heard(run) for run in runs}
+    alike = len({None if found is None else tuple(found) for found in heard.values()}) == 1
+    if alike or request.heard is not None or request.zero_shot is not None:
+        return []
+    told = "; ".join(
+        f"{name} on {'languages not known' if found is None else ', '.join(found)}"
+        for name, found in heard.items()
+    )
+    return [
+        f"The runs were trained on different languages: {told}. “Seen” and “zero-shot” below are "
+        f"those of {runs[0].name}, and false for a run that heard others. Give --heard and "
+        "--zero-shot to group all runs alike."
+    ]
+
+
 def _scored(
     runs: Sequence[Run],
     predictions: Predictions,
@@ -177,6 +195,8 @@ def _source(
     for name, against in list(fitting.items()):
         try:
             Source(path, items, **{name: against}).check()
+            if name == "blind" and against:
+                check_blind(items, against)
         except InputError as error:
             fitting[name] = ()
             what = "no comparison with the first run" if name == "baseline" else "no blind control"

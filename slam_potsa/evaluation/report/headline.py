@@ -68,9 +68,20 @@ def headline_table(report: Report) -> Table:
     return Table(head, body, text_columns=3, grouped=2, caption=caption)
 
 
+def footnotes(report: Report) -> list[str]:
+    """One of every test some of whose sentences were trained on too."""
+    return [
+        f"{', '.join(f'“{report.title_of(test)}”' for test in item.tests)}: {item.trained_text()} "
+        "of the sentences are also in training, in other recordings or languages if not these; "
+        "what they mean is not new to the model."
+        for item in report.data
+        if any(item.trained.values())
+    ]
+
+
 def headline_text(report: Report) -> str:
-    """The headline as aligned plain text, for a terminal."""
-    return headline_table(report).text()
+    """The headline as aligned plain text, for a terminal, between its warnings and footnotes."""
+    return "\n".join([*report.warnings, headline_table(report).text(), *footnotes(report)])
 
 
 def _split(found) -> Sequence[HeadlineRow]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from slam_potsa.data.manifest import Utterance, check_manifest, read_manifest
@@ -70,7 +70,7 @@ def candidates(run: Run, given: Sequence[Path]) -> list[Path]:
     return [path for path in dict.fromkeys([*given, *neighbours, *paths]) if path.is_file()]
 
 
-def describe(runs: Sequence[Run], tests: dict[str, Path]) -> list[Data]:
+def describe(runs: Sequence[Run], tests: Mapping[str, Path], manifests: Manifests) -> list[Data]:
     """What each run was trained, validated and tested on, each manifest once."""
     uses: dict[str, list[str]] = {}
     for run in runs:
@@ -78,11 +78,28 @@ def describe(runs: Sequence[Run], tests: dict[str, Path]) -> list[Data]:
         for use, path in (("training", data.train_data_path), ("validation", data.val_data_path)):
             if path:
                 uses.setdefault(str(path), []).append(use)
+    tested: dict[str, list[str]] = {}
     for test, path in tests.items():
         uses.setdefault(str(path), []).append(f"test “{test}”")
-    return [
-        Data(path, ", ".join(dict.fromkeys(found)), _held(path)) for path, found in uses.items()
-    ]
+        tested.setdefault(str(path), []).append(test)
+    found = []
+    for path, names in uses.items():
+        decoded = tested.get(path, [])
+        trained = _trained(path, [run for run in runs if {*decoded} & {*run.tests}], manifests)
+        use = ", ".join(dict.fromkeys(names))
+        found.append(Data(path, use, _held(path), tuple(decoded), trained))
+    return found
+
+
+def _trained(path: str, runs: Sequence[Run], manifests: Manifests) -> dict[str, float]:
+    """run -> share of the sentences of `path` that are in its training manifest."""
+    tested = {row.sentence_id for row in manifests.utterances(path) or ()}
+    found = {}
+    for run in runs:
+        rows = manifests.utterances(run.config.dataset_config.train_data_path)
+        if tested and rows is not None:
+            found[run.name] = len(tested & {row.sentence_id for row in rows}) / len(tested)
+    return found
 
 
 def _held(path: str):

@@ -20,6 +20,7 @@ class Table:
         text_columns: so many columns on the left are words, the others numbers.
         grouped: so many columns on the left name a group of rows, which the page says once.
         caption: above it.
+        cards: on a phone each row stands as a list of its cells; else the table scrolls sideways.
     """
 
     head: Sequence[str]
@@ -27,6 +28,7 @@ class Table:
     text_columns: int = 1
     grouped: int = 0
     caption: str = ""
+    cards: bool = False
 
     def text(self) -> str:
         """Aligned plain text."""
@@ -39,6 +41,7 @@ class Table:
         # Not a <caption>: that is as wide as its table, which a phone shows a part of.
         caption = paragraph(self.caption, "caption") if self.caption else ""
         label = f' aria-label="{escape(self.caption, quote=True)}"' if self.caption else ""
+        label += ' class="cards"' if self.cards else ""
         heads = "".join(
             f"<th{self._kind(place)}>{escape(name)}</th>"
             for place, name in enumerate(self.head)
@@ -66,7 +69,8 @@ class Table:
         words = escape(first) + (f'<span class="below">{escape(rest)}</span>' if rest else "")
         if place == self.grouped:
             return f'<th scope="row">{words}</th>'
-        return f"<td{self._kind(place)}>{words}</td>"
+        label = f' data-label="{escape(self.head[place], quote=True)}"' if self.cards else ""
+        return f"<td{self._kind(place)}{label}>{words}</td>"
 
     def _kind(self, place: int) -> str:
         return ' class="number"' if place >= self.text_columns else ""

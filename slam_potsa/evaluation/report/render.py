@@ -9,8 +9,14 @@ from pathlib import Path
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation.page import page
 from slam_potsa.evaluation.report.contents import Report
-from slam_potsa.evaluation.report.headline import headline_table
-from slam_potsa.evaluation.report.markup import Section, commands, contents, section
+from slam_potsa.evaluation.report.headline import footnotes, headline_table
+from slam_potsa.evaluation.report.markup import (
+    Section,
+    commands,
+    contents,
+    paragraph,
+    section,
+)
 from slam_potsa.evaluation.report.models_section import (
     analysis_section,
     plans_section,
@@ -61,8 +67,13 @@ def render(report: Report) -> str:
 def _head(title: str, report: Report, sections: Sequence[Section]) -> str:
     summary = report.request.summary
     lead = f'<p class="lead">{escape(summary)}</p>' if summary else ""
+    warnings = "".join(paragraph(warning, "warning") for warning in report.warnings)
     table = headline_table(report).html()
-    return f"<header><h1>{escape(title)}</h1>{lead}{contents(sections)}{table}</header>"
+    notes = "".join(paragraph(note, "small") for note in footnotes(report)) if table else ""
+    return (
+        f"<header><h1>{escape(title)}</h1>{lead}{contents(sections)}{warnings}{table}{notes}"
+        "</header>"
+    )
 
 
 def _notes(report: Report) -> Section:

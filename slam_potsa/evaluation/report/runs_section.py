@@ -43,13 +43,22 @@ def runs_section(report: Report) -> Section:
 
 
 def data_table(found: list[Data]) -> Table:
-    head = ("manifest", "used for", "hours", "recordings", "hours in all", "sentences", "parallel")
-    return Table(head, [_data_row(item) for item in found], 3, caption="Data")
+    head = (
+        "manifest",
+        "used for",
+        "hours",
+        "sentences also in training",
+        "recordings",
+        "hours in all",
+        "sentences",
+        "parallel",
+    )
+    return Table(head, [_data_row(item) for item in found], 4, caption="Data", cards=True)
 
 
 def _data_row(item: Data) -> tuple[str, ...]:
     if item.holds is None:
-        return (item.path, item.use, "not found, or not a manifest", "–", "–", "–", "–")
+        return (item.path, item.use, "not found, or not a manifest", "–", "–", "–", "–", "–")
     parts = item.holds.languages
     hours = ", ".join(f"{name} {part.seconds / 3600:.2f}" for name, part in parts.items())
     count = sum(part.utterances for part in parts.values())
@@ -59,6 +68,7 @@ def _data_row(item: Data) -> tuple[str, ...]:
         item.path,
         item.use,
         hours,
+        item.trained_text() or ("not known" if item.tests else "–"),
         f"{count:,}",
         f"{total:.2f}",
         f"{sentences:,}",
@@ -71,7 +81,8 @@ def _data(report: Report) -> str:
     lines = [["prepare", "check", "--no-audio", item.path] for item in there]
     note = (
         "Hours are the sums of the manifests’ durations. Parallel: sentences in two languages or "
-        "more."
+        "more. Also in training: of a test, the share of sentences (sentence_id) that the training "
+        "manifest has too, spoken by whomever in whatever language."
     )
     warnings = (warning for item in there for warning in item.holds.warnings)
     if any("no duration" in warning for warning in warnings):

@@ -130,7 +130,7 @@ def _guards(scored: Scored) -> str:
             for corpus, run, row in rows
             if row.kind in kinds
         ]
-        return Table(head, body, 2, 1, caption).html()
+        return Table(head, body, 2, 1, caption, cards=True).html()
 
     signatures = dict.fromkeys(found.table.guard_signature for found in scored.values())
     rules = "".join(paragraph(signature, "small") for signature in signatures)

@@ -33,7 +33,9 @@ def differences_table(runs: Sequence[Run]) -> Table:
         if len({repr(found.get(name)) for found in options}) > 1 and not name.startswith(PLACES)
     ]
     head = ("option", *(run.name for run in runs))
-    return Table(head, rows, len(head), caption="What differs between the configurations")
+    return Table(
+        head, rows, len(head), caption="What differs between the configurations", cards=True
+    )
 
 
 def facts_table(runs: Sequence[Run]) -> Table:
@@ -41,19 +43,22 @@ def facts_table(runs: Sequence[Run]) -> Table:
     facts = [_facts(run) for run in runs]
     rows = [(name, *(found[name] for found in facts)) for name in facts[0]]
     head = ("", *(run.name for run in runs))
-    return Table(head, rows, len(head), caption="The runs")
+    return Table(head, rows, len(head), caption="The runs", cards=True)
 
 
 def training_table(runs: Sequence[Run]) -> Table:
-    head = ("run", "steps", "CE, last tenth", "tokens / s, median", "time")
+    head = ("run", "steps", "CE, last tenth", "tokens / s a process, median", "time")
     rows = [_training_row(run) for run in runs if run.metrics]
-    return Table(head, rows, caption="Training; time without validation and saving")
+    return Table(head, rows, caption="Training; time without validation and saving", cards=True)
 
 
 def schedule_table(runs: Sequence[Run]) -> Table:
     """How often each layer was aligned, and where eq. 5-7 stood when it was last recorded."""
     head = ("run", "layer", "steps aligned", "share, %", "reward", "UCB", "probability")
     rows = [row for run in runs for row in _schedule_rows(run)]
+    if not any(layers_with(run, "schedule") for run in runs) and any(run.schedule for run in runs):
+        caption = "Aligned layers; reward, UCB and probability from schedule.json"
+        return Table(head, rows, 2, 1, caption)
     return Table(head, rows, 2, 1, "Aligned layers; reward, UCB and probability as last recorded")
 
 
@@ -153,15 +158,20 @@ def _training_row(run: Run) -> tuple[str, ...]:
 def _schedule_rows(run: Run) -> Iterator[tuple[str, ...]]:
     chosen = [line["layers"] for line in run.metrics if line.get("layers")]
     counts = {layer: sum(layer in row for row in chosen) for row in chosen for layer in row}
-    for layer in sorted({*counts, *layers_with(run, "schedule")}):
-        last = (
-            series(run, f"schedule/{layer}/{name}")[1][-1:]
-            for name in ("reward", "ucb", "probability")
-        )
-        count = counts.get(layer, 0)
+    for layer in sorted({*counts, *layers_with(run, "schedule"), *run.schedule.get("layers", ())}):
+        count = counts.get(layer, 0) if chosen else None
         share = f"{100 * count / len(chosen):.0f}" if chosen else "–"
-        numbers = (f"{values[0]:.4g}" if values else "–" for values in last)
-        yield (run.name, str(layer), str(count), share, *numbers)
+        numbers = (_last(run, layer, name) for name in ("reward", "ucb", "probability"))
+        yield (run.name, str(layer), "–" if count is None else str(count), share, *numbers)
+
+
+def _last(run: Run, layer: int, name: str) -> str:
+    """The last number of metrics.jsonl; of a run that wrote none there, that of schedule.json."""
+    found = series(run, f"schedule/{layer}/{name}")[1][-1:]
+    if not layers_with(run, "schedule"):
+        value = run.schedule.get("layers", {}).get(layer, {}).get(name)
+        found = [value] if isinstance(value, int | float) else []
+    return f"{found[0]:.4g}" if found else "–"
 
 
 def _mean(values: Sequence[float], shape: str) -> str:

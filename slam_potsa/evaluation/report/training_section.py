@@ -64,16 +64,37 @@ def training_section(report: Report) -> Section:
 
 def schedule_section(report: Report) -> Section:
     drawn = [item for run in report.runs for item in _schedule_figures(run)]
-    if not drawn:
+    table = schedule_table(report.runs)
+    if not drawn and not table.rows:
         return section(SCHEDULE)
     lead = (
         "Which Q-Former layer the alignment was computed at, numbered from 1 at the bottom, and "
         "how the schedule came to choose it (eq. 5–7)."
     )
-    table = schedule_table(report.runs).html()
     return section(
-        SCHEDULE, paragraph(lead), figures(drawn), table, _command(report.runs, "layers")
+        SCHEDULE,
+        paragraph(lead),
+        _without_curves(report.runs),
+        figures(drawn),
+        table.html(),
+        _command(report.runs, "layers"),
     )
+
+
+def _without_curves(runs: Sequence[Run]) -> str:
+    """Why a run that aligned has no reward, bound and probability over time."""
+    told = []
+    for run in runs:
+        aligned = run.schedule or any(line.get("layers") for line in run.metrics)
+        if aligned and not layers_with(run, "schedule"):
+            step = run.schedule.get("step")
+            last = "" if step is None else f" The table has their values at step {step}."
+            told.append(
+                f"{run.name}: no curves of reward, bound and probability, since its metrics.jsonl "
+                "holds none. Training writes them every alignment.insight_interval steps (0 or "
+                f"DeepSpeed: never).{last}"
+            )
+    return "".join(paragraph(text, "small") for text in told)
 
 
 def conflict_section(report: Report) -> Section:
@@ -111,8 +132,9 @@ def _cost_figure(term: str, runs: Sequence[Run]) -> str:
         charts.line_chart(
             lines, title=f"Alignment cost of {term}", y_label="cost", log=_spans_far(lines)
         ),
-        "Pairs of the same sentence against pairs of different ones. A gap that opens is "
-        "alignment; both falling together is a space that shrinks.",
+        "Pairs of the same sentence (matched) against pairs of different ones. Matched falls below "
+        "mismatched also without alignment: compare the gap with that of a run without it. Both "
+        "falling together is a smaller space.",
     )
 
 

@@ -34,10 +34,16 @@ class ErrorRate:
         characters: languages whose N, S, D and I count characters (CER); the others count words.
         english: English goes through Whisper's English normaliser (numbers as digits, contractions
             spelled out, American spelling); otherwise through the basic one, as all languages do.
+        keep_marks: the basic normaliser keeps Unicode's marks (category M). Without them it drops
+            the vowel signs of Hindi, Thai and others, and words that differ in one compare equal.
+        count_spaces: CER counts white space. The normaliser makes a space of every punctuation
+            mark, so that where it is counted punctuation is.
     """
 
     characters: frozenset[str] = CHARACTER_LANGUAGES
     english: bool = True
+    keep_marks: bool = True
+    count_spaces: bool = False
 
     def unit(self, language: str) -> str:
         """ "CER" or "WER"."""

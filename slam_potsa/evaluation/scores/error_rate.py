@@ -51,23 +51,31 @@ def unit_of(items: Sequence[Prediction], convention: ErrorRate) -> str | None:
 
 
 def normalized(items: Sequence[Prediction], convention: ErrorRate) -> Normalized:
-    """The normalised lines of a corpus.
+    """The normalised lines of a corpus; those that are counted in characters without white space,
+    unless `convention.count_spaces`.
 
     References that the normaliser empties (a lone "…") are left out, as CoT-ST's script does, and
     a row that does not tell what was heard counts as nothing heard; the signature counts both.
     """
     check_installed()
-    references, hypotheses, names, silent = [], [], set(), 0
+    references, hypotheses, names, units, silent = [], [], set(), set(), 0
     for item in items:
         said, written = _pair(item)
         silent += written is None
         english = convention.english and primary(item.language) == "en"
         names.add("whisper-english" if english else "whisper-basic")
-        reference = _normalizer(english)(one_line(said)).strip()
+        units.add(convention.unit(item.language))
+        normalize = _normalizer(english, convention.keep_marks)
+        between = "" if _without_spaces(item.language, convention) else " "
+        reference = between.join(normalize(one_line(said)).split())
         if reference:
             references.append(reference)
-            hypotheses.append(_normalizer(english)(one_line(written or "")).strip())
+            hypotheses.append(between.join(normalize(one_line(written or "")).split()))
     signature = f"norm:{'+'.join(sorted(names))} {version('whisper_normalizer')}"
+    if "whisper-basic" in names:
+        signature += f"|marks:{'kept' if convention.keep_marks else 'removed'}"
+    if "CER" in units:
+        signature += f"|spaces:{'counted' if convention.count_spaces else 'deleted'}"
     signature += f"|jiwer:{version('jiwer')}"
     left_out = len(items) - len(references)
     signature += f"|empty references left out:{left_out}" if left_out else ""
@@ -85,6 +93,17 @@ def check_installed() -> None:
             f"WER and CER need {' and '.join(missing)}: pip install {' '.join(missing)}, or leave "
             "them out with --no-wer"
         )
+    try:
+        _normalizer(english=False, keep_marks=True)
+    except TypeError:
+        raise InputError(
+            f"WER and CER need whisper_normalizer 0.1.13 or later, which can keep vowel signs; "
+            f"found {version('whisper_normalizer')}: pip install -U whisper_normalizer"
+        ) from None
+
+
+def _without_spaces(language: str, convention: ErrorRate) -> bool:
+    return convention.unit(language) == "CER" and not convention.count_spaces
 
 
 def _pair(item: Prediction) -> tuple[str, str | None]:
@@ -94,9 +113,11 @@ def _pair(item: Prediction) -> tuple[str, str | None]:
     return item.transcript or "", item.heard
 
 
-@lru_cache(maxsize=2)
-def _normalizer(english: bool) -> Callable[[str], str]:
+@lru_cache(maxsize=3)
+def _normalizer(english: bool, keep_marks: bool) -> Callable[[str], str]:
     from whisper_normalizer.basic import BasicTextNormalizer
     from whisper_normalizer.english import EnglishTextNormalizer
 
-    return EnglishTextNormalizer() if english else BasicTextNormalizer()
+    if english:
+        return EnglishTextNormalizer()
+    return BasicTextNormalizer(preserve_marks=keep_marks)

@@ -29,13 +29,20 @@ class Score:
         return None if self.mean is None or self.half_width is None else self.mean + self.half_width
 
     def interval_text(self) -> str:
-        """ "7.1 – 9.3", or "" without an interval."""
-        return "" if self.low is None else f"{self.low:.1f} – {self.high:.1f}"
+        """ "7.1 – 9.3", or "" without an interval; cut to 0 … 100, where BLEU and chrF end.
+
+        mean ± half width can leave the scale on a small corpus, though no resample does.
+        """
+        if self.low is None or self.high is None:
+            return ""
+        low, high = (min(max(0.0, end), 100.0) for end in (self.low, self.high))
+        return f"{low:.1f} – {high:.1f}"
 
     def cells(self) -> tuple[str, str]:
         return f"{self.value:.1f}", self.interval_text()
 
     def as_dict(self) -> dict[str, Any]:
+        """For JSON; the interval is sacrebleu's mean ± half width, not cut."""
         interval = None if self.low is None else [self.low, self.high]
         return {"score": self.value, "interval_95": interval, "signature": self.signature}
 

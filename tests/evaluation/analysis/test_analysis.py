@@ -21,7 +21,7 @@ from slam_potsa.evaluation.analysis import (
     write_analysis,
     write_figures,
 )
-from slam_potsa.evaluation.analysis.result import DEFINITIONS, pair_places
+from slam_potsa.evaluation.analysis.result import DEFINITIONS, pair_places, relative_places
 from slam_potsa.evaluation.retrieval import recall_at_1
 from slam_potsa.evaluation.vectors import pooled_vectors
 from tests.support.trained import untrained_run
@@ -163,6 +163,51 @@ def test_figures_are_drawn_with_captions_and_stand_alone(found, tmp_path):
     for path in write_figures(tmp_path, drawn):
         root = ET.parse(path).getroot()
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def without_ceilings(analysis):
+    """As an analysis.json of before wrote it."""
+    content = analysis.as_dict()
+    for tap in content["taps"].values():
+        del tap["overlap"]["ceilings"]
+    return Analysis.from_dict(content)
+
+
+def test_arrows_and_differences_are_relative_to_the_ceiling(found, tmp_path):
+    ours, base = found
+    write_analysis(tmp_path / "analysis.json", *found)
+    arrow = json.loads((tmp_path / "analysis.json").read_text())["arrows"]["projector"]["en–es"]
+    for place, (key, run) in enumerate((("from", base), ("to", ours))):
+        overlap = run.taps["projector"].overlap
+        assert arrow[key][1] == overlap.pairs["en", "es"]
+        assert arrow["ceilings"][place] == overlap.ceilings["en", "es"]
+        assert arrow["relative"][place] == pytest.approx(arrow[key][1] / arrow["ceilings"][place])
+        places = relative_places(run.taps["projector"])
+        assert places["en", "es"] == pytest.approx((arrow[key][0], arrow["relative"][place]))
+    changed = differences(ours, base)["projector"]
+    assert {"1-JSD, all", "1-JSD, ceiling", "1-JSD / ceiling, all"} <= set(changed)
+    heads = differences_text(ours, base).splitlines()[1].split()
+    assert "1-JSD/ceil." in heads and not {"1-JSD", "ceiling"} & {*heads}
+    drawn = next(figure for figure in figures(*found) if figure.name == "arrows_projector")
+    assert "1 − JSD / ceiling" in drawn.svg and "ceiling of each pair" in drawn.caption
+
+
+def test_an_analysis_without_the_ceiling_of_each_pair_is_drawn_with_the_mean(found, tmp_path):
+    ours, old = found[0], without_ceilings(found[1])
+    write_analysis(tmp_path / "analysis.json", ours, old)
+    again = read_analysis(tmp_path / "analysis.json")
+    drawn = next(figure for figure in figures(*again) if figure.name == "arrows_projector")
+    assert "mean ceiling of all pairs" in drawn.caption
+    arrow = json.loads((tmp_path / "analysis.json").read_text())["arrows"]["projector"]["en–es"]
+    assert arrow["ceilings"] == [run.taps["projector"].overlap.ceiling for run in (old, ours)]
+
+
+def test_chance_and_the_number_of_queries_are_told(found):
+    drawn = {figure.name: figure for figure in figures(*found)}
+    assert "chance" in drawn["recall"].svg and "Dotted: chance" in drawn["recall"].caption
+    assert "share of 6 recordings" in drawn["heat_map"].caption
+    assert "chance: 16.7 %" in drawn["heat_map"].caption
+    assert "also without alignment" in drawn["transport_costs"].caption
 
 
 def test_figures_of_one_run(found):

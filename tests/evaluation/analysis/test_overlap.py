@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -44,6 +46,27 @@ def test_one_cloud_reaches_its_ceiling_and_no_more():
     assert found.means["all"] == pytest.approx(found.ceiling, abs=0.01)
     shifted = code_overlap(*world({"en": 0.0, "es": 0.0, "ru": 2.0}, sentences=40), codes=16)
     assert shifted.pairs["en", "ru"] < 0.7 < shifted.pairs["en", "es"]
+
+
+def test_what_a_pair_reaches_is_told_relative_to_its_own_ceiling():
+    found = code_overlap(*world({"en": 0.0, "es": 0.0, "ru": 2.0}, sentences=40), codes=16)
+    assert set(found.ceilings) == set(found.pairs)
+    assert found.ceiling == pytest.approx(np.mean(list(found.ceilings.values())))
+    assert found.relative == pytest.approx(found.means["all"] / found.ceiling)
+    own, mean = found.relatives(), found.relatives(own=False)
+    for pair, value in found.pairs.items():
+        assert own[pair] == pytest.approx(value / found.ceilings[pair])
+        assert mean[pair] == pytest.approx(value / found.ceiling)
+    one = replace(found, means={"all": 0.0}, ceiling=0.0, ceilings=dict.fromkeys(found.pairs, 0.0))
+    assert one.relative is None and one.relatives() == one.relatives(own=False) == {}
+
+
+def test_fewer_tokens_lower_the_ceiling_and_not_the_share_of_it():
+    clouds = {"en": 0.0, "es": 0.0, "ru": 0.0}
+    few, many = (code_overlap(*world(clouds, 60, n, seed=3)) for n in (2, 20))
+    assert many.means["all"] - few.means["all"] > 0.1  # only because there are more tokens
+    assert few.relative == pytest.approx(1, abs=0.05)
+    assert many.relative == pytest.approx(1, abs=0.05)
 
 
 def test_the_order_of_recordings_and_tokens_changes_nothing():

@@ -41,3 +41,10 @@ def test_commands_of_the_makefile_are_there():
 def test_python_examples_run():
     for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
         exec(compile(code, "README.md", "exec"), {})
+
+
+def test_the_sweeps_rows_are_the_ones_that_were_printed():
+    printed = (RESULTS / "variants.txt").read_text().splitlines()
+    (quoted,) = re.findall(r"```text\n(variant .*?)\n```", README, flags=re.S)
+    for line in quoted.splitlines():
+        assert any(row.startswith(line) for row in printed), line

@@ -16,11 +16,6 @@ pytest.importorskip("indexed_gzip")
 ARCHIVES = ["a.tar", "a.tar.gz", "a.tgz"]
 
 
-@pytest.fixture(autouse=True)
-def cache_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 def files(count=8, size=40_000):
     """Incompressible files, so that an archive's place on disk is its place in the content."""
     rng = np.random.default_rng(0)

@@ -26,21 +26,6 @@ from tests.support.mini_fleurs import (
 pytest.importorskip("indexed_gzip")
 
 
-@pytest.fixture(autouse=True)
-def cache_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory):
-    return build_tree(tmp_path_factory.mktemp("fleurs"), world())
-
-
-@pytest.fixture(scope="module")
-def corpus(tree):
-    return fleurs.build(tree / "manifests", source=tree, **CHOICE)
-
-
 def test_every_recording_is_there_with_its_translation(corpus):
     found = {row.key: row for row in read_manifest(corpus.train, needs=("target", "transcript"))}
     assert len(found) == 30 and Counter(row.language for row in found.values()) == {

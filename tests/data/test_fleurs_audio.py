@@ -11,11 +11,6 @@ from tests.support.mini_fleurs import CHOICE, Breakage, build_tree, world
 pytest.importorskip("indexed_gzip")
 
 
-@pytest.fixture(autouse=True)
-def cache_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
     return build_tree(tmp_path_factory.mktemp("fleurs"), world())

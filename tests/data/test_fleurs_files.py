@@ -6,24 +6,9 @@ import pytest
 from slam_potsa.data.sources import fleurs
 from slam_potsa.data.sources.fleurs_files import Row, find_audio, find_root, read_tsv
 from slam_potsa.errors import InputError
-from tests.support.mini_fleurs import CHOICE, build_tree, world
+from tests.support.mini_fleurs import CHOICE
 
 pytest.importorskip("indexed_gzip")
-
-
-@pytest.fixture(autouse=True)
-def cache_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory):
-    return build_tree(tmp_path_factory.mktemp("fleurs"), world())
-
-
-@pytest.fixture(scope="module")
-def corpus(tree):
-    return fleurs.build(tree / "manifests", source=tree, **CHOICE)
 
 
 def test_everything_that_is_missing_is_told_at_once(tree, tmp_path):

@@ -22,21 +22,6 @@ from tests.support.mini_fleurs import (
 pytest.importorskip("indexed_gzip")
 
 
-@pytest.fixture(autouse=True)
-def cache_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory):
-    return build_tree(tmp_path_factory.mktemp("fleurs"), world())
-
-
-@pytest.fixture(scope="module")
-def corpus(tree):
-    return fleurs.build(tree / "manifests", source=tree, **CHOICE)
-
-
 def dropped(corpus):
     return [json.loads(line) for line in corpus.dropped.read_text().splitlines()]
 

@@ -34,7 +34,6 @@ ROWS = {
     "table3_ucb_lower": {},
     "ours_scaled": {"alignment.cost_scale": "dim"},
 }
-TWINS = ("fleurs", "table2_ot", "table3_ucb_lower")  # of table1_ours
 
 
 def composed(name: str, *overrides: str):
@@ -80,7 +79,7 @@ def world(tmp_path_factory):
     return config, start
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name not in TWINS])
+@pytest.mark.parametrize("name", FILES)
 def test_an_experiment_trains(world, tmp_path, name):
     parts, start = world
     config = compose_config(

@@ -12,20 +12,15 @@ Lost: sentence_id, duration; in the other direction the corpus in `source`, writ
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import lru_cache
-from pathlib import Path
 
 from slam_potsa.data.convert import tags
 from slam_potsa.data.convert.format import (
     Fields,
-    Fill,
-    Format,
     Values,
+    jsonl_format,
     needed,
     no_archives,
-    read_jsonl,
-    write_jsonl,
 )
 from slam_potsa.data.language_names import short_code
 from slam_potsa.data.manifest import Utterance
@@ -84,20 +79,11 @@ def _render(utterance: Utterance, audio: str) -> dict:
     }
 
 
-def read(path: str | Path, **options: str | None) -> list[Utterance]:
-    return read_jsonl(Path(path), _parse, Fill(**options), tidy=tags.without_repetitions)
-
-
-def write(
-    path: str | Path, utterances: Iterable[Utterance], *, base: str | Path | None = None
-) -> None:
-    write_jsonl(Path(path), utterances, _render, base=base, relative=False)
-
-
-FORMAT = Format(
+FORMAT = jsonl_format(
     "cot_st",
     "SLAM-LLM's st_covost2 (CoT-ST): audio, prompt, gt, source",
-    read,
-    write,
-    frozenset({"key", "audio", "language", "transcript", "target", "target_language"}),
+    _parse,
+    _render,
+    {"key", "audio", "language", "transcript", "target", "target_language"},
+    tidy=tags.without_repetitions,
 )

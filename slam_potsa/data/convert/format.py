@@ -317,3 +317,27 @@ def needed(utterance: Utterance, *names: str) -> None:
     ]
     if problems:
         raise InputError(problems)
+
+
+def jsonl_format(
+    name: str,
+    about: str,
+    parse: Callable[[Fields], Values],
+    render: Callable[[Utterance, str], dict],
+    holds: Iterable[str],
+    *,
+    relative: bool = False,
+    tidy: Callable[[list[tuple[int, Values]]], list[tuple[int, Values]]] = lambda rows: rows,
+    one_text: bool = False,
+) -> Format:
+    """The format whose lines are read by `parse` and written by `render`, one an utterance."""
+
+    def read(path: str | Path, **options: str | None) -> list[Utterance]:
+        return read_jsonl(Path(path), parse, Fill(**options), tidy=tidy)
+
+    def write(
+        path: str | Path, utterances: Iterable[Utterance], *, base: str | Path | None = None
+    ) -> None:
+        write_jsonl(Path(path), utterances, render, base=base, relative=relative)
+
+    return Format(name, about, read, write, frozenset(holds), one_text)

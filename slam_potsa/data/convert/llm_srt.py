@@ -12,19 +12,13 @@ duration; in the other direction the corpus in `source`, written as `fleurs`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
-
 from slam_potsa.data.convert import tags
 from slam_potsa.data.convert.format import (
     Fields,
-    Fill,
-    Format,
     Values,
+    jsonl_format,
     needed,
     no_archives,
-    read_jsonl,
-    write_jsonl,
 )
 from slam_potsa.data.language_names import find_language
 from slam_potsa.data.manifest import Utterance
@@ -77,20 +71,12 @@ def _code(language: str) -> str:
     return _OWN.get(language) or find_language(language).iso639_3
 
 
-def read(path: str | Path, **options: str | None) -> list[Utterance]:
-    return read_jsonl(Path(path), _parse, Fill(**options), tidy=tags.without_repetitions)
-
-
-def write(
-    path: str | Path, utterances: Iterable[Utterance], *, base: str | Path | None = None
-) -> None:
-    write_jsonl(Path(path), utterances, _render, base=base, relative=True)
-
-
-FORMAT = Format(
+FORMAT = jsonl_format(
     "llm_srt",
     "LLM-SRT: CoT-ST's with <|eng|><|cmn|>",
-    read,
-    write,
-    frozenset({"key", "audio", "language", "transcript", "target", "target_language"}),
+    _parse,
+    _render,
+    {"key", "audio", "language", "transcript", "target", "target_language"},
+    relative=True,
+    tidy=tags.without_repetitions,
 )

@@ -10,19 +10,13 @@ Lost: everything but the audio and that text; in the other direction the user's 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
-
 from slam_potsa.data.convert.format import (
     Fields,
-    Fill,
-    Format,
     Values,
+    jsonl_format,
     needed,
     no_archives,
     on_one_line,
-    read_jsonl,
-    write_jsonl,
 )
 from slam_potsa.data.language_names import language_name
 from slam_potsa.data.manifest import Utterance
@@ -79,16 +73,11 @@ def _render(utterance: Utterance, audio: str) -> dict:
     }
 
 
-def read(path: str | Path, **options: str | None) -> list[Utterance]:
-    return read_jsonl(Path(path), _parse, Fill(**options))
-
-
-def write(
-    path: str | Path, utterances: Iterable[Utterance], *, base: str | Path | None = None
-) -> None:
-    write_jsonl(Path(path), utterances, _render, base=base, relative=False)
-
-
-FORMAT = Format(
-    "ms_swift", "ms-swift: messages, audios", read, write, frozenset({"audio"}), one_text=True
+FORMAT = jsonl_format(
+    "ms_swift",
+    "ms-swift: messages, audios",
+    _parse,
+    _render,
+    {"audio"},
+    one_text=True,
 )

@@ -8,17 +8,11 @@ Lost: everything but key, audio and that text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
-
 from slam_potsa.data.convert.format import (
     Fields,
-    Fill,
-    Format,
     Values,
+    jsonl_format,
     no_archives,
-    read_jsonl,
-    write_jsonl,
 )
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.errors import InputError
@@ -42,21 +36,11 @@ def _render(utterance: Utterance, audio: str) -> dict:
     return {"key": utterance.key, "source": no_archives(audio), "target": text}
 
 
-def read(path: str | Path, **options: str | None) -> list[Utterance]:
-    return read_jsonl(Path(path), _parse, Fill(**options))
-
-
-def write(
-    path: str | Path, utterances: Iterable[Utterance], *, base: str | Path | None = None
-) -> None:
-    write_jsonl(Path(path), utterances, _render, base=base, relative=False)
-
-
-FORMAT = Format(
+FORMAT = jsonl_format(
     "slam_llm",
     "SLAM-LLM: key, source, target",
-    read,
-    write,
-    frozenset({"key", "audio"}),
+    _parse,
+    _render,
+    {"key", "audio"},
     one_text=True,
 )

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import dataclasses
 import json
-import random
-from functools import cache, reduce
 
 import pytest
-import yaml
 
 from slam_potsa.commands import table as command
-from slam_potsa.data.predictions import Prediction, read_predictions, write_predictions
-from slam_potsa.engine.compose import compose_config, conf_dir
+from slam_potsa.data.predictions import read_predictions, write_predictions
+from slam_potsa.engine.compose import conf_dir
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation.paper import (
     ALIASES,
@@ -22,64 +18,18 @@ from slam_potsa.evaluation.paper import (
     PAPER_TABLES,
     SEEN,
     ZERO_AVERAGE,
-    ZERO_SHOT,
 )
 from slam_potsa.evaluation.paper_tables import fill_table
 from slam_potsa.evaluation.scores import Convention, score
 from slam_potsa.evaluation.seeds import over_seeds
 from slam_potsa.evaluation.significance import compare
+from tests.support.paper_runs import predictions, problems, run
 
-CHARACTERS = "请输入您的邮箱号码再见今天气很好我们去公园"
 ZH = Convention(tokenizers={"zh": "zh"})
-
-
-def predictions(languages, seed, noise, sentences=8):
-    """Chinese sentences, each character replaced with probability `noise`."""
-    rng, made = random.Random(seed), []
-    for language in languages:
-        for number in range(sentences):
-            reference = "".join(random.Random(number).choices(CHARACTERS, k=12))
-            text = "".join(c if rng.random() > noise else rng.choice(CHARACTERS) for c in reference)
-            key = f"{language}-{number}"
-            made.append(Prediction(key, language, "x.wav", "zh", reference, text))
-    return made
-
-
-@cache
-def composed(name):
-    known = (conf_dir() / "experiment" / f"{name}.yaml").is_file()
-    return dataclasses.asdict(compose_config([f"experiment={name}"] if known else []))
-
-
-def run(folder, name, seed=42, noise=0.2, tests=("test", "zero_shot"), options=(), **train):
-    """A run directory as a training and two decodings leave it.
-
-    options: (dotted key, value) pairs that are not as the experiment has them. train: the same, of
-    train_config.
-    """
-    folder.mkdir(parents=True)
-    config = copy.deepcopy(composed(name))
-    config["train_config"] |= {"model_name": name, "seed": seed, **train}
-    config["dataset_config"]["seed"] = seed
-    for key, value in options:
-        *sections, last = key.split(".")
-        reduce(lambda tree, section: tree[section], sections, config)[last] = value
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    for test, languages in (("test", SEEN), ("zero_shot", ZERO_SHOT)):
-        if test in tests:
-            made = predictions(languages, seed, noise)
-            write_predictions(folder / f"{test}_predictions.jsonl", made)
-    return folder
 
 
 def row(table, system):
     return next(row for row in table.rows if row.paper.system == system)
-
-
-def problems(number, *runs, **options):
-    with pytest.raises(InputError) as caught:
-        fill_table(number, runs, bootstrap=0, **options)
-    return caught.value.problems
 
 
 # -- the paper -------------------------------------------------------------------------------------
@@ -282,52 +232,6 @@ def test_seeds_with_other_options_are_noted(tmp_path):
     assert mixed == "table2_mse: its runs differ in more than the seed: train_config.lr"
 
 
-def test_another_trials_sizes_are_one_note_a_run(tmp_path):
-    tiny = [("model_config.qformer_layers", 4), ("alignment.weight", 0.01)]
-    tiny += [("alignment.diagnose_interval", 1), ("model_config.llm_name", "tiny")]
-    tiny += [("dataset_config.prompt", " English:\n")]
-    folder = run(
-        tmp_path / "x", "table3_ucb_lower", options=tiny, total_steps=30, batch_size_training=2
-    )
-    (note,) = fill_table(3, [folder], bootstrap=0).notes
-    assert note.startswith(f"{folder} (table1_ours): differs from conf/experiment/table3_ucb_lower")
-    for told in (
-        "model_config.qformer_layers 4 / 8",
-        "train_config.total_steps 30 / 1950",
-        "alignment.weight 0.01 / 10.0",
-        "items a step and device 16 / 8",
-        r"dataset_config.prompt ' English:\n' / 'USER: ",
-    ):
-        assert told in note
-    assert "llm_name" not in note and "batch_size" not in note and "interval" not in note
-    assert f"note: {note}" in fill_table(3, [folder], bootstrap=0).text()
-
-
-def test_the_same_batch_accumulated_otherwise_is_the_same(tmp_path):
-    same = {"batch_size_training": 4, "gradient_accumulation_steps": 2}
-    folder = run(tmp_path / "x", "table1_ours", **same)
-    assert not fill_table(1, [folder], bootstrap=0).notes
-
-
-def test_rows_that_differ_in_more_than_what_makes_them_are_told(tmp_path):
-    run(tmp_path / "a", "table1_ours", total_steps=30)
-    run(tmp_path / "b", "table1_baseline", options=[("ckpt_path", "other.pt")])
-    *_, note = fill_table(1, [tmp_path], bootstrap=0).notes
-    assert note == (
-        "the rows differ in more than what makes them: train_config.total_steps 30 (table1_ours), "
-        "1950 (table1_baseline); ckpt_path (seed 42) outputs/potsa/2_s2tt/best/model.pt "
-        "(table1_ours), other.pt (table1_baseline)"
-    )
-
-
-def test_each_seed_may_have_its_own_start(tmp_path):
-    for seed in (1, 2):
-        for name in ("table1_ours", "table1_c_en_frozen"):
-            start = [("ckpt_path", f"{seed}.pt")]
-            run(tmp_path / f"{name}{seed}", name, seed, options=start)
-    assert not fill_table(1, [tmp_path], bootstrap=0).notes
-
-
 # -- what is refused -------------------------------------------------------------------------------
 
 
@@ -384,53 +288,6 @@ def test_folders_without_runs_are_refused(tmp_path):
     assert "no such folder" in found[0] and "no config.yaml" in found[1]
     with pytest.raises(InputError, match="are 1, 2 and 3"):
         fill_table(4, [])
-
-
-def test_a_run_under_another_rows_name_is_refused(tmp_path):
-    folder = run(tmp_path / "a", "table1_ours")
-    place = folder / "config.yaml"
-    place.write_text(place.read_text().replace("table1_ours", "table1_baseline"))
-    (problem,) = problems(1, folder)
-    assert problem.startswith(f"{place}: train_config.model_name is table1_baseline")
-    assert "language_bias.enabled True / False, alignment.weight 10.0 / 0.0;" in problem
-    assert "these are the settings of table1_ours: put that name there" in problem
-    assert "train with experiment=table1_baseline" in problem
-
-
-@pytest.mark.parametrize(
-    ("name", "key", "value"),
-    [
-        ("table1_ours", "alignment.weight", 0.0),
-        ("table1_b_no_ot", "alignment.weight", 0.01),
-        ("table1_ours", "language_bias.center", "language_only"),
-        ("table1_ours", "language_bias.unseen_language", "zero"),
-        ("table1_ours", "dataset_config.pairing", "anchor"),
-        ("table1_c_en_frozen", "dataset_config.anchor_language", "ru"),
-        ("table1_c_en_frozen", "alignment.detach_anchor", False),
-        ("table1_ours", "alignment.schedule.strategy", "random"),
-        ("table1_ours", "alignment.cost_scale", "dim"),
-    ],
-)
-def test_whatever_makes_a_row_must_be_as_its_experiment_has_it(tmp_path, name, key, value):
-    (problem,) = problems(1, run(tmp_path / "a", name, options=[(key, value)]))
-    assert f"{key} {value} / " in problem
-
-
-def test_options_that_nothing_reads_make_no_other_row(tmp_path):
-    unread = [("alignment.distance", "mse"), ("alignment.schedule.strategy", "single")]
-    unread += [("language_bias.center", "language_only"), ("dataset_config.anchor_language", "ru")]
-    assert not fill_table(
-        1, [run(tmp_path / "a", "table1_baseline", options=unread)], bootstrap=0
-    ).notes
-
-
-def test_a_run_of_an_earlier_version_lacks_options_that_are_newer(tmp_path):
-    folder = run(tmp_path / "a", "table1_ours")
-    config = yaml.safe_load((folder / "config.yaml").read_text())
-    for newer in ("insight_interval", "variant", "contrast_temperature"):
-        del config["alignment"][newer]
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    assert not fill_table(1, [folder], bootstrap=0).notes
 
 
 # -- what is shown ---------------------------------------------------------------------------------

@@ -1,0 +1,64 @@
+"""Run directories as a training and two decodings leave them, for the paper's tables."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import random
+from functools import cache, reduce
+
+import pytest
+import yaml
+
+from slam_potsa.data.predictions import Prediction, write_predictions
+from slam_potsa.engine.compose import compose_config, conf_dir
+from slam_potsa.errors import InputError
+from slam_potsa.evaluation.paper import SEEN, ZERO_SHOT
+from slam_potsa.evaluation.paper_tables import fill_table
+
+CHARACTERS = "请输入您的邮箱号码再见今天气很好我们去公园"
+
+
+def predictions(languages, seed, noise, sentences=8):
+    """Chinese sentences, each character replaced with probability `noise`."""
+    rng, made = random.Random(seed), []
+    for language in languages:
+        for number in range(sentences):
+            reference = "".join(random.Random(number).choices(CHARACTERS, k=12))
+            text = "".join(c if rng.random() > noise else rng.choice(CHARACTERS) for c in reference)
+            key = f"{language}-{number}"
+            made.append(Prediction(key, language, "x.wav", "zh", reference, text))
+    return made
+
+
+@cache
+def composed(name):
+    known = (conf_dir() / "experiment" / f"{name}.yaml").is_file()
+    return dataclasses.asdict(compose_config([f"experiment={name}"] if known else []))
+
+
+def run(folder, name, seed=42, noise=0.2, tests=("test", "zero_shot"), options=(), **train):
+    """A run directory as a training and two decodings leave it.
+
+    options: (dotted key, value) pairs that are not as the experiment has them. train: the same, of
+    train_config.
+    """
+    folder.mkdir(parents=True)
+    config = copy.deepcopy(composed(name))
+    config["train_config"] |= {"model_name": name, "seed": seed, **train}
+    config["dataset_config"]["seed"] = seed
+    for key, value in options:
+        *sections, last = key.split(".")
+        reduce(lambda tree, section: tree[section], sections, config)[last] = value
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    for test, languages in (("test", SEEN), ("zero_shot", ZERO_SHOT)):
+        if test in tests:
+            made = predictions(languages, seed, noise)
+            write_predictions(folder / f"{test}_predictions.jsonl", made)
+    return folder
+
+
+def problems(number, *runs, **options):
+    with pytest.raises(InputError) as caught:
+        fill_table(number, runs, bootstrap=0, **options)
+    return caught.value.problems

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -19,8 +19,7 @@ import yaml
 
 from slam_potsa import InputError
 from slam_potsa.commands import run as run_command
-from slam_potsa.config import TrainConfig
-from slam_potsa.engine import attempts, stages
+from slam_potsa.engine import stages
 from slam_potsa.engine.contents import data_contents
 from slam_potsa.engine.decoded import predictions_file
 from slam_potsa.engine.jobs import Job
@@ -30,27 +29,13 @@ from slam_potsa.model.loading import carried_bias, read_checkpoint
 from slam_potsa.model.metrics_log import read_metrics
 from tests.engine.test_native import same
 from tests.support import tiny_recipe
+from tests.support.tiny_recipe import again, train
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def train(recipe, runner=tiny_recipe.in_process) -> list[str]:
-    """What was said."""
-    said: list[str] = []
-    stages.run_stages(recipe, runner, said.append)
-    return said
-
-
 def metrics(stage):
     return read_metrics(stage.folder / "metrics.jsonl")
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("recipe")
-    recipe = load_recipe(str(tiny_recipe.write(folder)))
-    train(recipe)
-    return folder, recipe
 
 
 # -- training --------------------------------------------------------------------------------------
@@ -95,11 +80,6 @@ def test_a_stopped_recipe_continues_to_the_same_numbers(finished, tmp_path):
     said = "\n".join(train(recipe))
     assert "1/3 asr: done" in said and "2/3 s2tt: continues from checkpoint-3" in said
     assert_same_run(recipe, whole)
-
-
-def again(folder: Path, tmp_path: Path, *overrides: str):
-    """The finished recipe, in another place."""
-    return load_recipe(str(folder / "recipe.yaml"), [f"output_dir={tmp_path / 'out'}", *overrides])
 
 
 def assert_same_run(ours, theirs) -> None:
@@ -363,105 +343,3 @@ def wait_for(happened, seconds: float = 200) -> None:
     while not happened():
         assert time.monotonic() < end
         time.sleep(0.02)
-
-
-# -- SLAM-LLM cannot resume: what an interrupted run of its has left -------------------------------
-
-
-def test_the_rest_of_a_run_follows_the_same_line():
-    train = TrainConfig(
-        lr=1e-4, warmup_steps=10, total_steps=110, num_epochs=9, validation_interval=8
-    )
-    left = attempts.remaining(train, 60, batches=12)
-    assert (left.warmup_steps, left.total_steps) == (0, 50)
-    for step in (0, 7, 49):  # lr (T - s) / (T - W) at s = 60 + step
-        now = left.lr * (1 - step / left.total_steps)
-        assert now == pytest.approx(1e-4 * (110 - 60 - step) / 100)
-    assert left.num_epochs == 4 and left.validation_interval == 8  # 48 of 108 steps are left
-
-
-def test_a_run_that_was_warming_up_reaches_its_peak_where_it_would_have():
-    train = TrainConfig(lr=1e-4, warmup_steps=10, total_steps=110, num_epochs=100)
-    left = attempts.remaining(train, 4, batches=12)
-    assert (left.lr, left.warmup_steps, left.total_steps) == (1e-4, 6, 106)
-    assert left.validation_interval == 12  # once an epoch at least, or nothing would be saved
-
-
-def test_nothing_left_is_none():
-    train = TrainConfig(warmup_steps=1, total_steps=50, num_epochs=100)
-    assert attempts.remaining(train, 49, batches=10) is None
-
-
-@pytest.fixture
-def interrupted(finished, tmp_path):
-    """A stage as SLAM-LLM leaves it when it is stopped: two saved checkpoints, no model.pt."""
-    folder, _ = finished
-    recipe = again(folder, tmp_path, "engine=slam_llm")
-    run = recipe.stages[0].folder
-    shutil.copytree(folder / "out/1_asr", run)
-    for step, where in ((2, "checkpoint-4"), (3, "checkpoint-6")):
-        (run / f"asr_epoch_1_step_{step}").mkdir()
-        shutil.copy(run / where / "model.pt", run / f"asr_epoch_1_step_{step}")
-    for path in ("model.pt", "best/model.pt", "done.json"):
-        (run / path).unlink()
-    for path in run.glob("checkpoint-*"):
-        shutil.rmtree(path)
-    return recipe
-
-
-def test_slam_llm_goes_on_as_a_new_attempt(interrupted, caplog):
-    stage = interrupted.stages[0]
-    config = yaml.safe_load((stage.folder / "config.yaml").read_text())
-    config["train_config"]["num_epochs"] = 2  # 12 steps, of which 6 were saved
-    (stage.folder / "config.yaml").write_text(yaml.safe_dump(config))
-    assert "a new attempt with the remaining steps, from asr_epoch_1_step_3" in stages.state_of(
-        stage
-    )
-    for _ in range(2):  # also when it is stopped before it has saved anything
-        new = attempts.continued(stages.started_from(stage, None), "slam_llm", 1)
-        before = stage.folder.with_name("1_asr-attempt1")
-        assert "judges anew" in caplog.text
-        assert new.ckpt_path == str(before / "asr_epoch_1_step_3" / "model.pt")
-        assert (new.train_config.num_epochs, new.train_config.total_steps) == (1, 94)
-        assert new.train_config.lr == pytest.approx(1e-3 * 94 / 98)
-        assert new.train_config.output_dir == str(stage.folder)
-        assert best_checkpoint(before) == before / "asr_epoch_1_step_3" / "model.pt"
-        stage.folder.mkdir(exist_ok=True)
-    with pytest.raises(InputError, match="stage asr is begun, and differs now: train_config.lr"):
-        overrides = ["engine=slam_llm", "asr.train_config.lr=0.5"]
-        folder = Path(stage.folder).parent.parent
-        stages.refuse_other_history(again_like(interrupted, folder, overrides))
-
-
-def again_like(recipe, folder: Path, overrides):
-    path = next(Path(recipe.tests["test"]).parents[2].glob("recipe.yaml"))
-    return again(path.parent, folder, *overrides)
-
-
-def test_the_best_has_one_name_whoever_trained(interrupted):
-    def unneeded(job):
-        raise AssertionError(job.name)
-
-    stage = interrupted.stages[0]
-    (stage.folder / "model.pt").write_bytes(b"the last, written when the loop had ended")
-    one = replace(interrupted, stages=interrupted.stages[:1])
-    train(one, unneeded)
-    newest = stage.folder / "asr_epoch_1_step_3" / "model.pt"
-    assert best_checkpoint(stage.folder) == stage.folder / "best" / "model.pt"
-    assert best_checkpoint(stage.folder).samefile(newest)  # no second copy of it
-
-
-def test_the_best_is_copied_where_there_are_no_links(interrupted, monkeypatch):
-    def link(*_):
-        raise OSError("not here")
-
-    monkeypatch.setattr(os, "link", link)
-    stage = interrupted.stages[0]
-    best, newest = stages._name_the_best(stage.folder), stage.folder / "asr_epoch_1_step_3/model.pt"
-    assert best.read_bytes() == newest.read_bytes() and not best.samefile(newest)
-
-
-def test_slam_llms_run_that_had_only_its_last_line_to_write_is_done(interrupted):
-    stage = interrupted.stages[0]
-    assert attempts.continued(stages.started_from(stage, None), "slam_llm", 1) is None
-    assert best_checkpoint(stage.folder).parent.name == "asr_epoch_1_step_3"

@@ -8,9 +8,9 @@ from pathlib import Path
 import yaml
 
 from slam_potsa.config import PotsaConfig
-from slam_potsa.engine import native
+from slam_potsa.engine import native, stages
 from slam_potsa.engine.jobs import Job
-from slam_potsa.engine.recipe import literal
+from slam_potsa.engine.recipe import Recipe, literal, load_recipe
 from tests.support import tiny
 
 MANIFESTS = ("train_data_path", "val_data_path", "test_data_path")
@@ -84,3 +84,15 @@ def sizes(config: PotsaConfig, output: Path, steps: int) -> list[str]:
         "native.max_steps": steps,
     }
     return [f"{name}={literal(value)}" for name, value in changed.items()]
+
+
+def train(recipe: Recipe, runner=in_process) -> list[str]:
+    """What was said."""
+    said: list[str] = []
+    stages.run_stages(recipe, runner, said.append)
+    return said
+
+
+def again(folder: Path, tmp_path: Path, *overrides: str) -> Recipe:
+    """The finished recipe, in another place."""
+    return load_recipe(str(folder / "recipe.yaml"), [f"output_dir={tmp_path / 'out'}", *overrides])

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from slam_potsa.model.metrics_log import read_metrics
-from tests.support import tiny
+from tests.support import golden, tiny
+from tests.test_golden import compare
 from tests.upstream.test_slam_host import launch, pytestmark  # noqa: F401
 
 
@@ -35,3 +36,9 @@ def test_losses_costs_and_layers_agree_for_twenty_steps(tmp_path, processes):
         assert ours["lr"] == pytest.approx(theirs["lr"], abs=1e-12), ours["step"]
         assert ours["ce"] == pytest.approx(theirs["ce"], rel=1e-4), ours["step"]
         assert ours["ot"] == pytest.approx(theirs["ot"], abs=1e-4), ours["step"]
+
+
+def test_a_tiny_run_under_slam_llm_gives_the_kept_figures(tmp_path):
+    config = golden.world(tmp_path)
+    launch("examples/potsa/finetune.py", [*tiny.overrides(config), "engine=slam_llm"], 1)
+    compare(golden.figures(config.train_config.output_dir), tolerance=1e-4)

@@ -1,0 +1,59 @@
+"""Twenty steps of a tiny real world, kept as figures: what a change of the house must not move.
+
+`python -m tests.support.golden` writes tests/golden/tiny.json anew, where a change is meant to move
+them. Runs on one thread: sums then have one order.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from slam_potsa.engine import native
+from slam_potsa.engine.decode import Translator, load_run
+from slam_potsa.model.metrics_log import read_metrics
+from tests.support import tiny
+
+FILE = Path(__file__).resolve().parents[1] / "golden" / "tiny.json"
+STEPS = 20
+KEPT = ("step", "layers", "lr", "ce", "ot", "ot/matched", "ot/mismatched")
+
+
+def world(folder: Path):
+    """Twelve sentences in three languages, validated in the middle."""
+    config = tiny.world(folder, sentences=12)
+    config.native.max_steps = STEPS
+    config.alignment.weight = 100.0  # so that a wrong gradient of the cost shows in the losses
+    config.train_config.validation_interval = 5
+    return config
+
+
+def figures(run: str | Path) -> dict[str, Any]:
+    """What a trained run directory says: a line a step, and the text its last model answers."""
+    lines = read_metrics(Path(run) / "metrics.jsonl")[:STEPS]
+    config = load_run(run, ckpt_path=str(Path(run) / "model.pt"))
+    answers = Translator(config, "cpu").decode(config.dataset_config.val_data_path, progress=False)
+    return {
+        "steps": [{name: line[name] for name in KEPT if name in line} for line in lines],
+        "answers": {answer.key: answer.prediction for answer in answers},
+    }
+
+
+def train(folder: Path) -> dict[str, Any]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        config = world(folder)
+        native.finetune(config)
+        return figures(config.train_config.output_dir)
+    finally:
+        torch.set_num_threads(threads)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        FILE.write_text(json.dumps(train(Path(folder)), indent=1) + "\n")

@@ -14,6 +14,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "slam_potsa"
 ORDER = [
     "errors",
     "files",
+    "provenance",
+    "text",
     "stand_ins",
     "config",
     "registry",

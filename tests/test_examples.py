@@ -5,9 +5,11 @@ import importlib
 
 import pytest
 
+OBJECTIVE = ("transport", "distances", "layer_schedule", "terms")
 
-@pytest.mark.parametrize("name", ["transport", "distances", "layer_schedule", "terms"])
+
+@pytest.mark.parametrize("name", ["text", "provenance", *(f"objective.{n}" for n in OBJECTIVE)])
 def test_docstring_examples(name):
-    module = importlib.import_module(f"slam_potsa.objective.{name}")
+    module = importlib.import_module(f"slam_potsa.{name}")
     result = doctest.testmod(module)
     assert result.attempted > 0 and result.failed == 0

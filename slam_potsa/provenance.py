@@ -1,0 +1,128 @@
+"""Is this still what it was made from? One record beside a result, one comparison.
+
+A record is a JSON file with what a result was made from, by name, the files it consists of, and
+the command that made it:
+
+    {"made_from": {"manifest": "9f86d0…", "decode.num_beams": 4},
+     "files": {"test_predictions.jsonl": {"bytes": 8123, "sha256": "2c26b4…"}},
+     "argv": ["slam-potsa", "decode", "outputs/mine", "test.jsonl"]}
+
+What is large is named by its content (`content_hash`, `fingerprint`), never by its path or time. A
+record is written last, when what it speaks of is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from slam_potsa.files import atomic_write
+
+SHOWN = 40  # characters of a value in a message
+_HASHED: dict[tuple[str, int, int], str] = {}
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one result was made from, see above."""
+
+    made_from: dict[str, Any]
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    argv: list[str] = field(default_factory=list)
+
+
+def write_record(
+    path: str | Path,
+    made_from: Mapping[str, Any],
+    files: Iterable[str | Path] = (),
+    argv: Sequence[str] | None = None,
+) -> Record:
+    """Write a record to `path`, atomically; the files are named relative to its folder.
+
+    Args:
+        made_from: JSON-able values by name.
+        files: those that the result consists of, all there.
+        argv: the command that made it; None: this process's.
+    """
+    path = Path(path)
+    found = {str(Path(f).relative_to(path.parent)): _state(Path(f)) for f in files}
+    record = Record(dict(made_from), found, list(sys.argv if argv is None else argv))
+    atomic_write(path, json.dumps(asdict(record), indent=1, ensure_ascii=False) + "\n")
+    return record
+
+
+def read_record(path: str | Path) -> Record | None:
+    """The record at `path`; None where there is none, or something else."""
+    try:
+        return Record(**json.loads(Path(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def why_outdated(path: str | Path, made_from: Mapping[str, Any]) -> list[str]:
+    """Why what the record at `path` speaks of is to be made anew; nothing where it is up to date.
+
+    It is not there, it was made from something else, or its files are not those that were written.
+    """
+    record = read_record(path)
+    if record is None:
+        return [f"nothing there says what it was made from ({Path(path).name})"]
+    return [*differences(record.made_from, made_from), *changed_files(record, Path(path).parent)]
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """A line for each name whose value differs; one that only one side has differs too.
+
+    >>> differences({"beams": 4, "task": "asr"}, {"beams": 1, "task": "asr"})
+    ['beams: 4 then, 1 now']
+    """
+    now = json.loads(json.dumps(dict(now)))  # as a record has it: lists for tuples
+    return [
+        f"{name}: {_short(before.get(name))} then, {_short(now.get(name))} now"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+
+
+def changed_files(record: Record, folder: Path) -> list[str]:
+    """A line for each file of the record that is missing from `folder` or has other content."""
+    return list(_changed(record, folder))
+
+
+def _changed(record: Record, folder: Path) -> Iterator[str]:
+    for name, state in record.files.items():
+        path = folder / name
+        if not path.is_file():
+            yield f"{name} is not there"
+        elif _state(path) != state:
+            yield f"{name} is not the one that was written"
+
+
+def content_hash(path: str | Path) -> str:
+    """SHA-256 of a file; read once by a process as long as its size and time of change stay."""
+    path = Path(path).resolve()
+    state = path.stat()
+    key = (str(path), state.st_size, state.st_mtime_ns)
+    if key not in _HASHED:
+        with open(path, "rb") as file:
+            _HASHED[key] = hashlib.file_digest(file, "sha256").hexdigest()
+    return _HASHED[key]
+
+
+def fingerprint(**parts: Any) -> str:
+    """SHA-256 of JSON-able `parts`: equal parts, equal hash, in any order."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _state(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": content_hash(path)}
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"

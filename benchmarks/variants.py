@@ -23,9 +23,9 @@ from pathlib import Path
 import torch
 
 from slam_potsa.config import PotsaConfig
+from slam_potsa.config.compose import compose_config
 from slam_potsa.data.manifest import read_manifest
 from slam_potsa.engine import native
-from slam_potsa.engine.compose import compose_config
 from slam_potsa.engine.decode import Translator, load_run
 from slam_potsa.engine.launch import quieten
 from slam_potsa.evaluation.retrieval import recall_at_1

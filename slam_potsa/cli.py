@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from slam_potsa.commands import (
     analyze,
-    decoding,
+    decode,
     encoding,
     plan,
     prepare,
@@ -21,7 +21,7 @@ from slam_potsa.commands import (
 )
 from slam_potsa.errors import InputError
 
-GROUPS = (prepare, encoding, plan, run, decoding, scoring, table, analyze, report, reference, where)
+GROUPS = (prepare, encoding, plan, run, decode, scoring, table, analyze, report, reference, where)
 EXIT_INPUT = 2
 
 

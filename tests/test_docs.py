@@ -13,8 +13,8 @@ import soundfile
 
 from slam_potsa import cli
 from slam_potsa.config import PotsaConfig
+from slam_potsa.config.compose import conf_dir
 from slam_potsa.data.manifest import Utterance, read_manifest, write_manifest
-from slam_potsa.engine.compose import conf_dir
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -95,7 +95,7 @@ def read_stages(assignments: Sequence[str]):
 
     A single configuration is not checked yet: the plan says all that is wrong with it at once.
     """
-    from slam_potsa.engine.compose import compose_config
+    from slam_potsa.config.compose import compose_config
     from slam_potsa.engine.recipe import load_recipe
 
     named = [text for text in assignments if text.startswith("recipe=")]

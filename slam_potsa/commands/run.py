@@ -116,7 +116,7 @@ def decode_tests(recipe) -> None:
 
     It has where weights, options, prompts, task and manifest are those of `<test>.done.json`.
     """
-    from slam_potsa.commands.decoding import decode_quietly
+    from slam_potsa.commands.decode import decode_quietly
     from slam_potsa.engine.decode_shards import in_processes, useful_processes
     from slam_potsa.engine.decoded import depends_on, mark_decoded, why_decode
 

@@ -10,7 +10,7 @@ def add(commands) -> None:
 
 
 def _where(args) -> None:
-    from slam_potsa.engine.compose import conf_dir
+    from slam_potsa.config.compose import conf_dir
 
     if args.what == "conf":
         print(conf_dir())

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from slam_potsa.config import PotsaConfig, TrainConfig
-from slam_potsa.engine.compose import conf_dir
+from slam_potsa.config.compose import conf_dir
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_path, atomic_write
 from slam_potsa.model.carried_state import CarriedState

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from slam_potsa.config import PotsaConfig
-from slam_potsa.engine.compose import conf_dir
+from slam_potsa.config.compose import conf_dir
 from slam_potsa.engine.recipe import Launch
 from slam_potsa.files import atomic_write
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from slam_potsa.config import PotsaConfig
 from slam_potsa.config.check import check
-from slam_potsa.engine.compose import conf_dir, register_schema, require_known_keys, typed
+from slam_potsa.config.compose import conf_dir, register_schema, require_known_keys, typed
 from slam_potsa.engine.lock import alone
 from slam_potsa.errors import InputError
 from slam_potsa.model.controller import NonFiniteLoss

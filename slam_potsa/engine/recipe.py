@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from slam_potsa.config import PotsaConfig
-from slam_potsa.engine.compose import compose_config, conf_dir
+from slam_potsa.config.compose import compose_config, conf_dir
 from slam_potsa.errors import InputError
 
 LAUNCHERS = ("torchrun", "deepspeed")

@@ -135,7 +135,7 @@ def experiment(name: str) -> Mapping[str, Any]:
     """The flat options that `experiment=<name>` composes."""
     import dataclasses
 
-    from slam_potsa.engine.compose import compose_config
+    from slam_potsa.config.compose import compose_config
 
     return dict(flat(dataclasses.asdict(compose_config([f"experiment={name}"]))))
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from slam_potsa.config.compose import compose_config, conf_dir
 from slam_potsa.engine import native
-from slam_potsa.engine.compose import compose_config, conf_dir
 from slam_potsa.engine.run_directory import flat
 from slam_potsa.model.metrics_log import read_metrics
 from tests.support import tiny_recipe

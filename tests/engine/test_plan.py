@@ -14,8 +14,8 @@ import torch
 from slam_potsa import InputError
 from slam_potsa.commands import plan as command
 from slam_potsa.config import PotsaConfig
+from slam_potsa.config.compose import compose_config, conf_dir
 from slam_potsa.data.feature_store import FeatureStoreWriter
-from slam_potsa.engine.compose import compose_config, conf_dir
 from slam_potsa.engine.plan import budget
 from slam_potsa.engine.plan.assumptions import Assumptions
 from slam_potsa.engine.plan.corpus import Lengths, corpus_of

@@ -12,7 +12,7 @@ from torch.utils import flop_counter
 from torch.utils.flop_counter import FlopCounterMode
 
 from slam_potsa.config import AlignmentConfig
-from slam_potsa.engine.compose import compose_config
+from slam_potsa.config.compose import compose_config
 from slam_potsa.engine.plan import budget, memory
 from slam_potsa.engine.plan.assumptions import Assumptions
 from slam_potsa.engine.plan.corpus import corpus_of

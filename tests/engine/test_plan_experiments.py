@@ -7,7 +7,7 @@ import json
 import pytest
 
 from slam_potsa.commands.plan import read_stages
-from slam_potsa.engine.compose import compose_config, conf_dir
+from slam_potsa.config.compose import compose_config, conf_dir
 from slam_potsa.engine.plan.plan import plan_stages
 
 EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))

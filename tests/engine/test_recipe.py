@@ -15,10 +15,10 @@ from omegaconf import open_dict
 
 from slam_potsa import InputError
 from slam_potsa.config import PotsaConfig
+from slam_potsa.config.compose import conf_dir, typed
 from slam_potsa.data.feature_store import FeatureStoreWriter
 from slam_potsa.data.manifest import read_manifest
 from slam_potsa.engine import jobs, recipe_check
-from slam_potsa.engine.compose import conf_dir, typed
 from slam_potsa.engine.recipe import Launch, literal, load_recipe
 from slam_potsa.engine.recipe_check import check_recipe
 from tests.support import tiny_recipe

@@ -249,7 +249,7 @@ def decoded(finished, tmp_path, monkeypatch):
         asked.append(config)
         predictions_file(prefix).write_text(f"{len(asked)}")
 
-    monkeypatch.setattr("slam_potsa.commands.decoding.decode_quietly", decode)
+    monkeypatch.setattr("slam_potsa.commands.decode.decode_quietly", decode)
 
     def decode_tests(*overrides):
         """What was decoded with, None where nothing was."""

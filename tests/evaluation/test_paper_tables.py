@@ -9,8 +9,8 @@ import json
 import pytest
 
 from slam_potsa.commands import table as command
+from slam_potsa.config.compose import conf_dir
 from slam_potsa.data.predictions import read_predictions, write_predictions
-from slam_potsa.engine.compose import conf_dir
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation.paper import (
     ALIASES,

@@ -10,8 +10,8 @@ from functools import cache, reduce
 import pytest
 import yaml
 
+from slam_potsa.config.compose import compose_config, conf_dir
 from slam_potsa.data.predictions import Prediction, write_predictions
-from slam_potsa.engine.compose import compose_config, conf_dir
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation.paper import SEEN, ZERO_SHOT
 from slam_potsa.evaluation.paper_tables import fill_table

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from slam_potsa.engine.compose import conf_dir
+from slam_potsa.config.compose import conf_dir
 from slam_potsa.engine.decode import Translator
 from slam_potsa.model.carried_state import CarriedState
 from slam_potsa.model.loading import carried_bias, read_checkpoint

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from slam_potsa.config import PotsaConfig
-from slam_potsa.engine.compose import compose_config
+from slam_potsa.config.compose import compose_config
 from slam_potsa.engine.recipe import literal
 from slam_potsa.engine.run_directory import flat
 from slam_potsa.errors import InputError

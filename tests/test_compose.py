@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from slam_potsa.cli import main
-from slam_potsa.engine.compose import compose_config, require_known_keys
+from slam_potsa.config.compose import compose_config, require_known_keys
 from slam_potsa.errors import InputError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_keys_groups_and_hydras_own_are_known():

@@ -32,7 +32,7 @@ from slam_potsa.evaluation.retrieval import recall_at_1
 from slam_potsa.evaluation.scores import aligned, score
 from slam_potsa.evaluation.vectors import pooled_vectors
 from slam_potsa.files import atomic_write
-from slam_potsa.model.metrics_log import read_metrics
+from slam_potsa.model.metrics import read_metrics
 
 HEARD, ZERO_SHOT = ("en", "es", "ru"), ("fr", "it")
 VARIANTS = ("plain", "normalised", "debiased", "contrastive")

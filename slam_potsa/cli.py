@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from slam_potsa.commands import (
     analyze,
     decode,
-    encoding,
+    model,
     plan,
     prepare,
     reference,
@@ -17,11 +17,10 @@ from slam_potsa.commands import (
     run,
     scoring,
     table,
-    where,
 )
 from slam_potsa.errors import InputError
 
-GROUPS = (prepare, encoding, plan, run, decode, scoring, table, analyze, report, reference, where)
+GROUPS = (prepare, model, plan, run, decode, scoring, table, analyze, report, reference)
 EXIT_INPUT = 2
 
 

@@ -28,7 +28,7 @@ from slam_potsa.engine.run_directory import (
     training_items,
 )
 from slam_potsa.model.carried_state import CarriedState
-from slam_potsa.model.loading import read_checkpoint
+from slam_potsa.model.checkpoint import read_checkpoint
 
 logger = logging.getLogger(__name__)
 SCHEDULE_STATE = "encoder_projector.schedule_state."

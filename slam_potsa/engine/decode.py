@@ -31,7 +31,7 @@ from slam_potsa.engine.decode_shards import Team
 from slam_potsa.engine.journal import Answer, Journal, fingerprint, remove_partial
 from slam_potsa.engine.run_directory import CONFIG, best_checkpoint
 from slam_potsa.errors import InputError
-from slam_potsa.model.loading import trainable_state
+from slam_potsa.model.checkpoint import trainable_state
 from slam_potsa.model.plugin import build_dataset, get_speech_dataset, model_factory
 
 logger = logging.getLogger(__name__)

@@ -39,9 +39,8 @@ from slam_potsa.engine.run_directory import (
 )
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
-from slam_potsa.model.loading import apply_checkpoint, read_checkpoint, save_checkpoint
-from slam_potsa.model.loggers import logged
-from slam_potsa.model.metrics_log import METRICS, MetricsLog
+from slam_potsa.model.checkpoint import apply_checkpoint, read_checkpoint, save_checkpoint
+from slam_potsa.model.metrics import METRICS, MetricsLog, logged
 from slam_potsa.model.plugin import get_speech_dataset, model_factory
 
 logger = logging.getLogger(__name__)

@@ -101,7 +101,7 @@ def _of_manifests(config: PotsaConfig) -> Iterator[str]:
 
 def _of_models(config: PotsaConfig) -> Iterator[str]:
     """Encoder and LLM are there, and stored features are this encoder's and of all utterances."""
-    from slam_potsa.model.loading import load_tokenizer
+    from slam_potsa.model.llm import load_tokenizer
 
     model, data = config.model_config, config.dataset_config
     missing = list(_problems(encoder_config, model.encoder_path_hf))

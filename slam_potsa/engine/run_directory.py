@@ -37,8 +37,7 @@ from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
 from slam_potsa.model.encoder import encoder_config, encoder_fingerprint, load_encoder
 from slam_potsa.model.language_bias import LanguageBias
-from slam_potsa.model.loggers import TENSORBOARD, WANDB_RUN
-from slam_potsa.model.metrics_log import METRICS
+from slam_potsa.model.metrics import METRICS, TENSORBOARD, WANDB_RUN
 from slam_potsa.objective.layer_schedule import LayerSchedule
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,8 @@ from typing import Any
 
 import torch.distributed as dist
 
-from slam_potsa import plugin, stand_ins
+import slam_potsa
+from slam_potsa import stand_ins
 from slam_potsa.config import PotsaConfig
 from slam_potsa.engine import deepspeed
 from slam_potsa.engine.answers import take_format_off
@@ -23,15 +24,15 @@ from slam_potsa.engine.launch import is_main_process
 from slam_potsa.engine.preflight import preflight
 from slam_potsa.engine.run_directory import MODEL, checkpoint_to_resume, prepare, use_bias
 from slam_potsa.errors import InputError
-from slam_potsa.model.loading import save_checkpoint
+from slam_potsa.model.checkpoint import save_checkpoint
 from slam_potsa.model.plugin import models_built
 
-FACE = {"model": "model.py:model_factory", "dataset": "dataset.py:get_speech_dataset"}
+FACE = {"model": "model_factory", "dataset": "get_speech_dataset"}  # in plugin.py
 
 
 def plugin_file(which: str) -> str:
     """`path.py:function` for SLAM-LLM's `model_config.file` or `dataset_config.file`."""
-    return str(Path(plugin.__file__).parent / FACE[which])
+    return f"{Path(slam_potsa.__file__).with_name('plugin.py')}:{FACE[which]}"
 
 
 def finetune(config: PotsaConfig) -> None:

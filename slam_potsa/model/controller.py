@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from slam_potsa.model.carried_state import CarriedState
+from slam_potsa.model.metrics import mean_record, numbers, start_copy_to_host
 from slam_potsa.model.taps import TapRecorder
 from slam_potsa.objective.conflict import gradient_conflict, scheduled_terms
 from slam_potsa.objective.layer_schedule import LayerSchedule
@@ -195,7 +196,7 @@ class AlignmentController:
         if not self._micro or self._choice is None:
             return
         now, self._skipped = time.perf_counter(), 0
-        record = _mean_records(self._micro)
+        record = mean_record(self._micro)
         record |= {
             "step": self.step,
             "choice": self._choice[0],
@@ -204,7 +205,7 @@ class AlignmentController:
             "seconds": now - (self._clock or now),
         }
         self._clock = now
-        self._unread.append(_to_host(record))
+        self._unread.append(start_copy_to_host(record))
         self._micro.clear()
         self._choice = None
         self.step += 1
@@ -225,24 +226,31 @@ class AlignmentController:
             self._read(self._unread.pop(0))
 
     def _read(self, record: dict[str, Any]) -> None:
-        line = _plain(record)
-        choice = line.pop("choice")
+        line = numbers(record)
+        choice, pairs_seen, not_finite = map(line.pop, ("choice", "pairs_seen", "not_finite"))
         if self.schedule is not None:
             # A step in which no rank had a pair aligned nothing: its loss says nothing of a layer.
-            self.schedule.observe(choice, line["ce"] if line["pairs_seen"] else math.nan)
+            self.schedule.observe(choice, line["ce"] if pairs_seen else math.nan)
             if self.insight_interval and line["step"] % self.insight_interval == 0:
-                line |= _flat(self.schedule.statistics()["layers"])
+                line |= self._schedule_facts()
         for listener in self.listeners:
             listener(dict(line))
-        _refuse_non_finite(line)
+        if not_finite:
+            raise _non_finite(line)
+
+    def _schedule_facts(self) -> dict[str, float]:
+        """{"schedule/2/reward": ..., ".../ucb": ..., ...}: what eq. 5-7 hold of each candidate."""
+        layers = self.schedule.statistics()["layers"]
+        return {f"schedule/{k}/{n}": v for k, facts in layers.items() for n, v in facts.items()}
 
     # -- state ---------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-able. The unread losses stay unread: saving must not change what comes next."""
-        self._unread = [_plain(record) for record in self._unread]
+        self._unread = [numbers(record) for record in self._unread]
         for record in self._unread:
-            _refuse_non_finite(record)  # before weights that are NaN replace a good checkpoint
+            if record["not_finite"]:  # before weights that are NaN replace a good checkpoint
+                raise _non_finite(record)
         schedule = self.schedule.state_dict() if self.schedule else None
         return {"step": self.step, "schedule": schedule, "unread": self._unread}
 
@@ -293,55 +301,13 @@ def _weak_step_hook(controller: AlignmentController):
     return hook
 
 
-def _mean_records(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Over micro-steps: tokens are added up, the rest is the mean over those that have it."""
-    names = dict.fromkeys(name for record in records for name in record)
-    merged = {name: _sum(records, name) for name in names}
-    total, targets, pairs, not_finite = merged.pop("shared")
-    tokens = merged.pop("tokens")
-    counts = {name: sum(name in record for record in records) for name in merged}
-    means = {name: value / counts[name] for name, value in merged.items()}
-    seen = {"targets_seen": targets, "pairs_seen": pairs, "not_finite": not_finite}
-    return {"ce": total / targets, **means, **seen, "tokens": tokens}
-
-
-def _sum(records: list[dict[str, Any]], name: str) -> Any:
-    return sum(record[name] for record in records if name in record)
-
-
-def _to_host(record: dict[str, Any]) -> dict[str, Any]:
-    """Start the copies to the host; the event tells when they have arrived."""
-    tensors = {k: v for k, v in record.items() if isinstance(v, Tensor) and v.is_cuda}
-    if not tensors:
-        return record
-    copies = {k: v.to("cpu", non_blocking=True) for k, v in tensors.items()}
-    arrived = torch.cuda.Event()
-    arrived.record()
-    return record | copies | {"arrived": arrived}
-
-
-def _plain(record: dict[str, Any]) -> dict[str, Any]:
-    """Numbers instead of tensors; waits for copies that are still under way."""
-    record = dict(record)
-    arrived = record.pop("arrived", None)
-    if arrived is not None:
-        arrived.synchronize()
-    return {k: v.item() if isinstance(v, Tensor) else v for k, v in record.items()}
-
-
-def _flat(layers: dict[int, dict[str, float]]) -> dict[str, float]:
-    """{"schedule/2/reward": ..., ".../ucb", ".../count", ".../probability"} of each candidate."""
-    return {f"schedule/{k}/{name}": v for k, facts in layers.items() for name, v in facts.items()}
-
-
-def _refuse_non_finite(line: dict[str, Any]) -> None:
-    if line["not_finite"]:
-        bad = [f"{k}={v}" for k, v in line.items() if isinstance(v, float) and not math.isfinite(v)]
-        raise NonFiniteLoss(
-            f"step {line['step']}: {', '.join(bad) or 'a loss on another rank'}. Lower "
-            "train_config.lr or alignment.weight, use bf16 rather than fp16, and check the "
-            "recordings of this step; the last checkpoint is still good"
-        )
+def _non_finite(record: dict[str, Any]) -> NonFiniteLoss:
+    bad = [f"{k}={v}" for k, v in record.items() if isinstance(v, float) and not math.isfinite(v)]
+    return NonFiniteLoss(
+        f"step {record['step']}: {', '.join(bad) or 'a loss on another rank'}. Lower "
+        "train_config.lr or alignment.weight, use bf16 rather than fp16, and check the "
+        "recordings of this step; the last checkpoint is still good"
+    )
 
 
 def _learning_rate(optimizer: torch.optim.Optimizer) -> float:

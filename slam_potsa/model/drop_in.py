@@ -37,11 +37,12 @@ from slam_potsa.data.languages import language_code
 from slam_potsa.errors import InputError
 from slam_potsa.model import plugin
 from slam_potsa.model.carried_state import carried_names
+from slam_potsa.model.checkpoint import read_checkpoint
 from slam_potsa.model.controller import AlignmentController
 from slam_potsa.model.encoder import SpeechEncoder
 from slam_potsa.model.language_bias import BiasStatistics, LanguageBias
-from slam_potsa.model.loading import load_llm, read_checkpoint
-from slam_potsa.model.metrics_log import METRICS, MetricsLog
+from slam_potsa.model.llm import load_llm
+from slam_potsa.model.metrics import METRICS, MetricsLog
 from slam_potsa.model.speech_llm import IGNORE_INDEX
 
 logger = logging.getLogger(__name__)

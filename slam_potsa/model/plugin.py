@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -31,19 +30,12 @@ from slam_potsa.data.pairs import ParallelSpeechDataset
 from slam_potsa.data.tasks import Templates, needed_fields, task_to_decode
 from slam_potsa.errors import InputError
 from slam_potsa.model.carried_state import carried_names
+from slam_potsa.model.checkpoint import choose_bias, continue_from, read_checkpoint
 from slam_potsa.model.controller import AlignmentController
 from slam_potsa.model.encoder import load_encoder
 from slam_potsa.model.language_bias import LanguageBias
-from slam_potsa.model.loading import (
-    BIAS_STATE,
-    apply_checkpoint,
-    carried_bias,
-    llm_dtype,
-    load_llm,
-    load_tokenizer,
-    read_checkpoint,
-)
-from slam_potsa.model.metrics_log import METRICS, MetricsLog
+from slam_potsa.model.llm import llm_dtype, load_llm, load_tokenizer
+from slam_potsa.model.metrics import METRICS, MetricsLog
 from slam_potsa.model.speech_llm import SpeechLLM
 from slam_potsa.objective.distances import build_distance
 from slam_potsa.objective.layer_schedule import LayerSchedule, candidate_layers
@@ -270,22 +262,6 @@ def _fixed_layers(strategy: str, candidates: tuple[int, ...]) -> tuple[int, ...]
     return candidates if strategy == "multi" else ()
 
 
-def choose_bias(config: LanguageBiasConfig, state: Any) -> LanguageBias | None:
-    """From the file given, else from the checkpoint, else an error with the remedy."""
-    if not config.enabled:
-        return None
-    settings = {"center": config.center, "unseen_language": config.unseen_language}
-    if config.path:
-        return LanguageBias.load(config.path, **settings)
-    payload = carried_bias(state)
-    if payload is not None:
-        return LanguageBias.from_bytes(payload, **settings)
-    raise InputError(
-        "language_bias.enabled=true, but language_bias.path is not set and no checkpoint carries "
-        "biases: estimate them with `slam-potsa bias`, or set language_bias.enabled=false"
-    )
-
-
 def _check_widths(model: ModelConfig, encoder_dim: int, llm_dim: int) -> None:
     found = {"encoder_dim": encoder_dim, "llm_dim": llm_dim}
     problems = [
@@ -296,35 +272,6 @@ def _check_widths(model: ModelConfig, encoder_dim: int, llm_dim: int) -> None:
     ]
     if problems:
         raise InputError(problems)
-
-
-def continue_from(
-    model: SpeechLLM,
-    state: dict[str, Any],
-    source: str,
-    *,
-    keep_bias: LanguageBias | None,
-    schedule: bool = True,
-) -> None:
-    """Weights and schedule of a checkpoint. The biases were settled before: the file given wins.
-
-    Args:
-        schedule: take up the layer schedule too. A checkpoint is SLAM-LLM's only way to resume;
-            the native host has another, and starts a new training with a new schedule.
-    """
-    state = {name: tensor for name, tensor in state.items() if BIAS_STATE not in name}
-    if keep_bias is not None:
-        carried = keep_bias.carried.state_dict()
-        state |= {f"{BIAS_STATE}.{name}": tensor for name, tensor in carried.items()}
-    apply_checkpoint(model, state, source)
-    found, own = model.controller.found_state, model.controller.schedule
-    if schedule and found and found["schedule"] and own is not None:
-        try:
-            own.load_state_dict(found["schedule"])
-        except ValueError as error:
-            logger.warning("the layer schedule starts anew: %s", error)
-        for choice, _layers in own.state_dict()["pending"]:
-            own.observe(choice, math.nan)  # their losses belong to the run before
 
 
 def accumulation_steps(train: TrainConfig, deepspeed_config: Any) -> int:

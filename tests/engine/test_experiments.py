@@ -10,7 +10,7 @@ import pytest
 from slam_potsa.config.compose import compose_config, conf_dir
 from slam_potsa.engine import native
 from slam_potsa.engine.run_directory import flat
-from slam_potsa.model.metrics_log import read_metrics
+from slam_potsa.model.metrics import read_metrics
 from tests.support import tiny_recipe
 
 FILES = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))

@@ -16,9 +16,9 @@ from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator, load_run
 from slam_potsa.engine.encode import store_features
 from slam_potsa.engine.run_directory import complete_checkpoints, last_checkpoint
+from slam_potsa.model.checkpoint import read_checkpoint
 from slam_potsa.model.encoder import load_encoder
-from slam_potsa.model.loading import read_checkpoint
-from slam_potsa.model.metrics_log import read_metrics
+from slam_potsa.model.metrics import read_metrics
 from tests.support import tiny
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -349,7 +349,7 @@ def test_at_the_papers_size_too():
 def test_eight_bits_are_counted_loaded_and_trained(tmp_path):
     pytest.importorskip("bitsandbytes")
     from slam_potsa.engine import native
-    from slam_potsa.model.loading import load_llm
+    from slam_potsa.model.llm import load_llm
 
     config = tiny.world(tmp_path)
     plain = load_llm(config.train_config, config.model_config)

@@ -25,8 +25,8 @@ from slam_potsa.engine.decoded import predictions_file
 from slam_potsa.engine.jobs import Job
 from slam_potsa.engine.recipe import load_recipe
 from slam_potsa.engine.run_directory import best_checkpoint
-from slam_potsa.model.loading import carried_bias, read_checkpoint
-from slam_potsa.model.metrics_log import read_metrics
+from slam_potsa.model.checkpoint import carried_bias, read_checkpoint
+from slam_potsa.model.metrics import read_metrics
 from tests.engine.test_native import same
 from tests.support import tiny_recipe
 from tests.support.tiny_recipe import again, train

@@ -8,8 +8,8 @@ import torch
 from slam_potsa import InputError
 from slam_potsa.data.manifest import read_manifest
 from slam_potsa.engine.encode import estimate_bias
+from slam_potsa.model.checkpoint import apply_checkpoint, save_checkpoint, trainable_state
 from slam_potsa.model.encoder import load_encoder
-from slam_potsa.model.loading import apply_checkpoint, save_checkpoint, trainable_state
 from slam_potsa.model.plugin import build_dataset, get_speech_dataset, model_factory
 from tests.support import tiny
 

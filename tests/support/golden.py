@@ -15,7 +15,7 @@ import torch
 
 from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator, load_run
-from slam_potsa.model.metrics_log import read_metrics
+from slam_potsa.model.metrics import read_metrics
 from tests.support import tiny
 
 FILE = Path(__file__).resolve().parents[1] / "golden" / "tiny.json"

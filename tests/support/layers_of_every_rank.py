@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from slam_potsa.engine import launch, native
-from slam_potsa.model.metrics_log import rounded
+from slam_potsa.model.metrics import rounded
 
 
 def finetune_and_tell(config) -> None:

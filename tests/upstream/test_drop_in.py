@@ -14,10 +14,10 @@ import torch
 
 from slam_potsa import stand_ins
 from slam_potsa.errors import InputError
+from slam_potsa.model.checkpoint import apply_checkpoint, read_checkpoint, save_checkpoint
 from slam_potsa.model.drop_in import dataset_factory, estimate_bias, factory
 from slam_potsa.model.language_bias import LanguageBias
-from slam_potsa.model.loading import apply_checkpoint, read_checkpoint, save_checkpoint
-from slam_potsa.model.metrics_log import read_metrics
+from slam_potsa.model.metrics import read_metrics
 from slam_potsa.model.qformer import BiasCompensatedQFormer
 from tests.support import tiny
 from tests.support.recipes import (
@@ -143,7 +143,7 @@ def test_pairs_add_the_alignment_to_the_loss_in_training_only(name, parts, tmp_p
     with torch.no_grad():
         plain = model(**batch)[0].loss
     model.controller.flush()
-    assert records[0]["layers"] and records[0]["pairs_seen"] == 2
+    assert records[0]["layers"]
     assert records[0]["ce"] == pytest.approx(plain.item(), abs=1e-4)
     assert total.item() == pytest.approx(plain.item() + 2.0 * records[0]["ot"], abs=1e-3)
     assert read_metrics(tmp_path / "run" / "metrics.jsonl")[0]["layers"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from slam_potsa.model.metrics_log import read_metrics
+from slam_potsa.model.metrics import read_metrics
 from tests.support import golden, tiny
 from tests.test_golden import compare
 from tests.upstream.test_slam_host import launch, pytestmark  # noqa: F401

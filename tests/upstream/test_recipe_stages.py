@@ -18,8 +18,8 @@ from slam_potsa.engine.jobs import MODULE
 from slam_potsa.engine.recipe import load_recipe
 from slam_potsa.engine.recipe_check import check_recipe
 from slam_potsa.engine.run_directory import best_checkpoint, newest_saved
-from slam_potsa.model.loading import carried_bias, read_checkpoint
-from slam_potsa.model.metrics_log import read_metrics
+from slam_potsa.model.checkpoint import carried_bias, read_checkpoint
+from slam_potsa.model.metrics import read_metrics
 from tests.support import slam_llm, tiny_recipe
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ import pytest
 
 from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator
-from slam_potsa.model.metrics_log import read_metrics
+from slam_potsa.model.metrics import read_metrics
 from tests.support import slam_llm, tiny
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -161,7 +161,7 @@ def _some(utterances: Sequence[Utterance], data: Any) -> list[tuple[Utterance, s
 def _counter(llm_path: str, assumptions: Assumptions) -> tuple[Callable[[str], float], str]:
     """`(tokens of a text, how)`: by the LLM's tokenizer where it is here."""
     if Path(llm_path).is_dir():
-        from slam_potsa.model.loading import load_tokenizer
+        from slam_potsa.model.llm import load_tokenizer
 
         try:
             encode = load_tokenizer(llm_path).encode

@@ -21,7 +21,7 @@ from slam_potsa.engine.plan.launch_line import launch_line, on_machines, why_one
 from slam_potsa.engine.plan.parts import Parts, build_on_meta
 from slam_potsa.engine.plan.stage import StagePlan, make_stage, stage_problems, step_notes
 from slam_potsa.errors import InputError
-from slam_potsa.model.loading import apply_checkpoint, read_checkpoint
+from slam_potsa.model.checkpoint import apply_checkpoint, read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def _checkpoint_notes(
 
 def _fit(parts: Parts, state: dict[str, torch.Tensor], source: str) -> None:
     """`apply_checkpoint` without the carried biases and schedule, which fit any model."""
-    logger = logging.getLogger("slam_potsa.model.loading")
+    logger = logging.getLogger("slam_potsa.model.checkpoint")
     level = logger.level
     logger.setLevel(logging.ERROR)  # nothing is loaded: what it would say of that is not news
     try:

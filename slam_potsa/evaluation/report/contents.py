@@ -27,7 +27,7 @@ class Run:
         name: as the page calls it.
         path: as it was given, so that commands can be repeated.
         config, text: config.yaml with the defaults filled in, and as it stands there.
-        metrics: the lines of metrics.jsonl (see model.metrics_log); a line may lack any of them.
+        metrics: the lines of metrics.jsonl (see model.metrics); a line may lack any of them.
         schedule: schedule.json, where eq. 5-7 stood when it was last written; empty without one.
         tests: test -> its `<test>_predictions.jsonl`.
         scored: test -> its scores.

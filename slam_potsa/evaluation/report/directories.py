@@ -12,7 +12,7 @@ from slam_potsa.engine.run_directory import CONFIG, SCHEDULE
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation.blind_control import SUFFIX
 from slam_potsa.evaluation.report.contents import Run
-from slam_potsa.model.metrics_log import METRICS, read_metrics
+from slam_potsa.model.metrics import METRICS, read_metrics
 
 
 def open_runs(paths: Sequence[str | Path], names: Sequence[str] = ()) -> list[Run]:

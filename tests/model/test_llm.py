@@ -8,7 +8,7 @@ import pytest
 LOAD = """
 import logging, sys
 from slam_potsa.config import ModelConfig, TrainConfig
-from slam_potsa.model.loading import load_llm
+from slam_potsa.model.llm import load_llm
 train, model = TrainConfig(use_peft=True), ModelConfig(llm_path=sys.argv[1])
 load_llm(train, model)
 print("bitsandbytes" in sys.modules)
@@ -29,18 +29,3 @@ def test_bitsandbytes_does_not_ask_for_packages_that_nobody_needs(tmp_path):
     assert run.returncode == 0, run.stderr
     assert "gemm_4bit" not in run.stderr and "pip install" not in run.stderr
     assert "of 4 bits" not in run.stderr and "of an error" in run.stderr
-
-
-def test_its_logger_is_set_before_the_llm_is_loaded(tmp_path, monkeypatch):
-    import logging
-
-    from slam_potsa.config import ModelConfig, TrainConfig
-    from slam_potsa.model import loading
-
-    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
-    monkeypatch.setattr(logger, "level", logging.NOTSET)
-    monkeypatch.setattr(loading, "_from_pretrained", lambda *_, **__: level.append(logger.level))
-    monkeypatch.setattr(loading, "adapt_llm", lambda llm, train: llm)
-    level = []
-    loading.load_llm(TrainConfig(), ModelConfig(llm_path=str(tmp_path)))
-    assert level == [logging.ERROR]

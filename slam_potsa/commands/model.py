@@ -1,4 +1,4 @@
-"""`slam-potsa features | bias`: what is computed once from the frozen encoder."""
+"""`slam-potsa features | bias | where`: the frozen encoder's output; paths for SLAM-LLM."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ def add(commands) -> None:
         parser.set_defaults(command=command)
     parser.add_argument("--features", type=Path, help="feature store to read instead of audio")
     parser.add_argument("--languages", nargs="*", help="only these")
+
+    where = commands.add_parser("where", help="paths for SLAM-LLM's configuration")
+    where.add_argument("what", choices=("model", "dataset", "conf"))
+    where.set_defaults(command=_where)
 
 
 def _features(args) -> None:
@@ -47,3 +51,10 @@ def _encoder(args) -> Any:
 
     encoder = load_encoder(args.encoder, args.window)
     return encoder.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _where(args) -> None:
+    from slam_potsa.config.compose import conf_dir
+    from slam_potsa.engine.slam_llm import plugin_file
+
+    print(conf_dir() if args.what == "conf" else plugin_file(args.what))

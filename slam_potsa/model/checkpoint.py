@@ -1,0 +1,153 @@
+"""Checkpoints in SLAM-LLM's format: read, checked against a model, applied, written.
+
+A checkpoint holds the trainable parameters by name, and inside the projector the language biases
+and the state of the layer schedule (see `carried_state`).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from slam_potsa.config import LanguageBiasConfig
+from slam_potsa.errors import InputError
+from slam_potsa.files import atomic_path
+from slam_potsa.model.carried_state import CarriedState
+from slam_potsa.model.language_bias import LanguageBias
+
+logger = logging.getLogger(__name__)
+BIAS_STATE = "encoder_projector.language_bias.carried"
+
+
+def trainable_state(model: nn.Module) -> dict[str, Tensor]:
+    """What `model.pt` holds: trainable parameters by SLAM-LLM's names, carried state included."""
+    for module in model.modules():  # the same hooks that SLAM-LLM's state_dict() fires
+        if isinstance(module, CarriedState):
+            module.state_dict()
+    return {
+        name: parameter.detach().cpu().clone()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def save_checkpoint(model: nn.Module, path: str | Path) -> None:
+    """Write `model.pt`, whole or not at all."""
+    with atomic_path(path) as temporary:
+        torch.save(trainable_state(model), temporary)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of SLAM-LLM's `model.pt` or DeepSpeed's `pytorch_model.bin`."""
+    path = Path(path)
+    if path.is_dir():
+        path = path / "model.pt"
+    if not path.is_file():
+        raise InputError(f"ckpt_path={str(path)!r}: no such file; expected SLAM-LLM's model.pt")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(f"ckpt_path={str(path)!r}: not a file of tensors ({error})") from error
+    state = state.get("module", state) if isinstance(state, Mapping) else state
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise InputError(f"ckpt_path={str(path)!r}: expected a dict of tensors by parameter name")
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def apply_checkpoint(model: nn.Module, state: Mapping[str, Tensor], source: str = "") -> None:
+    """Load `state` by name. Raises InputError with all keys that do not fit; logs what is absent.
+
+    Absent may be: the frozen parts, LoRA weights (a projector trained before them), and the carried
+    biases and schedule (a checkpoint of plain SLAM-LLM has none).
+    """
+    problems = _misfits(model, state)
+    if problems:
+        raise InputError([f"checkpoint {source}: {problem}" for problem in problems])
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    absent = sorted(trainable - state.keys())
+    fatal = [name for name in absent if not name.startswith("llm.") and ".as_" not in name]
+    if fatal:
+        raise InputError(f"checkpoint {source}: lacks trained parameters: {', '.join(fatal[:8])}")
+    if absent:
+        logger.warning("checkpoint %s has no %s; they keep their start", source, ", ".join(absent))
+    model.load_state_dict(state, strict=False)
+    logger.info("checkpoint %s: %d tensors loaded", source, len(state))
+
+
+def _misfits(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
+    own = model.state_dict()
+    problems = []
+    for name, tensor in state.items():
+        carried = ".as_parameter" in name or ".as_buffer" in name
+        if carried or name.endswith("position_ids"):  # a constant in transformers 4's Q-Former
+            continue
+        if name not in own:
+            hint = ": LoRA weights need train_config.use_peft=true" if "lora_" in name else ""
+            problems.append(f"unexpected {name} {list(tensor.shape)}{hint}")
+        elif own[name].shape != tensor.shape:
+            problems.append(
+                f"{name} has shape {list(tensor.shape)}, this model {list(own[name].shape)}: "
+                "compare model_config's query_len, qformer_layers, qformer_dim, encoder and LLM"
+            )
+    return problems
+
+
+def carried_bias(state: Mapping[str, Tensor] | None) -> bytes | None:
+    """The language biases inside a checkpoint, as the bytes of their safetensors file."""
+    names = [name for name in state or () if name.startswith(BIAS_STATE)]
+    carried = CarriedState()
+    carried.load_state_dict({n.rsplit(".", 1)[1]: state[n] for n in names}, strict=False)
+    return carried.read()
+
+
+def choose_bias(
+    config: LanguageBiasConfig, state: Mapping[str, Tensor] | None
+) -> LanguageBias | None:
+    """From the file given, else from the checkpoint, else an error with the remedy."""
+    if not config.enabled:
+        return None
+    settings = {"center": config.center, "unseen_language": config.unseen_language}
+    if config.path:
+        return LanguageBias.load(config.path, **settings)
+    payload = carried_bias(state)
+    if payload is not None:
+        return LanguageBias.from_bytes(payload, **settings)
+    raise InputError(
+        "language_bias.enabled=true, but language_bias.path is not set and no checkpoint carries "
+        "biases: estimate them with `slam-potsa bias`, or set language_bias.enabled=false"
+    )
+
+
+def continue_from(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    source: str,
+    *,
+    keep_bias: LanguageBias | None,
+    schedule: bool = True,
+) -> None:
+    """Weights and schedule of a checkpoint. The biases were settled before: the file given wins.
+
+    Args:
+        model: with its `controller`.
+        schedule: take up the layer schedule too. A checkpoint is SLAM-LLM's only way to resume;
+            the native host has another, and starts a new training with a new schedule.
+    """
+    state = {name: tensor for name, tensor in state.items() if BIAS_STATE not in name}
+    if keep_bias is not None:
+        carried = keep_bias.carried.state_dict()
+        state |= {f"{BIAS_STATE}.{name}": tensor for name, tensor in carried.items()}
+    apply_checkpoint(model, state, source)
+    found, own = model.controller.found_state, model.controller.schedule
+    if schedule and found and found["schedule"] and own is not None:
+        try:
+            own.load_state_dict(found["schedule"])
+        except ValueError as error:
+            logger.warning("the layer schedule starts anew: %s", error)
+        for choice, _layers in own.state_dict()["pending"]:
+            own.observe(choice, math.nan)  # their losses belong to the run before

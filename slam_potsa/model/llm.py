@@ -1,0 +1,103 @@
+"""The LLM and its tokenizer: precision, freezing, LoRA, 8-bit weights."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from typing import Any
+
+import torch
+from torch import nn
+
+from slam_potsa.config import ModelConfig, TrainConfig
+from slam_potsa.errors import InputError
+
+
+def llm_dtype(name: str) -> torch.dtype:
+    """The precision of the frozen parts; "auto" is bfloat16 on CUDA and float32 elsewhere."""
+    if name == "auto":
+        return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    return getattr(torch, name)
+
+
+def load_tokenizer(path: str) -> Any:
+    """The LLM's tokenizer, padding with eos where it has no padding token (as SLAM-LLM)."""
+    from transformers import AutoTokenizer
+
+    tokenizer = _from_pretrained(AutoTokenizer, path)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token_id = tokenizer.eos_token_id
+    return tokenizer
+
+
+def load_llm(train: TrainConfig, model: ModelConfig) -> nn.Module:
+    """The causal LM with freezing, LoRA and 8-bit weights as configured.
+
+    Raises InputError where there is no such model, or nothing that makes 8-bit weights.
+    """
+    from transformers import AutoModelForCausalLM
+
+    quieten_bitsandbytes()
+    # The dtype is given always: transformers 4 loads float32 by default, transformers 5 whatever
+    # the files hold.
+    options: dict[str, Any] = {"dtype": loaded_llm_dtype(train, model)}
+    if train.quantization:
+        options |= _eight_bit()
+    return adapt_llm(_from_pretrained(AutoModelForCausalLM, model.llm_path, **options), train)
+
+
+def loaded_llm_dtype(train: TrainConfig, model: ModelConfig) -> torch.dtype:
+    """float32 for an LLM whose own weights train, else `model_config.llm_dtype`.
+
+    In half precision AdamW's small updates would vanish.
+    """
+    trained = not (train.freeze_llm or train.use_peft)
+    return torch.float32 if trained else llm_dtype(model.llm_dtype)
+
+
+def adapt_llm(llm: nn.Module, train: TrainConfig) -> nn.Module:
+    """`llm` frozen where `train` says so, and with LoRA where it does."""
+    if train.freeze_llm or train.use_peft:
+        llm.requires_grad_(False)
+    if train.use_peft:
+        quieten_bitsandbytes()
+        from peft import LoraConfig, get_peft_model
+
+        settings = {k: v for k, v in vars(train.peft_config).items() if k != "peft_method"}
+        llm = get_peft_model(llm, LoraConfig(**settings))
+    return llm
+
+
+def quieten_bitsandbytes() -> None:
+    """No word of the 4-bit products that it has none of on this CPU: none are used here.
+
+    Call it before what imports bitsandbytes where that is installed, such as PEFT: it is said at
+    the import. Errors are still logged.
+    """
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
+
+def _eight_bit() -> dict[str, Any]:
+    """LLM.int8: the linear layers but the head in one byte a weight (Dettmers et al., 2022)."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError(
+            "train_config.quantization=true needs bitsandbytes: pip install slam-potsa[quant]"
+        )
+    from transformers import BitsAndBytesConfig
+
+    # It would say at every product that bfloat16 is quantised by way of float16.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    # On the device of this process; transformers' own choice would be the first one.
+    device = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
+    config = BitsAndBytesConfig(load_in_8bit=True)
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _from_pretrained(kind: Any, path: str, **options: Any) -> Any:
+    try:
+        return kind.from_pretrained(path, **options)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"model_config.llm_path={path!r}: neither a transformers folder here nor a model that "
+            f"can be fetched ({str(error).splitlines()[0]})"
+        ) from error

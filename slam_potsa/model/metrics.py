@@ -1,0 +1,197 @@
+"""The numbers of a training: `metrics.jsonl`, TensorBoard and Weights & Biases.
+
+`metrics.jsonl` has one line an optimizer step, the same in both hosts:
+
+    {"step": 12, "ce": 2.31, "ot": 0.41, "ot/matched": 0.38, "ot/mismatched": 0.52, "layers": [2],
+     "lr": 0.0001, "tokens_per_second": 5210.0, "seconds": 0.19}
+
+`ce` is the mean over micro-steps and ranks, the other terms rank 0's. `seconds` is the wall time of
+the step, without validation and saving, and `tokens_per_second` the LLM positions (speech, prompt
+and answer) of one process, rank 0, over it: not the sum over processes. `<term>/matched` and
+`/mismatched` are there every `alignment.diagnose_interval` steps; every
+`alignment.insight_interval` steps come `conflict/<layer>/{ce,alignment,cosine}` (see
+`objective.conflict`) and `schedule/<layer>/{reward,count,ucb,probability}` of eq. 5-7 (null: never
+tried).
+
+The three logs are listeners of the controller: each is called with one step's record, a dict of
+plain numbers, some steps late. On SLAM-LLM's host its trainer logs to Weights & Biases itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slam_potsa.config import PotsaConfig
+from slam_potsa.errors import InputError
+from slam_potsa.files import atomic_write
+
+# Names in the run directory.
+METRICS, TENSORBOARD, WANDB_RUN = "metrics.jsonl", "tensorboard", "wandb_run"
+
+
+class MetricsLog:
+    """Appends the controller's records to a file; `keep_before` drops lines of a run resumed."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        line = dict(record)
+        line["tokens_per_second"] = round(line.pop("tokens") / max(line["seconds"], 1e-9), 1)
+        line = {k: rounded(v) for k, v in line.items()}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def keep_before(self, step: int) -> None:
+        """Forget lines of `step` and later: they will be written again."""
+        if self.path.is_file():
+            kept = [line for line in read_metrics(self.path) if line["step"] < step]
+            atomic_write(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file; a last line cut off by a crash is left out."""
+    lines = []
+    for text in Path(path).read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def rounded(value: Any) -> Any:
+    """Seven significant digits: what float32 holds. NaN as null, which JSON has."""
+    if isinstance(value, float):
+        return float(f"{value:.7g}") if math.isfinite(value) else None
+    return value
+
+
+class TensorBoardLog:
+    """Writes `folder` for `tensorboard --logdir`. Raises InputError without the library."""
+
+    def __init__(self, folder: str | Path, first_step: int = 0):
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise InputError(
+                f"log_config.use_tensorboard=true, but {error.name} is not installed: "
+                "pip install tensorboard"
+            ) from error
+        # Points that an interrupted run wrote beyond its last checkpoint are hidden.
+        self.writer = SummaryWriter(str(folder), purge_step=first_step)
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        for name, value in scalars(record):
+            self.writer.add_scalar(name, value, record["step"])
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class WandbLog:
+    """One W&B run per run directory: its id is kept there, so that a resumed run continues it."""
+
+    def __init__(self, log: Any, output_dir: str | Path, config: dict[str, Any]):
+        try:
+            import wandb
+        except ImportError as error:
+            raise InputError(
+                "log_config.use_wandb=true, but wandb is not installed: pip install wandb"
+            ) from error
+        folder = Path(log.wandb_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        identity = Path(output_dir) / WANDB_RUN
+        known = identity.read_text().strip() if identity.is_file() else None
+        self.run = wandb.init(
+            dir=str(folder),
+            entity=log.wandb_entity_name or None,
+            project=log.wandb_project_name,
+            name=log.wandb_exp_name,
+            id=known,
+            resume="allow",
+            config=config,
+        )
+        identity.parent.mkdir(parents=True, exist_ok=True)
+        identity.write_text(self.run.id + "\n")
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        self.run.log(dict(scalars(record)), step=record["step"], commit=True)
+
+    def close(self) -> None:
+        self.run.finish()
+
+
+@contextmanager
+def logged(controller: Any, config: PotsaConfig, first_step: int, *, writes: bool) -> Iterator:
+    """Within: `controller` logs to what `log_config` asks for, from `first_step` on.
+
+    Args:
+        writes: whether this process is the one that logs.
+    """
+    log, output_dir = config.log_config, config.train_config.output_dir
+    sinks: list[Any] = []
+    if writes and log.use_tensorboard:
+        sinks.append(TensorBoardLog(Path(output_dir) / TENSORBOARD, first_step))
+    if writes and log.use_wandb:
+        sinks.append(WandbLog(log, output_dir, dataclasses.asdict(config)))
+    controller.listeners += sinks
+    try:
+        yield
+    finally:
+        for sink in sinks:
+            sink.close()
+
+
+def scalars(record: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """Names and finite values of one step; a layer's choice is `layer/<k>` = 1."""
+    for name, value in record.items():
+        if name not in ("step", "layers") and value is not None and math.isfinite(value):
+            yield name, float(value)
+    for layer in record["layers"]:
+        yield f"layer/{layer}", 1.0
+
+
+def mean_record(micro_steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One step's record of its micro-steps': `tokens` add up, the rest is the mean where it is.
+
+    `shared` holds sums over ranks, [4]: cross-entropy, forwards with targets, pairs, losses that
+    are not finite. They become `ce`, `pairs_seen` and `not_finite`.
+    """
+    names = dict.fromkeys(name for record in micro_steps for name in record)
+    found = {name: [record[name] for record in micro_steps if name in record] for name in names}
+    total, targets, pairs, not_finite = sum(found.pop("shared"))
+    tokens = sum(found.pop("tokens"))
+    means = {name: sum(values) / len(values) for name, values in found.items()}
+    seen = {"pairs_seen": pairs, "not_finite": not_finite}
+    return {"ce": total / targets, **means, **seen, "tokens": tokens}
+
+
+def start_copy_to_host(record: dict[str, Any]) -> dict[str, Any]:
+    """Start the copies to the host; the event `arrived` tells when they are there."""
+    tensors = {k: v for k, v in record.items() if isinstance(v, Tensor) and v.is_cuda}
+    if not tensors:
+        return record
+    copies = {k: v.to("cpu", non_blocking=True) for k, v in tensors.items()}
+    arrived = torch.cuda.Event()
+    arrived.record()
+    return record | copies | {"arrived": arrived}
+
+
+def numbers(record: dict[str, Any]) -> dict[str, Any]:
+    """Numbers instead of tensors; waits for copies that are still under way."""
+    record = dict(record)
+    arrived = record.pop("arrived", None)
+    if arrived is not None:
+        arrived.synchronize()
+    return {k: v.item() if isinstance(v, Tensor) else v for k, v in record.items()}

@@ -1,0 +1,6 @@
+"""What SLAM-LLM loads by path: `plugin.py:model_factory` and `plugin.py:get_speech_dataset`.
+
+It executes the file anew at every call, outside of any package: nothing may be defined here.
+"""
+
+from slam_potsa.model.plugin import get_speech_dataset, model_factory  # noqa: F401

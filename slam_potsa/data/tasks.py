@@ -19,7 +19,7 @@ from typing import Any
 
 from slam_potsa.config import DatasetConfig
 from slam_potsa.config.templates import COT_ANSWER, PLACEHOLDER, TASKS, template_problems
-from slam_potsa.data.line_problems import MANY
+from slam_potsa.data.jsonl import MANY
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.errors import InputError
 

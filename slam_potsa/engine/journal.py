@@ -14,11 +14,12 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from slam_potsa.data.jsonl import read_log
 from slam_potsa.files import atomic_write
 
 logger = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ def _line(answer: Answer) -> str:
 
 def _read(path: Path, wanted: str) -> dict[str, Answer]:
     """The answers of a file up to a line that was cut off; none where the fingerprint differs."""
-    rows = list(_whole_lines(path))
+    rows = read_log(path)
     if not rows or rows[0].get("fingerprint") != wanted:
         logger.info("%s is of another model, manifest or configuration: decoding anew", path)
         return {}
@@ -113,11 +114,3 @@ def _read(path: Path, wanted: str) -> dict[str, Answer]:
 def _answer(row: dict[str, Any]) -> Answer:
     scores = row["scores"]
     return Answer(row["key"], tuple(row["texts"]), None if scores is None else tuple(scores))
-
-
-def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_bytes().split(b"\n"):
-        try:
-            yield json.loads(line)
-        except ValueError:
-            return

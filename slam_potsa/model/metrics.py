@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from slam_potsa.config import PotsaConfig
+from slam_potsa.data.jsonl import read_log
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
 
@@ -61,13 +62,7 @@ class MetricsLog:
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     """The lines of a metrics file; a last line cut off by a crash is left out."""
-    lines = []
-    for text in Path(path).read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
-    return lines
+    return read_log(path)
 
 
 def rounded(value: Any) -> Any:

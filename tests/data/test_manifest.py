@@ -83,7 +83,11 @@ def test_every_bad_line_is_named_at_once(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no such manifest"), (b"\n", "found no utterance"), (b"\xff\xfe\x00", "UTF-8")],
+    [
+        (None, "no such file; expected a manifest"),
+        (b"\n", "found no utterance"),
+        (b"\xff\xfe\x00", "UTF-8"),
+    ],
 )
 def test_unusable_files(tmp_path, content, message):
     path = tmp_path / "m.jsonl"
@@ -107,7 +111,7 @@ def test_nothing_is_written_that_could_not_be_read(tmp_path):
     with pytest.raises(InputError) as caught:
         write_manifest(tmp_path / "m.jsonl", bad)
     assert len(caught.value.problems) == 3
-    assert "key 'b' occurs 2 times" in caught.value.problems[-1]
+    assert "found 'b', which line 2 has already" in caught.value.problems[-1]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -176,7 +176,7 @@ def test_all_that_is_missing_is_said_at_once(world, tmp_path):
     with pytest.raises(InputError) as error:
         check_recipe(recipe)
     text = str(error.value)
-    assert "asr: " in text and "no.jsonl: no such manifest" in text
+    assert "asr: " in text and "no.jsonl: no such file" in text
     assert "asr, s2tt, potsa: model_config.llm_path" in text  # once, with all that need it
     assert "potsa: the training manifest has 12 items, fewer than one batch of 500" in text
     assert "s2tt: language_bias.path" in text and "test zero: nowhere.jsonl" in text

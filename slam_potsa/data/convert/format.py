@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from slam_potsa.data.archives import split_reference
+from slam_potsa.data.jsonl import MISSING, Problems, other_lines, read_rows, write_rows
 from slam_potsa.data.language_names import short_code
-from slam_potsa.data.line_problems import grouped, other_lines
-from slam_potsa.data.manifest import FIELDS, REQUIRED, Utterance, row_problems
+from slam_potsa.data.manifest import FIELDS, REQUIRED, Utterance, check_row
 from slam_potsa.data.sentence_ids import text_sentence_id
 from slam_potsa.errors import InputError
-from slam_potsa.files import atomic_write
 
 SENTENCE_IDS = ("transcript", "target", "key", "audio")
 REMEDIES = {
@@ -69,11 +67,12 @@ class Fill:
 
 @dataclass
 class Fields:
-    """One row while it is read: its fields by type, and what is wrong with them."""
+    """One row while it is read: its fields by type; what is wrong with them goes to `problems`."""
 
     row: dict[str, Any]
     fill: Fill
-    problems: list[str] = field(default_factory=list)
+    problems: Problems
+    number: int  # of the line
 
     def text(self, name: str, *others: str, needed: bool = False) -> str | None:
         """The first of these fields that is there, on one line; None for null and ""."""
@@ -85,7 +84,7 @@ class Fields:
                 self.wrong(key, value, "text")
                 return None
         if needed:
-            self.wrong(name, self.row.get(name, "nothing"), "text")
+            self.wrong(name, self.row.get(name, MISSING), "text")
         return None
 
     def code(self, name: str, *others: str) -> str | None:
@@ -97,10 +96,10 @@ class Fields:
         try:
             return short_code(value)
         except InputError as error:
-            self.problems += error.problems
+            self.say(str(error))
             return None
 
-    def number(self, name: str) -> float | None:
+    def measure(self, name: str) -> float | None:
         value = self.row.get(name)
         if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
             return value
@@ -108,29 +107,15 @@ class Fields:
         return None
 
     def wrong(self, name: str, found: Any, expected: str) -> None:
-        shown = found if found == "nothing" else repr(found)
-        shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        self.problems.append(f"field '{name}': found {shown}, expected {expected}")
+        self.problems.wrong(self.number, name, found, expected)
+
+    def say(self, problem: str) -> None:
+        self.problems.add(self.number, problem)
 
 
 def on_one_line(text: str) -> str:
     """Tabs and line breaks as spaces: manifests and prediction files hold one line a text."""
     return " ".join(text.split()) if any(c in text for c in "\t\n\r") else text.strip()
-
-
-def read_lines(path: Path, text: str | None = None) -> Iterator[tuple[int, str]]:
-    """(number, line) of the lines that are not blank."""
-    if text is None:
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such file") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: cannot be read: {error}; expected JSON Lines") from None
-    # Not splitlines(): texts may hold U+2028 and others that it splits at.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield number, line
 
 
 Values = dict[str, Any]  # manifest fields of one row, as far as the row has them
@@ -141,62 +126,44 @@ def read_jsonl(
     parse: Callable[[Fields], Values],
     fill: Fill,
     *,
-    text: str | None = None,
     tidy: Callable[[list[tuple[int, Values]]], list[tuple[int, Values]]] = lambda rows: rows,
 ) -> list[Utterance]:
     """Every line through `parse`, then `tidy` over all of them, then what is missing filled in."""
-    rows, problems = [], []
-    for number, line in read_lines(path, text):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            problems.append((number, f"expected a JSON object ({error})"))
-            continue
-        if not isinstance(row, dict):
-            problems.append((number, f"expected a JSON object, found {line.strip()[:60]}"))
-            continue
-        fields = Fields(row, fill)
-        values = parse(fields)
-        problems += [(number, problem) for problem in fields.problems]
-        if not fields.problems:
+    problems, rows = Problems(path), []
+    for number, row in read_rows(path, problems):
+        before = len(problems)
+        values = parse(Fields(row, fill, problems, number))
+        if len(problems) == before:
             rows.append((number, values))
-    return complete(path, tidy(rows), fill, problems)
+    return complete(tidy(rows), fill, problems)
 
 
-def complete(
-    path: Path, rows: list[tuple[int, Values]], fill: Fill, problems: Sequence[tuple[int, str]] = ()
-) -> list[Utterance]:
+def complete(rows: list[tuple[int, Values]], fill: Fill, problems: Problems) -> list[Utterance]:
     """Utterances of `rows`, filled in and checked as a manifest's rows are.
 
     Raises:
-        InputError: `problems` (line, text) and those of every bad row as `file:line: ...`, of one
-            kind once where they are many; what is missing in rows is said once, with the option
-            that gives it.
+        InputError: `problems` and those of every bad row as `file:line: ...`, of one kind once
+            where they are many; what is missing in rows is said once, with the option that gives
+            it.
     """
-    problems, missing, first = list(problems), {}, {}
+    missing, utterances = {}, []
     keys = _keys([values for _, values in rows])
-    utterances = []
     for (number, values), key in zip(rows, keys, strict=True):
-        values = _filled({**values, "key": key}, fill)
+        values, before = _filled({**values, "key": key}, fill), len(problems)
         for name in _lacking(values):
             missing.setdefault(name, []).append(number)
-        found = [
-            problem
-            for problem in row_problems({k: v for k, v in values.items() if v is not None}, ())
-            if not any(problem.startswith(f"field '{name}': found nothing") for name in REQUIRED)
-        ]
-        if key in first:
-            found.append(f"field 'key': found {key!r}, which line {first[key]} has already")
-        first.setdefault(key, number)
-        problems += [(number, problem) for problem in found]
-        if not found and not _lacking(values):
+        check_row(values, problems, number, required=())
+        problems.once(number, key)
+        if len(problems) == before and not missing:
             utterances.append(Utterance(**values))
-    told = grouped(path, problems)
+    told = problems.texts()
     for name, numbers in missing.items():
         more = other_lines(len(numbers) - 1)
-        told.append(f"{path}:{numbers[0]}{more}: no {name}; {REMEDIES.get(name, 'add it')}")
+        told.append(
+            f"{problems.path}:{numbers[0]}{more}: no {name}; {REMEDIES.get(name, 'add it')}"
+        )
     if not rows and not told:
-        told.append(f"{path}: found no row")
+        told.append(f"{problems.path}: found no row")
     if told:
         raise InputError(told)
     return utterances
@@ -268,17 +235,15 @@ def write_jsonl(
     Raises InputError with every utterance that `render` refuses.
     """
     place = paths_from(Path(base or Path(path).parent), Path(path).parent, relative)
-    lines, problems = [], []
+    rows, problems = [], []
     for utterance in utterances:
         try:
-            row = render(utterance, place(utterance.audio))
+            rows.append(render(utterance, place(utterance.audio)))
         except InputError as error:
             problems += [f"key {utterance.key!r}: {problem}" for problem in error.problems]
-            continue
-        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     if problems:
         raise InputError([f"{path} (not written): {problem}" for problem in problems])
-    atomic_write(path, "".join(lines))
+    write_rows(path, rows)
 
 
 def paths_from(base: Path, folder: Path, relative: bool) -> Callable[[str], str]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from slam_potsa.data.convert.format import (
     paths_from,
     read_jsonl,
 )
+from slam_potsa.data.jsonl import MISSING
 from slam_potsa.data.manifest import FIELDS, Utterance
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
@@ -46,12 +46,12 @@ def _parse(fields: Fields) -> Values:
     from lhotse.serialization import deserialize_item
 
     if fields.row.get("type") != "MonoCut":
-        fields.wrong("type", fields.row.get("type", "nothing"), "'MonoCut'")
+        fields.wrong("type", fields.row.get("type", MISSING), "'MonoCut'")
         return {}
     try:
         cut = deserialize_item(dict(fields.row))
     except Exception as error:  # Lhotse has no error class of its own for what is no cut
-        fields.problems.append(f"not a cut that Lhotse reads: {type(error).__name__}: {error}")
+        fields.say(f"not a cut that Lhotse reads: {type(error).__name__}: {error}")
         return {}
     audio = _audio(cut, fields)
     if len(cut.supervisions) != 1:
@@ -73,10 +73,10 @@ def _parse(fields: Fields) -> Values:
 def _audio(cut, fields: Fields) -> str | None:
     remedy = "write its audio with CutSet.save_audios first"
     if cut.recording is None or [source.type for source in cut.recording.sources] != ["file"]:
-        fields.problems.append(f"its recording is not one audio file; {remedy}")
+        fields.say(f"its recording is not one audio file; {remedy}")
         return None
     if cut.start > 0 or cut.duration < cut.recording.duration - LENGTH_TOLERANCE:
-        fields.problems.append(
+        fields.say(
             f"is {cut.start:g} to {cut.end:g} s of a recording of {cut.recording.duration:g} s, "
             f"expected all of it; {remedy}"
         )
@@ -135,14 +135,7 @@ def _cut(utterance: Utterance, audio: str) -> dict:
 
 def read(path: str | Path, **options: str | None) -> list[Utterance]:
     _lhotse()
-    path = Path(path)
-    text = None
-    if path.suffix == ".gz":
-        try:
-            text = gzip.decompress(path.read_bytes()).decode("utf-8")
-        except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: cannot be read: {error}; expected .jsonl.gz") from None
-    return read_jsonl(path, _parse, Fill(**options), text=text)
+    return read_jsonl(Path(path), _parse, Fill(**options))
 
 
 def write(

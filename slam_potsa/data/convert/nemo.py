@@ -42,9 +42,9 @@ def _parse(fields: Fields) -> Values:
         "audio": fields.text("audio_filepath", needed=True),
         "language": fields.code("source_lang", "lang"),
         "sentence_id": fields.text("sentence_id"),
-        "duration": fields.number("duration"),
+        "duration": fields.measure("duration"),
     }
-    if fields.number("offset"):
+    if fields.measure("offset"):
         fields.wrong("offset", fields.row["offset"], "0: cut the recording into files first")
     text, answer = fields.text("text"), fields.text("answer")
     answer = None if answer == NO_ANSWER else answer

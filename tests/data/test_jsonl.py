@@ -1,25 +1,63 @@
-"""Bad lines by the thousand, and lines of other projects' formats."""
+"""The reader of JSON Lines: bad lines by the thousand, and lines of other projects' formats."""
 
+import gzip
 import json
 
 import pytest
 
 from slam_potsa.data.convert import FORMATS, convert
-from slam_potsa.data.line_problems import MANY, TELLTALES, foreign_format, grouped
-from slam_potsa.data.manifest import read_manifest
+from slam_potsa.data.jsonl import MANY, MISSING, Problems, read_log, read_rows, write_rows
+from slam_potsa.data.manifest import TELLTALES, foreign_format, read_manifest
 from slam_potsa.errors import InputError
-from tests.support.foreign_formats import EXAMPLES, TRANSLATED, make_corpus, write_rows
+from tests.support.foreign_formats import EXAMPLES, TRANSLATED, make_corpus
+from tests.support.foreign_formats import write_rows as write_lines
 
 
 def test_few_problems_are_listed_and_many_are_grouped():
-    problems = [(n, "field 'key': found nothing, expected a unique string") for n in range(1, 21)]
-    assert len(problems) == MANY == len(grouped("m", problems))
-    problems += [(n, f"field 'duration': found -{n}, expected seconds") for n in range(21, 23)]
-    assert grouped("m", [*problems, (40, "field 'x': not known, expected one of key")]) == [
+    problems = Problems("m")
+    for number in range(1, MANY + 1):
+        problems.wrong(number, "key", MISSING, "a unique string")
+    assert len(problems.texts()) == MANY
+    problems.add(40, "field 'x': not known, expected one of key")
+    problems.wrong(22, "duration", -22, "seconds")
+    problems.wrong(21, "duration", -21, "seconds")
+    assert problems.texts() == [
         "m:1 (and 19 other lines): field 'key': found nothing, expected a unique string",
         "m:21 (and 1 other line): field 'duration': found -21, expected seconds",
         "m:40: field 'x': not known, expected one of key",
     ]
+
+
+def test_rows_are_numbered_and_other_lines_are_told_of_at_once(tmp_path):
+    path = tmp_path / "m.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"a": "x\xe2\x80\xa8y"}\r\n\n[1]\n{no\n{"b": null}')
+    problems = Problems(path)
+    assert read_rows(path, problems) == [(1, {"a": "x\u2028y"}), (5, {"b": None})]
+    starts = [f"{path}:{n}: found {text}" for n, text in ((3, "'[1]', exp"), (4, "'{no', exp"))]
+    with pytest.raises(InputError) as caught:
+        problems.check()
+    assert all(map(str.startswith, caught.value.problems, starts))
+    packed = tmp_path / "m.jsonl.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    assert read_rows(packed, Problems(packed)) == read_rows(path, problems)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00", b"no gzip"])
+def test_a_file_that_cannot_be_read_says_what_was_expected(tmp_path, content):
+    path = tmp_path / ("a.gz" if content == b"no gzip" else "a.jsonl")
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=f"{path}: .*expected JSON Lines"):
+        read_rows(path, Problems(path))
+
+
+def test_a_log_ends_where_a_crash_cut_it_off(tmp_path):
+    write_rows(tmp_path / "log", [{"step": 1}, {"step": 2, "x": "\u2028"}])
+    assert read_log(tmp_path / "log") == [{"step": 1}, {"step": 2, "x": "\u2028"}]
+    for rest in ('{"step": 3, "x": "й"'.encode()[:-2], b'{"st\n{"step": 4}\n'):
+        with (tmp_path / "log").open("ab") as file:
+            file.write(rest)
+        assert len(read_log(tmp_path / "log")) == 2
 
 
 def test_missing_wrong_and_repeated_are_told_apart(tmp_path):
@@ -28,7 +66,7 @@ def test_missing_wrong_and_repeated_are_told_apart(tmp_path):
     lines += [good] + [good] * 50
     lines += [good | {"key": ""}] * 30
     lines += [{name: value for name, value in good.items() if name != "key"}] * 10
-    path = write_rows(tmp_path / "m.jsonl", lines)
+    path = write_lines(tmp_path / "m.jsonl", lines)
     with path.open("a") as file:
         file.write("not json\n" * 7 + "[1]\n")
     with pytest.raises(InputError) as caught:
@@ -39,7 +77,7 @@ def test_missing_wrong_and_repeated_are_told_apart(tmp_path):
         ":152 (and 29 other lines): field 'key': found ''",
         ":182 (and 9 other lines): field 'key': found nothing",
         ":192 (and 6 other lines): found 'not json', expected a JSON object",
-        ":199: found '[1]', expected a JSON object such as",
+        ":199: found '[1]', expected a JSON object",
     ]
     assert [
         problem.startswith(f"{path}{start}")
@@ -51,7 +89,7 @@ def test_missing_wrong_and_repeated_are_told_apart(tmp_path):
 def test_the_project_is_named_whose_format_it_is(name, tmp_path):
     lines = EXAMPLES[name][0]
     assert {foreign_format(line) for line in lines} == {name}
-    path = write_rows(tmp_path / "train.jsonl", lines * 1700)
+    path = write_lines(tmp_path / "train.jsonl", lines * 1700)
     for read in (read_manifest, lambda path: convert(path, tmp_path / "out.jsonl")):
         with pytest.raises(InputError) as caught:
             read(path)
@@ -74,7 +112,7 @@ def test_telltales_are_of_formats_that_there_are_and_never_of_a_manifest():
 
 
 def test_converting_from_a_wrong_format_is_no_flood_either(tmp_path):
-    path = write_rows(tmp_path / "s.jsonl", EXAMPLES["nemo"][0] * 500)
+    path = write_lines(tmp_path / "s.jsonl", EXAMPLES["nemo"][0] * 500)
     with pytest.raises(InputError) as caught:
         convert(path, tmp_path / "out.jsonl", source_format="cot_st")
     assert len(caught.value.problems) == 3  # audio, prompt, gt

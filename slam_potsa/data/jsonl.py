@@ -1,0 +1,163 @@
+"""JSON Lines: the one reader. Rows are numbered, and all that is wrong with them is told at once.
+
+    problems = Problems(path)
+    for number, values in read_rows(path, problems):
+        if not isinstance(values.get("key"), str):
+            problems.wrong(number, "key", values.get("key", MISSING), "a string")
+    problems.check()
+
+A line ends at a line feed only: a text may hold U+2028 and others that `splitlines` splits at.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from slam_potsa.errors import InputError
+from slam_potsa.files import atomic_write
+
+MANY = 20  # problems that are listed one by one; of more, those of one kind are told once
+MISSING = object()  # found in place of a field that is not there
+SHOWN = 60  # characters of a value in a message
+
+_BROKEN = (ValueError, RecursionError)  # of json.loads; the first covers text that is no UTF-8
+# What differs between problems of one kind: values, names in quotes, numbers, remarks.
+_VALUES = re.compile(r"found .*?(?=, expected)|, found .*|'[^']*'|[\d.]+|\(.*\)")
+
+
+class Row(NamedTuple):
+    """One line that is a JSON object."""
+
+    number: int  # of the line, from 1
+    values: dict[str, Any]
+
+
+class Problems:
+    """What is wrong with the lines of `path`, collected to be told at once."""
+
+    def __init__(self, path: str | Path):
+        self.path = path
+        self._found: list[tuple[int, str, Any]] = []  # line, text, kind
+        self._first: dict[Any, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    @property
+    def lines(self) -> set[int]:
+        """The numbers of the bad lines."""
+        return {number for number, _, _ in self._found}
+
+    def add(self, number: int, text: str, kind: Any = None) -> None:
+        """`kind`: equal for problems of which one stands for all; None: the text, less values."""
+        self._found.append((number, text, _VALUES.sub("", text) if kind is None else kind))
+
+    def wrong(self, number: int, field: str, found: Any, expected: str) -> None:
+        """`field 'x': found ..., expected ...`; `found` may be MISSING."""
+        absent = "nothing" if found is MISSING else "null" if found is None else ""
+        text = f"field {field!r}: found {absent or short(found)}, expected {expected}"
+        self.add(number, text, (field, absent))
+
+    def once(self, number: int, value: Any, field: str = "key") -> None:
+        """Note a value that no other line may have; told of where one has it."""
+        first = self._first.setdefault((field, value), number)
+        if first != number:
+            text = f"found {value!r}, which line {first} has already; expected it once"
+            self.add(number, f"field {field!r}: {text}", (field, "again"))
+
+    def texts(self) -> list[str]:
+        """`path:line: problem` in the order of lines; of many, those of one kind once.
+
+        >>> problems = Problems("m.jsonl")
+        >>> for number in range(1, 31): problems.wrong(number, "key", MISSING, "a string")
+        >>> problems.texts()
+        ["m.jsonl:1 (and 29 other lines): field 'key': found nothing, expected a string"]
+        """
+        found = sorted(self._found, key=lambda problem: problem[0])
+        if len(found) <= MANY:
+            return [f"{self.path}:{number}: {text}" for number, text, _ in found]
+        kinds: dict[Any, list[tuple[int, str]]] = {}
+        for number, text, kind in found:
+            kinds.setdefault(kind, []).append((number, text))
+        return [
+            f"{self.path}:{same[0][0]}{other_lines(len(same) - 1)}: {same[0][1]}"
+            for same in kinds.values()
+        ]
+
+    def check(self) -> None:
+        """Raise InputError with all problems, if there are any."""
+        if self._found:
+            raise InputError(self.texts())
+
+
+def read_rows(path: str | Path, problems: Problems, expected: str = "JSON Lines") -> list[Row]:
+    """The lines that are JSON objects; the others go to `problems`. Blank lines are left out.
+
+    Raises InputError where the file cannot be read (`read_lines`).
+    """
+    rows = []
+    for number, line in read_lines(path, expected):
+        try:
+            values = json.loads(line)
+        except _BROKEN as error:
+            problems.add(number, f"found {short(line)}, expected a JSON object ({error})", "JSON")
+            continue
+        if isinstance(values, dict):
+            rows.append(Row(number, values))
+        else:
+            problems.add(number, f"found {short(line)}, expected a JSON object", "object")
+    return rows
+
+
+def read_lines(path: str | Path, expected: str) -> list[tuple[int, str]]:
+    """(number, text) of the lines that are not blank; of `.gz` files too.
+
+    Raises InputError where there is no such file, or no text in UTF-8; `expected` says of what.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; expected {expected}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: not UTF-8 at byte {error.start}; expected {expected}, in UTF-8"
+        ) from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: cannot be read ({error}); expected {expected}") from None
+    numbered = enumerate(text.split("\n"), start=1)
+    return [(number, line.rstrip("\r")) for number, line in numbered if line.strip()]
+
+
+def read_log(path: str | Path) -> list[dict[str, Any]]:
+    """The objects of a file that was appended to, up to a line that a crash cut off."""
+    found = []
+    for line in Path(path).read_bytes().split(b"\n"):
+        try:
+            found.append(json.loads(line))
+        except _BROKEN:
+            break
+    return found
+
+
+def write_rows(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
+    """One object a line, atomically; equal rows give equal bytes."""
+    atomic_write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def short(value: Any) -> str:
+    """`repr(value)`, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
+
+
+def other_lines(count: int) -> str:
+    """What stands behind the first line's number: `" (and 4,999 other lines)"`, or nothing."""
+    return f" (and {count:,} other line{'s' * (count != 1)})" if count else ""

@@ -132,6 +132,28 @@ def known_index(path: str | Path) -> ArchiveIndex | None:
     return index_of(path)
 
 
+def unpack(path: str | Path, tar: str | Path, *, allow_truncated: bool = False) -> None:
+    """Decompress the archive `path` (.tar.gz) into the plain `tar`, which is whole or not there.
+
+    Args:
+        allow_truncated: of an archive that breaks off, write what it still has.
+
+    Raises InputError where the archive is truncated, damaged or no gzip file.
+    """
+    problem = ""
+    with gzip.open(path) as packed, atomic_path(tar) as temporary, open(temporary, "wb") as plain:
+        try:
+            while content := packed.read1(_CHUNK):  # not read(): it loses what precedes an error
+                plain.write(content)
+        except EOFError:
+            if not allow_truncated:
+                problem = f"truncated: the file ends after {Path(path).stat().st_size} bytes"
+        except (gzip.BadGzipFile, zlib.error) as error:
+            problem = f"damaged: {error}"
+        if problem:
+            raise InputError(f"{path}: {problem}; copy or download it again")
+
+
 def _is_compressed(path: Path) -> bool:
     return path.name.endswith(COMPRESSED)
 

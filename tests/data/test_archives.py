@@ -207,3 +207,20 @@ def test_without_the_library_the_remedy_is_named(compressed, monkeypatch):
     monkeypatch.setitem(sys.modules, "indexed_gzip", None)
     with pytest.raises(InputError, match=r"pip install 'slam-potsa\[fleurs\]', or unpack"):
         read_member(compressed, "train/0.wav")
+
+
+def test_unpacking_leaves_a_whole_plain_archive_or_nothing(compressed, tmp_path):
+    tar, whole = tmp_path / "b.tar", compressed.read_bytes()
+    archives.unpack(compressed, tar)
+    assert read_member(tar, "train/3.wav") == files()["train/3.wav"]
+    tar.unlink()
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2] ^= 0xFF
+    for content, problem in ((whole[:-9], "truncated"), (bytes(damaged), "damaged")):
+        compressed.write_bytes(content)
+        with pytest.raises(InputError, match=f"{problem}: .*; copy or download it again"):
+            archives.unpack(compressed, tar)
+        assert not tar.exists()
+    compressed.write_bytes(whole[: len(whole) // 2])
+    archives.unpack(compressed, tar, allow_truncated=True)
+    assert index_of(tar).trouble == "truncated" and 0 < len(index_of(tar).members) < 8

@@ -188,6 +188,8 @@ def _walk_plain(path: Path, size: int) -> ArchiveIndex:
                     detail = f"{info.name} should end at byte {info.offset_data + info.size}"
                 elif info.isfile():
                     members[info.name] = (info.offset_data, info.size)
+            if not detail and archive.offset + _BLOCK > size:  # where its end should be marked
+                detail = f"an end should be marked at byte {archive.offset}"
     except tarfile.TarError as error:
         if not members and not detail:
             raise InputError(

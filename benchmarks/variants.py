@@ -159,7 +159,7 @@ def retrieval(translator: Translator, manifests: list[Path]) -> dict[str, float]
 @torch.inference_mode()
 def validation(translator: Translator, manifest: Path) -> float:
     """Mean cross-entropy over target tokens."""
-    from slam_potsa.model.plugin import get_speech_dataset
+    from slam_potsa.data.dataset import get_speech_dataset
 
     data = replace(
         translator.config.dataset_config, val_data_path=str(manifest), inference_mode=False

@@ -3,4 +3,5 @@
 It executes the file anew at every call, outside of any package: nothing may be defined here.
 """
 
-from slam_potsa.model.plugin import get_speech_dataset, model_factory  # noqa: F401
+from slam_potsa.data.dataset import get_speech_dataset  # noqa: F401
+from slam_potsa.model.plugin import model_factory  # noqa: F401

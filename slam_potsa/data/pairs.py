@@ -35,7 +35,7 @@ class ParallelSpeechDataset:
         tasks: names of `slam_potsa.data.tasks`; every item draws one, see `task`.
 
     An utterance without a partner is an item of its own, once an epoch. The epoch is the process's
-    (`slam_potsa.data.epoch`) until `set_epoch` is called. `len()` is the same in every epoch.
+    (`slam_potsa.data.epoch`). `len()` is the same in every epoch.
     Shard it by rank with a sampler that does not shuffle by itself, or with one that does.
     """
 
@@ -57,17 +57,12 @@ class ParallelSpeechDataset:
         self._sentences = self._group()
         # A slot is (sentence, draw) or (utterance index, None); the slots are fixed for good.
         self._slots = self._plan()
-        self._epoch: int | None = None
         self._born = 0  # see __getstate__
         self._order: tuple[int, list[int]] | None = None
 
-    def set_epoch(self, epoch: int) -> None:
-        """Use this epoch from now on, whatever the process's clock says."""
-        self._epoch = epoch
-
     @property
     def epoch(self) -> int:
-        return max(clock.current(), self._born) if self._epoch is None else self._epoch
+        return max(clock.current(), self._born)
 
     @property
     def num_pairs(self) -> int:

@@ -21,6 +21,7 @@ from slam_potsa.config import PotsaConfig, defaults
 from slam_potsa.config.check import check
 from slam_potsa.data.audio import measure_audio
 from slam_potsa.data.blind import exchanged_recordings
+from slam_potsa.data.dataset import build_dataset, get_speech_dataset
 from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.manifest import Utterance, manifest_hash, read_manifest
 from slam_potsa.data.predictions import Prediction, write_pred_gt, write_predictions
@@ -32,7 +33,7 @@ from slam_potsa.engine.journal import Answer, Journal, fingerprint, remove_parti
 from slam_potsa.engine.run_directory import CONFIG, best_checkpoint
 from slam_potsa.errors import InputError
 from slam_potsa.model.checkpoint import trainable_state
-from slam_potsa.model.plugin import build_dataset, get_speech_dataset, model_factory
+from slam_potsa.model.plugin import model_factory
 
 logger = logging.getLogger(__name__)
 # What answers depend on, of dataset_config; the tasks are in it as the one that is asked for.

@@ -26,6 +26,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from slam_potsa.config import PotsaConfig
 from slam_potsa.config.check import check
 from slam_potsa.data import epoch as epoch_clock
+from slam_potsa.data.dataset import get_speech_dataset
 from slam_potsa.engine.contents import data_contents
 from slam_potsa.engine.run_directory import (
     COMPLETE,
@@ -41,7 +42,7 @@ from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
 from slam_potsa.model.checkpoint import apply_checkpoint, read_checkpoint, save_checkpoint
 from slam_potsa.model.metrics import METRICS, MetricsLog, logged
-from slam_potsa.model.plugin import get_speech_dataset, model_factory
+from slam_potsa.model.plugin import model_factory
 
 logger = logging.getLogger(__name__)
 PREPARATION_SECONDS = 12 * 3600  # what other ranks wait while the first checks and estimates

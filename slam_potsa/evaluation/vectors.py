@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from slam_potsa.data.dataset import build_dataset
 from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.manifest import Utterance
-from slam_potsa.model.plugin import build_dataset
 
 if TYPE_CHECKING:
     from slam_potsa.engine.decode import Translator

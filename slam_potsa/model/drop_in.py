@@ -31,7 +31,7 @@ from slam_potsa.config import (
     defaults,
 )
 from slam_potsa.config.check import check
-from slam_potsa.data.collate import SpeechTranslationDataset
+from slam_potsa.data import dataset as datasets
 from slam_potsa.data.epoch import EpochCounter
 from slam_potsa.data.languages import language_code
 from slam_potsa.errors import InputError
@@ -121,7 +121,7 @@ def factory(
     return model_factory
 
 
-def dataset_factory(**options: Any) -> Callable[..., SpeechTranslationDataset]:
+def dataset_factory(**options: Any) -> Callable[..., datasets.SpeechTranslationDataset]:
     """A dataset function with parallel pairs and language ids for a recipe of SLAM-LLM's.
 
     The recipe's paths (to our manifests), `mel_size`, `fix_length_audio` and `inference_mode` are
@@ -144,7 +144,7 @@ def dataset_factory(**options: Any) -> Callable[..., SpeechTranslationDataset]:
                 "into the features; use 30s"
             )
         check(data)
-        return plugin.get_speech_dataset(data, tokenizer, split)
+        return datasets.get_speech_dataset(data, tokenizer, split)
 
     return get_speech_dataset
 

@@ -15,7 +15,6 @@ from torch import nn
 
 from slam_potsa.config import (
     AlignmentConfig,
-    DatasetConfig,
     DecodeConfig,
     LanguageBiasConfig,
     ModelConfig,
@@ -23,11 +22,6 @@ from slam_potsa.config import (
     TrainConfig,
     defaults,
 )
-from slam_potsa.data.collate import SpeechBatcher, SpeechTranslationDataset
-from slam_potsa.data.feature_store import FeatureStore
-from slam_potsa.data.manifest import Utterance, read_manifest
-from slam_potsa.data.pairs import ParallelSpeechDataset
-from slam_potsa.data.tasks import Templates, needed_fields, task_to_decode
 from slam_potsa.errors import InputError
 from slam_potsa.model.carried_state import carried_names
 from slam_potsa.model.checkpoint import choose_bias, continue_from, read_checkpoint
@@ -109,50 +103,6 @@ def models_built() -> Iterator[Sequence[SpeechLLM]]:
         yield _BUILT
     finally:
         _BUILT = outside
-
-
-def get_speech_dataset(dataset_config: Any, tokenizer: Any, split: str) -> SpeechTranslationDataset:
-    """SLAM-LLM's dataset function; `split` is "train", "val" or "test".
-
-    Training items are parallel pairs by `dataset_config.pairing`; validation and test items single
-    utterances. Raises InputError with every bad line of the manifest, of which one that lacks what
-    a task needs is one.
-    """
-    data = defaults(DatasetConfig, dataset_config)
-    path = Path(_manifest_path(data, split))
-    utterances = read_manifest(path, needs=() if data.inference_mode else needed_fields(data.tasks))
-    return build_dataset(data, utterances, tokenizer, training=split == "train", base=path.parent)
-
-
-def build_dataset(
-    data: DatasetConfig,
-    utterances: Sequence[Utterance],
-    tokenizer: Any,
-    *,
-    training: bool,
-    base: Path | None = None,
-) -> SpeechTranslationDataset:
-    """Items and batches of `utterances`; `base` is the folder that audio paths are relative to."""
-    batcher = SpeechBatcher(
-        tokenizer,
-        query_len=data.fix_length_audio,
-        prompt=Templates.of(data),
-        window=data.encoder_window,
-        n_mels=data.mel_size,
-        inference=data.inference_mode,
-        attend_padding=data.attend_padding,
-        features=FeatureStore.open(data.feature_store) if data.feature_store else None,
-        base=base,
-    )
-    items = ParallelSpeechDataset(
-        utterances,
-        pairing=data.pairing if training else "none",
-        anchor_language=data.anchor_language,
-        seed=data.seed,
-        shuffle=training,
-        tasks=[task_to_decode(data.tasks, data.test_task)] if data.inference_mode else data.tasks,
-    )
-    return SpeechTranslationDataset(items, batcher)
 
 
 def build_projector(
@@ -280,14 +230,3 @@ def accumulation_steps(train: TrainConfig, deepspeed_config: Any) -> int:
         return train.gradient_accumulation_steps
     settings = json.loads(Path(str(deepspeed_config)).read_text())
     return int(settings.get("gradient_accumulation_steps", 1))
-
-
-def _manifest_path(data: DatasetConfig, split: str) -> str:
-    names = {"train": "train_data_path", "val": "val_data_path", "test": "test_data_path"}
-    if split not in names:
-        raise InputError(f"split {split!r}: expected one of {', '.join(names)}")
-    # SLAM-LLM's decoding recipes name their test set val_data_path.
-    path = getattr(data, names[split]) or (data.val_data_path if split == "test" else "")
-    if not path:
-        raise InputError(f"dataset_config.{names[split]} is not set: give it a manifest")
-    return path

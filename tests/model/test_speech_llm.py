@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from slam_potsa import InputError
+from slam_potsa.data.dataset import build_dataset, get_speech_dataset
 from slam_potsa.data.manifest import read_manifest
 from slam_potsa.engine.encode import estimate_bias
 from slam_potsa.model.checkpoint import apply_checkpoint, save_checkpoint, trainable_state
 from slam_potsa.model.encoder import load_encoder
-from slam_potsa.model.plugin import build_dataset, get_speech_dataset, model_factory
+from slam_potsa.model.plugin import model_factory
 from tests.support import tiny
 
 
@@ -262,7 +263,7 @@ def test_speech_tokens_do_not_depend_on_the_batch(config):
 def test_a_batch_of_text_alone_touches_every_trained_weight(config):
     model, dataset = build(config)
     batch = first_batch(dataset)
-    for name in ("audio_mel", "audio_mel_post_mask", "modality_mask", "pairs", "pair_ids"):
+    for name in ("audio_mel", "audio_mel_post_mask", "modality_mask", "pairs"):
         batch.pop(name)
     model.train()
     loss = model(**batch)[0].loss

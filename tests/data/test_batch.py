@@ -7,7 +7,8 @@ from torch.utils.data import DataLoader
 
 from slam_potsa.data import epoch
 from slam_potsa.data.audio import load_audio, log_mel
-from slam_potsa.data.collate import IGNORED, SpeechBatcher, SpeechTranslationDataset
+from slam_potsa.data.batch import IGNORED, SpeechBatcher
+from slam_potsa.data.dataset import SpeechTranslationDataset
 from slam_potsa.data.feature_store import FeatureStore, FeatureStoreWriter
 from slam_potsa.data.languages import language_code
 from slam_potsa.data.manifest import Utterance
@@ -76,12 +77,11 @@ def test_layout_of_every_row(batcher, tokenizer, corpus):
 
 def test_dtypes_shapes_and_pairs(batcher, corpus):
     batch = batch_of(batcher(), corpus[:2], [corpus[6]], corpus[4:6])
-    for name in ("input_ids", "labels", "language_ids", "pair_ids", "pairs"):
+    for name in ("input_ids", "labels", "language_ids", "pairs"):
         assert batch[name].dtype == torch.int64
     for name in ("attention_mask", "modality_mask"):
         assert batch[name].dtype == torch.bool
     assert batch["input_ids"].shape == batch["labels"].shape == batch["modality_mask"].shape
-    assert batch["pair_ids"].tolist() == [0, 0, -1, 1, 1]
     assert batch["pairs"].tolist() == [[0, 1], [3, 4]]
     codes = [language_code(identifier) for identifier in batch["language_ids"].tolist()]
     assert codes == ["en", "es", "sle-alph", "en", "es"]
@@ -90,7 +90,7 @@ def test_dtypes_shapes_and_pairs(batcher, corpus):
 
 def test_a_batch_without_pairs_or_targets(batcher, corpus):
     batch = batch_of(batcher(), [corpus[6]], [corpus[6]])
-    assert batch["pairs"].shape == (0, 2) and batch["pair_ids"].tolist() == [-1, -1]
+    assert batch["pairs"].shape == (0, 2)
     assert (batch["labels"] == IGNORED).all()
     assert batch["label_start"] == batch["input_ids"].shape[1]
 
@@ -230,9 +230,9 @@ def test_worker_errors_reach_the_user_with_their_place(batcher, corpus, tmp_path
         list(loader)
 
 
-def test_dataset_can_be_pickled_and_set_to_an_epoch(batcher, corpus):
+def test_a_dataset_can_be_pickled(batcher, corpus):
     dataset = SpeechTranslationDataset(ParallelSpeechDataset(corpus), batcher(inference=True))
-    dataset.set_epoch(9)
+    epoch.set(9)
     copy = pickle.loads(pickle.dumps(dataset))
     assert len(copy) == len(dataset) == 4
     for first, second in zip(dataset, copy, strict=True):

@@ -17,19 +17,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from slam_potsa.data.audio import WINDOWS, encoder_frames, load_audio, log_mel
 from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.languages import language_id
 from slam_potsa.data.manifest import Utterance
-from slam_potsa.data.pairs import ParallelSpeechDataset
 from slam_potsa.data.tasks import Templates, reference
 from slam_potsa.errors import InputError
 
 AUDIO_SLOT = -1  # in input_ids
 IGNORED = -100  # in labels
-NO_PAIR = -1  # in pair_ids
 
 
 class SpeechBatcher:
@@ -129,16 +126,15 @@ class SpeechBatcher:
         bool (the audio slots), labels [B, S] int64 (-100 ignored); audio_mel [B, F, n_mels] float32
         and audio_mel_post_mask [B, (F + 1) // 2] float32, or encoder_features [B, T, E] float16 and
         audio_mel_post_mask [B, T], 1 = an encoder frame that holds speech; language_ids [B] int64;
-        sentence_ids [B] int64 (equal = one sentence); pair_ids [B] int64 (equal = a pair, -1 =
-        none); pairs [P, 2] int64, the rows of each pair, the anchor second; label_start, the first
-        column that may have a label (S: there is none).
+        sentence_ids [B] int64 (equal = one sentence); pairs [P, 2] int64, the rows of each pair,
+        the anchor second; label_start, the first column that may have a label (S: there is none).
         Inference: no labels and no label_start, but keys and targets, lists of B strings.
         """
         rows = [example for item in items for example in item]
         batch = {
             **self._tokens(rows),
             **self._speech_batch(rows),
-            **_pairs(items),
+            "pairs": _pairs(items),
             "language_ids": torch.tensor([row["language_id"] for row in rows]),
             "sentence_ids": _numbered([row["sentence_id"] for row in rows]),
         }
@@ -180,53 +176,13 @@ class SpeechBatcher:
         }
 
 
-class SpeechTranslationDataset(Dataset):
-    """Pairs and batcher together: what a data loader takes, `collate_fn=dataset.collator`.
-
-    `dataset[i]` is an item: the examples of a pair, or of one utterance, all of one task. Raises
-    InputError with every utterance that lacks what the prompt of a task asks for.
-    `recordings` may name another utterance to be heard in place of one, by its key.
-    """
-
-    def __init__(self, items: ParallelSpeechDataset, batcher: SpeechBatcher):
-        self.items, self.batcher = items, batcher
-        self.recordings: dict[str, Utterance] = {}
-        batcher.templates.require(items.tasks, items.utterances)
-        if batcher.features is not None:
-            batcher.features.require(utterance.key for utterance in items.utterances)
-
-    @property
-    def collator(self):
-        return self.batcher.collate
-
-    def set_epoch(self, epoch: int) -> None:
-        self.items.set_epoch(epoch)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> list[dict[str, Any]]:
-        task = self.items.task(index)
-        return [self.batcher.example(u, task, self.heard(u)) for u in self.items[index]]
-
-    def heard(self, utterance: Utterance) -> Utterance:
-        """The utterance whose recording stands for this one: itself, or that of `recordings`."""
-        return self.recordings.get(utterance.key, utterance)
-
-
-def _pairs(items: Iterable[Sequence[dict[str, Any]]]) -> dict[str, torch.Tensor]:
-    pair_ids, pairs = [], []
+def _pairs(items: Iterable[Sequence[dict[str, Any]]]) -> torch.Tensor:
+    pairs, row = [], 0
     for item in items:
-        row = len(pair_ids)
         if len(item) == 2:
-            pair_ids += [len(pairs)] * 2
             pairs.append((row, row + 1))
-        else:
-            pair_ids += [NO_PAIR] * len(item)
-    return {
-        "pair_ids": torch.tensor(pair_ids),
-        "pairs": torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2),
-    }
+        row += len(item)
+    return torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
 
 
 def _numbered(names: Sequence[str]) -> torch.Tensor:

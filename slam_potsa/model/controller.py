@@ -1,9 +1,9 @@
 """What turns a speech LLM's cross-entropy into POTSA's objective, beside the model, not inside it.
 
 The controller owns the taps, the objective, the layer schedule and the languages of the current
-batch. It attaches to a projector by hooks, so that the same object serves our `SpeechLLM` and
-SLAM-LLM's `slam_model`. Of the trainer it needs nothing: a training forward is one with gradients
-and labels, an optimizer step is seen by torch's own hook.
+batch. It attaches to a model by hooks on its parts, so that the same object serves our `SpeechLLM`
+and SLAM-LLM's `slam_model`. Of the trainer it needs nothing: a training forward is one with
+gradients and labels, an optimizer step is seen by torch's own hook.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from slam_potsa.objective.terms import AlignmentObjective
 SCHEDULE_BYTES = 16384  # room for the JSON of the schedule's state; some 100 bytes a layer
 MAX_SKIPPED = 50  # skipped steps in a row; fp16's loss scale settles within some twenty
 PENDING_STEPS = 2  # losses are read this many steps late: by then they are there, nothing waits
+NO_PAIRS = torch.empty(0, 2, dtype=torch.long)
 
 
 class NonFiniteLoss(RuntimeError):
@@ -48,7 +49,7 @@ class AlignmentController:
     that fp16's loss scaling skipped. Losses are read one step late, without waiting for the device.
 
     Args:
-        projector: has `layers` and `set_languages`.
+        model: has `encoder_projector` (with `layers` and `set_languages`) and `llm`.
         objective, schedule: eq. 3-4 and eq. 5-7; `schedule=None` where no term is scheduled.
         accumulation: micro-steps an optimizer step, to notice skipped steps.
         diagnose_interval: steps between measurements of matched and mismatched cost; 0: never.
@@ -62,7 +63,7 @@ class AlignmentController:
 
     def __init__(
         self,
-        projector: nn.Module,
+        model: nn.Module,
         objective: AlignmentObjective,
         schedule: LayerSchedule | None,
         *,
@@ -70,10 +71,11 @@ class AlignmentController:
         diagnose_interval: int = 10,
         insight_interval: int = 0,
     ):
-        self.projector, self.objective, self.schedule = projector, objective, schedule
+        self.projector = model.encoder_projector
+        self.objective, self.schedule = objective, schedule
         self.accumulation, self.diagnose_interval = accumulation, diagnose_interval
         self.insight_interval = insight_interval
-        self.recorder = TapRecorder(projector)
+        self.recorder = TapRecorder(model)
         self.listeners: list[Callable[[dict[str, Any]], None]] = []
         self.step = 0
         self._choice: tuple[int, tuple[int, ...]] | None = None
@@ -81,11 +83,12 @@ class AlignmentController:
         self._unread: list[dict[str, Any]] = []
         self._skipped = 0
         self._clock: float | None = None
-        self._pairs: Tensor | None = None
+        self._pairs = NO_PAIRS
         self._sentences: Tensor | None = None
         self._training = False
         self.carried = CarriedState(SCHEDULE_BYTES)
-        projector.schedule_state = self.carried  # a submodule: SLAM-LLM saves it with the projector
+        # A submodule: SLAM-LLM saves it with the projector.
+        self.projector.schedule_state = self.carried
         self.carried.register_state_dict_pre_hook(lambda *_: self.save_to_carried())
         self.carried.register_load_state_dict_post_hook(lambda *_: self._load_from_carried())
         self._step_hook = register_optimizer_step_post_hook(_weak_step_hook(self))
@@ -106,7 +109,8 @@ class AlignmentController:
             sentence_ids: [B], equal where the meaning is: what is mismatched must differ in it.
         """
         self.projector.set_languages(language_ids)
-        self._training, self._pairs, self._sentences = training, pairs, sentence_ids
+        self._training, self._sentences = training, sentence_ids
+        self._pairs = NO_PAIRS if pairs is None else pairs
         if not training:
             self._clock = None
             return
@@ -117,7 +121,7 @@ class AlignmentController:
             self._read(self._unread.pop(0))
         if self._choice is None:
             self._choice = self.schedule.choose() if self.schedule else (-1, ())
-        wanted = self.objective.tap_names(self.layers) if self._has_pairs else set()
+        wanted = self.objective.tap_names(self.layers) if len(self._pairs) else set()
         if self._wants_conflict:
             wanted |= scheduled_terms(self.objective).tap_names(self._all_layers)
         self.recorder.open(wanted)
@@ -132,58 +136,45 @@ class AlignmentController:
         """
         if not self._training:
             return cross_entropy
-        pairs = self._pairs if self._has_pairs else _no_pairs(cross_entropy.device)
-        loss = self.objective(
-            cross_entropy, self.recorder.taps, pairs, self.layers, self._sentences
-        )
-        has_targets = (targets > 0).float()
-        ce = cross_entropy.detach().float() * has_targets
-        pair_count = torch.full_like(has_targets, len(pairs))  # filled there: nothing is copied
-        not_finite = (~torch.isfinite(loss.total.detach())).float()
-        # Summed over ranks on every training forward, also without pairs or targets: collectives
-        # must never differ between ranks.
-        shared = sum_over_ranks(torch.stack([ce, has_targets, pair_count, not_finite]))
+        # Recording ends here: what the backward pass runs again is no tap of this forward.
+        taps, rows = self.recorder.take(), self._pairs
+        loss = self.objective(cross_entropy, taps, rows, self.layers, self._sentences)
+        shared = self._shared(cross_entropy.detach(), targets, loss.total.detach())
         record = {"shared": shared, **loss.terms, "tokens": tokens}
-        if self._diagnosing:
-            record |= self.objective.diagnose(
-                self.recorder.taps, pairs, self.layers, self._sentences
-            )
+        if taps and self._is_due(self.diagnose_interval):
+            record |= self.objective.diagnose(taps, rows, self.layers, self._sentences)
         if self._wants_conflict:
             record |= gradient_conflict(
-                self.objective,
-                cross_entropy,
-                self.recorder.taps,
-                pairs,
-                self._all_layers,
-                self._sentences,
+                self.objective, cross_entropy, taps, rows, self._all_layers, self._sentences
             )
         self._micro.append(record)
-        self.recorder.close()
         return loss.total
+
+    def _shared(self, cross_entropy: Tensor, targets: Tensor, total: Tensor) -> Tensor:
+        """What `mean_record` takes apart, summed over ranks.
+
+        On every training forward, also without pairs or targets: collectives must never differ
+        between ranks.
+        """
+        has_targets = (targets > 0).float()
+        pairs = torch.full_like(has_targets, len(self._pairs))  # filled there: nothing is copied
+        not_finite = (~torch.isfinite(total)).float()
+        ce = cross_entropy.float() * has_targets
+        return sum_over_ranks(torch.stack([ce, has_targets, pairs, not_finite]))
 
     @property
     def layers(self) -> tuple[int, ...]:
         """The layers aligned in the current step, numbered from 1."""
         return self._choice[1] if self._choice else ()
 
-    @property
-    def _has_pairs(self) -> bool:
-        return self._pairs is not None and self._pairs.shape[0] > 0
-
-    @property
-    def _diagnosing(self) -> bool:
-        return bool(
-            self.diagnose_interval
-            and self._has_pairs
-            and self.step % self.diagnose_interval == 0
-            and self.objective.terms
-        )
+    def _is_due(self, interval: int) -> bool:
+        return bool(interval) and self.step % interval == 0
 
     @property
     def _wants_conflict(self) -> bool:
         """In the first micro-step of every `insight_interval`-th step."""
-        due = self.insight_interval and self.step % self.insight_interval == 0
-        return bool(due and self.schedule and self._has_pairs and not self._micro)
+        compares = self.schedule is not None and len(self._pairs) > 0
+        return compares and not self._micro and self._is_due(self.insight_interval)
 
     @property
     def _all_layers(self) -> range:
@@ -312,7 +303,3 @@ def _non_finite(record: dict[str, Any]) -> NonFiniteLoss:
 
 def _learning_rate(optimizer: torch.optim.Optimizer) -> float:
     return float(optimizer.param_groups[0]["lr"]) if optimizer.param_groups else float("nan")
-
-
-def _no_pairs(device: torch.device) -> Tensor:
-    return torch.zeros(0, 2, dtype=torch.long, device=device)

@@ -15,7 +15,6 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,15 +34,14 @@ from slam_potsa.data import dataset as datasets
 from slam_potsa.data.epoch import EpochCounter
 from slam_potsa.data.languages import language_code
 from slam_potsa.errors import InputError
-from slam_potsa.model import plugin
-from slam_potsa.model.carried_state import carried_names
-from slam_potsa.model.checkpoint import read_checkpoint
+from slam_potsa.model.checkpoint import choose_bias, continue_from, read_checkpoint
 from slam_potsa.model.controller import AlignmentController
 from slam_potsa.model.encoder import SpeechEncoder
 from slam_potsa.model.language_bias import BiasStatistics, LanguageBias
 from slam_potsa.model.llm import load_llm
-from slam_potsa.model.metrics import METRICS, MetricsLog
+from slam_potsa.model.plugin import attach, build_projector, check_widths
 from slam_potsa.model.speech_llm import IGNORE_INDEX
+from slam_potsa.model.taps import TapRecorder
 
 logger = logging.getLogger(__name__)
 PROJECTOR_OPTIONS = (
@@ -64,6 +62,10 @@ RECIPE_DATA = (
     "inference_mode",
 )
 AUDIO_SLOT = -1
+STALE = (
+    "language biases of a trained encoder go stale: set train_config.freeze_encoder=true, or "
+    'factory(language_bias={"enabled": False})'
+)
 
 
 def factory(
@@ -91,31 +93,33 @@ def factory(
             f"factory(projector=...): unknown {', '.join(unknown)}; expected some of "
             f"{', '.join(PROJECTOR_OPTIONS)}"
         )
-    sections = (
-        defaults(AlignmentConfig, alignment),
-        defaults(LanguageBiasConfig, language_bias),
-        defaults(ModelConfig, projector),
-    )
-    for section in sections:
+    aligned = defaults(AlignmentConfig, alignment)
+    biased = defaults(LanguageBiasConfig, language_bias)
+    for section in (aligned, biased, defaults(ModelConfig, projector)):
         check(section)
 
     def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn.Module, Any]:
-        parts = _Recipe(train_config, model_config, rest)
+        stand_ins.install()
+        recipe = _completed(model_config)
         state = read_checkpoint(rest["ckpt_path"]) if rest.get("ckpt_path") else None
-        bias = parts.language_bias(sections[1], state)
-        tokenizer, encoder, llm = parts.load()
-        built_projector = parts.projector(projector, llm, bias, optional=not require_languages)
-        controller = plugin.build_controller(
-            built_projector,
-            sections[0],
-            seed=train_config.seed,
-            accumulation=plugin.accumulation_steps(train_config, rest.get("deepspeed_config")),
+        if biased.enabled and not train_config.freeze_encoder:
+            raise InputError(STALE)
+        bias = choose_bias(biased, state)
+        tokenizer, encoder, llm = _their_parts(train_config, recipe, rest)
+        llm_dim = llm.get_input_embeddings().weight.shape[1]
+        check_widths(recipe, llm_dim=llm_dim)
+        built = build_projector(
+            _sizes(recipe, projector),
+            recipe.encoder_dim,
+            llm_dim,
+            bias,
+            language_optional=not require_languages,
         )
-        model = parts.assemble(encoder, llm, built_projector, tokenizer)
-        model.attach(controller)
+        model = _model_class()(encoder, llm, built, tokenizer, train_config, recipe, **rest)
+        attach(model, aligned, train_config, rest.get("deepspeed_config"))
         if state is not None:
-            plugin.continue_from(model, state, str(rest["ckpt_path"]), keep_bias=bias)
-        parts.report(model)
+            continue_from(model, state, str(rest["ckpt_path"]), keep_bias=bias)
+        _print_size(model)
         return model, tokenizer
 
     return model_factory
@@ -155,37 +159,21 @@ def estimate_bias(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> Lan
 
     `model` comes from a factory with `language_bias={"enabled": False}`.
     """
-    statistics, languages = BiasStatistics(), []
-
-    def listen(_projector: nn.Module, inputs: tuple[Any, ...]) -> None:
-        mask = inputs[1] if len(inputs) > 1 else None
-        statistics.update(inputs[0], mask, languages)
-
-    hook = model.encoder_projector.register_forward_pre_hook(listen)
-    try:
-        for batch in batches:
-            languages[:] = [language_code(i) for i in batch["language_ids"].tolist()]
+    statistics, recorder = BiasStatistics(), TapRecorder(model)
+    for batch in batches:
+        languages = [language_code(i) for i in batch["language_ids"].tolist()]
+        with recorder.recording({"encoder"}) as taps:
             model(**{**batch, "inference_mode": True})
-    finally:
-        hook.remove()
+            statistics.update(*taps["encoder"], languages)
     return LanguageBias(statistics.means(), statistics.counts)
 
 
 class AlignedForward:
     """What is put before SLAM-LLM's `slam_model`: languages in, the loss of eq. 4 out."""
 
-    _slots_checked = False
+    controller: AlignmentController  # both by `factory.attach`
     epochs: EpochCounter | None = None
-
-    def attach(self, controller: AlignmentController) -> None:
-        """Own the controller; rank 0 writes its records to the run directory."""
-        self.controller = controller
-        self.epochs = EpochCounter(self.train_config.get("enable_deepspeed", False))
-        if os.environ.get("RANK", "0") == "0":
-            metrics = MetricsLog(Path(self.train_config.output_dir) / METRICS)
-            controller.listeners.append(metrics)
-        # SLAM-LLM's DDP (its Join) would overwrite buffers with the last rank's at every forward.
-        self._ddp_params_and_buffers_to_ignore = carried_names(self)
+    _slots_checked = False
 
     def train(self, mode: bool = True) -> nn.Module:
         """As torch's; the trainer's call tells that an epoch begins."""
@@ -260,57 +248,31 @@ def _model_class() -> type[nn.Module]:
     return type("AlignedSlamModel", (AlignedForward, slam_model), {})
 
 
-class _Recipe:
-    """One call of SLAM-LLM's factory: its configuration and its own functions."""
+def _their_parts(
+    train_config: Any, model_config: Any, rest: dict[str, Any]
+) -> tuple[Any, nn.Module | None, nn.Module]:
+    """Tokenizer, encoder and LLM, by SLAM-LLM's functions where they work."""
+    from slam_llm.models import slam_model as theirs
 
-    def __init__(self, train_config: Any, model_config: Any, rest: dict[str, Any]):
-        stand_ins.install()
-        self.train, self.rest = train_config, rest
-        self.model = _completed(model_config)
+    tokenizer = theirs.setup_tokenizer(train_config, model_config, **rest)
+    encoder = theirs.setup_encoder(train_config, model_config, **rest)
+    if encoder is not None and model_config.encoder_path_hf:
+        encoder = _with_their_forward(encoder)
+    load = _setup_llm if _transformers_major() >= 5 else theirs.setup_llm
+    return tokenizer, encoder, load(train_config, model_config, **rest)
 
-    def language_bias(self, config: LanguageBiasConfig, state: Any) -> LanguageBias | None:
-        if config.enabled and not self.train.freeze_encoder:
-            raise InputError(
-                "language biases of a trained encoder go stale: set "
-                'train_config.freeze_encoder=true, or factory(language_bias={"enabled": False})'
-            )
-        return plugin.choose_bias(config, state)
 
-    def load(self) -> tuple[Any, nn.Module | None, nn.Module]:
-        """Tokenizer, encoder and LLM, by SLAM-LLM's functions where they work."""
-        from slam_llm.models import slam_model as theirs
+def _print_size(model: nn.Module) -> None:
+    from slam_llm.utils.train_utils import print_model_size
 
-        tokenizer = theirs.setup_tokenizer(self.train, self.model, **self.rest)
-        encoder = theirs.setup_encoder(self.train, self.model, **self.rest)
-        if encoder is not None and self.model.encoder_path_hf:
-            encoder = _with_their_forward(encoder)
-        load = _setup_llm if _transformers_major() >= 5 else theirs.setup_llm
-        return tokenizer, encoder, load(self.train, self.model, **self.rest)
+    print_model_size(model, model.train_config, int(os.environ.get("RANK", "0")))
 
-    def projector(
-        self, options: dict[str, Any], llm: nn.Module, bias: LanguageBias | None, optional: bool
-    ) -> nn.Module:
-        llm_dim = llm.get_input_embeddings().weight.shape[1]
-        if self.model.llm_dim != llm_dim:
-            raise InputError(
-                f"model_config.llm_dim={self.model.llm_dim}, but the LLM at hand has {llm_dim}; "
-                f"set it to {llm_dim}"
-            )
-        recipe = {name: self.model.get(name) for name in ("query_len", "qformer_layers")}
-        recipe = {name: int(value) for name, value in recipe.items() if value is not None}
-        config = defaults(ModelConfig, {**recipe, **options})
-        return plugin.build_projector(
-            config, self.model.encoder_dim, llm_dim, bias, language_optional=optional
-        )
 
-    def assemble(self, encoder, llm, projector, tokenizer) -> nn.Module:
-        kind = _model_class()
-        return kind(encoder, llm, projector, tokenizer, self.train, self.model, **self.rest)
-
-    def report(self, model: nn.Module) -> None:
-        from slam_llm.utils.train_utils import print_model_size
-
-        print_model_size(model, self.train, int(os.environ.get("RANK", "0")))
+def _sizes(model_config: Any, options: Mapping[str, Any]) -> ModelConfig:
+    """The projector's sizes: as given to the factory, else the recipe's, else our defaults."""
+    recipe = {name: model_config.get(name) for name in ("query_len", "qformer_layers")}
+    recipe = {name: int(value) for name, value in recipe.items() if value is not None}
+    return defaults(ModelConfig, {**recipe, **options})
 
 
 def _completed(model_config: Any) -> Any:

@@ -68,6 +68,11 @@ def adapt_llm(llm: nn.Module, train: TrainConfig) -> nn.Module:
     return llm
 
 
+def unwrapped(llm: nn.Module) -> nn.Module:
+    """The transformers model inside peft's wrapper, or `llm` itself."""
+    return llm.get_base_model() if hasattr(llm, "get_base_model") else llm
+
+
 def quieten_bitsandbytes() -> None:
     """No word of the 4-bit products that it has none of on this CPU: none are used here.
 

@@ -22,6 +22,7 @@ from slam_potsa.config import (
     TrainConfig,
     defaults,
 )
+from slam_potsa.data.epoch import EpochCounter
 from slam_potsa.errors import InputError
 from slam_potsa.model.carried_state import carried_names
 from slam_potsa.model.checkpoint import choose_bias, continue_from, read_checkpoint
@@ -56,17 +57,8 @@ def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn
     bias = choose_bias(defaults(LanguageBiasConfig, rest.get("language_bias")), state)
     if bias is not None:
         bias.check_fingerprint(encoder.fingerprint())
-    _check_widths(model, encoder.width, llm.config.hidden_size)
+    check_widths(model, encoder_dim=encoder.width, llm_dim=llm.config.hidden_size)
     projector = build_projector(model, encoder.width, llm.config.hidden_size, bias)
-    alignment = defaults(AlignmentConfig, rest.get("alignment"))
-    controller = build_controller(
-        projector,
-        alignment,
-        seed=train.seed,
-        accumulation=accumulation_steps(train, rest.get("deepspeed_config")),
-        # A gradient of its own through parameters that DeepSpeed gathers and frees is not safe.
-        insight_interval=0 if train.enable_deepspeed else alignment.insight_interval,
-    )
     if train.freeze_encoder:
         encoder.requires_grad_(False).to(llm_dtype(model.llm_dtype))
     built = SpeechLLM(
@@ -74,8 +66,10 @@ def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn
         projector,
         llm,
         tokenizer,
-        controller,
         vars(defaults(DecodeConfig, rest.get("decode"))),
+    )
+    attach(
+        built, defaults(AlignmentConfig, rest.get("alignment")), train, rest.get("deepspeed_config")
     )
     if state is not None:
         continue_from(
@@ -85,13 +79,34 @@ def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn
             keep_bias=bias,
             schedule=rest.get("continue_schedule", True),
         )
-    built.epochs.after_validation_trains = train.enable_deepspeed
-    if os.environ.get("RANK", "0") == "0":
-        built.controller.listeners.append(MetricsLog(Path(train.output_dir) / METRICS))
     _BUILT.append(built)
-    # SLAM-LLM's DDP (its Join) would overwrite buffers with the last rank's at every forward.
-    built._ddp_params_and_buffers_to_ignore = carried_names(built)
     return built, tokenizer
+
+
+def attach(
+    model: nn.Module, alignment: AlignmentConfig, train: Any, deepspeed_config: Any = None
+) -> None:
+    """Give a model its controller, its count of epochs and, on rank 0, its metrics.jsonl.
+
+    Args:
+        model: ours or SLAM-LLM's `slam_model`, with `encoder_projector` and `llm`.
+        train: our train_config or that of a recipe of SLAM-LLM's.
+        deepspeed_config: the path of DeepSpeed's own settings.
+    """
+    by_deepspeed = bool(getattr(train, "enable_deepspeed", False))
+    model.controller = build_controller(
+        model,
+        alignment,
+        seed=train.seed,
+        accumulation=accumulation_steps(train, deepspeed_config),
+        # A gradient of its own through parameters that DeepSpeed gathers and frees is not safe.
+        insight_interval=0 if by_deepspeed else alignment.insight_interval,
+    )
+    model.epochs = EpochCounter(after_validation_trains=by_deepspeed)
+    if os.environ.get("RANK", "0") == "0":
+        model.controller.listeners.append(MetricsLog(Path(train.output_dir) / METRICS))
+    # SLAM-LLM's DDP (its Join) would overwrite buffers with the last rank's at every forward.
+    model._ddp_params_and_buffers_to_ignore = carried_names(model)
 
 
 @contextmanager
@@ -124,7 +139,7 @@ def build_projector(
 
 
 def build_controller(
-    projector: nn.Module,
+    model: nn.Module,
     alignment: AlignmentConfig,
     *,
     seed: int = 0,
@@ -138,12 +153,12 @@ def build_controller(
     terms, schedule = [], None
     if alignment.weight > 0:
         try:
-            schedule = build_schedule(alignment.schedule, projector.num_layers, seed)
+            schedule = build_schedule(alignment.schedule, model.encoder_projector.num_layers, seed)
             terms = build_terms(alignment)
         except ValueError as error:
             raise InputError(f"alignment: {error}") from error
     return AlignmentController(
-        projector,
+        model,
         AlignmentObjective(terms),
         schedule,
         accumulation=accumulation,
@@ -212,8 +227,8 @@ def _fixed_layers(strategy: str, candidates: tuple[int, ...]) -> tuple[int, ...]
     return candidates if strategy == "multi" else ()
 
 
-def _check_widths(model: ModelConfig, encoder_dim: int, llm_dim: int) -> None:
-    found = {"encoder_dim": encoder_dim, "llm_dim": llm_dim}
+def check_widths(model: ModelConfig, **found: int) -> None:
+    """Raise InputError where `encoder_dim` or `llm_dim` is given and not what was found."""
     problems = [
         f"model_config.{name}={getattr(model, name)}, but the model at hand has {width}; "
         f"set it to {width} or 0"
@@ -224,9 +239,9 @@ def _check_widths(model: ModelConfig, encoder_dim: int, llm_dim: int) -> None:
         raise InputError(problems)
 
 
-def accumulation_steps(train: TrainConfig, deepspeed_config: Any) -> int:
+def accumulation_steps(train: Any, deepspeed_config: Any) -> int:
     """Micro-steps an optimizer step; DeepSpeed's own file rules where its launcher runs."""
-    if not (train.enable_deepspeed and deepspeed_config):
+    if not (getattr(train, "enable_deepspeed", False) and deepspeed_config):
         return train.gradient_accumulation_steps
     settings = json.loads(Path(str(deepspeed_config)).read_text())
     return int(settings.get("gradient_accumulation_steps", 1))

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from slam_potsa.data.epoch import EpochCounter
 from slam_potsa.errors import InputError
 from slam_potsa.model.controller import AlignmentController
+from slam_potsa.model.llm import unwrapped
 
 IGNORE_INDEX = -100
 WIDTH = 64  # columns of the LLM's input, in decoding: a multiple of it
@@ -31,9 +32,14 @@ class SpeechLLM(nn.Module):
             `encoder_features`.
         encoder_projector: [B, T, E], [B, T] -> [B, N, W].
         llm: any transformers causal LM that takes `inputs_embeds` (also wrapped by peft).
-        controller: taps, objective and schedule.
         decode: default arguments of `generate`.
+
+    Before the first forward `factory.attach` gives it its `controller` and, where the trainer tells
+    no epochs, its `epochs`.
     """
+
+    controller: AlignmentController
+    epochs: EpochCounter | None = None
 
     # Hugging Face's Trainer: do not pass num_items_in_batch, divide by the accumulation steps.
     accepts_loss_kwargs = False
@@ -44,15 +50,12 @@ class SpeechLLM(nn.Module):
         encoder_projector: nn.Module,
         llm: nn.Module,
         tokenizer: Any,
-        controller: AlignmentController,
         decode: dict[str, Any] | None = None,
     ):
         super().__init__()
         self.encoder, self.encoder_projector, self.llm = encoder, encoder_projector, llm
-        self.tokenizer, self.controller = tokenizer, controller
-        self.decode = dict(decode or {})
-        self.epochs: EpochCounter | None = EpochCounter()
-        accepted = inspect.signature(_unwrapped(llm).forward).parameters
+        self.tokenizer, self.decode = tokenizer, dict(decode or {})
+        accepted = inspect.signature(unwrapped(llm).forward).parameters
         self._keeps_logits = "logits_to_keep" in accepted
         self._takes_positions = "position_ids" in accepted
 
@@ -182,7 +185,7 @@ class SpeechLLM(nn.Module):
 
     def _embed(self, input_ids, modality_mask, audio_mel, post_mask, encoder_features) -> Tensor:
         """LLM inputs [B, S, W]: text embeddings, with the speech tokens in the audio slots."""
-        embed = _unwrapped(self.llm).get_input_embeddings()
+        embed = unwrapped(self.llm).get_input_embeddings()
         text = embed(
             input_ids.clamp(min=0)
         )  # the caller's ids (-1 at audio slots) stay as they are
@@ -247,11 +250,6 @@ GENERATE_OPTIONS = (
     "return_dict_in_generate",
     "output_scores",
 )
-
-
-def _unwrapped(llm: nn.Module) -> nn.Module:
-    """The transformers model inside peft's wrapper."""
-    return llm.get_base_model() if hasattr(llm, "get_base_model") else llm
 
 
 def _first_label(labels: Tensor) -> int:

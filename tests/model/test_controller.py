@@ -1,6 +1,9 @@
 """Steps, late losses, skipped steps, state: the controller under a trainer without callbacks."""
 
+import gc
+import json
 import math
+import weakref
 
 import pytest
 import torch
@@ -9,6 +12,14 @@ from torch import nn
 from slam_potsa import AlignmentObjective, AlignmentTerm, LayerSchedule
 from slam_potsa.model.controller import AlignmentController, NonFiniteLoss
 from slam_potsa.objective.distances import build_distance
+
+
+class Model(nn.Module):
+    """What the controller needs of a speech LLM."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder_projector, self.llm = Projector(), None
 
 
 class Projector(nn.Module):
@@ -30,18 +41,18 @@ class Projector(nn.Module):
 
 def make(accumulation=1, strategy="ucb", weight=1.0, insight=0):
     torch.manual_seed(0)
-    projector = Projector()
+    model = Model()
     term = AlignmentTerm("ot", "qformer.{layer}", "qformer.{layer}", build_distance("ot"), weight)
     schedule = LayerSchedule(strategy, (1, 2))
     controller = AlignmentController(
-        projector,
+        model,
         AlignmentObjective([term]),
         schedule,
         accumulation=accumulation,
         insight_interval=insight,
     )
-    optimizer = torch.optim.SGD(projector.parameters(), lr=0.01)
-    return projector, controller, optimizer
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    return model.encoder_projector, controller, optimizer
 
 
 def micro_step(projector, controller, loss=1.0, pairs=True):
@@ -130,7 +141,7 @@ def test_state_continues_the_same_run():
     whole = run(*make(), losses)
     projector, controller, optimizer = make()
     head = run(projector, controller, optimizer, losses[:4])
-    state = __import__("json").loads(__import__("json").dumps(controller.state_dict()))
+    state = json.loads(json.dumps(controller.state_dict()))
     projector, controller, optimizer = make()
     controller.load_state_dict(state)
     tail = run(projector, controller, optimizer, losses[4:])
@@ -157,9 +168,6 @@ def test_a_non_finite_loss_stops_the_run_with_the_step(bad):
 
 
 def test_controller_is_freed_with_its_model():
-    import gc
-    import weakref
-
     projector, controller, _ = make()
     alive = weakref.ref(controller)
     del projector, controller

@@ -62,9 +62,9 @@ def build_on_meta(config: PotsaConfig, languages: Sequence[str] = ("en",)) -> Pa
         encoder = _encoder(whisper, config) if model.load_encoder else None
         llm = adapt_llm(_llm(decoder, config), train)
         projector = build_projector(model, encoder_size.width, llm_size.width, bias)
-    controller = build_controller(projector, config.alignment)
-    controller.detach()
-    built = SpeechLLM(encoder, projector, llm, None, controller)
+    built = SpeechLLM(encoder, projector, llm, None)
+    built.controller = build_controller(built, config.alignment)
+    built.controller.detach()
     return _weighed(built, config, encoder_size, llm_size)
 
 

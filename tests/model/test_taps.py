@@ -1,0 +1,114 @@
+"""Taps over the whole model: what they hold, and that nothing else is recorded."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from slam_potsa.data.dataset import get_speech_dataset
+from slam_potsa.model.llm import unwrapped
+from slam_potsa.model.plugin import model_factory
+from slam_potsa.model.taps import TapRecorder
+from tests.support import tiny
+
+EVERY = ("encoder", "compensated", "qformer.1", "qformer.4", "projector", "llm.0", "llm.1", "llm.2")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    config = tiny.world(tmp_path_factory.mktemp("world"), sentences=3)
+    config.language_bias.enabled = False
+    return config
+
+
+def built(config, **train):
+    """A model, the batch of its two first items, and the inputs that its LLM receives."""
+    train = replace(config.train_config, **train)
+    torch.manual_seed(0)
+    model, tokenizer = model_factory(
+        train, config.model_config, language_bias=config.language_bias, alignment=config.alignment
+    )
+    dataset = get_speech_dataset(config.dataset_config, tokenizer, "train")
+    inputs = {}
+    model.llm.register_forward_pre_hook(
+        lambda _llm, _inputs, named: inputs.update(named), with_kwargs=True
+    )
+    return model, dataset.collator([dataset[0], dataset[1]]), inputs
+
+
+@pytest.mark.parametrize("use_peft", [False, True])
+def test_taps_of_the_llm_are_its_hidden_states(config, use_peft):
+    if use_peft:
+        pytest.importorskip("peft")
+    model, batch, inputs = built(config, use_peft=use_peft)
+    model.eval()
+    with torch.no_grad(), TapRecorder(model).recording(EVERY) as taps:
+        model(**batch)
+        found = dict(taps)
+    with torch.no_grad():
+        states = model.llm(**inputs, output_hidden_states=True).hidden_states
+        after_norm = unwrapped(model.llm).get_decoder().norm(found["llm.2"].tensor)
+    assert set(found) == set(EVERY) and len(states) == 3
+    torch.testing.assert_close(found["llm.0"].tensor, states[0])
+    torch.testing.assert_close(found["llm.1"].tensor, states[1])
+    torch.testing.assert_close(after_norm, states[2])
+    for k in range(3):
+        assert torch.equal(found[f"llm.{k}"].mask, batch["attention_mask"].bool())
+
+
+def test_the_speech_tokens_stand_at_the_audio_slots_of_the_llm(config):
+    model, batch, _ = built(config)
+    with TapRecorder(model).recording(["projector", "llm.0"]) as taps:
+        model(**batch)
+        at_slots = taps["llm.0"].tensor[batch["modality_mask"].bool()]
+        torch.testing.assert_close(at_slots, taps["projector"].tensor.flatten(0, 1))
+
+
+def test_only_what_is_asked_for_is_recorded_and_nothing_stays(config):
+    model, batch, _ = built(config)
+    recorder = TapRecorder(model)
+    with recorder.recording(["qformer.2", "llm.1"]) as taps:
+        model(**batch)
+        assert set(taps) == {"qformer.2", "llm.1"}
+    assert not taps
+    model(**batch)
+    assert not recorder.take()
+
+
+def test_taps_carry_gradients(config):
+    model, batch, _ = built(config)
+    with TapRecorder(model).recording(["qformer.1", "llm.2"]) as taps:
+        model(**batch)
+        taps["llm.2"].tensor.square().mean().backward()
+        assert model.encoder_projector.linear.weight.grad.any()
+
+
+def test_what_the_backward_pass_runs_again_is_not_recorded(config):
+    model, batch, _ = built(config)
+    decoder = unwrapped(model.llm).get_decoder()
+    decoder.gradient_checkpointing_enable({"use_reentrant": False})
+    decoder.train()
+    runs = []
+    decoder.layers[0].input_layernorm.register_forward_hook(lambda *_: runs.append(1))
+    recorder = TapRecorder(model)
+    recorder.open(["llm.1"])
+    loss = model(**batch)[0].loss
+    taps = recorder.take()
+    (loss + taps["llm.1"].tensor.square().mean()).backward()
+    assert len(runs) > 1 and not recorder.take()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("qformer.0", "qformer.1 to qformer.4"),
+        ("qformer.5", "qformer.1 to qformer.4"),
+        ("llm.3", "llm.0 to llm.2"),
+        ("llm.x", "llm.0 to llm.2"),
+        ("output", "expected encoder, compensated"),
+    ],
+)
+def test_a_tap_that_the_model_does_not_have_is_refused(config, name, expected):
+    model, _, _ = built(config)
+    with pytest.raises(ValueError, match=expected):
+        TapRecorder(model).open([name])

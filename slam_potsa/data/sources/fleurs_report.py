@@ -104,7 +104,7 @@ def warnings(corpus: FleursCorpus) -> list[str]:
     return [
         f"no sentence of train is there in two languages (it has {', '.join(shared)} only), so it "
         f"holds no pair to align: give --train-languages two or more that share sentences, or "
-        f"train with dataset_config.pairing=none alignment.weight=0"
+        f"train with dataset_config.pairing=none alignment=none"
     ]
 
 

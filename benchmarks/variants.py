@@ -29,10 +29,11 @@ from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator, load_run
 from slam_potsa.engine.launch import quieten
 from slam_potsa.evaluation.retrieval import recall_at_1
-from slam_potsa.evaluation.scores import aligned, score
+from slam_potsa.evaluation.scores import score
 from slam_potsa.evaluation.vectors import pooled_vectors
 from slam_potsa.files import atomic_write
 from slam_potsa.model.metrics import read_metrics
+from slam_potsa.text import table
 
 HEARD, ZERO_SHOT = ("en", "es", "ru"), ("fr", "it")
 VARIANTS = ("plain", "normalised", "debiased", "contrastive")
@@ -59,16 +60,12 @@ class Cell:
     def name(self) -> str:
         return f"{self.variant}-{self.weight:g}-{self.strategy}" if self.weight else "none"
 
-    @property
-    def term(self) -> str:
-        return "ot" if self.variant == "plain" else self.variant
-
     def overrides(self) -> list[str]:
         if not self.weight:
-            return ["alignment=none"]
+            return ["alignment.weight=0"]
         return [
-            f"alignment={self.term}",
-            f"alignment.terms.{self.term}.weight={self.weight}",
+            f"alignment.variant={self.variant}",
+            f"alignment.weight={self.weight}",
             f"alignment/schedule={self.strategy}",
             # The demo's, for every strategy that reads them.
             "alignment.schedule.exploration=1.0",
@@ -107,7 +104,7 @@ def configuration(cell: Cell, seed: int, args: argparse.Namespace) -> PotsaConfi
     demo = args.demo
     return compose_config(
         [
-            "experiment=demo",
+            "experiment=demo_potsa",
             *cell.overrides(),
             "engine=native",
             f"train_config.seed={seed}",
@@ -188,7 +185,7 @@ def text(results: dict[str, dict]) -> str:
     for (variant, weight, strategy), runs in cells.items():
         values = [_interval([run[name] for run in runs]) for name in MEASURES]
         lines.append((variant, f"{weight:g}", strategy, str(len(runs)), *values))
-    return aligned(lines)
+    return table(lines[0], lines[1:])
 
 
 def _interval(values: list[float]) -> str:

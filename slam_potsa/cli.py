@@ -15,12 +15,11 @@ from slam_potsa.commands import (
     reference,
     report,
     run,
-    scoring,
-    table,
+    score,
 )
 from slam_potsa.errors import InputError
 
-GROUPS = (prepare, model, plan, run, decode, scoring, table, analyze, report, reference)
+GROUPS = (prepare, model, plan, run, decode, score, analyze, report, reference)
 EXIT_INPUT = 2
 
 

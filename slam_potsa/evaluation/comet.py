@@ -18,7 +18,8 @@ from typing import Any
 
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation.codes import one_line
+from slam_potsa.evaluation.presets import transcribes
+from slam_potsa.text import one_line
 
 SCALE = 100  # COMET's own is about 0 to 1; LLM-SRT and others print it times 100
 CHECKPOINT = Path("checkpoints/model.ckpt")  # in the folder that COMET downloads
@@ -48,18 +49,25 @@ class Comet:
         try:
             import comet
         except ImportError as error:
-            raise InputError(_not_installed(path_or_name, error)) from error
-        checkpoint = _local(path_or_name)
-        name = Path(path_or_name).name
+            raise InputError(
+                f"COMET is not installed here ({error}). It pins numpy < 2 and transformers < 5, "
+                "so give it an environment of its own: python -m venv comet-env && "
+                "comet-env/bin/pip install unbabel-comet; `slam-potsa score FILE --comet "
+                f"{path_or_name} --dump FOLDER --show-commands` then writes its input and prints "
+                "the comet-score commands to run there"
+            ) from error
+        path = Path(path_or_name)
+        place = path / CHECKPOINT if path.is_dir() else path
         try:
-            model = comet.load_from_checkpoint(checkpoint or comet.download_model(path_or_name))
+            found = str(place) if place.is_file() else comet.download_model(path_or_name)
+            model = comet.load_from_checkpoint(found)
         except Exception as error:  # COMET raises bare Exceptions, and KeyError for what it lacks
             raise InputError(
                 f"COMET cannot load {path_or_name!r} ({error}); expected a model's name such as "
                 f"'Unbabel/wmt22-comet-da' and a network, its folder with {CHECKPOINT} and "
                 "hparams.yaml, or that checkpoint"
             ) from error
-        return cls(model, name, batch_size)
+        return cls(model, path.name, batch_size)
 
     @property
     def signature(self) -> str:
@@ -98,28 +106,11 @@ def installed() -> bool:
 
 
 def check_sources(predictions: Sequence[Prediction]) -> None:
-    """Raise InputError unless every prediction has the transcript that COMET reads."""
-    bare = [item.key for item in predictions if item.transcript is None]
+    """Raise InputError unless every translation has the transcript that COMET reads."""
+    bare = [item.key for item in predictions if item.transcript is None and not transcribes(item)]
     if bare:
         shown = ", ".join(bare[:10]) + (", …" if len(bare) > 10 else "")
         raise InputError(
             f"COMET reads the source, and {len(bare)} predictions have no transcript: {shown}; "
             "give the manifest its transcripts and decode again, or leave COMET out"
         )
-
-
-def _local(path_or_name: str) -> str | None:
-    """The checkpoint that a path leads to; None where it is a name to download."""
-    path = Path(path_or_name)
-    if path.is_dir():
-        path = path / CHECKPOINT
-    return str(path) if path.is_file() else None
-
-
-def _not_installed(model: str, error: ImportError) -> str:
-    return (
-        f"COMET is not installed here ({error}). It pins numpy < 2 and transformers < 5, so give "
-        "it an environment of its own: python -m venv comet-env && comet-env/bin/pip install "
-        f"unbabel-comet; `slam-potsa score FILE --comet {model} --dump FOLDER --show-commands` "
-        "then writes its input and prints the comet-score commands to run there"
-    )

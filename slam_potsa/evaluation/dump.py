@@ -7,6 +7,7 @@ asked for `fr.baseline`, `fr.blind`, `fr.norm.ref` and `fr.norm.hyp` (after Whis
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -14,12 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slam_potsa.data.predictions import Prediction
-from slam_potsa.evaluation.codes import one_line, transcribes
-from slam_potsa.evaluation.scores import Convention, Corpus
-from slam_potsa.evaluation.scores.error_rate import normalized, unit_of
-from slam_potsa.evaluation.scores.metrics import texts
-from slam_potsa.evaluation.significance import SAMPLES
+from slam_potsa.evaluation.compare import SAMPLES
+from slam_potsa.evaluation.corpus_score import texts
+from slam_potsa.evaluation.error_rate import normalized, unit_of
+from slam_potsa.evaluation.file_scores import PredictionFile, ScoreRequest
+from slam_potsa.evaluation.presets import transcribes
+from slam_potsa.evaluation.scores import Corpus, corpora
 from slam_potsa.files import atomic_write
+from slam_potsa.text import one_line
 
 # jiwer's own command line drops lines of fewer than two characters, so that files no longer match.
 _JIWER = (
@@ -28,125 +31,96 @@ _JIWER = (
 )
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What the numbers were computed with.
+def dump(folder: str | Path, file: PredictionFile, request: ScoreRequest, comet: str = "") -> str:
+    """Write the files and `commands.sh`; return the commands, a comment line before each corpus.
 
-    Attributes:
-        convention, bootstrap, seed: as of `score`.
-        comet: the COMET model, "" without one.
-        baseline: the other system's predictions, empty without one.
-        test, samples: of the paired test against it; None is sacrebleu's own number.
-        blind: the blind control's predictions, empty without one.
+    `comet` names the model; "" leaves COMET out.
     """
-
-    convention: Convention
-    bootstrap: int = 1000
-    seed: int = 12345
-    comet: str = ""
-    baseline: Sequence[Prediction] = ()
-    test: str = "bs"
-    samples: int | None = None
-    blind: Sequence[Prediction] = ()
-
-
-def dump(folder: str | Path, found: Sequence[Corpus], settings: Settings) -> str:
-    """Write the files and `commands.sh`; return the commands, a comment line before each corpus."""
-    folder = Path(folder)
-    lines = []
-    for corpus in found:
+    folder, lines = Path(folder), []
+    for corpus in corpora(file.predictions, request.seen, request.zero_shot):
         if corpus.kind == "mean":
             lines.append(f"# {corpus.name}: the mean of the scores of {', '.join(corpus.parts)}")
             continue
+        files = _Files(folder / _file_name(corpus.name), corpus)
         lines.append(f"# {corpus.name}")
-        lines += _corpus(folder / _slug(corpus.name), corpus, settings)
+        lines += _sacrebleu_commands(files, file, request)
+        lines += _comet_command(files, comet) + _error_rate_command(files, request)
     text = "\n".join(lines)
     atomic_write(folder / "commands.sh", text + "\n")
     return text
 
 
-def _corpus(stem: Path, corpus: Corpus, settings: Settings) -> list[str]:
-    convention, items = settings.convention, corpus.items
-    hypotheses, references = texts(items)
-    hyp, ref = _write(stem, "hyp", hypotheses), _write(stem, "ref", references)
-    both = ["bleu", "chrf"]
-    tokenizer = convention.tokenizer(corpus.target_language)
-    commands = [_sacrebleu(ref, [hyp], both, tokenizer, settings, _confidence(settings))]
-    commands += [
-        _sacrebleu(ref, [hyp], ["bleu"], name, settings, _confidence(settings))
-        for name in convention.more_bleu.values()
-    ]
-    if settings.baseline:
-        old = _write(stem, "baseline", texts(_partners(items, settings.baseline))[0])
-        samples = str(settings.samples or SAMPLES[settings.test])
-        paired = [f"--paired-{settings.test}", f"--paired-{settings.test}-n", samples]
+@dataclass(frozen=True)
+class _Files:
+    """The text files of one corpus, which share a stem."""
+
+    stem: Path
+    corpus: Corpus
+
+    def write(self, ending: str, lines: Sequence[str]) -> str:
+        path = self.stem.with_name(f"{self.stem.name}.{ending}")
+        atomic_write(path, "".join(f"{line}\n" for line in lines))
+        return str(path)
+
+    def write_other(self, ending: str, others: Sequence[Prediction]) -> str:
+        """What another system wrote of the same utterances."""
+        found = {(item.key, item.target_language): item for item in others}
+        items = [found[item.key, item.target_language] for item in self.corpus.items]
+        return self.write(ending, texts(items)[0])
+
+
+def _sacrebleu_commands(files: _Files, file: PredictionFile, request: ScoreRequest) -> list[str]:
+    """The scores, each further BLEU, the paired test, and the blind control."""
+    convention, (hypotheses, references) = request.convention, texts(files.corpus.items)
+    hyp, ref = files.write("hyp", hypotheses), files.write("ref", references)
+    tokenizer = convention.tokenizer(files.corpus.target_language)
+    lower = ["--lowercase"] if convention.lowercase else []
+    chrf = ["--chrf-lowercase"] if convention.lowercase else []
+    if convention.chrf_word_order:
+        chrf += ["--chrf-word-order", str(convention.chrf_word_order)]
+
+    def command(inputs: Sequence[str], tokenizer: str, metrics: Sequence[str], more) -> str:
+        words = ["python", "-m", "sacrebleu", ref, "-i", *inputs, "-m", *metrics]
+        words += ["--tokenize", tokenizer, *lower, *(chrf if "chrf" in metrics else [])]
+        seed = os.environ.get("SACREBLEU_SEED", "12345")
+        return f"SACREBLEU_SEED={seed} {shlex.join([*words, '--width', '4', *more])}"
+
+    both, confidence = ["bleu", "chrf"], ["--confidence", "--confidence-n", str(request.bootstrap)]
+    confidence = confidence if request.bootstrap > 1 else []
+    commands = [command([hyp], tokenizer, both, confidence)]
+    commands += [command([hyp], t, ["bleu"], confidence) for t in convention.more_bleu.values()]
+    if file.baseline:
+        samples = str(request.samples or SAMPLES[request.test])
         # Not as JSON: sacrebleu 2.6.0 fails to write its own NumPy numbers of a paired test there.
-        paired += ["-f", "text"]
-        commands.append(_sacrebleu(ref, [old, hyp], both, tokenizer, settings, paired))
-    if settings.blind:
-        guessed = _write(stem, "blind", texts(_partners(items, settings.blind))[0])
-        commands.append(_sacrebleu(ref, [guessed], ["bleu"], tokenizer, settings, []))
-    return commands + _comet(stem, items, settings.comet) + _error_rate(stem, items, convention)
+        paired = [f"--paired-{request.test}", f"--paired-{request.test}-n", samples, "-f", "text"]
+        old = files.write_other("baseline", file.baseline)
+        commands.append(command([old, hyp], tokenizer, both, paired))
+    if file.blind:
+        blind = files.write_other("blind", file.blind)
+        commands.append(command([blind], tokenizer, ["bleu"], []))
+    return commands
 
 
-def _confidence(settings: Settings) -> list[str]:
-    if settings.bootstrap <= 1:
-        return []
-    return ["--confidence", "--confidence-n", str(settings.bootstrap)]
-
-
-def _sacrebleu(
-    ref: Path,
-    inputs: Sequence[Path],
-    metrics: Sequence[str],
-    tokenizer: str,
-    settings: Settings,
-    more: Sequence[str],
-) -> str:
-    convention = settings.convention
-    arguments = ["python", "-m", "sacrebleu", str(ref), "-i", *map(str, inputs), "-m", *metrics]
-    arguments += ["--tokenize", tokenizer]
-    arguments += ["--lowercase"] if convention.lowercase else []
-    if "chrf" in metrics:
-        arguments += ["--chrf-lowercase"] if convention.lowercase else []
-        order = convention.chrf_word_order
-        arguments += ["--chrf-word-order", str(order)] if order else []
-    arguments += ["--width", "4", *more]
-    return f"SACREBLEU_SEED={settings.seed} {shlex.join(arguments)}"
-
-
-def _comet(stem: Path, items: Sequence[Prediction], model: str) -> list[str]:
+def _comet_command(files: _Files, model: str) -> list[str]:
+    items = files.corpus.items
     if not model or any(transcribes(item) or item.transcript is None for item in items):
         return []
-    src = _write(stem, "src", [one_line(item.transcript or "") for item in items])
-    files = ["-s", src, "-t", stem.with_name(f"{stem.name}.hyp")]
-    files += ["-r", stem.with_name(f"{stem.name}.ref")]
-    return [shlex.join(map(str, ["comet-score", *files, "--model", model, "--only_system"]))]
+    src = files.write("src", [one_line(item.transcript or "") for item in items])
+    stem = src.removesuffix("src")
+    words = ["comet-score", "-s", src, "-t", f"{stem}hyp", "-r", f"{stem}ref", "--model", model]
+    return [shlex.join([*words, "--only_system"])]
 
 
-def _error_rate(stem: Path, items: Sequence[Prediction], convention: Convention) -> list[str]:
-    unit = unit_of(items, convention.error_rate) if convention.error_rate else None
-    if convention.error_rate is None or unit is None:
+def _error_rate_command(files: _Files, request: ScoreRequest) -> list[str]:
+    items, convention = files.corpus.items, request.convention.error_rate
+    unit = unit_of(items, convention) if convention else None
+    if convention is None or unit is None:
         return []
-    lines = normalized(items, convention.error_rate)
-    ref = _write(stem, "norm.ref", lines.references)
-    hyp = _write(stem, "norm.hyp", lines.hypotheses)
-    code = _JIWER.format(measure=unit.lower())
-    return [shlex.join(["python", "-c", code, str(ref), str(hyp)])]
+    lines = normalized(items, convention)
+    ref, hyp = files.write("norm.ref", lines.references), files.write("norm.hyp", lines.hypotheses)
+    return [shlex.join(["python", "-c", _JIWER.format(measure=unit.lower()), ref, hyp])]
 
 
-def _partners(items: Sequence[Prediction], others: Sequence[Prediction]) -> list[Prediction]:
-    """The other file's predictions of the same utterances, in the order of `items`."""
-    found = {(item.key, item.target_language): item for item in others}
-    return [found[item.key, item.target_language] for item in items]
-
-
-def _write(stem: Path, ending: str, lines: Sequence[str]) -> Path:
-    path = stem.with_name(f"{stem.name}.{ending}")
-    atomic_write(path, "".join(f"{line}\n" for line in lines))
-    return path
-
-
-def _slug(name: str) -> str:
+def _file_name(corpus: str) -> str:
     """ "seen, pooled" -> "seen-pooled", "fr→zh" -> "fr-zh"."""
-    return re.sub(r"[^\w-]+", "-", name.replace("→", "-")).strip("-")
+    return re.sub(r"[^\w-]+", "-", corpus.replace("→", "-")).strip("-")

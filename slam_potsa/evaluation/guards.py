@@ -34,7 +34,7 @@ from functools import lru_cache
 from typing import Any
 
 from slam_potsa.data.predictions import Prediction
-from slam_potsa.evaluation.codes import primary, transcribes
+from slam_potsa.evaluation.presets import primary_language, transcribes
 
 EMPTY, LANGUAGE, COPIED = "empty", "wrong language", "copied source"
 REPETITION, SAME, LENGTH, REFUSAL = "repetition", "same answer", "length", "refusal"
@@ -50,7 +50,7 @@ LENGTH_FACTOR, LENGTH_CHARACTERS = 2.0, 10
 
 # Languages that an identifier cannot be expected to tell apart in one sentence.
 _ALIKE = (
-    {"zh", "cmn", "yue", "wuu"},
+    {"zh", "yue", "wuu"},
     {"no", "nb", "nn"},
     {"hr", "bs", "sr"},
     {"id", "ms"},
@@ -140,7 +140,7 @@ def in_wrong_language(text: str, target_language: str, scripts: frozenset[str]) 
     if sum(_script(letter) in scripts for letter in letters) < len(letters) / 2:
         return True
     found = _identifier()
-    alike = _alike(primary(target_language))
+    alike = _alike(primary_language(target_language))
     if found is None or len(letters) < LETTERS or not alike & found.labels:
         return False
     language, probability = found.classify(" ".join(text.split()))

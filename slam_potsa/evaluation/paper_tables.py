@@ -2,7 +2,7 @@
 
 BLEU of a language is sacrebleu's over that language's utterances; an average is the unweighted mean
 of the languages, as in the paper. A language that was not decoded, and the average it belongs to,
-stay empty. Over seeds: the mean and a Student-t interval (`seeds.over_seeds`), and the median of
+stay empty. Over seeds: the mean and a Student-t interval (`compare.SeedMean`), and the median of
 one paired test a seed: the test set is the same for all seeds, so pooling them would make p smaller
 without new evidence.
 """
@@ -18,11 +18,12 @@ from statistics import median
 from typing import Any
 
 from slam_potsa.data.predictions import Prediction
+from slam_potsa.evaluation.compare import Comparison, SeedMean, match, paired_test
 from slam_potsa.evaluation.paper import TARGET, TESTS, PaperRow, PaperTable, paper_table
 from slam_potsa.evaluation.paper_runs import TableRun, read_runs
-from slam_potsa.evaluation.scores import Convention, aligned, score
-from slam_potsa.evaluation.seeds import SeedMean, over_seeds
-from slam_potsa.evaluation.significance import Comparison, compare
+from slam_potsa.evaluation.presets import Convention
+from slam_potsa.evaluation.scores import score
+from slam_potsa.text import table as text_table
 
 GAP = "·"
 P_COLUMNS = {"test": "p", "zero_shot": "p zero-shot"}
@@ -49,7 +50,7 @@ class Figure:
         return shown if self.bootstrap is None else f"{shown} ({self.bootstrap:.2f})"
 
     def as_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self.mean) | {"bootstrap_half_width": self.bootstrap}
+        return self.mean.as_dict() | {"bootstrap_half_width": self.bootstrap}
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class FilledTable:
 
     def text(self) -> str:
         """Aligned plain text, with legend, notes and signatures below."""
-        table = aligned([self._head(), *self._body()], text_columns=2)
+        table = text_table(self._head(), self._body(), left=2)
         return "\n".join([self.title, "", table, "", *self._foot()])
 
     def markdown(self) -> str:
@@ -225,7 +226,7 @@ def _figures(
                 values[column].append(value)
                 widths[column] = width
     figures = {
-        column: Figure(over_seeds(values[column]), widths[column])
+        column: Figure(SeedMean(tuple(values[column])), widths[column])
         for column in table.columns
         if column in values
     }
@@ -287,10 +288,9 @@ def _compare(
 ) -> Comparison:
     """The paired test of BLEU between two runs of one seed, all languages of `test` pooled."""
     name = f"{test}, seed {new.seed}"
-    results = compare(
-        old.tests[test], new.tests[test], name=name, samples=samples, convention=convention
-    )
-    return next(found for found in results if found.metric == "BLEU")
+    pairs = match(old.tests[test], new.tests[test])
+    bleu, _ = paired_test(name, pairs, samples=samples, convention=convention)
+    return bleu
 
 
 def _printed(paper: PaperRow, column: str) -> str:

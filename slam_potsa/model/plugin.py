@@ -8,20 +8,17 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from slam_potsa.config import (
-    SLAM_ONLY,
     AlignmentConfig,
     DecodeConfig,
     LanguageBiasConfig,
     ModelConfig,
     ScheduleConfig,
-    TermConfig,
     TrainConfig,
     defaults,
 )
@@ -38,7 +35,6 @@ from slam_potsa.model.speech_llm import SpeechLLM
 from slam_potsa.objective.distances import build_distance
 from slam_potsa.objective.layer_schedule import LayerSchedule, candidate_layers
 from slam_potsa.objective.terms import AlignmentObjective, AlignmentTerm
-from slam_potsa.objective.transport import TransportOptions
 from slam_potsa.objective.variants import build_variant
 from slam_potsa.registry import PROJECTORS, resolve
 
@@ -53,8 +49,7 @@ def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn
     (see `continue_from`). Raises InputError on
     unknown keys in these sections and on checkpoints or biases that do not fit.
     """
-    train = defaults(TrainConfig, train_config, ignored=SLAM_ONLY["train_config"])
-    model = defaults(ModelConfig, model_config)
+    train, model = defaults(TrainConfig, train_config), defaults(ModelConfig, model_config)
     state = read_checkpoint(rest["ckpt_path"]) if rest.get("ckpt_path") else None
     tokenizer = load_tokenizer(model.llm_path)
     llm = load_llm(train, model)
@@ -151,20 +146,20 @@ def build_controller(
     accumulation: int = 1,
     insight_interval: int = 0,
 ) -> AlignmentController:
-    """Eq. 3-7 as configured; without terms a controller that only measures cross-entropy.
+    """Eq. 3-7 as configured; without alignment (weight 0) a controller that only measures CE.
 
     Raises InputError where the options do not fit each other or the projector's layers.
     """
-    try:
-        terms, schedule = build_terms(alignment), None
-        if any(term.is_layered and term.layers is None for term in terms):
+    terms, schedule = [], None
+    if alignment.weight > 0:
+        try:
             schedule = build_schedule(alignment.schedule, model.encoder_projector.num_layers, seed)
-        objective = AlignmentObjective(terms, alignment.cross_entropy_weight)
-    except ValueError as error:
-        raise InputError(f"alignment: {error}") from error
+            terms = build_terms(alignment)
+        except ValueError as error:
+            raise InputError(f"alignment: {error}") from error
     return AlignmentController(
         model,
-        objective,
+        AlignmentObjective(terms),
         schedule,
         accumulation=accumulation,
         diagnose_interval=alignment.diagnose_interval,
@@ -187,32 +182,42 @@ def build_schedule(plan: ScheduleConfig, num_layers: int, seed: int) -> LayerSch
 
 
 def build_terms(alignment: AlignmentConfig) -> list[AlignmentTerm]:
-    """The terms that have a weight, in the configuration's order."""
+    """One term over the scheduled layer; one more over the output with `include_output`."""
+    distance = build_distance(alignment.distance, **_distance_options(alignment))
+    detach = "second" if alignment.detach_anchor else "none"
+    name = "plain" if alignment.variant == "debiased" else alignment.variant
+    variant = build_variant(name, alignment.contrast_temperature)
+    places = {alignment.distance: "qformer.{layer}"}
+    if alignment.include_output:
+        places[f"{alignment.distance}_output"] = "projector"
     return [
         AlignmentTerm(
             name,
-            term.first,
-            term.second,
-            build_distance(term.distance, **_distance_options(term)),
-            term.weight,
-            rows=term.rows,
-            detach=term.detach,
-            layers=tuple(term.layers) or None,
-            variant=build_variant(
-                "plain" if term.variant == "debiased" else term.variant, term.contrast_temperature
-            ),
+            place,
+            place,
+            distance,
+            alignment.weight,
+            rows="pairs",
+            detach=detach,
+            variant=variant,
         )
-        for name, term in alignment.active.items()
+        for name, place in places.items()
     ]
 
 
-def _distance_options(term: TermConfig) -> dict[str, Any]:
-    """Those of TransportOptions that a term has under the same name; "debiased" is one of them."""
-    if term.distance != "ot":
+def _distance_options(alignment: AlignmentConfig) -> dict[str, Any]:
+    if alignment.distance != "ot":
         return {}
-    names = [spec.name for spec in fields(TransportOptions) if hasattr(term, spec.name)]
-    options = {name: getattr(term, name) for name in names}
-    return options | {"debias": term.variant == "debiased"}
+    names = (
+        "epsilon",
+        "epsilon_scale",
+        "cost_scale",
+        "marginal_penalty",
+        "max_iterations",
+        "tolerance",
+    )
+    options = {name: getattr(alignment, name) for name in names}
+    return options | {"debias": alignment.variant == "debiased"}
 
 
 def _fixed_layers(strategy: str, candidates: tuple[int, ...]) -> tuple[int, ...]:

@@ -8,10 +8,11 @@ import json
 
 import pytest
 
-from slam_potsa.commands import table as command
+from slam_potsa.commands import score as command
 from slam_potsa.config.compose import conf_dir
 from slam_potsa.data.predictions import read_predictions, write_predictions
 from slam_potsa.errors import InputError
+from slam_potsa.evaluation.compare import SeedMean, compare
 from slam_potsa.evaluation.paper import (
     ALIASES,
     AVERAGE,
@@ -20,9 +21,8 @@ from slam_potsa.evaluation.paper import (
     ZERO_AVERAGE,
 )
 from slam_potsa.evaluation.paper_tables import fill_table
-from slam_potsa.evaluation.scores import Convention, score
-from slam_potsa.evaluation.seeds import over_seeds
-from slam_potsa.evaluation.significance import compare
+from slam_potsa.evaluation.presets import Convention
+from slam_potsa.evaluation.scores import score
 from tests.support.paper_runs import predictions, problems, run
 
 ZH = Convention(tokenizers={"zh": "zh"})
@@ -58,22 +58,6 @@ def test_every_experiment_of_a_table_has_a_row():
     assert names == {s for t in PAPER_TABLES.values() for s in t.systems} | set(ALIASES)
 
 
-# -- seeds -----------------------------------------------------------------------------------------
-
-
-def test_the_interval_over_seeds_is_students():
-    # n = 2: t = 12.7062 (tables), s = sqrt(2), so the half-width is t itself.
-    two = over_seeds([1.0, 3.0])
-    assert (two.value, two.seeds) == (2.0, 2)
-    assert two.half_width == pytest.approx(12.7062, abs=1e-4)
-    # n = 5, t = 2.7764: s² = 2.5.
-    assert over_seeds([1, 2, 3, 4, 5]).half_width == pytest.approx(2.7764 * 0.5**0.5, abs=1e-4)
-    assert over_seeds([5.0, 5.0, 5.0]).half_width == 0
-    assert over_seeds([7.0]).half_width is None
-    with pytest.raises(InputError, match="at least one"):
-        over_seeds([])
-
-
 # -- filling ---------------------------------------------------------------------------------------
 
 
@@ -106,7 +90,7 @@ def test_several_seeds_have_their_mean_and_t_interval(tmp_path):
         for path in sorted(tmp_path.rglob("test_predictions.jsonl"))
     ]
     assert mse.seeds == (42, 43, 44)
-    assert mse.figures[AVERAGE].mean == over_seeds(averages)
+    assert mse.figures[AVERAGE].mean == SeedMean(tuple(averages))
     shown = f"{mse.figures[AVERAGE].mean.value:.2f} ±{mse.figures[AVERAGE].mean.half_width:.2f}"
     assert shown in filled.text() and "Student-t" in filled.text()
 
@@ -122,7 +106,10 @@ def test_the_paired_test_is_of_the_seeds_that_both_have(tmp_path):
         read_predictions(tmp_path / name / "test_predictions.jsonl")
         for name in ("random2", "ours2")
     )
-    expected = compare(old, new, samples=100, convention=ZH)[0]
+    found_by_name = {
+        c.name: c for c in compare(old, new, samples=100, convention=ZH) if c.metric == "BLEU"
+    }
+    expected = found_by_name["all, pooled"]
     assert (found.baseline, found.system) == (expected.baseline, expected.system)
     assert found.p_value == expected.p_value < 0.05
     assert f"{found.p_value:.3f}" in filled.text() and "(v) against (iii)" in filled.text()
@@ -328,8 +315,8 @@ def test_another_convention_is_in_the_signature(tmp_path, capsys):
 def test_docstring_examples():
     import doctest
 
-    from slam_potsa.evaluation import paper, seeds
+    from slam_potsa.evaluation import compare, paper
 
-    for module in (paper, seeds):
+    for module in (paper, compare):
         result = doctest.testmod(module)
         assert result.attempted > 0 and result.failed == 0

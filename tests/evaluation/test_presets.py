@@ -9,9 +9,10 @@ import sys
 import pytest
 
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation.dump import Settings, dump
+from slam_potsa.evaluation.dump import dump
+from slam_potsa.evaluation.file_scores import PredictionFile, ScoreRequest
 from slam_potsa.evaluation.presets import PRESETS, find_preset
-from slam_potsa.evaluation.scores import corpora, score
+from slam_potsa.evaluation.scores import score
 from tests.support.predictions import make
 
 
@@ -38,8 +39,9 @@ def test_scores_equal_their_printed_commands(tmp_path, name, target, tokenizer):
     convention = PRESETS[name].convention
     items = make(["fr"], target=target)
     row = score(items, bootstrap=30, convention=convention).row("fr")
-    printed = dump(tmp_path, corpora(items)[:1], Settings(convention, 30)).splitlines()
-    commands = [line for line in printed if not line.startswith("#")]
+    asked = ScoreRequest(convention, bootstrap=30)
+    printed = dump(tmp_path, PredictionFile(tmp_path / "x", items), asked)
+    commands = printed.removeprefix("# fr\n").split("\n#")[0].splitlines()
     theirs = [metric for command in commands for metric in run(command)]
     ours = list(row.scores.values())
     assert len(theirs) == len(ours) == 2 + len(convention.more_bleu)

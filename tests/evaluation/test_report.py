@@ -312,7 +312,7 @@ def test_everything_wrong_is_said_at_once(paths, tmp_path):
     for piece in ("names:", "both heard and zero-shot", "no.jsonl", "did you mean 'potsa'",
                   "samples:", "sentences:", "no config.yaml there"):  # fmt: skip
         assert piece in told
-    with pytest.raises(InputError, match="found list, expected a JSON object"):
+    with pytest.raises(InputError, match="expected a JSON object"):
         build_report([paths[0]], NO_MODELS)
     with pytest.raises(InputError, match="given twice"):
         open_runs([paths[0], paths[0]])

@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from slam_potsa.data.predictions import Prediction
@@ -37,6 +38,11 @@ def make(
             texts = space.join(reference), space.join(written)
             made.append(Prediction(f"{language}-{number}", language, "x.flac", target, *texts))
     return made
+
+
+def make_blind(**options) -> list[Prediction]:
+    """A blind control of `make`: every sentence answered to another recording."""
+    return [replace(item, source=f"not {item.source}") for item in make(**options)]
 
 
 def command_line(folder: Path, items: Sequence[Prediction], *arguments: str) -> list[dict]:

@@ -11,8 +11,8 @@ from typing import Any
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation.analysis.measures import TapMeasures
 from slam_potsa.evaluation.analysis.settings import Settings
-from slam_potsa.evaluation.scores import aligned
 from slam_potsa.files import atomic_write
+from slam_potsa.text import table
 
 # Written beside the numbers; the functions that compute them say more.
 DEFINITIONS = {
@@ -275,4 +275,4 @@ def _table(rows: Mapping[str, Mapping[str, float]], sign: str = "") -> str:
             for _, key, factor, decimals in shown
         ]
         lines.append([tap, *cells])
-    return aligned(lines)
+    return table(lines[0], lines[1:])

@@ -10,7 +10,7 @@ from typing import Any
 from slam_potsa.config import PotsaConfig, defaults
 from slam_potsa.engine.run_directory import CONFIG, SCHEDULE
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation.blind_control import SUFFIX
+from slam_potsa.evaluation.file_scores import SUFFIX
 from slam_potsa.evaluation.report.contents import Run
 from slam_potsa.model.metrics import METRICS, read_metrics
 

@@ -11,8 +11,14 @@ from tqdm import tqdm
 
 from slam_potsa.data.predictions import Prediction, read_predictions
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation.blind_control import blind_file, check_blind
-from slam_potsa.evaluation.file_scores import FileScores, Request, Source, score_file
+from slam_potsa.evaluation.file_scores import (
+    FileScores,
+    PredictionFile,
+    ScoreRequest,
+    read_file,
+    score_file,
+    with_found_blind,
+)
 from slam_potsa.evaluation.report.contents import Report, Run, Sample
 from slam_potsa.evaluation.report.directories import open_runs
 from slam_potsa.evaluation.report.manifests import Manifests, candidates, describe
@@ -160,19 +166,18 @@ def _scored(
     progress: bool,
 ) -> tuple[list[Run], list[str]]:
     """(the runs with their scores, why some have none or are not compared)."""
-    from slam_potsa.evaluation.presets import find_preset
-    from slam_potsa.evaluation.scores import Convention
+    from slam_potsa.evaluation.presets import Convention, find_preset
 
     convention = find_preset(request.preset).convention if request.preset else Convention()
     resamples = {"bootstrap": request.bootstrap, "samples": request.bootstrap or None}
-    asked = Request(convention, *groups, worst=request.worst, **resamples)
+    asked = ScoreRequest(convention, *groups, worst=request.worst, **resamples)
     files = [(run, test) for run in runs for test in run.tests]
     scored: dict[str, dict[str, FileScores]] = {run.name: {} for run in runs}
     reasons: list[str] = []
     for run, test in tqdm(files, desc="scoring", unit="file", disable=not progress, leave=False):
         tested = request.bootstrap and run is not runs[0]
-        first = predictions.get((runs[0].name, test), ()) if tested else ()
-        source, why = _source(run.tests[test], predictions[run.name, test], first)
+        first = runs[0].tests.get(test) if tested else None
+        source, why = _source(run.tests[test], first)
         reasons += [f"{run.name}, {test}: {reason}" for reason in why]
         try:
             scored[run.name][test] = score_file(source, asked)
@@ -181,27 +186,16 @@ def _scored(
     return [run.having(scored=scored[run.name]) for run in runs], reasons
 
 
-def _source(
-    path: Path, items: Sequence[Prediction], first: Sequence[Prediction]
-) -> tuple[Source, list[str]]:
+def _source(path: Path, first: Path | None) -> tuple[PredictionFile, list[str]]:
     """(a file with those of baseline and blind control that fit it, why others do not)."""
-    blind_path, reasons = blind_file(path), []
-    fitting = {"baseline": first, "blind": ()}
-    if blind_path:
-        try:
-            fitting["blind"] = read_predictions(blind_path)
-        except InputError as error:
-            reasons += error.problems
-    for name, against in list(fitting.items()):
-        try:
-            Source(path, items, **{name: against}).check()
-            if name == "blind" and against:
-                check_blind(items, against)
-        except InputError as error:
-            fitting[name] = ()
-            what = "no comparison with the first run" if name == "baseline" else "no blind control"
-            reasons += [f"{what}: {problem}" for problem in error.problems]
-    return Source(path, items, **fitting), reasons
+    reasons = []
+    try:
+        file = read_file(path, first)
+    except InputError as error:
+        reasons += [f"no comparison with the first run: {problem}" for problem in error.problems]
+        file = read_file(path)
+    file, why = with_found_blind(file)
+    return file, reasons + [f"no blind control: {reason}" for reason in why]
 
 
 def _looked_into(

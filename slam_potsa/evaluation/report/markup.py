@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from slam_potsa.evaluation.scores import aligned
+from slam_potsa.text import table
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Table:
     def text(self) -> str:
         """Aligned plain text."""
         rows = [[" ".join(cell.split("\n")) for cell in row] for row in self.rows]
-        return aligned([list(self.head), *rows], self.text_columns)
+        return table(self.head, rows, self.text_columns)
 
     def html(self) -> str:
         if not self.rows:

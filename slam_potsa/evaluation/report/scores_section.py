@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
 from slam_potsa.evaluation import charts
+from slam_potsa.evaluation.compare import Comparison, signed
 from slam_potsa.evaluation.file_scores import FileScores
 from slam_potsa.evaluation.report.contents import Report
 from slam_potsa.evaluation.report.markup import (
@@ -66,7 +67,10 @@ def _test(report: Report, test: str, scored: Scored) -> str:
     tables = {run: found.table for run, found in scored.items()}
     signatures = dict.fromkeys(line for table in tables.values() for line in table.signatures)
     signatures |= dict.fromkeys(
-        f"{item.metric}|{item.signature}" for found in scored.values() for item in found.comparisons
+        f"{item.metric}|{item.signature}"
+        for found in scored.values()
+        for item in found.comparisons
+        if item.signature
     )
     lines = [score_command(report, test, found) for found in scored.values()]
     return (
@@ -105,16 +109,15 @@ def _score_table(scored: Scored) -> Table:
 
 
 def _score(found: Score | None) -> str:
-    return "–" if found is None else "\n".join(found.cells())
+    return "–" if found is None else f"{found.value:.1f}\n{found.interval_text()}"
 
 
-def _difference(found: Mapping[str, object], column: str) -> str:
-    """sacrebleu calls chrF++ "chrF2++", and chrF "chrF2"."""
-    names = [name for name in found if name.lower().startswith(column[:4].lower())]
-    if not names:
+def _difference(found: Mapping[str, Comparison], column: str) -> str:
+    if column not in found:
         return ""
-    item = found[names[0]]
-    return f"{round(item.difference, 1) + 0.0:+.1f}\np = {item.p_value:.3f}"
+    item = found[column]
+    chance = "" if item.p_value is None else f"\np = {item.p_value:.3f}"
+    return signed(item.difference) + chance
 
 
 def _guards(scored: Scored) -> str:
@@ -154,8 +157,8 @@ def _blind(scored: Scored) -> str:
         for corpus, run, row in _rows(scored):
             blind = found.get((corpus, run))
             if blind and (row.kind == "language") == languages:
-                difference = f"{round(blind.difference, 1) + 0.0:+.1f}"
-                body.append((corpus, run, f"{blind.bleu:.1f}", f"{blind.blind:.1f}", difference))
+                cells = f"{blind.system:.1f}", f"{blind.baseline:.1f}", signed(blind.difference)
+                body.append((corpus, run, *cells))
         return Table(head, body, 2, 1, caption).html()
 
     caption = "Blind control: BLEU with every sentence answered to another one’s recording"

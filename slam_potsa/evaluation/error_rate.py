@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import NamedTuple
 
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation.codes import one_line, primary, transcribes
-from slam_potsa.evaluation.scores.conventions import ErrorRate
-from slam_potsa.evaluation.scores.rows import Score
+from slam_potsa.evaluation.corpus_score import Score
+from slam_potsa.evaluation.presets import ErrorRate, primary_language, transcribes
+from slam_potsa.text import one_line
 
 
 class Normalized(NamedTuple):
@@ -27,13 +28,14 @@ class Normalized(NamedTuple):
     signature: str
 
 
-def error_rate(items: Sequence[Prediction], convention: ErrorRate) -> dict[str, Score]:
+def error_rate(items: Sequence[Prediction], convention: ErrorRate | None) -> dict[str, Score]:
     """{"WER": …} or {"CER": …} in per cent of a corpus that can have one; {} of any other.
 
     Raises InputError where jiwer or whisper_normalizer is not installed.
     """
-    unit, lines = unit_of(items, convention), normalized(items, convention)
-    if unit is None or not lines.references:
+    unit = unit_of(items, convention) if convention else None
+    lines = normalized(items, convention) if convention and unit else None
+    if unit is None or lines is None or not lines.references:
         return {}
     import jiwer
 
@@ -58,63 +60,62 @@ def normalized(items: Sequence[Prediction], convention: ErrorRate) -> Normalized
     a row that does not tell what was heard counts as nothing heard; the signature counts both.
     """
     check_installed()
-    references, hypotheses, names, units, silent = [], [], set(), set(), 0
-    for item in items:
-        said, written = _pair(item)
-        silent += written is None
-        english = convention.english and primary(item.language) == "en"
-        names.add("whisper-english" if english else "whisper-basic")
-        units.add(convention.unit(item.language))
-        normalize = _normalizer(english, convention.keep_marks)
-        between = "" if _without_spaces(item.language, convention) else " "
-        reference = between.join(normalize(one_line(said)).split())
-        if reference:
-            references.append(reference)
-            hypotheses.append(between.join(normalize(one_line(written or "")).split()))
-    signature = f"norm:{'+'.join(sorted(names))} {version('whisper_normalizer')}"
-    if "whisper-basic" in names:
-        signature += f"|marks:{'kept' if convention.keep_marks else 'removed'}"
-    if "CER" in units:
-        signature += f"|spaces:{'counted' if convention.count_spaces else 'deleted'}"
-    signature += f"|jiwer:{version('jiwer')}"
-    left_out = len(items) - len(references)
+    pairs = [_said_and_written(item) for item in items]
+    normalize = [_line_normalizer(item.language, convention) for item in items]
+    lines = [
+        (of_item(said), of_item(written or ""))
+        for of_item, (said, written) in zip(normalize, pairs, strict=True)
+    ]
+    kept = [(reference, hypothesis) for reference, hypothesis in lines if reference]
+    left_out = len(lines) - len(kept)
+    silent = sum(written is None for _, written in pairs)
+    signature = _signature({item.language for item in items}, convention)
     signature += f"|empty references left out:{left_out}" if left_out else ""
     signature += f"|not told:{silent}" if silent else ""
-    return Normalized(references, hypotheses, signature)
+    return Normalized([line for line, _ in kept], [line for _, line in kept], signature)
 
 
 def check_installed() -> None:
     """Raise InputError unless what WER and CER need is installed."""
-    from importlib.util import find_spec
-
     missing = [name for name in ("jiwer", "whisper_normalizer") if find_spec(name) is None]
     if missing:
         raise InputError(
             f"WER and CER need {' and '.join(missing)}: pip install {' '.join(missing)}, or leave "
             "them out with --no-wer"
         )
-    try:
-        _normalizer(english=False, keep_marks=True)
-    except TypeError:
-        raise InputError(
-            f"WER and CER need whisper_normalizer 0.1.13 or later, which can keep vowel signs; "
-            f"found {version('whisper_normalizer')}: pip install -U whisper_normalizer"
-        ) from None
 
 
-def _without_spaces(language: str, convention: ErrorRate) -> bool:
-    return convention.unit(language) == "CER" and not convention.count_spaces
-
-
-def _pair(item: Prediction) -> tuple[str, str | None]:
-    """(what was said, what the system wrote of it)."""
+def _said_and_written(item: Prediction) -> tuple[str, str | None]:
     if transcribes(item):
         return item.reference or "", item.prediction
     return item.transcript or "", item.heard
 
 
+def _line_normalizer(language: str, convention: ErrorRate) -> Callable[[str], str]:
+    normalize = _whisper_normalizer(_is_english(language, convention), convention.keep_marks)
+    in_characters = convention.unit(language) == "CER" and not convention.count_spaces
+    between = "" if in_characters else " "
+    return lambda text: between.join(normalize(one_line(text)).split())
+
+
+def _is_english(language: str, convention: ErrorRate) -> bool:
+    return convention.english and primary_language(language) == "en"
+
+
+def _signature(languages: set[str], convention: ErrorRate) -> str:
+    english = {_is_english(language, convention) for language in languages}
+    names = [name for name, is_it in (("basic", False), ("english", True)) if is_it in english]
+    by = "+".join(f"whisper-{name}" for name in names)
+    signature = f"norm:{by} {version('whisper_normalizer')}"
+    if False in english:
+        signature += f"|marks:{'kept' if convention.keep_marks else 'removed'}"
+    if "CER" in {convention.unit(language) for language in languages}:
+        signature += f"|spaces:{'counted' if convention.count_spaces else 'deleted'}"
+    return f"{signature}|jiwer:{version('jiwer')}"
+
+
 @lru_cache(maxsize=3)
-def _normalizer(english: bool, keep_marks: bool) -> Callable[[str], str]:
+def _whisper_normalizer(english: bool, keep_marks: bool) -> Callable[[str], str]:
     from whisper_normalizer.basic import BasicTextNormalizer
     from whisper_normalizer.english import EnglishTextNormalizer
 

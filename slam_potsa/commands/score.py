@@ -1,0 +1,291 @@
+"""`slam-potsa score`, and `slam-potsa table`: the papers' tables with our runs in them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slam_potsa.errors import InputError
+
+if TYPE_CHECKING:
+    from slam_potsa.evaluation.comet import Comet
+    from slam_potsa.evaluation.file_scores import FileScores, PredictionFile, ScoreRequest
+    from slam_potsa.evaluation.presets import Convention, Preset
+
+EXAMPLES = """examples:
+  slam-potsa score RUN/test_predictions.jsonl --seen en ko --zero-shot fr
+  slam-potsa score RUN/test_predictions.jsonl --preset llm-srt --comet Unbabel/wmt22-comet-da
+  slam-potsa score SYSTEM/test_predictions.jsonl --baseline OTHER/test_predictions.jsonl --test ar
+  slam-potsa score RUN/seed*/test_predictions.jsonl
+  slam-potsa score RUN/test_predictions.jsonl --dump scores --show-commands
+"""
+
+
+def add(commands) -> None:
+    _add_score(commands)
+    _add_table(commands)
+
+
+def _add_score(commands) -> None:
+    score = commands.add_parser(
+        "score",
+        help="BLEU and chrF of a predictions.jsonl, with intervals, guards and signatures",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    score.add_argument(
+        "predictions",
+        nargs="+",
+        type=Path,
+        help="<decode_log>_predictions.jsonl; several are the seeds of one system",
+    )
+    score.add_argument("--seen", nargs="*", default=[], help="languages heard in training")
+    score.add_argument("--zero-shot", nargs="*", default=[], help="languages never heard")
+    score.add_argument("--bootstrap", type=int, default=1000, help="resamples of the interval")
+    score.add_argument("--json", type=Path, help="write the table here too")
+    _add_measures(score.add_argument_group("what is measured"))
+    _add_comparisons(score.add_argument_group("what it is held against"))
+    score.add_argument("--worst", type=int, metavar="N", help="list the N rows of lowest chrF")
+    score.add_argument("--dump", type=Path, metavar="FOLDER", help="text files and commands.sh")
+    score.add_argument(
+        "--show-commands",
+        action="store_true",
+        help="print the command that computes each number from the files of --dump",
+    )
+    score.set_defaults(command=_score)
+
+
+def _add_measures(group) -> None:
+    group.add_argument("--preset", help="a project's: potsa, cot-st, llm-srt, part, seamless")
+    either = argparse.BooleanOptionalAction
+    group.add_argument("--spbleu", action=either, help="BLEU of flores200 pieces")
+    group.add_argument("--wer", action=either, help="WER or CER of rows that transcribe")
+    group.add_argument("--comet", metavar="MODEL", help="name, folder or checkpoint")
+
+
+def _add_comparisons(group) -> None:
+    paths = {"nargs": "+", "type": Path, "default": []}
+    group.add_argument("--baseline", **paths, help="one file, or one for each file")
+    group.add_argument(
+        "--test",
+        choices=("bs", "ar"),
+        default="bs",
+        help="bs: paired bootstrap, ar: randomisation",
+    )
+    group.add_argument("--samples", type=int, help="of the test; default: bs 1000, ar 10000")
+    group.add_argument(
+        "--blind",
+        **paths,
+        help="the blind control's file; default: NAME_blind_predictions.jsonl beside "
+        "NAME_predictions.jsonl, where it fits",
+    )
+    group.add_argument("--no-blind", action="store_true", help="look for no blind control")
+
+
+def _add_table(commands) -> None:
+    table = commands.add_parser("table", help="Tables 1 to 3 of the paper, filled in from runs")
+    table.add_argument("number", type=int, choices=(1, 2, 3))
+    table.add_argument(
+        "runs", nargs="*", type=Path, metavar="RUN", help="run directories, or folders of them"
+    )
+    table.add_argument(
+        "--preset", default="potsa", help="whose way of scoring, as `score` has them"
+    )
+    table.add_argument(
+        "--bootstrap",
+        type=int,
+        default=1000,
+        help="resamples of paired tests and intervals; 0: off",
+    )
+    table.add_argument(
+        "--partial", action="store_true", help="a missing prediction file leaves a gap"
+    )
+    table.add_argument("--markdown", action="store_true", help="print Markdown instead of text")
+    table.add_argument("--json", type=Path, metavar="FILE", help="write the table here too")
+    table.set_defaults(command=_table)
+
+
+def _table(args) -> None:
+    from slam_potsa.evaluation.paper_tables import fill_table
+    from slam_potsa.evaluation.presets import find_preset
+
+    filled = fill_table(
+        args.number,
+        args.runs,
+        convention=find_preset(args.preset).convention,
+        bootstrap=args.bootstrap,
+        partial=args.partial,
+        progress=bool(args.runs),
+    )
+    print(filled.markdown() if args.markdown else filled.text())
+    if args.json:
+        _write_json(args.json, filled.as_dict())
+
+
+def _score(args) -> None:
+    from slam_potsa.evaluation.compare import seed_means
+    from slam_potsa.evaluation.file_scores import score_file
+    from slam_potsa.evaluation.presets import find_preset
+
+    preset = find_preset(args.preset) if args.preset else None
+    request = _request(args, _convention(args, preset))
+    files = _files(args)
+    comet = _comet(args, files)
+    commands = _dump(args, files, request)
+    scored = [score_file(file, request, comet) for file in files]
+    seeds = seed_means([file.table for file in scored]) if len(scored) > 1 else {}
+    print("\n\n".join(_text(scored, seeds, preset, args.comet)))
+    if args.show_commands:
+        print(f"\n{commands}")
+    if args.json:
+        content = {"preset": preset.name if preset else None}
+        _write_json(args.json, content | _as_dict(scored, seeds))
+
+
+def _convention(args, preset: Preset | None) -> Convention:
+    """The preset's, or the default, with what --spbleu and --wer add and take away."""
+    from slam_potsa.evaluation.presets import SPBLEU, Convention, ErrorRate
+
+    convention = preset.convention if preset else Convention()
+    if args.spbleu is not None:
+        others = {k: v for k, v in convention.more_bleu.items() if k not in SPBLEU}
+        convention = replace(convention, more_bleu=others | (SPBLEU if args.spbleu else {}))
+    if args.wer is not None:
+        rate = convention.error_rate or ErrorRate()
+        convention = replace(convention, error_rate=rate if args.wer else None)
+    return convention
+
+
+def _request(args, convention: Convention) -> ScoreRequest:
+    """Raises InputError with every option that does not fit."""
+    from slam_potsa.evaluation.file_scores import ScoreRequest
+
+    problems = []
+    for name, least in (("bootstrap", 0), ("samples", 1), ("worst", 0)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            problems.append(f"--{name}: found {value}, expected {least} or more")
+    if args.show_commands and not args.dump:
+        problems.append("--show-commands needs the files that its commands read: add --dump FOLDER")
+    count = len(args.predictions)
+    for name, fitting in (("baseline", (0, 1, count)), ("blind", (0, count))):
+        given = len(getattr(args, name))
+        if given not in fitting:
+            problems.append(f"--{name}: found {given} files for {count} of predictions")
+    if args.blind and args.no_blind:
+        problems.append("--blind and --no-blind: expected one of them")
+    if problems:
+        raise InputError(problems)
+    shared = {"seen": args.seen, "zero_shot": args.zero_shot, "bootstrap": args.bootstrap}
+    return ScoreRequest(
+        convention, test=args.test, samples=args.samples, worst=args.worst, **shared
+    )
+
+
+def _files(args) -> list[PredictionFile]:
+    """Every file read and matched, with all problems at once."""
+    from slam_potsa.evaluation.compare import same_test_problems
+
+    paths, problems = args.predictions, []
+    if len({path.resolve() for path in paths}) < len(paths):
+        problems.append("the same prediction file is given twice; expected one for each seed")
+    baselines = args.baseline if len(args.baseline) == len(paths) else args.baseline * len(paths)
+    files = []
+    for path, baseline, blind in zip_longest(paths, baselines, args.blind):
+        try:
+            files.append(_file(args, path, baseline, blind))
+        except InputError as error:
+            problems += error.problems
+    if not problems:
+        same = same_test_problems({str(file.path): file.predictions for file in files})
+        problems += [f"files of one system's seeds must be one test: {text}" for text in same]
+    if problems:
+        raise InputError(dict.fromkeys(problems))  # once each: files may share a baseline
+    return files
+
+
+def _file(args, path: Path, baseline: Path | None, blind: Path | None) -> PredictionFile:
+    """With the blind control that lies beside it, or a warning where that does not fit."""
+    from slam_potsa.evaluation.file_scores import read_file, with_found_blind
+
+    file = read_file(path, baseline, blind)
+    if blind or args.no_blind:
+        return file
+    file, reasons = with_found_blind(file)
+    for reason in reasons:
+        print(
+            f"warning: {reason}: found beside the predictions and left out as blind control "
+            "(--no-blind: do not look for one)",
+            file=sys.stderr,
+        )
+    return file
+
+
+def _comet(args, files: Sequence[PredictionFile]) -> Comet | None:
+    """The model; None where none is asked for, or where --dump hands COMET over to commands."""
+    from slam_potsa.evaluation.comet import Comet, check_sources, installed
+
+    if not args.comet:
+        return None
+    for file in files:
+        check_sources(file.predictions)
+    return None if args.dump and not installed() else Comet.load(args.comet)
+
+
+def _dump(args, files: Sequence[PredictionFile], request: ScoreRequest) -> str:
+    """Write the files of --dump, a folder a file where there are several; return the commands."""
+    from slam_potsa.evaluation.dump import dump
+
+    if not args.dump:
+        return ""
+    several = len(files) > 1
+    folders = [
+        args.dump / str(number + 1) if several else args.dump for number in range(len(files))
+    ]
+    found = zip(folders, files, strict=True)
+    return "\n".join(dump(folder, file, request, args.comet or "") for folder, file in found)
+
+
+def _text(
+    scored: Sequence[FileScores], seeds: dict, preset: Preset | None, comet: str | None
+) -> list[str]:
+    """The parts of what is printed."""
+    from slam_potsa.evaluation.comet import installed
+    from slam_potsa.evaluation.compare import seeds_text
+
+    several = len(scored) > 1
+    parts = [f"{file.path}\n{file.text()}" if several else file.text() for file in scored]
+    parts += [seeds_text(seeds)] if several else []
+    if preset:
+        parts.append(f"preset {preset.name}: {preset.note}")
+    if preset and preset.comet and not comet:
+        parts.append(
+            f"not computed: COMET, which {preset.name} reports; add --comet {preset.comet}"
+        )
+    if comet and not installed():
+        parts.append("not computed: COMET is not installed here; run its commands of --dump")
+    return parts
+
+
+def _as_dict(scored: Sequence[FileScores], seeds: dict) -> dict[str, Any]:
+    """One file: its table with the rest beside; several: a list of these, and the seeds."""
+    if len(scored) == 1:
+        return scored[0].as_dict()
+    means = [
+        {"name": name, "metric": metric, **mean.as_dict()}
+        for metric, rows in seeds.items()
+        for name, mean in rows.items()
+    ]
+    return {"files": [file.as_dict() for file in scored], "seeds": means}
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    from slam_potsa.files import atomic_write
+
+    atomic_write(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -27,6 +27,7 @@ setup(
     package_dir={"slam_potsa.conf": "conf"},
     package_data={
         "slam_potsa.conf": ["**/*.yaml", "**/*.json"],
+        "slam_potsa.data": ["languages.tsv"],
         "slam_potsa.model.pretrained": ["known/*.json"],
     },
     install_requires=[

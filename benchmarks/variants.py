@@ -60,12 +60,16 @@ class Cell:
     def name(self) -> str:
         return f"{self.variant}-{self.weight:g}-{self.strategy}" if self.weight else "none"
 
+    @property
+    def term(self) -> str:
+        return "ot" if self.variant == "plain" else self.variant
+
     def overrides(self) -> list[str]:
         if not self.weight:
-            return ["alignment.weight=0"]
+            return ["alignment=none"]
         return [
-            f"alignment.variant={self.variant}",
-            f"alignment.weight={self.weight}",
+            f"alignment={self.term}",
+            f"alignment.terms.{self.term}.weight={self.weight}",
             f"alignment/schedule={self.strategy}",
             # The demo's, for every strategy that reads them.
             "alignment.schedule.exploration=1.0",
@@ -104,7 +108,7 @@ def configuration(cell: Cell, seed: int, args: argparse.Namespace) -> PotsaConfi
     demo = args.demo
     return compose_config(
         [
-            "experiment=demo_potsa",
+            "experiment=demo",
             *cell.overrides(),
             "engine=native",
             f"train_config.seed={seed}",

@@ -66,11 +66,11 @@ def test_other_words_are_refused_with_the_commands_own_usage(capsys):
 def test_finetune_says_it_too(tmp_path):
     entry = ROOT / "examples/potsa/finetune.py"
     done = subprocess.run(
-        [sys.executable, str(entry), "alignment.wieght=1"],
+        [sys.executable, str(entry), "train_config.wieght_decay=1"],
         cwd=tmp_path,
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 2
-    assert "did you mean alignment.weight" in done.stderr
+    assert "did you mean train_config.weight_decay" in done.stderr

@@ -7,18 +7,22 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from slam_potsa import InputError
 from slam_potsa.config import (
-    AlignmentConfig,
     PotsaConfig,
     ScheduleConfig,
+    TermConfig,
     TrainConfig,
     defaults,
+    flat,
 )
 from slam_potsa.config.check import check
+from slam_potsa.config.compose import compose_config
+from slam_potsa.config.option import Affects, section_kind
 from slam_potsa.objective.transport import TransportOptions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,32 +30,37 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def compose(*overrides: str) -> PotsaConfig:
     """What the entries compose of conf/ and a command line."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.config_store import ConfigStore
-
-    ConfigStore.instance().store(name="potsa_schema", node=PotsaConfig)
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return defaults(PotsaConfig, compose("config", overrides=list(overrides)))
+    return compose_config(overrides, checked=False)
 
 
 def options(kind=PotsaConfig):
     for spec in dataclasses.fields(kind):
-        if "help" in spec.metadata:
-            yield kind.__name__, spec
+        if inner := section_kind(spec):
+            yield from options(inner)
         else:
-            yield from options(spec.default_factory)
+            yield kind.__name__, spec
 
 
-def test_every_option_says_what_it_means():
+def test_every_option_says_what_it_means_and_what_it_affects():
     for section, spec in options():
         assert spec.metadata["help"], f"{section}.{spec.name}"
+        assert spec.metadata["affects"] in get_args(Affects), f"{section}.{spec.name}"
+
+
+def test_what_makes_a_row_affects_the_weights():
+    assert {spec.metadata["affects"] for _, spec in options() if spec.metadata["row"]} == {
+        "weights"
+    }
 
 
 def test_defaults_are_valid_and_paper_sized():
     config = compose()
     check(config)
     assert (config.model_config.query_len, config.model_config.qformer_layers) == (80, 8)
-    assert config.alignment.weight == 10 and config.alignment.schedule.candidates == "lower"
+    assert (
+        config.alignment.terms["ot"].weight == 10
+        and config.alignment.schedule.candidates == "lower"
+    )
     assert config.dataset_config.fix_length_audio == 80
 
 
@@ -67,7 +76,7 @@ def test_every_file_of_conf_composes(path):
 
 
 def test_transport_options_are_those_of_the_objective():
-    ours, theirs = AlignmentConfig(), TransportOptions()
+    ours, theirs = TermConfig(), TransportOptions()
     for name in ("epsilon", "epsilon_scale", "cost_scale", "marginal_penalty", "max_iterations"):
         assert getattr(ours, name) == getattr(theirs, name), name
     assert ours.tolerance == theirs.tolerance
@@ -78,7 +87,7 @@ def test_all_errors_come_at_once():
     config.train_config.lr = -1.0
     config.alignment.schedule.strategy = "ubc"
     config.train_config.warmup_steps = config.train_config.total_steps
-    config.alignment.detach_anchor = True
+    config.alignment.terms["ot"].detach = "second"
     with pytest.raises(InputError) as error:
         check(config)
     assert len(error.value.problems) == 4
@@ -90,18 +99,18 @@ def test_all_errors_come_at_once():
     [
         ({"variant": "contrastive"}, "batch_size_training=1 is one pair"),
         ({"variant": "normalised"}, "batch_size_training=1 is one pair"),
-        ({"variant": "debiased", "distance": "mse"}, "needs alignment.distance=ot"),
-        ({"variant": "debiased", "marginal_penalty": 1.0}, "needs alignment.marginal_penalty=null"),
+        ({"variant": "debiased", "distance": "mse"}, "needs distance=ot"),
+        ({"variant": "debiased", "marginal_penalty": 1.0}, "needs marginal_penalty=null"),
     ],
 )
 def test_variants_that_could_do_nothing_are_refused(changes, message):
     config = PotsaConfig()
     config.train_config.batch_size_training = 1
     for name, value in changes.items():
-        setattr(config.alignment, name, value)
+        setattr(config.alignment.terms["ot"], name, value)
     with pytest.raises(InputError, match=message):
         check(config)
-    config.alignment.weight = 0.0
+    config.alignment.terms["ot"].weight = 0.0
     check(config)
 
 
@@ -127,3 +136,46 @@ def test_schedule_defaults_are_marked_as_not_given_by_the_paper():
     for spec in dataclasses.fields(ScheduleConfig):
         if spec.name in ("reward_decay", "exploration", "temperature"):
             assert "not given" in spec.metadata["source"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "terms"),
+    [
+        ([], {"ot": 10.0}),
+        (["alignment=none"], {}),
+        (["alignment=mse"], {"mse": 10.0}),
+        (
+            ["alignment=[ot,ot_output]", "alignment.terms.ot_output.weight=2"],
+            {"ot": 10, "ot_output": 2},
+        ),
+        (
+            ["alignment=contrastive", "alignment.terms.contrastive.epsilon=0.1"],
+            {"contrastive": 0.3},
+        ),
+    ],
+)
+def test_terms_are_chosen_by_name_and_changed_one_by_one(chosen, terms):
+    config = compose(*chosen)
+    check(config)
+    assert {name: term.weight for name, term in config.alignment.terms.items()} == terms
+
+
+def test_an_option_of_a_term_that_was_not_chosen_is_refused():
+    with pytest.raises(InputError, match="alignment.terms.ot.distance is not set.*alignment=ot"):
+        check(compose("experiment=demo_potsa", "alignment=mse"))
+    with pytest.raises(InputError, match="alignment=ot"):
+        compose("alignment=mse", "alignment.terms.ot.weight=1")
+
+
+def test_flat_names_options_and_selects_by_what_they_affect():
+    config = PotsaConfig()
+    assert flat(config)["alignment.terms.ot.weight"] == 10
+    assert "train_config.lr" in flat(config, affects=["weights"])
+    assert "train_config.lr" not in flat(config, affects=["answers", "nothing"])
+    assert set(flat(config, row=True)) < set(flat(config, affects=["weights"]))
+    assert {"language_bias.enabled", "alignment.terms.ot.variant"} <= set(flat(config, row=True))
+
+
+def test_configurations_do_not_share_their_terms():
+    PotsaConfig().alignment.terms["ot"].weight = 0.0
+    assert PotsaConfig().alignment.terms["ot"].weight == 10

@@ -10,6 +10,7 @@ import pytest
 
 from slam_potsa.commands import reference as command
 from slam_potsa.config import PotsaConfig
+from slam_potsa.config.option import section_kind
 from slam_potsa.config.reference import COMMAND, PAGE, reference
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,8 +19,9 @@ ROOT = Path(__file__).resolve().parents[1]
 def options(kind=PotsaConfig, path=""):
     """(dotted section, field) of every option."""
     for spec in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(spec.default_factory):
-            yield from options(spec.default_factory, f"{path}.{spec.name}".lstrip("."))
+        if inner := section_kind(spec):
+            name = f"{path}.{spec.name}" + (".NAME" if "each" in spec.metadata else "")
+            yield from options(inner, name.lstrip("."))
         else:
             yield path, spec
 
@@ -40,7 +42,7 @@ def test_every_option_has_one_row_of_its_own_section():
         rows = [r for r in sections[path or "Top level"] if r.startswith(f"| `{spec.name}` |")]
         assert len(rows) == 1, (path, spec.name)
         unescaped = rows[0].replace("\\|", "").count("|")
-        assert unescaped == 6, rows[0]
+        assert unescaped == 7, rows[0]
         for choice in spec.metadata["choices"] or ():
             assert (f"`{choice}`" if choice else '`""`') in rows[0]
 
@@ -48,11 +50,11 @@ def test_every_option_has_one_row_of_its_own_section():
 @pytest.mark.parametrize(
     "part",
     [
-        "| `weight` | `10.0` | lambda of eq. 4; 0 turns alignment off | float, at least 0 | POTSA",
+        "lambda of eq. 4; 0: as if not chosen | float, at least 0 | weights | POTSA",
         "`USER: Translate the speech to {target_language}.\\n ASSISTANT: `",
         "| `path` | `null` |",
-        '| `encoder_path` | `""` |',
-        "| `lora_dropout` | `0.05` | dropout of the update's input | float, 0 to 1 | SLAM-LLM |",
+        '| `file` | `""` |',
+        "dropout of the update's input | float, 0 to 1 | weights | SLAM-LLM |",
         '| `target_modules` | `["q_proj", "v_proj"]` | LLM modules adapted | list of str |',
         "| `unseen_language` | `mean` |",
         "## `alignment.schedule`",

@@ -9,8 +9,8 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from slam_potsa.config.data import DatasetConfig
-from slam_potsa.config.root import PotsaConfig
+from slam_potsa.config.alignment import AlignmentConfig, TermConfig
+from slam_potsa.config.sections import DatasetConfig, PotsaConfig
 from slam_potsa.config.templates import TASKS, template_problems
 from slam_potsa.errors import InputError
 
@@ -18,6 +18,9 @@ from slam_potsa.errors import InputError
 def check(config: Any) -> None:
     """Raise InputError with every value of `config` that is out of its range, and cross-checks."""
     problems = list(_out_of_range(config, ""))
+    if isinstance(config, PotsaConfig | AlignmentConfig):
+        alignment = config.alignment if isinstance(config, PotsaConfig) else config
+        problems += _terms(alignment)
     if isinstance(config, PotsaConfig):
         problems += _cross_checks(config)
     if problems:
@@ -43,11 +46,7 @@ def _cross_checks(config: PotsaConfig) -> Iterator[str]:
         )
     if data.encoder_window != model.encoder_window:
         yield "dataset_config.encoder_window must equal model_config.encoder_window"
-    if config.alignment.detach_anchor and data.pairing != "anchor":
-        yield "alignment.detach_anchor=true needs dataset_config.pairing=anchor"
-    yield from _variant(config)
-    if config.alignment.weight and data.pairing == "none":
-        yield "alignment.weight > 0 needs pairs: dataset_config.pairing=random, or weight=0"
+    yield from _paired_terms(config)
     yield from _task_problems(data)
     stored = data.feature_store is not None
     if stored and data.attend_padding:
@@ -67,10 +66,6 @@ def _cross_checks(config: PotsaConfig) -> Iterator[str]:
         yield "train_config.quantization=true needs freeze_llm=true or use_peft=true: int8 is fixed"
     if train.quantization and (config.engine == "slam_llm" or train.enable_deepspeed):
         yield "train_config.quantization=true needs the native host: set engine=native"
-    if config.peft_ckpt:
-        yield "peft_ckpt is not supported: LoRA weights travel in ckpt_path (model.pt)"
-    if not train.save_model:
-        yield "train_config.save_model=false would throw the training away; remove it"
     if "/" not in config.log_config.log_file:
         yield f"log_config.log_file={config.log_config.log_file!r} must contain a folder"
     if not train.freeze_encoder and config.language_bias.enabled:
@@ -89,19 +84,41 @@ def _task_problems(data: DatasetConfig) -> Iterator[str]:
     yield from template_problems(vars(data), "dataset_config.")
 
 
-def _variant(config: PotsaConfig) -> Iterator[str]:
-    alignment, pairs = config.alignment, config.train_config.batch_size_training
-    if not alignment.weight:
-        return
-    if alignment.variant in ("normalised", "contrastive") and pairs < 2:
-        yield (
-            f"alignment.variant={alignment.variant} compares the pairs of a micro-step, and "
-            f"train_config.batch_size_training={pairs} is one pair: set it to 2 or more"
-        )
-    if alignment.variant == "debiased" and alignment.distance != "ot":
-        yield "alignment.variant=debiased needs alignment.distance=ot: it is a Sinkhorn divergence"
-    if alignment.variant == "debiased" and alignment.marginal_penalty is not None:
-        yield "alignment.variant=debiased needs alignment.marginal_penalty=null"
+def _terms(alignment: AlignmentConfig) -> Iterator[str]:
+    """What is wrong with each term by itself."""
+    if not alignment.active and not alignment.cross_entropy_weight:
+        yield "alignment.cross_entropy_weight=0 and no term: there is nothing to train on"
+    for name, term in alignment.terms.items():
+        where = f"alignment.terms.{name}"
+        if not isinstance(term, TermConfig):
+            yield f"{where}={term!r}: expected options of a term"
+        elif not term.distance:
+            yield (
+                f"{where}.distance is not set: choose a term by its file (alignment={name}, or "
+                f"alignment=[ot,{name}]) before one of its options, or give it a distance"
+            )
+        elif term.variant == "debiased" and term.weight and term.distance != "ot":
+            yield f"{where}.variant=debiased needs distance=ot: it is a Sinkhorn divergence"
+        elif term.variant == "debiased" and term.weight and term.marginal_penalty is not None:
+            yield f"{where}.variant=debiased needs marginal_penalty=null"
+
+
+def _paired_terms(config: PotsaConfig) -> Iterator[str]:
+    """Terms that compare a row with its partner's, against the pairs that there will be."""
+    data, size = config.dataset_config, config.train_config.batch_size_training
+    for name, term in config.alignment.active.items():
+        if term.rows != "pairs":
+            continue
+        where = f"alignment.terms.{name}"
+        if data.pairing == "none":
+            yield f"{where} needs pairs: dataset_config.pairing=random, or alignment=none"
+        if term.detach == "second" and data.pairing != "anchor":
+            yield f"{where}.detach=second needs dataset_config.pairing=anchor"
+        if term.variant in ("normalised", "contrastive") and size < 2:
+            yield (
+                f"{where}.variant={term.variant} compares the pairs of a micro-step, and "
+                f"train_config.batch_size_training={size} is one pair: set it to 2 or more"
+            )
 
 
 def _out_of_range(config: Any, path: str) -> Iterator[str]:
@@ -109,6 +126,11 @@ def _out_of_range(config: Any, path: str) -> Iterator[str]:
         value, name = getattr(config, spec.name), f"{path}{spec.name}"
         if dataclasses.is_dataclass(value):
             yield from _out_of_range(value, f"{name}.")
+            continue
+        if "each" in spec.metadata:
+            for key, one in value.items():
+                if dataclasses.is_dataclass(one):
+                    yield from _out_of_range(one, f"{name}.{key}.")
             continue
         limits = spec.metadata
         if limits.get("choices") and value not in limits["choices"]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from slam_potsa.config import PotsaConfig, defaults
+from slam_potsa.config import AlignmentConfig, PotsaConfig, defaults
 from slam_potsa.config.check import check
+from slam_potsa.config.option import section_kind
 from slam_potsa.errors import InputError
+
+NAMED = re.compile(r"(?<=^alignment\.terms\.)\w+")  # a name of the user's choice in a key
 
 
 def conf_dir() -> Path:
@@ -23,10 +27,14 @@ def conf_dir() -> Path:
 
 
 def register_schema() -> None:
-    """Let `conf/config.yaml` build on the typed defaults: unknown keys and types are refused."""
+    """Let `conf/config.yaml` build on the typed defaults: unknown keys and types are refused.
+
+    Without terms of alignment: those are what the files of conf/alignment/ choose.
+    """
     from hydra.core.config_store import ConfigStore
 
-    ConfigStore.instance().store(name="potsa_schema", node=PotsaConfig)
+    schema = PotsaConfig(alignment=AlignmentConfig(terms={}))
+    ConfigStore.instance().store(name="potsa_schema", node=schema)
 
 
 def compose_config(
@@ -52,6 +60,8 @@ def compose_config(
         config = typed(composed)
     except (HydraException, OmegaConfBaseException) as error:
         reason = f" ({str(error.__cause__).splitlines()[0]})" if error.__cause__ else ""
+        if "alignment.terms" in str(error):
+            reason += ". A term is chosen before its options: alignment=ot, or alignment=[ot,mse]"
         raise InputError(f"configuration: {str(error).strip()}{reason}") from error
     if checked:
         check(config)
@@ -70,7 +80,8 @@ def require_known_keys(overrides: Sequence[str], meant: Sequence[str] = ()) -> N
     problems = []
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
-        if key in known or key.startswith(("hydra.", "hydra/")) or key.partition("@")[0] in known:
+        names = {NAMED.sub("NAME", key), key.partition("@")[0]}
+        if names & set(known) or key.startswith(("hydra.", "hydra/")):
             continue
         if key == "recipe":
             problems.append("recipe=: recipes are run by `slam-potsa run recipe=NAME`")
@@ -87,10 +98,9 @@ def _keys(kind: type, prefix: str = "") -> Iterator[str]:
     """All sections and options, dotted."""
     for spec in dataclasses.fields(kind):
         yield f"{prefix}{spec.name}"
-        if isinstance(spec.default_factory, type) and dataclasses.is_dataclass(
-            spec.default_factory
-        ):
-            yield from _keys(spec.default_factory, f"{prefix}{spec.name}.")
+        if kind_inside := section_kind(spec):
+            name = "NAME." if "each" in spec.metadata else ""
+            yield from _keys(kind_inside, f"{prefix}{spec.name}.{name}")
 
 
 def _groups() -> Iterator[str]:

@@ -1,22 +1,134 @@
-"""What an option is: a typed dataclass field with its meaning, limits and source."""
+"""What an option is: a typed field that knows its meaning, its limits and what it affects."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import field
-from typing import Any
+from typing import Any, Literal
+
+from slam_potsa.errors import InputError
 
 NOT_IN_PAPER = "not given by the POTSA paper; ours, see benchmarks"
 SLAM = "SLAM-LLM"
 COT_ST = "SLAM-LLM st_covost2 (CoT-ST)"
 
+# What a change of an option changes:
+#   weights  what a training step computes, and so all that comes after it; never free once begun
+#   outcome  when training stops and which of its weights are kept; free for a continuation
+#   answers  what a trained model writes
+#   nothing  places, names, logs, speed, and copies of other options
+Affects = Literal["weights", "outcome", "answers", "nothing"]
 
-def option(default: Any, help: str, *, low=None, high=None, choices=None, source: str = "") -> Any:
-    """A dataclass field with its meaning, limits (inclusive) and source, for checks and docs."""
-    metadata = {"help": help, "low": low, "high": high, "choices": choices, "source": source}
+
+def option(
+    default: Any,
+    affects: Affects,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: Collection[str] | None = None,
+    source: str = "",
+    row: bool = False,
+) -> Any:
+    """A dataclass field with its meaning, limits (inclusive) and source, for checks and docs.
+
+    Args:
+        row: it is part of what makes a row of the papers' tables.
+    """
+    metadata = {"affects": affects, "help": help, "source": source, "row": row}
+    metadata |= {"low": low, "high": high, "choices": choices}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
 def section(kind: type) -> Any:
+    """A field that holds the options of `kind`."""
     return field(default_factory=kind)
+
+
+def sections_by_name(kind: type, **default: Any) -> Any:
+    """A field that holds any number of sections of `kind`, by names of the user's choice."""
+    return field(default_factory=lambda: deepcopy(default), metadata={"each": kind})
+
+
+def section_kind(spec: dataclasses.Field) -> type | None:
+    """The dataclass whose options a field holds, once or by name; None for an option."""
+    if dataclasses.is_dataclass(spec.default_factory):
+        return spec.default_factory
+    return spec.metadata.get("each")
+
+
+def defaults(kind: type, given: Any = None, ignored: Collection[str] = ()) -> Any:
+    """An instance of the section `kind` from `given` (None, a mapping or DictConfig).
+
+    SLAM-LLM hands a factory only what the user's configuration holds; what is missing there takes
+    its default from here. Raises InputError on unknown keys that are not in `ignored`.
+    """
+    values = {} if given is None else _plain(given)
+    return _from_mapping(kind, {k: v for k, v in values.items() if k not in ignored}, "")
+
+
+def flat(
+    config: Any, *, affects: Collection[Affects] | None = None, row: bool | None = None
+) -> dict[str, Any]:
+    """The options of a section by dotted name, such as `alignment.terms.ot.weight`.
+
+    Args:
+        affects: only those that affect one of these.
+        row: only those that are (True) or are not (False) part of what makes a row.
+    """
+    found = {}
+    for name, value, facts in _options(config, ""):
+        wanted = affects is None or facts["affects"] in affects
+        if wanted and (row is None or facts["row"] == row):
+            found[name] = value
+    return found
+
+
+def _options(config: Any, path: str) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    """(dotted name, value, metadata) of every option, in their order."""
+    for spec in dataclasses.fields(config):
+        value, name = getattr(config, spec.name), f"{path}{spec.name}"
+        if "each" in spec.metadata:
+            for key, one in value.items():
+                yield from _options(one, f"{name}.{key}.")
+        elif section_kind(spec):
+            yield from _options(value, f"{name}.")
+        else:
+            yield name, value, spec.metadata
+
+
+def _plain(given: Any) -> Mapping[str, Any]:
+    if isinstance(given, Mapping):
+        return given
+    if dataclasses.is_dataclass(given):
+        return dataclasses.asdict(given)
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(given, resolve=True)
+
+
+def _from_mapping(kind: type, given: Mapping[str, Any], path: str) -> Any:
+    known = {spec.name: spec for spec in dataclasses.fields(kind)}
+    unknown = [key for key in given if key not in known]
+    if unknown:
+        raise InputError(
+            [f"unknown key {path}{key}: known are {', '.join(sorted(known))}" for key in unknown]
+        )
+    return kind(**{key: _value(known[key], v, f"{path}{key}.") for key, v in given.items()})
+
+
+def _value(spec: dataclasses.Field, value: Any, path: str) -> Any:
+    kind = section_kind(spec)
+    if kind is None or not isinstance(value, Mapping):
+        return value
+    if "each" not in spec.metadata:
+        return _from_mapping(kind, value, path)
+    return {
+        name: _from_mapping(kind, given, f"{path}{name}.") if isinstance(given, Mapping) else given
+        for name, given in value.items()
+    }

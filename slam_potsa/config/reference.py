@@ -8,8 +8,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from slam_potsa.config.option import NOT_IN_PAPER
-from slam_potsa.config.root import PotsaConfig
+from slam_potsa.config.option import NOT_IN_PAPER, section_kind
+from slam_potsa.config.sections import PotsaConfig
 
 PAGE = "docs/configuration.md"
 COMMAND = f"slam-potsa reference > {PAGE}"
@@ -25,7 +25,10 @@ at once.
 
 *Source* says where a default is from: a paper's section or table, SLAM-LLM (the key is
 SLAM-LLM's), CoT-ST (its recipe `st_covost2`). "ours" is a value that the POTSA paper does not give.
-Where nothing is said, the option belongs to this package.
+Where nothing is said, the option belongs to this package. *Affects* says what a change changes:
+the *weights* that a step computes (a run that has begun refuses it), the *outcome* (when training
+stops, and which weights are kept: free for a continuation), the *answers* of a trained model, or
+*nothing* but places, names, logs and speed.
 
 This page is generated from `slam_potsa/config/`: `{COMMAND}`.
 """
@@ -45,27 +48,25 @@ def _sections(kind: type, path: str) -> Iterator[tuple[str, type]]:
     """(dotted path, dataclass) of `kind` and of all sections in it, in their order."""
     yield path, kind
     for spec in dataclasses.fields(kind):
-        if _is_section(spec):
-            yield from _sections(spec.default_factory, f"{path}.{spec.name}".lstrip("."))
-
-
-def _is_section(spec: dataclasses.Field) -> bool:
-    return dataclasses.is_dataclass(spec.default_factory)
+        if inner := section_kind(spec):
+            name = f"{path}.{spec.name}" + (".NAME" if "each" in spec.metadata else "")
+            yield from _sections(inner, name.lstrip("."))
 
 
 def _table(kind: type) -> str:
-    lines = ["| key | default | meaning | limits | source |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| key | default | meaning | limits | affects | source |", f"|{' --- |' * 6}"]
     for spec in dataclasses.fields(kind):
-        if not _is_section(spec):
+        if section_kind(spec) is None:
             lines.append(f"| {' | '.join(_cells(spec))} |")
     return "\n".join(lines)
 
 
-def _cells(spec: dataclasses.Field) -> tuple[str, str, str, str, str]:
+def _cells(spec: dataclasses.Field) -> tuple[str, ...]:
     facts = spec.metadata
     source = "ours" if facts["source"] == NOT_IN_PAPER else facts["source"]
     meaning = _plain(facts["help"])
-    return f"`{spec.name}`", _code(_default(spec)), meaning, _limits(spec), _plain(source)
+    key, affects = f"`{spec.name}`", facts["affects"]
+    return key, _code(_default(spec)), meaning, _limits(spec), affects, _plain(source)
 
 
 def _default(spec: dataclasses.Field) -> Any:

@@ -54,10 +54,6 @@ class FeatureStore:
     def __contains__(self, key: str) -> bool:
         return key in self._keys
 
-    def frames(self, key: str) -> int:
-        """How many encoder frames `key` has."""
-        return self._entry(key)[1]
-
     def __getitem__(self, key: str) -> np.ndarray:
         offset, frames = self._entry(key)
         if self._frames is None:

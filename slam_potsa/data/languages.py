@@ -1,18 +1,34 @@
-"""Language codes as integers that describe themselves.
+"""Languages: their codes as integers that describe themselves, and the 102 of FLEURS by any code.
+
+    language_id("fr") == 0x6672;  language_code(0x6672) == "fr"
+    short_code("fr_fr") == short_code("fra") == short_code("French") == "fr"
+    short_code("zh-CN") == short_code("cmn_hans_cn") == "zh"
+    language_name("zh") == "Chinese";  fleurs_locale("es") == "es_419"
 
 The dataset and the model are built apart (SLAM-LLM hands the one its dataset_config, the other its
 model_config), so a running index into a shared list could differ between them. A code of two to
 eight characters is packed into one int64 instead: reversible, and it travels in checkpoints.
+
+Short codes are those of manifests: ISO 639-1 where there is one, else ISO 639-3; Mandarin is `zh`,
+Cantonese `yue`. `languages.tsv` has the locales and names of the loader that FLEURS was published
+with, ISO 639-3 of the same scope as the ISO 639-1 code (`ara`, not `arb`), and other spellings of
+the same speech: the individual languages inside ISO 639-3's macrolanguages, as in FLORES and
+Seamless; ISO 639-2/B; withdrawn codes, and Whisper's; other names. Hong Kong's speech is Cantonese
+(Common Voice's zh-HK, XTREME-S's cmn_hant_hk).
 """
 
 from __future__ import annotations
 
+import difflib
 import re
+from dataclasses import dataclass
+from pathlib import Path
 
 from slam_potsa.errors import InputError
 
 UNKNOWN_LANGUAGE = -1
 _CODE = re.compile(r"[a-z][a-z0-9_-]{1,7}")
+_REGION_OR_SCRIPT = re.compile(r"[a-z]{4}|[a-z]{2}|\d{3}")  # as in BCP 47
 
 
 def language_id(code: str) -> int:
@@ -29,3 +45,80 @@ def language_code(identifier: int) -> str:
     if identifier == UNKNOWN_LANGUAGE:
         return "?"
     return identifier.to_bytes(8, "big").lstrip(b"\0").decode("ascii")
+
+
+@dataclass(frozen=True)
+class Language:
+    """One language under its codes."""
+
+    locale: str  # in FLEURS, such as "fr_fr"
+    code: str  # in manifests, such as "fr"
+    iso639_3: str  # such as "fra"
+    name: str  # in English
+    aliases: tuple[str, ...]  # other codes and names of the same speech
+
+    @classmethod
+    def of_line(cls, line: str) -> Language:
+        *codes, aliases = line.split("\t")
+        return cls(*codes, tuple(aliases.split()))
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        name = self.name.lower().replace(" ", "_")
+        return self.locale, self.code, self.iso639_3, name, *self.aliases
+
+
+def _table() -> list[str]:
+    text = Path(__file__).with_name("languages.tsv").read_text(encoding="utf-8")
+    return text.splitlines()[1:]  # after the head
+
+
+LANGUAGES = tuple(map(Language.of_line, _table()))
+_BY_TEXT = {text: language for language in LANGUAGES for text in language.spellings}
+
+
+def find_language(text: str) -> Language:
+    """The language that `text` names: a FLEURS locale, ISO 639-1 or 639-3 code, BCP 47 tag or name.
+
+    Capitals do not matter, nor whether the parts are joined by `_`, `-` or a space. Scripts and
+    regions that FLEURS does not have are ignored: `fr_CA` is French.
+
+    Raises InputError with the nearest known codes.
+    """
+    wanted = re.sub(r"[\s_-]+", "_", str(text).strip().lower())
+    if wanted in _BY_TEXT:
+        return _BY_TEXT[wanted]
+    first, *rest = wanted.split("_")
+    if rest and first in _BY_TEXT and all(_REGION_OR_SCRIPT.fullmatch(part) for part in rest):
+        return _BY_TEXT[first]
+    raise InputError(
+        f"language {str(text)!r}: not known, expected a code or name of one of the "
+        f"{len(LANGUAGES)} languages of FLEURS, such as 'fr', 'fra', 'fr_fr' or 'French'; "
+        f"near are {_near(wanted)}"
+    )
+
+
+def short_code(text: str) -> str:
+    """The code in manifests: `"fr_fr"`, `"fra"`, `"fr"` -> `"fr"`; `"zh-CN"` -> `"zh"`.
+
+    Raises InputError as `find_language` does.
+    """
+    return find_language(text).code
+
+
+def language_name(text: str) -> str:
+    """The English name: `"fr"` -> `"French"`. Raises InputError as `find_language` does."""
+    return find_language(text).name
+
+
+def fleurs_locale(text: str) -> str:
+    """The folder in FLEURS: `"es"` -> `"es_419"`. Raises InputError as `find_language` does."""
+    return find_language(text).locale
+
+
+def _near(wanted: str) -> str:
+    """`'fr' (French), ...`: languages with a code or name like `wanted`, then by their start."""
+    texts = difflib.get_close_matches(wanted, _BY_TEXT, n=12, cutoff=0.5)
+    texts += [text for text in _BY_TEXT if text.startswith(wanted[:1])]
+    languages = dict.fromkeys(_BY_TEXT[text] for text in texts or _BY_TEXT)
+    return ", ".join(f"{language.code!r} ({language.name})" for language in list(languages)[:3])

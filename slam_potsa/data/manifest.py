@@ -7,14 +7,14 @@
 `duration` is in seconds. The same `sentence_id` means the same meaning, in any language and as
 often as it was recorded. `transcript`, `target`, `target_language` and `duration` may be left out,
 or be null, where the task does not need them. Fields whose name begins with `_` are the user's own.
-`<manifest>.checked` holds the manifest's hash once its recordings were decoded without a problem.
+`<manifest>.checked` is its record (`provenance`) once all its recordings were decoded.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
@@ -25,8 +25,8 @@ from typing import Any
 from slam_potsa.data.jsonl import MISSING, Problems, read_rows, write_rows
 from slam_potsa.data.languages import language_id
 from slam_potsa.errors import InputError
-from slam_potsa.files import atomic_write
-from slam_potsa.provenance import content_hash
+from slam_potsa.provenance import content_hash, why_outdated, write_record
+from slam_potsa.text import table
 
 REQUIRED = ("key", "audio", "language", "sentence_id")
 EXPECTED = "a manifest: write one, or build one with `slam-potsa prepare`"
@@ -97,9 +97,7 @@ def _known(path: str, content: str) -> tuple[Utterance, ...] | None:
 
 def _read(path: Path, needs: Sequence[str] = ()) -> tuple[Utterance, ...]:
     problems, utterances = Problems(path), []
-    rows = read_rows(
-        path, problems, "a manifest: write one, or build one with `slam-potsa prepare`"
-    )
+    rows = read_rows(path, problems, EXPECTED)
     for number, values in rows:
         before = len(problems)
         check_row(values, problems, number, needs=needs)
@@ -245,18 +243,19 @@ class ManifestSummary:
 
     def table(self) -> str:
         """Text: language x utterances x hours x sentences, a total, then the warnings."""
-        rows = [("language", "utterances", "hours", "sentences")]
-        for language, part in self.languages.items():
-            rows.append((language, part.utterances, f"{part.seconds / 3600:.2f}", part.sentences))
-        parts = self.languages.values()
-        hours = sum(part.seconds for part in parts) / 3600
-        rows.append(("all", sum(part.utterances for part in parts), f"{hours:.2f}", self.sentences))
-        lines = [f"{row[0]:<10}{row[1]:>12}{row[2]:>9}{row[3]:>11}" for row in rows]
-        lines.append(
-            ONE_LANGUAGE
-            if len(self.languages) == 1
-            else f"{self.parallel_sentences} sentences in two languages or more"
+        parts = [*self.languages.values()]
+        all_of_them = LanguageSummary(
+            sum(part.utterances for part in parts),
+            sum(part.seconds for part in parts),
+            self.sentences,
         )
+        rows = [
+            (name, part.utterances, f"{part.seconds / 3600:.2f}", part.sentences)
+            for name, part in [*self.languages.items(), ("all", all_of_them)]
+        ]
+        parallel = f"{self.parallel_sentences} sentences in two languages or more"
+        lines = [table(("language", "utterances", "hours", "sentences"), rows)]
+        lines.append(ONE_LANGUAGE if len(parts) == 1 else parallel)
         return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
 
 
@@ -283,7 +282,7 @@ def check_manifest(
     path = Path(path)
     utterances = read_manifest(path, needs=needs)
     if audio:
-        read = manifest_hash([path])
+        read = content_hash(path)
         seconds = _measure(path, utterances, progress)
         with suppress(OSError):
             mark_checked(path, read)
@@ -298,6 +297,25 @@ def check_manifest(
     return _summary(path, utterances, seconds, warnings)
 
 
+def mark_checked(path: str | Path, content: str | None = None) -> None:
+    """Note in `<manifest>.checked` that all its recordings were decoded and can be used.
+
+    Args:
+        content: the manifest's `content_hash` when they were; None: what it has now.
+
+    Raises OSError where its folder cannot be written to.
+    """
+    write_record(f"{path}.checked", {"manifest": content or content_hash(path)})
+
+
+def is_checked(path: str | Path) -> bool:
+    """Whether the recordings of the manifest, as it is now, were decoded before (`mark_checked`).
+
+    Of the manifest only: a recording that was exchanged under the same name is not noticed.
+    """
+    return not why_outdated(f"{path}.checked", {"manifest": _content(path)})
+
+
 def manifest_hash(manifests: Iterable[str | Path]) -> str:
     """SHA-256 of the manifests' bytes, in this order: what belongs to them is known by it."""
     digest = hashlib.sha256()
@@ -306,33 +324,20 @@ def manifest_hash(manifests: Iterable[str | Path]) -> str:
     return digest.hexdigest()
 
 
-def mark_checked(path: str | Path, digest: str | None = None) -> None:
-    """Note beside the manifest that all its recordings were decoded and can be used.
-
-    Args:
-        digest: its `manifest_hash` when they were; None: what it has now.
-
-    Raises OSError where its folder cannot be written to.
-    """
-    atomic_write(_mark(path), (digest or manifest_hash([path])) + "\n")
-
-
-def is_checked(path: str | Path) -> bool:
-    """Whether the recordings of the manifest, as it is now, were decoded before (`mark_checked`).
-
-    Of the manifest only: a recording that was exchanged under the same name is not noticed.
-    """
-    try:
-        return _mark(path).read_text().strip() == manifest_hash([path])
-    except (OSError, UnicodeDecodeError):
-        return False
+def sentence_warnings(utterances: Sequence[Utterance]) -> list[str]:
+    """What is to be said of sentences without a partner, where pairs are to be aligned."""
+    spoken = _languages_of_sentences(utterances)
+    lonely = sorted(sentence for sentence, languages in spoken.items() if len(languages) == 1)
+    if not lonely:
+        return []
+    return [
+        f"{len(lonely)} of {len(spoken)} sentences are spoken in one language only (such as "
+        f"{lonely[0]!r}): they train cross-entropy but have no partner to be aligned with; "
+        f"give the same sentence_id to recordings of the same meaning"
+    ]
 
 
-def _mark(path: str | Path) -> Path:
-    return Path(f"{path}.checked")
-
-
-def _measure(path: Path, utterances: list[Utterance], progress: bool) -> list[float]:
+def _measure(path: Path, utterances: Sequence[Utterance], progress: bool) -> list[float]:
     """Seconds of each recording; InputError with every one that cannot be used."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -347,15 +352,8 @@ def _measure(path: Path, utterances: list[Utterance], progress: bool) -> list[fl
             return f"{path}: key {utterance.key!r}: {error}"
 
     with ThreadPoolExecutor() as pool:  # libsndfile decodes without holding the interpreter's lock
-        results = list(
-            tqdm(
-                pool.map(measure, utterances),
-                total=len(utterances),
-                desc=f"checking {path.name}",
-                unit="file",
-                disable=not progress,
-            )
-        )
+        bar = {"desc": f"checking {path.name}", "unit": "file", "disable": not progress}
+        results = list(tqdm(pool.map(measure, utterances), total=len(utterances), **bar))
     problems = [result for result in results if isinstance(result, str)]
     if problems:
         raise InputError(problems)
@@ -363,49 +361,32 @@ def _measure(path: Path, utterances: list[Utterance], progress: bool) -> list[fl
 
 
 def _summary(
-    path: Path, utterances: list[Utterance], seconds: list[float], warnings: list[str]
+    path: Path, utterances: Sequence[Utterance], seconds: Sequence[float], warnings: Sequence[str]
 ) -> ManifestSummary:
-    count, total, sentences = Counter(), Counter(), defaultdict(set)
+    parts: dict[str, list[tuple[Utterance, float]]] = defaultdict(list)
     for utterance, length in zip(utterances, seconds, strict=True):
-        count[utterance.language] += 1
-        total[utterance.language] += length
-        sentences[utterance.language].add(utterance.sentence_id)
+        parts[utterance.language].append((utterance, length))
     spoken = _languages_of_sentences(utterances)
-    return ManifestSummary(
-        path=path,
-        languages={
-            language: LanguageSummary(
-                count[language], float(total[language]), len(sentences[language])
-            )
-            for language in sorted(count)
-        },
-        sentences=len(spoken),
-        parallel_sentences=sum(len(languages) > 1 for languages in spoken.values()),
-        warnings=tuple(warnings),
-    )
+    languages = {
+        language: LanguageSummary(
+            len(part),
+            float(sum(length for _, length in part)),
+            len({utterance.sentence_id for utterance, _ in part}),
+        )
+        for language, part in sorted(parts.items())
+    }
+    parallel = sum(len(languages) > 1 for languages in spoken.values())
+    return ManifestSummary(path, languages, len(spoken), parallel, tuple(warnings))
 
 
-def _languages_of_sentences(utterances: list[Utterance]) -> dict[str, set[str]]:
+def _languages_of_sentences(utterances: Sequence[Utterance]) -> dict[str, set[str]]:
     spoken: dict[str, set[str]] = defaultdict(set)
     for utterance in utterances:
         spoken[utterance.sentence_id].add(utterance.language)
     return spoken
 
 
-def sentence_warnings(utterances: list[Utterance]) -> list[str]:
-    """What is to be said of sentences without a partner, where pairs are to be aligned."""
-    spoken = _languages_of_sentences(utterances)
-    lonely = sorted(sentence for sentence, languages in spoken.items() if len(languages) == 1)
-    if not lonely:
-        return []
-    return [
-        f"{len(lonely)} of {len(spoken)} sentences are spoken in one language only (such as "
-        f"{lonely[0]!r}): they train cross-entropy but have no partner to be aligned with; "
-        f"give the same sentence_id to recordings of the same meaning"
-    ]
-
-
-def _duration_warnings(utterances: list[Utterance], seconds: list[float]) -> list[str]:
+def _duration_warnings(utterances: Sequence[Utterance], seconds: Sequence[float]) -> list[str]:
     return [
         f"key {utterance.key!r}: field 'duration' says {utterance.duration:g} s, the recording "
         f"has {length:.2f} s"

@@ -20,6 +20,7 @@ from typing import Any
 from slam_potsa.config import DatasetConfig
 from slam_potsa.config.templates import COT_ANSWER, PLACEHOLDER, TASKS, template_problems
 from slam_potsa.data.jsonl import MANY
+from slam_potsa.data.languages import language_name
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.errors import InputError
 
@@ -197,8 +198,6 @@ def _absent(utterance: Utterance, placeholder: str, name: str) -> str:
 
 def _english_name(code: str) -> str:
     """`fr` -> `French`; a code that the table of names does not know stands for itself."""
-    from slam_potsa.data.language_names import language_name
-
     try:
         return language_name(code)
     except InputError:

@@ -66,7 +66,7 @@ class Translator:
             # Training may have left the encoder out; what is decoded has seldom been stored.
             replace(config.model_config, load_encoder=True),
             language_bias=config.language_bias,
-            alignment=replace(config.alignment, weight=0.0),
+            alignment=replace(config.alignment, terms={}),
             decode=config.decode,
             ckpt_path=config.ckpt_path,
         )

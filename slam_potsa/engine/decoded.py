@@ -8,43 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from slam_potsa.config import PotsaConfig
+from slam_potsa.config import PotsaConfig, flat
 from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.manifest import manifest_hash
 from slam_potsa.data.tasks import task_to_decode
 from slam_potsa.engine.contents import content_hash
-from slam_potsa.engine.run_directory import flat
 from slam_potsa.files import atomic_write
 
-# What answers depend on; weights, manifest, features and task are compared by what they are.
-_DEPENDS = (
-    "model_config.",
-    "language_bias.",
-    "decode.",
-    "dataset_config.",
-    "train_config.quantization",
-)
-_BUT = (
-    "model_config.file",
-    "language_bias.path",
-    "dataset_config.dataset",
-    "dataset_config.file",
-    "dataset_config.train_data_path",
-    "dataset_config.val_data_path",
-    "dataset_config.test_data_path",
-    "dataset_config.feature_store",
-    "dataset_config.tasks",
-    "dataset_config.test_task",
-    "dataset_config.pairing",
-    "dataset_config.anchor_language",
-    "dataset_config.check_audio",
-    "dataset_config.inference_mode",
-    "dataset_config.seed",
-)
+# Compared by what they are, not by their place or how they came about.
+_BY_CONTENT = ("ckpt_path", "dataset_config.train_data_path", "dataset_config.feature_store")
 
 
 def predictions_file(prefix: str | Path) -> Path:
@@ -57,8 +32,8 @@ def depends_on(config: PotsaConfig, manifest: str | Path) -> dict[str, Any]:
     Args:
         config: what would be decoded with; its `ckpt_path` is there.
     """
-    data, options = config.dataset_config, flat(asdict(config))
-    own = {name: v for name, v in options.items() if name.startswith(_DEPENDS) and name not in _BUT}
+    data, options = config.dataset_config, flat(config, affects=["weights", "answers"])
+    own = {name: value for name, value in options.items() if name not in _BY_CONTENT}
     return own | {
         "task": task_to_decode(data.tasks, data.test_task),
         "the model's weights": content_hash(config.ckpt_path),

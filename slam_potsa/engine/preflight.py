@@ -57,11 +57,6 @@ def _switches(config: PotsaConfig) -> Iterator[str]:
             f"metric={config.metric!r}: SLAM-LLM's validation dies without an accuracy; set "
             "metric=acc"
         )
-    if train.run_test_during_validation:
-        yield (
-            "train_config.run_test_during_validation=true: SLAM-LLM would run it at every step, "
-            "and its wrapped model has no inference(); set it to false"
-        )
 
 
 def _ddp(train: TrainConfig) -> Iterator[str]:

@@ -13,13 +13,13 @@ import logging
 import math
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from slam_potsa.config import PotsaConfig
+from slam_potsa.config import PotsaConfig, defaults, flat
 from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.manifest import (
     check_manifest,
@@ -39,6 +39,7 @@ from slam_potsa.model.encoder import encoder_config, encoder_fingerprint, load_e
 from slam_potsa.model.language_bias import LanguageBias
 from slam_potsa.model.metrics import METRICS, TENSORBOARD, WANDB_RUN
 from slam_potsa.objective.layer_schedule import LayerSchedule
+from slam_potsa.provenance import differences
 
 logger = logging.getLogger(__name__)
 CONFIG, BIAS, MODEL = "config.yaml", "language_bias.safetensors", "model.pt"
@@ -48,31 +49,6 @@ COMPLETE = "complete"  # written last into checkpoint-N/
 CONTROLLER = "controller.json"  # in checkpoint-N/: the schedule's state, and what it was trained on
 # SLAM-LLM's folders, its epochs counted from 1, micro-steps within the epoch.
 SAVED = re.compile(r".*_epoch_(\d+)_step_(\d+)")
-# What may differ between a run and its continuation: it does not change the numbers.
-FREE = (
-    "native.resume",
-    "native.max_steps",
-    "native.save_interval",
-    "native.keep_checkpoints",
-    "log_config.",
-    "alignment.diagnose_interval",
-    "alignment.insight_interval",
-    "decode.",
-    "decode_log",
-    "engine",
-    "debug",
-    "language_bias.path",
-    "train_config.output_dir",
-    "train_config.num_epochs",
-    "train_config.validation_interval",
-    "train_config.run_validation",
-    "train_config.num_workers_dataloader",
-    "train_config.val_batch_size",
-    "dataset_config.val_data_path",
-    "dataset_config.test_data_path",
-    "dataset_config.test_task",
-    "dataset_config.check_audio",
-)
 
 
 def complete_checkpoints(output_dir: str | Path) -> list[Path]:
@@ -217,11 +193,16 @@ def check_pairs(config: PotsaConfig) -> None:
     """Say how many pairs there are. Raise InputError where alignment would have none."""
     path, items = config.dataset_config.train_data_path, training_items(config)
     logger.info("%s: %d items, %d of them pairs", path, len(items), items.num_pairs)
-    if config.alignment.weight > 0 and not items.num_pairs:
+    if compares_pairs(config) and not items.num_pairs:
         raise InputError(
             f"{path}: no sentence_id is spoken in two languages, so there is "
             "nothing to align; use the same sentence_id for the same meaning, or alignment=none"
         )
+
+
+def compares_pairs(config: PotsaConfig) -> bool:
+    """Whether a term of the objective compares a row with its partner's."""
+    return any(term.rows == "pairs" for term in config.alignment.active.values())
 
 
 def check_recordings(config: PotsaConfig) -> None:
@@ -237,7 +218,7 @@ def check_recordings(config: PotsaConfig) -> None:
         manifests.append(data.val_data_path)
     needs = needed_fields(data.tasks)
     for manifest in dict.fromkeys(filter(None, manifests)):
-        aligned = config.alignment.weight > 0 and manifest == data.train_data_path
+        aligned = compares_pairs(config) and manifest == data.train_data_path
         for warning in _warnings(manifest, needs, aligned):
             logger.warning("%s: %s", manifest, warning)
 
@@ -287,12 +268,9 @@ def bias_path(config: PotsaConfig) -> Path:
 
 
 def _refuse_other_configuration(config: PotsaConfig, path: Path) -> None:
-    from omegaconf import OmegaConf
-
     if not path.is_file():
         return
-    before = flat(OmegaConf.to_container(OmegaConf.load(path)))
-    changed = changes(before, flat(dataclasses.asdict(config)))
+    changed = differences(fixed(read_config(path)), fixed(config))
     if changed:
         raise InputError(
             [
@@ -301,6 +279,18 @@ def _refuse_other_configuration(config: PotsaConfig, path: Path) -> None:
                 *changed,
             ]
         )
+
+
+def read_config(path: str | Path) -> PotsaConfig:
+    """A run's config.yaml."""
+    from omegaconf import OmegaConf
+
+    return defaults(PotsaConfig, OmegaConf.load(path))
+
+
+def fixed(config: PotsaConfig) -> dict[str, Any]:
+    """What a continuation must have as the run that it continues, by name."""
+    return flat(config, affects=["weights"])
 
 
 def _refuse_other_data(config: PotsaConfig, checkpoint: Path) -> None:
@@ -316,33 +306,3 @@ def _refuse_other_data(config: PotsaConfig, checkpoint: Path) -> None:
                 *changed,
             ]
         )
-
-
-def changes(
-    before: Mapping[str, Any], now: Mapping[str, Any], free: Sequence[str] = FREE
-) -> list[str]:
-    """What differs between two flat configurations, but for names that begin as one of `free`.
-
-    An option that an older version did not have counts as its default.
-    """
-    before = flat(dataclasses.asdict(PotsaConfig())) | before
-    return [
-        f"{name}: {before.get(name)!r} then, {now.get(name)!r} now"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name) and not name.startswith(tuple(free))
-    ]
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as one, its keys joined by dots.
-
-    >>> flat({"decode": {"num_beams": 4}, "debug": False})
-    {'decode.num_beams': 4, 'debug': False}
-    """
-    leaves = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            leaves |= flat(value, f"{prefix}{key}.")
-        else:
-            leaves[prefix + key] = value
-    return leaves

@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 import slam_potsa
 from slam_potsa import stand_ins
-from slam_potsa.config import PotsaConfig
+from slam_potsa.config import SLAM_ONLY, PotsaConfig
 from slam_potsa.engine import deepspeed
 from slam_potsa.engine.answers import take_format_off
 from slam_potsa.engine.launch import is_main_process
@@ -92,12 +92,12 @@ def inference(config: PotsaConfig) -> None:
 
 
 def to_slam(config: PotsaConfig) -> Any:
-    """The configuration as SLAM-LLM takes it: a plain DictConfig, our files where none is named."""
+    """As SLAM-LLM takes it: a plain DictConfig with the keys that only it reads, and our files."""
     from omegaconf import OmegaConf
 
     config.model_config.file = config.model_config.file or plugin_file("model")
     config.dataset_config.file = config.dataset_config.file or plugin_file("dataset")
-    return OmegaConf.create(dataclasses.asdict(config))
+    return OmegaConf.merge(dataclasses.asdict(config), SLAM_ONLY)
 
 
 def _prepare(config: PotsaConfig) -> None:

@@ -17,11 +17,10 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from slam_potsa.config import PotsaConfig
+from slam_potsa.config import PotsaConfig, flat
 from slam_potsa.engine import jobs
 from slam_potsa.engine.attempts import attempts, continued, has_begun
 from slam_potsa.engine.contents import content_changes, content_hash, data_contents
@@ -31,28 +30,16 @@ from slam_potsa.engine.lock import alone
 from slam_potsa.engine.recipe import Recipe, Stage
 from slam_potsa.engine.run_directory import (
     BEST,
-    FREE,
     MODEL,
     best_checkpoint,
-    changes,
-    flat,
     last_checkpoint,
     newest_saved,
 )
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_path, atomic_write
+from slam_potsa.provenance import differences
 
 STARTED, DONE = "started.json", "done.json"
-_DECIDE_THE_BEST = (
-    "native.max_steps",
-    "train_config.num_epochs",
-    "train_config.validation_interval",
-    "train_config.run_validation",
-    "dataset_config.val_data_path",
-)
-# What may change once a stage has begun, and once it is done. Its start is compared by content.
-BEGUN_FREE = (*FREE, "ckpt_path")
-DONE_FREE = tuple(name for name in BEGUN_FREE if name not in _DECIDE_THE_BEST)
 
 
 def run_stages(
@@ -181,11 +168,12 @@ def refuse_other_history(recipe: Recipe) -> None:
 def _history_problems(recipe: Recipe, number: int) -> Iterator[str]:
     stage = recipe.stages[number]
     if is_done(stage):
-        before, free, state = _read_record(stage.folder / DONE), DONE_FREE, "done"
+        before, free, state = _read_record(stage.folder / DONE), {"ckpt_path"}, "done"
     elif has_begun(stage.folder):
-        before, free, state = _started_record(stage), BEGUN_FREE, "begun"
+        free = {"ckpt_path", *flat(stage.config, affects=["outcome"])}
+        before, state = _started_record(stage), "begun"
     elif (stage.folder / MODEL).is_file():
-        before, free, state = None, (), ""
+        before, free, state = None, set(), ""
     else:
         return
     if before is None:
@@ -194,7 +182,8 @@ def _history_problems(recipe: Recipe, number: int) -> Iterator[str]:
             "output_dir, or move it away"
         )
         return
-    changed = changes(before["configuration"], flat(asdict(stage.config)), free)
+    then, now = before["configuration"], _configuration(stage.config)
+    changed = differences(*({k: v for k, v in c.items() if k not in free} for c in (then, now)))
     changed += _start_problems(recipe, number, before["start"])
     changed += content_changes(before["data"], data_contents(stage.config))
     if changed:
@@ -250,12 +239,17 @@ def _read_record(path: Path) -> dict[str, Any]:
 def _record(recipe: Recipe, number: int) -> str:
     config = recipe.stages[number].config
     record = {
-        "configuration": flat(asdict(config)),
+        "configuration": _configuration(config),
         "start": _start_hash(start_of(recipe, number)),
         "processes": recipe.launch.processes,
         "data": data_contents(config),
     }
     return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+
+
+def _configuration(config: PotsaConfig) -> dict[str, Any]:
+    """What may not change once the stage is done. Its start is compared by content."""
+    return flat(config, affects=["weights", "outcome"])
 
 
 def _start_hash(path: Path | None) -> str | None:

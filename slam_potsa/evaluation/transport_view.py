@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from slam_potsa.config import TermConfig
 from slam_potsa.data.audio import ENCODER_STRIDE, HOP_LENGTH, SAMPLE_RATE
 from slam_potsa.errors import InputError
 from slam_potsa.objective.transport import transport
@@ -134,5 +135,6 @@ def _kept(model: nn.Module, attention: nn.Module) -> Iterator[list[Tensor]]:
 
 def _options(translator: Translator) -> dict[str, Any]:
     names = ("epsilon", "epsilon_scale", "cost_scale", "marginal_penalty", "max_iterations")
-    alignment = translator.config.alignment
-    return {name: getattr(alignment, name) for name in (*names, "tolerance")}
+    terms = [term for term in translator.config.alignment.terms.values() if term.distance == "ot"]
+    term = terms[0] if terms else TermConfig()
+    return {name: getattr(term, name) for name in (*names, "tolerance")}

@@ -208,7 +208,7 @@ class AlignmentController:
         if self._skipped >= MAX_SKIPPED:
             raise NonFiniteLoss(
                 f"step {self.step}: {MAX_SKIPPED} optimizer steps in a row were skipped, because "
-                "gradients are not finite in fp16. Use bf16, or lower alignment.weight"
+                "gradients are not finite in fp16. Use bf16, or lower alignment.terms.*.weight"
             )
 
     def flush(self) -> None:
@@ -296,7 +296,7 @@ def _non_finite(record: dict[str, Any]) -> NonFiniteLoss:
     bad = [f"{k}={v}" for k, v in record.items() if isinstance(v, float) and not math.isfinite(v)]
     return NonFiniteLoss(
         f"step {record['step']}: {', '.join(bad) or 'a loss on another rank'}. Lower "
-        "train_config.lr or alignment.weight, use bf16 rather than fp16, and check the "
+        "train_config.lr or alignment.terms.*.weight, use bf16 rather than fp16, and check the "
         "recordings of this step; the last checkpoint is still good"
     )
 

@@ -79,7 +79,7 @@ def factory(
     Args:
         projector: PROJECTOR_OPTIONS. Without them, `query_len` and `qformer_layers` are taken from
             the recipe's model_config where it has them.
-        alignment, language_bias: the sections of our configuration; `{"weight": 0}` and
+        alignment, language_bias: the sections of our configuration; `{"terms": {}}` and
             `{"enabled": False}` turn them off.
         require_languages: False subtracts nothing from batches without `language_ids`, instead of
             raising InputError.

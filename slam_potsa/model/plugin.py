@@ -8,17 +8,20 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from slam_potsa.config import (
+    SLAM_ONLY,
     AlignmentConfig,
     DecodeConfig,
     LanguageBiasConfig,
     ModelConfig,
     ScheduleConfig,
+    TermConfig,
     TrainConfig,
     defaults,
 )
@@ -35,6 +38,7 @@ from slam_potsa.model.speech_llm import SpeechLLM
 from slam_potsa.objective.distances import build_distance
 from slam_potsa.objective.layer_schedule import LayerSchedule, candidate_layers
 from slam_potsa.objective.terms import AlignmentObjective, AlignmentTerm
+from slam_potsa.objective.transport import TransportOptions
 from slam_potsa.objective.variants import build_variant
 from slam_potsa.registry import PROJECTORS, resolve
 
@@ -49,7 +53,8 @@ def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn
     (see `continue_from`). Raises InputError on
     unknown keys in these sections and on checkpoints or biases that do not fit.
     """
-    train, model = defaults(TrainConfig, train_config), defaults(ModelConfig, model_config)
+    train = defaults(TrainConfig, train_config, ignored=SLAM_ONLY["train_config"])
+    model = defaults(ModelConfig, model_config)
     state = read_checkpoint(rest["ckpt_path"]) if rest.get("ckpt_path") else None
     tokenizer = load_tokenizer(model.llm_path)
     llm = load_llm(train, model)
@@ -146,20 +151,20 @@ def build_controller(
     accumulation: int = 1,
     insight_interval: int = 0,
 ) -> AlignmentController:
-    """Eq. 3-7 as configured; without alignment (weight 0) a controller that only measures CE.
+    """Eq. 3-7 as configured; without terms a controller that only measures cross-entropy.
 
     Raises InputError where the options do not fit each other or the projector's layers.
     """
-    terms, schedule = [], None
-    if alignment.weight > 0:
-        try:
+    try:
+        terms, schedule = build_terms(alignment), None
+        if any(term.is_layered and term.layers is None for term in terms):
             schedule = build_schedule(alignment.schedule, model.encoder_projector.num_layers, seed)
-            terms = build_terms(alignment)
-        except ValueError as error:
-            raise InputError(f"alignment: {error}") from error
+        objective = AlignmentObjective(terms, alignment.cross_entropy_weight)
+    except ValueError as error:
+        raise InputError(f"alignment: {error}") from error
     return AlignmentController(
         model,
-        AlignmentObjective(terms),
+        objective,
         schedule,
         accumulation=accumulation,
         diagnose_interval=alignment.diagnose_interval,
@@ -182,42 +187,32 @@ def build_schedule(plan: ScheduleConfig, num_layers: int, seed: int) -> LayerSch
 
 
 def build_terms(alignment: AlignmentConfig) -> list[AlignmentTerm]:
-    """One term over the scheduled layer; one more over the output with `include_output`."""
-    distance = build_distance(alignment.distance, **_distance_options(alignment))
-    detach = "second" if alignment.detach_anchor else "none"
-    name = "plain" if alignment.variant == "debiased" else alignment.variant
-    variant = build_variant(name, alignment.contrast_temperature)
-    places = {alignment.distance: "qformer.{layer}"}
-    if alignment.include_output:
-        places[f"{alignment.distance}_output"] = "projector"
+    """The terms that have a weight, in the configuration's order."""
     return [
         AlignmentTerm(
             name,
-            place,
-            place,
-            distance,
-            alignment.weight,
-            rows="pairs",
-            detach=detach,
-            variant=variant,
+            term.first,
+            term.second,
+            build_distance(term.distance, **_distance_options(term)),
+            term.weight,
+            rows=term.rows,
+            detach=term.detach,
+            layers=tuple(term.layers) or None,
+            variant=build_variant(
+                "plain" if term.variant == "debiased" else term.variant, term.contrast_temperature
+            ),
         )
-        for name, place in places.items()
+        for name, term in alignment.active.items()
     ]
 
 
-def _distance_options(alignment: AlignmentConfig) -> dict[str, Any]:
-    if alignment.distance != "ot":
+def _distance_options(term: TermConfig) -> dict[str, Any]:
+    """Those of TransportOptions that a term has under the same name; "debiased" is one of them."""
+    if term.distance != "ot":
         return {}
-    names = (
-        "epsilon",
-        "epsilon_scale",
-        "cost_scale",
-        "marginal_penalty",
-        "max_iterations",
-        "tolerance",
-    )
-    options = {name: getattr(alignment, name) for name in names}
-    return options | {"debias": alignment.variant == "debiased"}
+    names = [spec.name for spec in fields(TransportOptions) if hasattr(term, spec.name)]
+    options = {name: getattr(term, name) for name in names}
+    return options | {"debias": term.variant == "debiased"}
 
 
 def _fixed_layers(strategy: str, candidates: tuple[int, ...]) -> tuple[int, ...]:

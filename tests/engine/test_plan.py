@@ -294,7 +294,7 @@ def test_what_the_native_host_alone_trains_stays_on_one_machine(override):
 
 def test_the_table_says_what_its_columns_are():
     paired = plan_stages([("s", paper())]).text()
-    single = plan_stages([("s", paper("dataset_config.pairing=none", "alignment.weight=0"))]).text()
+    single = plan_stages([("s", paper("dataset_config.pairing=none", "alignment=none"))]).text()
     assert "(largest batch: pairs, of two recordings each" in paired
     assert "(largest batch: recordings" in single and "`slam-potsa features`" in single
 

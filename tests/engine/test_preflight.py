@@ -77,7 +77,6 @@ def test_a_sound_configuration_passes(config):
         ("enable_fsdp", True, "FSDP"),
         ("enable_ddp", False, "enable_ddp=false"),
         ("run_validation", False, "run_validation=false"),
-        ("run_test_during_validation", True, "run_test_during_validation"),
         ("val_batch_size", 17, "train_config.val_batch_size to 16 or less"),
         ("batch_size_training", 9, "train_config.batch_size_training to 8 or less"),
         ("validation_interval", 9, "set it to 4 or less"),

@@ -46,10 +46,13 @@ def test_the_papers_recipe():
     ]
     assert (asr.dataset_config.tasks, s2tt.dataset_config.tasks) == (["asr"], ["s2tt"])
     for config in (asr, s2tt):
-        assert config.alignment.weight == 0 and not config.language_bias.enabled
+        assert not config.alignment.terms and not config.language_bias.enabled
         assert config.dataset_config.pairing == "none"
         assert config.dataset_config.train_data_path == "data/covost2/train.jsonl"
-    assert (potsa.alignment.weight, potsa.alignment.cost_scale) == (10, "none")
+    assert (potsa.alignment.terms["ot"].weight, potsa.alignment.terms["ot"].cost_scale) == (
+        10,
+        "none",
+    )
     assert potsa.language_bias.enabled and potsa.ckpt_path is None
     assert (potsa.model_config.qformer_layers, potsa.model_config.query_len) == (8, 80)
     assert [c.train_config.lr for c in (asr, s2tt, potsa)] == [1e-4, 1e-4, 1e-5]
@@ -83,7 +86,8 @@ def test_overrides_go_where_they_are_meant():
     asr, s2tt, potsa = (stage.config for stage in recipe.stages)
     assert (asr.train_config.lr, s2tt.train_config.lr) == (3e-5, 1e-4)
     assert {c.train_config.seed for c in (asr, s2tt, potsa)} == {7}
-    assert potsa.alignment.cost_scale == "dim" and {c.engine for c in (asr, potsa)} == {"native"}
+    assert potsa.alignment.terms["ot"].cost_scale == "dim"
+    assert {c.engine for c in (asr, potsa)} == {"native"}
     assert recipe.output_dir == Path("elsewhere") and list(recipe.tests) == ["test"]
     assert recipe.launch == Launch(2, "deepspeed")
 
@@ -144,8 +148,8 @@ def test_a_stage_may_choose_a_group_and_an_experiment(tmp_path):
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(content))
     one, two = (stage.config for stage in load_recipe(str(tmp_path / "r.yaml")).stages)
     assert one.ckpt_path == "outputs/potsa/2_s2tt/best/model.pt"  # the experiment's: the first
-    assert one.alignment.distance == "ot" and one.train_config.freeze_llm
-    assert (two.alignment.distance, two.alignment.schedule.strategy) == ("mse", "multi")
+    assert list(one.alignment.terms) == ["ot"] and one.train_config.freeze_llm
+    assert (list(two.alignment.terms), two.alignment.schedule.strategy) == (["mse"], "multi")
     assert two.ckpt_path is None and not two.train_config.freeze_llm
 
 

@@ -8,16 +8,14 @@ import logging
 import os
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from slam_potsa import InputError
-from slam_potsa.config import PotsaConfig
 from slam_potsa.engine import run_directory
 from slam_potsa.engine.lock import alone
-from slam_potsa.engine.run_directory import best_checkpoint, changes, flat, newest_saved
+from slam_potsa.engine.run_directory import best_checkpoint, newest_saved
 from tests.support import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,26 +52,6 @@ def test_deepspeeds_folder_counts_once_its_weights_are_put_together(tmp_path):
 def test_nothing_trained_says_what_was_expected(tmp_path):
     with pytest.raises(InputError, match="no trained model there; expected best/model.pt"):
         best_checkpoint(tmp_path)
-
-
-def test_changes_names_both_values_and_leaves_out_what_is_free():
-    before = {"train_config.lr": 1.0, "decode.num_beams": 4, "gone": 1}
-    now = {"train_config.lr": 2.0, "decode.num_beams": 1, "new": 2}
-    default = flat(asdict(PotsaConfig()))
-    assert changes(default | before, default | now, ("decode.",)) == [
-        "gone: 1 then, None now",
-        "new: None then, 2 now",
-        "train_config.lr: 1.0 then, 2.0 now",
-    ]
-
-
-def test_an_option_that_was_not_there_yet_counts_as_its_default():
-    now = flat(asdict(PotsaConfig()))
-    before = {name: value for name, value in now.items() if name != "alignment.weight"}
-    assert changes(before, now) == []
-    assert changes(before, now | {"alignment.weight": 1.0}) == [
-        "alignment.weight: 10.0 then, 1.0 now"
-    ]
 
 
 def test_a_second_process_is_kept_out_until_the_first_has_gone(tmp_path):

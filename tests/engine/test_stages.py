@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -134,7 +133,7 @@ def test_other_data_under_the_same_name_is_refused(finished, tmp_path):
     for stage in recipe.stages:  # as if they had been trained on the manifest where it is now
         for path in (stage.folder / "started.json", stage.folder / "done.json"):
             record = json.loads(path.read_text())
-            record["configuration"] = stages.flat(asdict(stage.config))
+            record["configuration"] = stages._configuration(stage.config)
             record["data"] = data_contents(stage.config)
             path.write_text(json.dumps(record))
     stages.refuse_other_history(recipe)

@@ -118,7 +118,7 @@ def test_evaluation_is_plain_cross_entropy_and_moves_nothing(config):
     with torch.no_grad():
         loss = model(**first_batch(dataset))[0].loss
     assert model.controller.state_dict() == before
-    plain, _ = build(config, alignment=replace(config.alignment, weight=0.0))
+    plain, _ = build(config, alignment=replace(config.alignment, terms={}))
     torch.testing.assert_close(plain(**first_batch(dataset))[0].loss, loss)
     assert model(**first_batch(dataset))[0].loss != loss  # with gradients: plus the alignment term
 

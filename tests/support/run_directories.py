@@ -91,7 +91,7 @@ def write(
     config = PotsaConfig()
     config.train_config.output_dir = str(folder)
     config.train_config.model_name = folder.name
-    config.alignment.weight = 3.0 if aligned else 0.0
+    config.alignment.terms["ot"].weight = 3.0 if aligned else 0.0
     config.dataset_config.train_data_path = str(manifest.with_name("train.jsonl"))
     config.dataset_config.test_data_path = str(manifest)
     (folder / "config.yaml").write_text(yaml.safe_dump(dataclasses.asdict(config)))

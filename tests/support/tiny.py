@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import random
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 import soundfile
 import torch
 
-from slam_potsa.config import PotsaConfig
+from slam_potsa.config import PotsaConfig, flat
 from slam_potsa.data.manifest import Utterance, write_manifest
 
 WORDS = ["one", "two", "three", "four", "five", "six", "please", "call", "the", "next"]
@@ -133,25 +132,16 @@ def world(folder: Path, **recording_options) -> PotsaConfig:
     train.num_workers_dataloader = 0
     train.warmup_steps, train.total_steps, train.lr = 2, 100, 1e-3
     train.validation_interval = 4
-    config.alignment.weight = 1.0
+    config.alignment.terms["ot"].weight = 1.0
     config.alignment.diagnose_interval = 2
     config.decode.num_beams, config.decode.max_new_tokens = 2, 6
     return config
 
 
 def overrides(config: PotsaConfig) -> list[str]:
-    """The command line that gives `config`."""
-    flat: list[str] = []
-    _flatten(dataclasses.asdict(config), "", flat)
-    return flat
-
-
-def _flatten(tree: dict, prefix: str, into: list[str]) -> None:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            _flatten(value, f"{prefix}{key}.", into)
-        else:
-            into.append(f"{prefix}{key}={_literal(value)}")
+    """The command line that gives `config`, its terms by files of conf/alignment/."""
+    terms = ",".join(config.alignment.terms) or "none"
+    return [f"alignment=[{terms}]", *(f"{k}={_literal(v)}" for k, v in flat(config).items())]
 
 
 def _literal(value) -> str:

@@ -23,6 +23,7 @@ def write(folder: Path, *, output: str = "out", world: Path | None = None, **top
     everything = asdict(config)
     for stage_own in ("engine", "ckpt_path"):
         del everything[stage_own]
+    terms = everything["alignment"].pop("terms")
     content = {
         "output_dir": str(folder / output),
         "engine": "native",
@@ -30,7 +31,7 @@ def write(folder: Path, *, output: str = "out", world: Path | None = None, **top
         "stages": {
             "asr": _before({"tasks": ["asr"], "asr_prompt": "USER : "}),
             "s2tt": _before({"tasks": ["s2tt"]}),
-            "potsa": {"train_config": {"lr": 5e-4}},
+            "potsa": {"train_config": {"lr": 5e-4}, "alignment": {"terms": terms}},
         },
         "tests": {"test": config.dataset_config.train_data_path},
     }
@@ -43,7 +44,6 @@ def _before(data: dict) -> dict:
     """English alone, raw encoder output: as CoVoST2's stages."""
     return {
         "choose": {"alignment": "none"},
-        "alignment": {"weight": 0.0},
         "language_bias": {"enabled": False},
         "dataset_config": {**data, "pairing": "none"},
         "train_config": {"batch_size_training": 3},

@@ -184,7 +184,7 @@ def test_what_does_not_fit_is_said(parts, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="quary_len"):
         factory({"quary_len": 3})
     with pytest.raises(InputError, match="weight"):
-        factory(alignment={"weight": -1})
+        factory(alignment={"terms": {"ot": {"distance": "ot", "weight": -1}}})
     with pytest.raises(InputError, match="pairring"):
         dataset_factory(pairring="none")
     config = recipe("asr_librispeech", parts, tmp_path)

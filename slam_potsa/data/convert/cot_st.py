@@ -22,7 +22,7 @@ from slam_potsa.data.convert.format import (
     needed,
     no_archives,
 )
-from slam_potsa.data.language_names import short_code
+from slam_potsa.data.languages import short_code
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.errors import InputError
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from slam_potsa.data.archives import split_reference
 from slam_potsa.data.jsonl import MISSING, Problems, other_lines, read_rows, write_rows
-from slam_potsa.data.language_names import short_code
+from slam_potsa.data.languages import short_code
 from slam_potsa.data.manifest import FIELDS, REQUIRED, Utterance, check_row
 from slam_potsa.data.sentence_ids import text_sentence_id
 from slam_potsa.errors import InputError

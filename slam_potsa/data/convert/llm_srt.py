@@ -20,7 +20,7 @@ from slam_potsa.data.convert.format import (
     needed,
     no_archives,
 )
-from slam_potsa.data.language_names import find_language
+from slam_potsa.data.languages import find_language
 from slam_potsa.data.manifest import Utterance
 
 CORPUS = "fleurs"

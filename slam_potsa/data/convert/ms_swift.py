@@ -18,7 +18,7 @@ from slam_potsa.data.convert.format import (
     no_archives,
     on_one_line,
 )
-from slam_potsa.data.language_names import language_name
+from slam_potsa.data.languages import language_name
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.errors import InputError
 

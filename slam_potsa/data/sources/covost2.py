@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from slam_potsa.data.audio import MAX_SECONDS
-from slam_potsa.data.language_names import short_code
+from slam_potsa.data.languages import short_code
 from slam_potsa.data.manifest import Utterance, mark_checked, write_manifest
 from slam_potsa.data.sentence_ids import text_sentence_id
 from slam_potsa.data.sources import choices, common_voice

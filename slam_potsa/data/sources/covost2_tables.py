@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from slam_potsa.data.language_names import short_code
+from slam_potsa.data.languages import short_code
 from slam_potsa.data.sources import common_voice
 from slam_potsa.errors import InputError
 

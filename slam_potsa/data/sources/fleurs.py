@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from slam_potsa.data import archives
-from slam_potsa.data.language_names import fleurs_locale, short_code
+from slam_potsa.data.languages import fleurs_locale, short_code
 from slam_potsa.data.manifest import Utterance, mark_checked, write_manifest
 from slam_potsa.data.sources import choices, fleurs_files, fleurs_report
 from slam_potsa.data.sources.fleurs_audio import default_workers, listen

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from slam_potsa.data.language_names import language_name, short_code
+from slam_potsa.data.languages import language_name, short_code
 from slam_potsa.data.sources.choices import BUILT_WITH
 from slam_potsa.data.sources.fleurs_files import TWICE, Dropped
 from slam_potsa.data.sources.fleurs_rules import LIMITED, Kept
@@ -104,7 +104,7 @@ def warnings(corpus: FleursCorpus) -> list[str]:
     return [
         f"no sentence of train is there in two languages (it has {', '.join(shared)} only), so it "
         f"holds no pair to align: give --train-languages two or more that share sentences, or "
-        f"train with dataset_config.pairing=none alignment.weight=0"
+        f"train with dataset_config.pairing=none alignment=none"
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from slam_potsa.config import PotsaConfig
+from slam_potsa.config import PotsaConfig, TermConfig
 from slam_potsa.engine import deepspeed
 from slam_potsa.engine.plan import memory as held
 from slam_potsa.engine.plan.assumptions import Assumptions
@@ -71,7 +71,10 @@ def step_flops(config: PotsaConfig, parts: Parts, batch: Batch) -> dict[str, Flo
             lora=parts.lora.parameters if parts.lora else 0,
         ).times(batch.rows),
         "alignment": alignment_flops(
-            config.alignment, batch.pairs, parts.projector.queries, aligned_widths(config, parts)
+            aligned_term(config),
+            batch.pairs,
+            parts.projector.queries,
+            aligned_widths(config, parts),
         ),
     }
     if config.dataset_config.feature_store is None:
@@ -91,16 +94,22 @@ def seconds(work: dict[str, Flops], parts: Parts, gpu: Gpu, utilisation: float) 
     return max(compute / utilisation, 2 * parts.weights["llm"] / gpu.bandwidth)
 
 
+def aligned_term(config: PotsaConfig) -> TermConfig:
+    """The first term with a weight."""
+    return next(iter(config.alignment.active.values()), TermConfig(weight=0.0))
+
+
 def aligned_widths(config: PotsaConfig, parts: Parts) -> tuple[int, ...]:
     """The width of every place that a step compares (eq. 4: one layer, or several with 'multi')."""
     alignment, size = config.alignment, parts.projector
-    if not alignment.weight:
+    if not alignment.active:
         return ()
     schedule = alignment.schedule
     layers = 1
     if schedule.strategy == "multi" or schedule.layers:
         layers = len(schedule.layers) or len(candidate_layers(schedule.candidates, size.layers))
-    return (size.width,) * layers + ((size.llm_width,) if alignment.include_output else ())
+    outputs = [term for term in alignment.active.values() if term.first == "projector"]
+    return (size.width,) * layers + (size.llm_width,) * len(outputs)
 
 
 def store_bytes(hours: float, width: int) -> int:
@@ -172,7 +181,7 @@ def _passing(config: PotsaConfig, parts: Parts, batch: Batch) -> dict[str, float
     item = precision.activation(precision.llm)
     projected = precision.activation(precision.projector)
     widths = aligned_widths(config, parts)
-    contrastive = config.alignment.variant == "contrastive"
+    contrastive = aligned_term(config).variant == "contrastive"
     trained_llm = not (train.freeze_llm or train.use_peft)
     table = {
         "activations: projector": held.projector_activations(

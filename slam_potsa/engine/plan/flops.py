@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from slam_potsa.config import AlignmentConfig
+from slam_potsa.config import TermConfig
 from slam_potsa.engine.plan.sizes import MELS_PER_FRAME, EncoderSize, LlmSize, ProjectorSize
 
 KERNEL = 3  # width of Whisper's two convolutions
@@ -95,9 +95,9 @@ def llm_flops(
 
 
 def alignment_flops(
-    alignment: AlignmentConfig, pairs: int, tokens: int, widths: tuple[int, ...]
+    alignment: TermConfig, pairs: int, tokens: int, widths: tuple[int, ...]
 ) -> Flops:
-    """All terms of a batch of `pairs` P with N `tokens` each; `widths`: of each compared place.
+    """One term of a batch of `pairs` P with N `tokens` each; `widths`: of each compared place.
 
     Sinkhorn's sweeps are counted to the cap, as a GPU runs them. The rivals of Table 2 have no
     products. Contrastive compares every row with every other.
@@ -115,7 +115,7 @@ def alignment_flops(
         backward += compared * solved * 2 * product
     if alignment.variant == "normalised":  # the mismatched rows, without a gradient
         forward *= 2
-    return Flops(forward, backward / 2 if alignment.detach_anchor else backward)
+    return Flops(forward, backward / 2 if alignment.detach == "second" else backward)
 
 
 def _attention(queries: int, keys: int, width: int) -> int:

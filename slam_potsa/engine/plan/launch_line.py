@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from slam_potsa.config import PotsaConfig
+from slam_potsa.config import PotsaConfig, flat
 from slam_potsa.config.compose import compose_config
 from slam_potsa.engine.recipe import literal
-from slam_potsa.engine.run_directory import flat
 from slam_potsa.errors import InputError
 
 ENTRY = "examples/potsa/finetune_deepspeed.py"
@@ -84,11 +83,11 @@ def differences(config: PotsaConfig) -> dict[str, Any]:
     plain = _plain()
     return {
         key: value
-        for key, value in flat(asdict(config)).items()
+        for key, value in flat(config).items()
         if key not in LEFT_OUT and plain.get(key) != value
     }
 
 
 @cache
 def _plain() -> dict[str, Any]:
-    return flat(asdict(compose_config()))
+    return flat(compose_config())

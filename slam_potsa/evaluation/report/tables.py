@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from slam_potsa.engine.run_directory import flat
+from slam_potsa.config import flat
 from slam_potsa.evaluation.report.contents import Run
 from slam_potsa.evaluation.report.markup import Table, duration
-
-# Differ between runs by necessity, and change no number.
-PLACES = ("train_config.output_dir", "train_config.model_name", "log_config.", "decode_log")
 
 
 def shown(name: str, runs: Sequence[Run]) -> str:
@@ -25,12 +21,12 @@ def shown(name: str, runs: Sequence[Run]) -> str:
 
 def differences_table(runs: Sequence[Run]) -> Table:
     """Every option whose value is not the same in all runs, but for names and places."""
-    options = [flat(dataclasses.asdict(run.config)) for run in runs]
+    options = [flat(run.config, affects=["weights", "outcome", "answers"]) for run in runs]
     names = dict.fromkeys(name for found in options for name in found)
     rows = [
         (name, *(_value(found.get(name)) for found in options))
         for name in names
-        if len({repr(found.get(name)) for found in options}) > 1 and not name.startswith(PLACES)
+        if len({repr(found.get(name)) for found in options}) > 1
     ]
     head = ("option", *(run.name for run in runs))
     return Table(
@@ -110,7 +106,7 @@ def _facts(run: Run) -> dict[str, str]:
     train, data, model = config.train_config, config.dataset_config, config.model_config
     aligned, bias, steps = config.alignment, config.language_bias, len(run.metrics)
     loss = "cross-entropy"
-    loss += f" + {aligned.weight:g} · {aligned.distance}" if aligned.weight else ""
+    loss += "".join(f" + {term.weight:g} · {name}" for name, term in aligned.active.items())
     schedule = f"{aligned.schedule.strategy} over {aligned.schedule.candidates}"
     speech = f"Q-Former, {model.qformer_layers} layers, {model.query_len} queries"
     return {
@@ -122,7 +118,7 @@ def _facts(run: Run) -> dict[str, str]:
         "projector": speech,
         "LLM": model.llm_path or model.llm_name,
         "loss": loss,
-        "layers": schedule if aligned.weight else "–",
+        "layers": schedule if aligned.active else "–",
         "language bias": f"subtracted; unseen: {bias.unseen_language}" if bias.enabled else "kept",
         "pairs": data.pairing,
         "steps": f"{steps:,}" if steps else "no metrics.jsonl",

@@ -2,14 +2,14 @@ import re
 
 import pytest
 
-from slam_potsa.data.language_names import (
+from slam_potsa.data.languages import (
     LANGUAGES,
     find_language,
     fleurs_locale,
+    language_id,
     language_name,
     short_code,
 )
-from slam_potsa.data.languages import language_id
 from slam_potsa.errors import InputError
 
 

@@ -1,0 +1,309 @@
+"""The sections that SLAM-LLM knows, with its key names, and ours for decoding and the native host.
+
+Keys that SLAM-LLM reads and this package does not are no options but `SLAM_ONLY`, which is added
+where SLAM-LLM is called.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from slam_potsa.config.alignment import AlignmentConfig, LanguageBiasConfig
+from slam_potsa.config.option import COT_ST, SLAM, option, section
+from slam_potsa.config.templates import TASKS
+
+# Without these keys SLAM-LLM's loops die of an AttributeError. "custom" is the one strategy that
+# uses a dataset's own collator and keeps pairs whole; the rest is harmless.
+SLAM_ONLY = {
+    "train_config": {
+        "batching_strategy": "custom",
+        "save_model": True,
+        "low_cpu_fsdp": False,
+        "use_fast_kernels": False,
+        "run_test_during_validation": False,
+    },
+    "fsdp_config": {"pure_bf16": False, "use_fp16": False, "optimizer": "AdamW"},
+}
+
+
+@dataclass
+class PeftConfig:
+    """LoRA on the LLM (train_config.use_peft), SLAM-LLM's key names."""
+
+    peft_method: str = option("lora", "weights", "adapter kind", choices=("lora",), source=SLAM)
+    r: int = option(8, "weights", "rank of the update", low=1, source=SLAM)
+    lora_alpha: int = option(32, "weights", "scale is lora_alpha / r", low=1, source=SLAM)
+    target_modules: list[str] = option(
+        ["q_proj", "v_proj"], "weights", "LLM modules adapted", source=SLAM
+    )
+    bias: str = option("none", "weights", "which biases train", source=SLAM)
+    task_type: str = option("CAUSAL_LM", "nothing", "peft's task type", source=SLAM)
+    lora_dropout: float = option(
+        0.05, "weights", "dropout of the update's input", low=0, high=1, source=SLAM
+    )
+    inference_mode: bool = option(False, "weights", "load the adapter frozen", source=SLAM)
+
+
+@dataclass
+class TrainConfig:
+    """The trainer's keys. A batch counts dataset items: a parallel pair is one item, two rows."""
+
+    model_name: str = option("potsa", "nothing", "prefix of checkpoint folders", source=SLAM)
+    seed: int = option(42, "weights", "seed of weights, pairs and the layer schedule", low=0)
+    lr: float = option(1e-4, "weights", "peak learning rate of AdamW", low=0, source=COT_ST)
+    weight_decay: float = option(0.0, "weights", "AdamW's decoupled decay", low=0, source=SLAM)
+    warmup_steps: int = option(
+        1000, "weights", "optimizer steps of linear warm-up", low=0, source=COT_ST
+    )
+    total_steps: int = option(
+        100000,
+        "weights",
+        "optimizer step at which the rate reaches 0 and training stops",
+        low=1,
+    )
+    num_epochs: int = option(10, "outcome", "passes over the training items, at most", low=1)
+    batch_size_training: int = option(4, "weights", "items a device a micro-step", low=1)
+    val_batch_size: int = option(4, "nothing", "items a device in validation and decoding", low=1)
+    gradient_accumulation_steps: int = option(
+        1,
+        "weights",
+        "micro-steps an optimizer step; DeepSpeed's file says auto and takes this",
+        low=1,
+    )
+    num_workers_dataloader: int = option(2, "nothing", "processes that read audio", low=0)
+    run_validation: bool = option(
+        True, "outcome", "SLAM-LLM saves only at validations that improve"
+    )
+    validation_interval: int = option(1000, "outcome", "micro-steps between validations", low=1)
+    freeze_encoder: bool = option(
+        True, "weights", "keep the speech encoder fixed", source="POTSA 4.1"
+    )
+    freeze_llm: bool = option(True, "weights", "keep the LLM fixed", source="POTSA 4.1")
+    use_peft: bool = option(False, "weights", "LoRA on the LLM")
+    peft_config: PeftConfig = section(PeftConfig)
+    quantization: bool = option(
+        False,
+        "weights",
+        "frozen LLM in 8 bits (bitsandbytes' LLM.int8): half the weights' memory, more activations "
+        "and a slower step; native host only",
+        source=SLAM,
+    )
+    use_fp16: bool = option(False, "weights", "fp16 autocast with loss scaling (CUDA)")
+    output_dir: str = option("outputs/potsa", "nothing", "the run directory")
+    enable_ddp: bool = option(
+        True, "nothing", "DistributedDataParallel (also with one process)", source=SLAM
+    )
+    enable_deepspeed: bool = option(False, "nothing", "DeepSpeed launcher", source=SLAM)
+    enable_fsdp: bool = option(False, "nothing", "unusable upstream with a Q-Former", source=SLAM)
+
+
+@dataclass
+class ModelConfig:
+    """Speech encoder, projector, LLM. Folder or hub names for the two pre-trained parts."""
+
+    file: str = option(
+        "", "weights", "path.py:function that builds the model; empty: ours", source=SLAM
+    )
+    llm_name: str = option("qwen2.5-7b", "nothing", "a name for logs", source=SLAM)
+    llm_path: str = option("Qwen/Qwen2.5-7B", "weights", "transformers folder or hub name")
+    llm_dim: int = option(
+        0, "nothing", "width of the LLM's embeddings; 0: read from the LLM", low=0
+    )
+    llm_dtype: str = option(
+        "auto",
+        "weights",
+        "precision of the frozen LLM and encoder; auto: bfloat16 on CUDA, float32 elsewhere",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    encoder_name: str = option("whisper", "nothing", "speech encoder family", choices=("whisper",))
+    encoder_path_hf: str = option(
+        "openai/whisper-large-v3", "weights", "transformers folder or hub name"
+    )
+    encoder_dim: int = option(0, "nothing", "width of the encoder; 0: read from the encoder", low=0)
+    encoder_window: str = option(
+        "30s",
+        "weights",
+        "'30s' pads every utterance as Whisper was trained; 'trimmed' encodes its true length, "
+        "at a fraction of the cost",
+        choices=("30s", "trimmed"),
+    )
+    load_encoder: bool = option(
+        True,
+        "nothing",
+        "false: keep no encoder in memory; every batch brings stored features",
+    )
+    encoder_projector: str = option("q-former", "weights", "projector's registry name", source=SLAM)
+    query_len: int = option(80, "weights", "query tokens N an utterance", low=1, source="POTSA 4.1")
+    qformer_layers: int = option(8, "weights", "Transformer blocks L", low=1, source="POTSA 4.1")
+    qformer_dim: int = option(768, "weights", "width D of the Q-Former", low=1, source=COT_ST)
+    qformer_heads: int = option(12, "weights", "attention heads, a divisor of qformer_dim", low=1)
+    qformer_dropout: float = option(
+        0.1, "weights", "dropout in the Q-Former", low=0, high=1, source=COT_ST
+    )
+
+
+@dataclass
+class DatasetConfig:
+    """Manifests, prompt, pairing."""
+
+    dataset: str = option("potsa", "nothing", "a name for logs", source=SLAM)
+    file: str = option(
+        "", "weights", "path.py:function that builds the dataset; empty: ours", source=SLAM
+    )
+    train_data_path: str = option("", "weights", "manifest (JSON Lines) of the training set")
+    val_data_path: str = option("", "outcome", "manifest of the validation set")
+    test_data_path: str = option("", "nothing", "manifest to decode")
+    mel_size: int = option(128, "weights", "mel bands: 128 for Whisper large-v3, 80 before", low=1)
+    fix_length_audio: int = option(
+        80, "nothing", "audio slots a row = model_config.query_len", low=1
+    )
+    encoder_window: str = option(
+        "30s", "nothing", "= model_config.encoder_window", choices=("30s", "trimmed")
+    )
+    attend_padding: bool = option(
+        False,
+        "weights",
+        "let the Q-Former see the padding of the 30 s window, as CoT-ST's checkpoints were trained",
+        source=COT_ST,
+    )
+    prompt: str = option(
+        "USER: Translate the speech to {target_language}.\n ASSISTANT: ",
+        "weights",
+        "text between speech and answer in s2tt; {language}, {target_language} (codes), "
+        "{language_name}, {target_language_name} (in English) are filled in",
+    )
+    tasks: list[str] = option(
+        ["s2tt"],
+        "weights",
+        "asr | s2tt | cot: each item draws one, anew every epoch; listed twice, it weighs double",
+        source="asr before s2tt: POTSA 4.1; cot: CoT-ST; asr and s2tt mixed: PART, stage 3",
+    )
+    test_task: str = option(
+        "",
+        "answers",
+        "what decoding asks for; empty: s2tt if it is in tasks, else cot, else asr",
+        choices=("", *TASKS),
+    )
+    asr_prompt: str = option(
+        "<|{language}|>", "weights", "prompt of asr, as `prompt`", source=COT_ST
+    )
+    cot_prompt: str = option(
+        "<|{target_language}|>", "weights", "prompt of cot, as `prompt`", source=COT_ST
+    )
+    cot_answer: str = option(
+        "{transcript}<|{target_language}|>{target}",
+        "weights",
+        "answer of cot; what stands between {transcript} and {target} is where decoding splits it",
+        source=COT_ST,
+    )
+    pairing: str = option(
+        "random",
+        "weights",
+        "'random': two random languages a pair; 'anchor': every pair holds anchor_language; "
+        "'none': single utterances",
+        choices=("random", "anchor", "none"),
+        source="POTSA 4.2, Table 1 (c), (d)",
+        row=True,
+    )
+    anchor_language: str = option(
+        "en", "weights", "the anchor of pairing=anchor", source="POTSA Table 1", row=True
+    )
+    check_audio: bool = option(
+        True,
+        "nothing",
+        "decode every recording before training starts, and list all that cannot be used",
+    )
+    feature_store: str | None = option(
+        None,
+        "weights",  # stored in 16 bits
+        "folder of stored encoder features, or null",
+    )
+    inference_mode: bool = option(False, "nothing", "set by the decoders", source=SLAM)
+    seed: int = option(42, "weights", "seed of the pairs = train_config.seed", low=0)
+
+
+@dataclass
+class LogConfig:
+    """Logging, SLAM-LLM's key names."""
+
+    log_file: str = option("outputs/potsa/train.log", "nothing", "must contain a '/'", source=SLAM)
+    log_interval: int = option(10, "nothing", "steps between lines of the progress bar", low=1)
+    use_tensorboard: bool = option(
+        False,
+        "nothing",
+        "write <output_dir>/tensorboard; the native host only, needs tensorboard",
+    )
+    use_wandb: bool = option(False, "nothing", "log to Weights & Biases; needs wandb", source=SLAM)
+    wandb_dir: str = option("outputs/wandb", "nothing", "its folder", source=SLAM)
+    wandb_entity_name: str = option("", "nothing", "its entity", source=SLAM)
+    wandb_project_name: str = option("slam_potsa", "nothing", "its project", source=SLAM)
+    wandb_exp_name: str = option("potsa", "nothing", "its run", source=SLAM)
+
+
+@dataclass
+class DecodeConfig:
+    """Beam search."""
+
+    num_beams: int = option(4, "answers", "beam width", low=1, source=SLAM)
+    max_new_tokens: int = option(200, "answers", "tokens an answer at most", low=1, source=SLAM)
+    length_penalty: float = option(
+        1.0, "answers", "exponent on the length in beam scores", source=SLAM
+    )
+    repetition_penalty: float = option(1.0, "answers", "1: none", low=0.01, source=SLAM)
+    no_repeat_ngram_size: int = option(
+        0, "answers", "forbid repeated n-grams of this size; 0: off", low=0
+    )
+    num_return_sequences: int = option(
+        1, "answers", "the n best answers, with scores; <= num_beams", low=1
+    )
+
+
+@dataclass
+class NativeConfig:
+    """The embedded host (Hugging Face Trainer); SLAM-LLM never reads these."""
+
+    resume: str = option(
+        "auto", "nothing", "'auto': from the last complete checkpoint; 'never'; or a folder"
+    )
+    max_steps: int = option(
+        0, "outcome", "stop after this many optimizer steps; 0: num_epochs decides", low=0
+    )
+    save_interval: int = option(
+        500,
+        "nothing",
+        "optimizer steps between resumable checkpoints; 0: at the end only",
+        low=0,
+    )
+    keep_checkpoints: int = option(2, "nothing", "resumable checkpoints kept", low=1)
+    max_grad_norm: float = option(0.0, "weights", "gradient clipping; 0: none, as SLAM-LLM", low=0)
+    bf16: bool = option(False, "weights", "bfloat16 autocast")
+
+
+@dataclass
+class PotsaConfig:
+    """The whole configuration."""
+
+    train_config: TrainConfig = section(TrainConfig)
+    model_config: ModelConfig = section(ModelConfig)
+    dataset_config: DatasetConfig = section(DatasetConfig)
+    log_config: LogConfig = section(LogConfig)
+    language_bias: LanguageBiasConfig = section(LanguageBiasConfig)
+    alignment: AlignmentConfig = section(AlignmentConfig)
+    decode: DecodeConfig = section(DecodeConfig)
+    native: NativeConfig = section(NativeConfig)
+    engine: str = option(
+        "auto",
+        "nothing",
+        "which trainer: SLAM-LLM where it is importable and CUDA is there, else the native one",
+        choices=("auto", "native", "slam_llm"),
+    )
+    metric: str = option("acc", "nothing", "truthy: token accuracy is computed", source=SLAM)
+    ckpt_path: str | None = option(
+        None, "weights", "model.pt or pytorch_model.bin to start from", source=SLAM
+    )
+    deepspeed_config: str | None = option(
+        None, "weights", "DeepSpeed JSON, for its launcher", source=SLAM
+    )
+    decode_log: str | None = option(
+        None, "nothing", "prefix of the _pred and _gt files", source=SLAM
+    )

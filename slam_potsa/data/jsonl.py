@@ -1,9 +1,8 @@
 """JSON Lines: the one reader. Rows are numbered, and all that is wrong with them is told at once.
 
     problems = Problems(path)
-    for number, values in read_rows(path, problems):
-        if not isinstance(values.get("key"), str):
-            problems.wrong(number, "key", values.get("key", MISSING), "a string")
+    rows = read_rows(path, problems)
+    good = [row for row in rows if check_fields(row, {"key": (is_text, "a string")}, problems)]
     problems.check()
 
 A line ends at a line feed only: a text may hold U+2028 and others that `splitlines` splits at.
@@ -15,7 +14,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +25,7 @@ MANY = 20  # problems that are listed one by one; of more, those of one kind are
 MISSING = object()  # found in place of a field that is not there
 SHOWN = 60  # characters of a value in a message
 
+Fields = Mapping[str, tuple[Callable[[Any], bool], str]]  # name -> (is it right?, what is expected)
 _BROKEN = (ValueError, RecursionError)  # of json.loads; the first covers text that is no UTF-8
 # What differs between problems of one kind: values, names in quotes, numbers, remarks.
 _VALUES = re.compile(r"found .*?(?=, expected)|, found .*|'[^']*'|[\d.]+|\(.*\)")
@@ -94,6 +94,34 @@ class Problems:
         """Raise InputError with all problems, if there are any."""
         if self._found:
             raise InputError(self.texts())
+
+
+def check_fields(
+    row: Row, fields: Fields, problems: Problems, required: Collection[str] = ()
+) -> bool:
+    """Whether all fields of a row are right; what is wrong goes to `problems`.
+
+    Fields whose name begins with `_` are the user's own; null is as good as nothing.
+    """
+    before, (number, values) = len(problems), row
+    for name, (valid, expected) in fields.items():
+        value = values.get(name, MISSING)
+        absent = value is None or value is MISSING
+        if name in required if absent else not valid(value):
+            problems.wrong(number, name, value, expected)
+    for name in values:
+        if name not in fields and not name.startswith("_"):
+            known = f"one of {', '.join(fields)} (a field of your own begins with '_')"
+            problems.add(number, f"field {name!r}: not known, expected {known}", (name, "unknown"))
+    return len(problems) == before
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def read_rows(path: str | Path, problems: Problems, expected: str = "JSON Lines") -> list[Row]:

@@ -14,15 +14,24 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from slam_potsa.data.jsonl import MISSING, Problems, read_rows, write_rows
+from slam_potsa.data.jsonl import (
+    Fields,
+    Problems,
+    Row,
+    check_fields,
+    is_number,
+    is_text,
+    read_rows,
+    write_rows,
+)
 from slam_potsa.data.languages import language_id
 from slam_potsa.errors import InputError
 from slam_potsa.provenance import content_hash, why_outdated, write_record
@@ -98,10 +107,9 @@ def _known(path: str, content: str) -> tuple[Utterance, ...] | None:
 def _read(path: Path, needs: Sequence[str] = ()) -> tuple[Utterance, ...]:
     problems, utterances = Problems(path), []
     rows = read_rows(path, problems, EXPECTED)
-    for number, values in rows:
-        before = len(problems)
-        check_row(values, problems, number, needs=needs)
-        if len(problems) == before:
+    for row in rows:
+        number, values = row
+        if check_fields(row, VALID, problems, (*REQUIRED, *needs)):
             problems.once(number, values["key"])
             present = {name: values[name] for name in FIELDS if values.get(name) is not None}
             utterances.append(Utterance(**present))
@@ -121,104 +129,58 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
     """
     rows, problems = [], Problems(f"{path} (not written)")
     for number, utterance in enumerate(utterances, start=1):
-        row = {name: value for name, value in asdict(utterance).items() if value is not None}
-        check_row(row, problems, number)
+        values = {name: value for name, value in vars(utterance).items() if value is not None}
+        check_fields(Row(number, values), VALID, problems, REQUIRED)
         problems.once(number, utterance.key)
-        rows.append(row)
+        rows.append(values)
     problems.check()
     write_rows(path, rows)
 
 
-def check_row(
-    values: Mapping[str, Any],
-    problems: Problems,
-    number: int,
-    *,
-    required: Sequence[str] = REQUIRED,
-    needs: Sequence[str] = (),
-) -> None:
-    """Note what is wrong with one line's object; `needs` as in `read_manifest`."""
-    for name in FIELDS:
-        value = values.get(name)
-        if value is None:
-            if name in required or name in needs:
-                problems.wrong(number, name, values.get(name, MISSING), _EXPECTED[name])
-        elif not _VALID[name](value):
-            problems.wrong(number, name, value, _EXPECTED[name])
-    for name in values:
-        if name not in FIELDS and not name.startswith("_"):
-            problems.add(
-                number,
-                f"field {name!r}: not known, expected one of {', '.join(FIELDS)} "
-                f"(a field of your own begins with '_')",
-                (name, "not known"),
-            )
-
-
-def foreign_format(row: Any) -> str | None:
+def foreign_format(row: Mapping[str, Any]) -> str | None:
     """The format of `slam-potsa prepare convert` that a line's object seems to be in."""
-    if not isinstance(row, dict):
-        return None
-    for name, telling in TELLTALES.items():
-        if telling <= row.keys():
-            if name == "cot_st" and str(row["prompt"]).count("<|") > 1:
-                return "llm_srt"  # the spoken language too
-            return None if name == "slam_llm" and "audio" in row else name
-    return None
+    name = next((name for name, fields in TELLTALES.items() if fields <= row.keys()), None)
+    if name == "cot_st" and str(row["prompt"]).count("<|") > 1:
+        return "llm_srt"  # the spoken language too
+    return None if name == "slam_llm" and "audio" in row else name
 
 
-def _foreign_hint(path: Path, rows: Sequence[Any]) -> list[str]:
+def _foreign_hint(path: Path, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What to do where the first of these rows is another format's."""
     name = foreign_format(rows[0]) if rows else None
-    if name is None:
-        return []
-    return [
-        f"{path}: these look like {name}'s fields: slam-potsa prepare convert {path} OUT.jsonl "
-        f"--from {name}"
-    ]
+    remedy = f"slam-potsa prepare convert {path} OUT.jsonl --from {name}"
+    return [f"{path}: these look like {name}'s fields: {remedy}"] if name else []
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+def _is_line(value: object) -> bool:
+    return _is_audio(value) and not any(character in value for character in "\t\n\r")
 
 
-def _is_one_line(value: object) -> bool:
-    return _is_text(value) and not any(character in value for character in "\t\n\r")
+def _is_audio(value: object) -> bool:
+    return is_text(value) and bool(value.strip())
 
 
 def _is_language(value: object) -> bool:
     try:
-        language_id(value)
+        return bool(language_id(value))
     except InputError:
         return False
-    return True
 
 
 def _is_duration(value: object) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value) and value > 0
+    return is_number(value) and math.isfinite(value) and value > 0
 
 
-_VALID: dict[str, Callable[[object], bool]] = {
-    "key": _is_one_line,
-    "audio": _is_text,
-    "language": _is_language,
-    "sentence_id": _is_one_line,
-    "transcript": _is_one_line,
-    "target": _is_one_line,
-    "target_language": _is_language,
-    "duration": _is_duration,
-}
 _ONE_LINE = "without tabs and line breaks"
-_EXPECTED = {
-    "key": f"a unique string {_ONE_LINE}",
-    "audio": "a path relative to the manifest, or archive.tar:member (.tar.gz too)",
-    "language": "a language code such as 'fr'",
-    "sentence_id": f"a string {_ONE_LINE}, the same for the same meaning",
-    "transcript": f"what is said, as a string {_ONE_LINE}",
-    "target": f"the translation, as a string {_ONE_LINE}",
-    "target_language": "a language code such as 'en'",
-    "duration": "seconds, a number above 0",
+VALID: Fields = {
+    "key": (_is_line, f"a unique string {_ONE_LINE}"),
+    "audio": (_is_audio, "a path relative to the manifest, or archive.tar:member"),
+    "language": (_is_language, "a language code such as 'fr'"),
+    "sentence_id": (_is_line, f"a string {_ONE_LINE}, the same for the same meaning"),
+    "transcript": (_is_line, f"what is said, as a string {_ONE_LINE}"),
+    "target": (_is_line, f"the translation, as a string {_ONE_LINE}"),
+    "target_language": (_is_language, "a language code such as 'en'"),
+    "duration": (_is_duration, "seconds, a number above 0"),
 }
 
 
@@ -243,20 +205,23 @@ class ManifestSummary:
 
     def table(self) -> str:
         """Text: language x utterances x hours x sentences, a total, then the warnings."""
-        parts = [*self.languages.values()]
-        all_of_them = LanguageSummary(
-            sum(part.utterances for part in parts),
-            sum(part.seconds for part in parts),
-            self.sentences,
+        utterances, seconds = (
+            sum(getattr(part, name) for part in self.languages.values())
+            for name in ("utterances", "seconds")
         )
+        parts = {**self.languages, "all": LanguageSummary(utterances, seconds, self.sentences)}
         rows = [
             (name, part.utterances, f"{part.seconds / 3600:.2f}", part.sentences)
-            for name, part in [*self.languages.items(), ("all", all_of_them)]
+            for name, part in parts.items()
         ]
         parallel = f"{self.parallel_sentences} sentences in two languages or more"
-        lines = [table(("language", "utterances", "hours", "sentences"), rows)]
-        lines.append(ONE_LANGUAGE if len(parts) == 1 else parallel)
-        return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
+        return "\n".join(
+            [
+                table(("language", "utterances", "hours", "sentences"), rows),
+                ONE_LANGUAGE if len(self.languages) == 1 else parallel,
+                *(f"warning: {warning}" for warning in self.warnings),
+            ]
+        )
 
 
 def check_manifest(
@@ -264,16 +229,18 @@ def check_manifest(
     *,
     needs: Sequence[str] = (),
     audio: bool = True,
+    again: bool = True,
     pairs: bool = True,
     progress: bool = False,
 ) -> ManifestSummary:
-    """Read `path`, decode every recording (unless `audio=False`), and sum it up.
+    """Read `path`, decode every recording, and sum it up.
 
     Args:
+        audio: False: read the manifest only, whose field `duration` then gives the hours.
+        again: False: do not decode again what is marked (`is_checked`).
         pairs: warn of sentences without a partner; False where nothing is to be aligned.
 
-    Hours come from the recordings, with `audio=False` from the field `duration`. What was decoded
-    without a problem is marked (`mark_checked`), where the manifest's folder can be written to.
+    What was decoded without a problem is marked, where the manifest's folder can be written to.
 
     Raises:
         InputError: every bad line; then every recording that is missing, empty, truncated, silent,
@@ -281,7 +248,8 @@ def check_manifest(
     """
     path = Path(path)
     utterances = read_manifest(path, needs=needs)
-    if audio:
+    decode = audio and (again or not is_checked(path))
+    if decode:
         read = content_hash(path)
         seconds = _measure(path, utterances, progress)
         with suppress(OSError):
@@ -290,9 +258,9 @@ def check_manifest(
         seconds = [utterance.duration or 0.0 for utterance in utterances]
     alone = len({utterance.language for utterance in utterances}) == 1  # its table says so
     warnings = sentence_warnings(utterances) if pairs and not alone else []
-    if audio:
+    if decode:
         warnings += _duration_warnings(utterances, seconds)
-    elif any(utterance.duration is None for utterance in utterances):
+    elif not audio and any(utterance.duration is None for utterance in utterances):
         warnings.append("some utterances have no duration, so the hours are too few")
     return _summary(path, utterances, seconds, warnings)
 
@@ -363,17 +331,14 @@ def _measure(path: Path, utterances: Sequence[Utterance], progress: bool) -> lis
 def _summary(
     path: Path, utterances: Sequence[Utterance], seconds: Sequence[float], warnings: Sequence[str]
 ) -> ManifestSummary:
-    parts: dict[str, list[tuple[Utterance, float]]] = defaultdict(list)
-    for utterance, length in zip(utterances, seconds, strict=True):
-        parts[utterance.language].append((utterance, length))
     spoken = _languages_of_sentences(utterances)
+    count = Counter(utterance.language for utterance in utterances)
+    sentences = Counter(language for languages in spoken.values() for language in languages)
+    total: dict[str, float] = defaultdict(float)
+    for utterance, length in zip(utterances, seconds, strict=True):
+        total[utterance.language] += length
     languages = {
-        language: LanguageSummary(
-            len(part),
-            float(sum(length for _, length in part)),
-            len({utterance.sentence_id for utterance, _ in part}),
-        )
-        for language, part in sorted(parts.items())
+        name: LanguageSummary(count[name], total[name], sentences[name]) for name in sorted(count)
     }
     parallel = sum(len(languages) > 1 for languages in spoken.values())
     return ManifestSummary(path, languages, len(spoken), parallel, tuple(warnings))

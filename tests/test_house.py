@@ -26,7 +26,7 @@ ORDER = [
 ORDER += ["plugin", "engine", "evaluation", "commands", "cli"]
 SLAM_LLM_ALLOWED = {"engine/slam_llm.py", "model/drop_in.py"}
 HEAVY = ("transformers", "deepspeed", "slam_llm", "sacrebleu", "sklearn", "peft")
-HEAVY += ("jiwer", "py3langid", "scipy", "comet", "lhotse")
+HEAVY += ("jiwer", "py3langid", "scipy", "comet", "lhotse", "matplotlib")
 
 
 def modules():

@@ -1,0 +1,410 @@
+"""Charts by matplotlib: data in, one `<svg>` element out, the same bytes for the same data.
+
+The element stands in a page as it is: its text is text in the page's font and colour
+(`currentColor`), series take the CSS variables `--c0` … `--c7` where the page sets them, and its
+ids have its title mixed in. `standalone` makes a file of one. It is WIDTH units wide, to be read on
+a phone, or two beside each other on a desktop. Series differ in dash or mark besides colour; values
+that are not finite are left out.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from slam_potsa.errors import InputError
+
+WIDTH = 480
+# Okabe and Ito's palette, and lighter for dark pages.
+PALETTE = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#7a5195", "#4d4d4d",
+)  # fmt: skip
+PALETTE_ON_DARK = (
+    "#4aa8e0", "#f0843a", "#2cc295", "#e29bc3", "#e6b93d", "#9ad6f7", "#b995d6", "#b8b8b8",
+)  # fmt: skip
+DASHES = ("-", (0, (3.5, 1.7)), (0, (1, 1.7)), (0, (4, 1.5, 1, 1.5)))
+MARKS = "os^DPv"
+POINTS = 240  # a longer line is drawn as the mean and the range of this many stretches
+DEEPEST = 0.55  # of the shades behind numbers, so that they stay legible on every page
+NEAR = (((6, 0), "left", "center"), ((-6, 0), "right", "center"))  # places of a name at a point
+NEAR += (((0, 5), "center", "bottom"), ((0, -5), "center", "top"))
+STYLE = {
+    "font.size": 12,
+    "axes.titlesize": 12,
+    **{f"axes.spines.{side}": False for side in ("left", "right", "top", "bottom")},
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "grid.color": "black",
+    "grid.alpha": 0.2,
+    "grid.linewidth": 0.6,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+}
+# What makes matplotlib's drawing a part of a page: no fonts or names of its own, ink from the page.
+TIDY = (
+    (r" font-family: [^;\"]*;?", ""),
+    (r' transform="rotate\(-0 [^)]*\)"', ""),
+    (r'<g id="named ([^"]*)">', r"<g><title>\1</title>"),
+    (r'<g id="[^"]*"', "<g"),
+    (r"#000000", "currentColor"),
+    (r"\s*\n\s*", " "),
+)
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line; `color` is its place in the palette, by default that among the series."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    color: int | None = None
+    dash: int = 0
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A value with its interval; `low` and `high` are left out together."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """From `start` to `end`, each (x, y); arrows of one `group` have one colour."""
+
+    name: str
+    start: tuple[float, float]
+    end: tuple[float, float]
+    group: str = ""
+
+
+def line_chart(
+    series: Sequence[Series],
+    *,
+    title: str,
+    x_label: str = "step",
+    y_label: str = "",
+    x_names: Sequence[str] = (),
+    log: bool = False,
+    zero: bool = True,
+) -> str:
+    """Lines over a shared x axis. A long one is drawn as stretches: mean, with range behind.
+
+    Args:
+        x_names: stand at x = 0, 1, … in the place of numbers, and each point is marked.
+        log: a logarithmic y axis, without values that are not positive.
+        zero: the axis of values that are not negative begins at 0.
+    """
+    with _drawing(title) as drawing:
+        axes = drawing.figure.subplots()
+        lowest = [_line(axes, item, n, log, bool(x_names)) for n, item in enumerate(series)]
+        axes.set(xlabel=x_label, ylabel=y_label)
+        if x_names:
+            axes.set_xticks(range(len(x_names)), x_names)
+            axes.set_xlim(-0.4, len(x_names) - 0.6)
+        if log:
+            _logarithmic(axes)
+        elif zero and min(lowest, default=0) >= 0:
+            axes.set_ylim(bottom=0)
+        _legend(axes)
+    return drawing.svg
+
+
+def bar_chart(
+    categories: Sequence[str],
+    bars: Mapping[str, Sequence[Bar | None]],
+    *,
+    title: str,
+    y_label: str = "",
+) -> str:
+    """Groups of bars with their intervals: `bars[system][i]` stands over `categories[i]`."""
+    with _drawing(title) as drawing:
+        axes, width = drawing.figure.subplots(), 0.72 / max(len(bars), 2)
+        for number, (name, row) in enumerate(bars.items()):
+            shift = (number - (len(bars) - 1) / 2) * width
+            drawn = [(place + shift, bar) for place, bar in enumerate(row) if bar is not None]
+            places, values = [x for x, _ in drawn], [bar.value for _, bar in drawn]
+            axes.bar(places, values, 0.92 * width, color=_color(number), label=name)
+            for x, bar in drawn:
+                if bar.low is not None and bar.high is not None:
+                    axes.vlines(x, bar.low, bar.high, colors="black", linewidth=1.2)
+        axes.set_xticks(range(len(categories)), categories)
+        axes.set(xlim=(-0.5, len(categories) - 0.5), ylabel=y_label)
+        axes.set_ylim(bottom=0)
+        _legend(axes)
+    return drawing.svg
+
+
+def schedule_chart(steps: Sequence[int], layers: Sequence[Iterable[int]], *, title: str) -> str:
+    """Which layer was aligned at which step, a row a layer, and each layer's share at the right.
+
+    Args:
+        steps: optimizer steps, in order.
+        layers: the layers of each step, numbered from 1.
+    """
+    layers = [set(row) for row in layers]
+    rows = sorted(set().union(*layers))
+    chosen = np.array([[layer in row for row in layers] for layer in rows], dtype=float)
+    shares = chosen.mean(axis=1)
+    with _drawing(title, height=24 * len(rows) + 68) as drawing:
+        left, right = drawing.figure.subplots(1, 2, sharey=True, width_ratios=(6, 1))
+        stretches = np.array_split(chosen, min(POINTS, len(steps)), axis=1)
+        shades = np.stack([stretch.mean(axis=1) for stretch in stretches], axis=1)[::-1]
+        _shade(left, shades, (min(steps) - 0.5, max(steps) + 0.5, -0.5, len(rows) - 0.5))
+        left.set_yticks(range(len(rows)), rows)
+        left.set(xlabel="step", ylabel="layer")
+        right.barh(range(len(rows)), shares, 0.5, color=_color(0))
+        right.set(xlim=(0, 1), xticks=[], xlabel="share")
+        for place, share in enumerate(shares):
+            right.text(share + 0.08, place, f"{100 * share:.0f} %", va="center")
+    return drawing.svg
+
+
+def heat_map(
+    rows: Sequence[str],
+    columns: Sequence[str],
+    cells: Mapping[tuple[str, str], float],
+    *,
+    title: str,
+    x_label: str = "",
+    y_label: str = "",
+    high: float = 100.0,
+) -> str:
+    """A table of numbers, shaded from 0 to `high`; missing cells stay empty.
+
+    The number stands in its cell: the shade is a second way to see it, never the only one.
+    """
+    table = np.array([[cells.get((row, column), np.nan) for column in columns] for row in rows])
+    look = {"ha": "center", "va": "center", "size": min(12.0, 180 / len(columns))}
+    with _drawing(title, height=60 + 30 * len(rows)) as drawing:
+        axes = drawing.figure.subplots()
+        shades = DEEPEST * np.clip(np.nan_to_num(table) / high, 0, 1)
+        _shade(axes, shades, (-0.5, len(columns) - 0.5, len(rows) - 0.5, -0.5))
+        for (row, column), value in np.ndenumerate(table):
+            if np.isfinite(value):
+                axes.text(column, row, f"{value:.0f}", **look)
+        axes.set_xticks(range(len(columns)), columns)
+        axes.set_yticks(range(len(rows)), rows)
+        axes.xaxis.tick_top()
+        axes.xaxis.set_label_position("top")
+        axes.set(xlabel=x_label, ylabel=y_label)
+        axes.grid(False)
+    return drawing.svg
+
+
+def scatter_chart(
+    points: Sequence[Sequence[float]],
+    labels: Sequence[str],
+    *,
+    title: str,
+    x_label: str = "",
+    y_label: str = "",
+    order: Sequence[str] = (),
+    numbers: bool = True,
+) -> str:
+    """Points [n, 2], coloured and marked by label; `order` fixes which label gets which colour.
+
+    `numbers=False` leaves the axes away, where coordinates mean nothing.
+    """
+    places, names = np.asarray(points, dtype=float).reshape(-1, 2), np.asarray(labels)
+    with _drawing(title, height=330) as drawing:
+        axes = drawing.figure.subplots()
+        for number, name in enumerate(dict.fromkeys([*order, *sorted(set(labels))])):
+            look = {"color": _color(number), "marker": MARKS[number % 6], "alpha": 0.72}
+            look |= {"linestyle": "", "markersize": 6, "markeredgewidth": 0}
+            axes.plot(*places[names == name].T, label=name, **look)
+        axes.set(xlabel=x_label, ylabel=y_label)
+        if not numbers:
+            axes.set(xticks=[], yticks=[])
+        _legend(axes)
+    return drawing.svg
+
+
+def arrow_chart(
+    arrows: Sequence[Arrow], *, title: str, x_label: str = "", y_label: str = ""
+) -> str:
+    """Arrows from a ring to a head, each with its name at the head if there is room.
+
+    All have it as a tooltip. Arrows with an end that is not finite are left out.
+    """
+    arrows = [arrow for arrow in arrows if np.isfinite([arrow.start, arrow.end]).all()]
+    groups = list(dict.fromkeys(arrow.group for arrow in arrows))
+    with _drawing(title, height=380) as drawing:
+        axes = drawing.figure.subplots()
+        for arrow in reversed(arrows):  # the first ones on top
+            _arrow(axes, arrow, _color(groups.index(arrow.group)))
+        for number, group in enumerate(groups):
+            axes.plot([], [], color=_color(number), linewidth=6, label=group)
+        axes.margins(0.12)
+        axes.set(xlabel=x_label, ylabel=y_label)
+        _legend(axes)
+        _name_heads(axes, arrows)
+    return drawing.svg
+
+
+def plan_chart(plan: Any, spans: tuple[Any, Any], names: tuple[str, str], *, title: str) -> str:
+    """A transport plan [N, M], and beside each token the span of speech that it attends to.
+
+    Args:
+        plan: rows are tokens of the first recording, columns those of the second; its largest
+            entry is the darkest.
+        spans: [N, 2] and [M, 2] seconds.
+        names: of the two recordings.
+    """
+    plan, (first, second) = np.asarray(plan, dtype=float), map(np.asarray, spans)
+    bars = {"colors": _color(1), "linewidth": max(0.8, min(8.0, 200 / max(plan.shape)))}
+    with _drawing(title, height=480) as drawing:
+        ratios = {"width_ratios": (1, 5), "height_ratios": (1, 5)}
+        grid = drawing.figure.subplots(2, 2, sharex="col", sharey="row", **ratios)
+        (corner, above), (beside, matrix) = grid
+        corner.axis("off")
+        edges = (0.5, plan.shape[1] + 0.5, plan.shape[0] + 0.5, 0.5)  # tokens are counted from 1
+        _shade(matrix, plan / (plan.max() or 1.0), edges)
+        matrix.locator_params(integer=True)
+        beside.hlines(range(1, len(first) + 1), *first.T, **bars)
+        above.vlines(range(1, len(second) + 1), *second.T, **bars)
+        above.invert_yaxis()  # time runs towards the matrix
+        beside.set(xlabel="s", ylabel=f"{names[0]}, token")
+        above.set(ylabel="s", title=f"{names[1]}, token")
+    return drawing.svg
+
+
+def standalone(chart: str) -> str:
+    """A chart as a file of its own: font, background, and colours for a dark screen too."""
+    light, dark = (
+        "".join(f"--c{place}:{color};" for place, color in enumerate(palette))
+        for palette in (PALETTE, PALETTE_ON_DARK)
+    )
+    style = (
+        f":root{{color:#1c2024;background:#fff;font-family:system-ui,sans-serif;{light}}}"
+        "@media screen and (prefers-color-scheme:dark){"
+        f":root{{color:#e7e9ec;background:#15181c;{dark}}}}}"
+    )
+    opening, rest = chart.split(">", 1)
+    return f"{opening}><style>{style}</style>{rest}\n"
+
+
+class _Drawing:
+    """A matplotlib figure, and the element that becomes of it."""
+
+    def __init__(self, figure: Any) -> None:
+        self.figure, self.svg = figure, ""
+
+
+@contextmanager
+def _drawing(title: str, height: float = 280) -> Iterator[_Drawing]:
+    if importlib.util.find_spec("matplotlib") is None:
+        raise InputError("matplotlib: not installed; charts need it: pip install slam-potsa[eval]")
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    with style.context(STYLE | {"svg.hashsalt": f"title: {title}"}, after_reset=True):
+        drawing = _Drawing(Figure(figsize=(WIDTH / 72, height / 72), layout="constrained"))
+        yield drawing
+        drawing.svg = _element(drawing.figure, title)
+
+
+def _element(figure: Any, title: str) -> str:
+    file, unwanted = io.StringIO(), dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(file, format="svg", transparent=True, metadata=unwanted)
+    # Before the first </defs> stand a header and a style that would hold for all of a page.
+    head, body = file.getvalue().split("</defs>", 1)
+    for pattern, tidied in TIDY:
+        body = re.sub(pattern, tidied, body)
+    for place, color in enumerate(PALETTE):
+        body = body.replace(color, f"var(--c{place},{color})")
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        + re.search(r'viewBox="[^"]*"', head)[0]
+        + f' role="img" aria-label="{escape(title)}" class="chart" fill="currentColor" '
+        f'stroke-linejoin="round"><title>{escape(title)}</title>{body.strip()}'
+    )
+
+
+def _line(axes: Any, item: Series, number: int, log: bool, marked: bool) -> float:
+    """Draws it and returns its lowest value; of more than POINTS points mean and range."""
+    x, y = np.asarray(item.x, dtype=float), np.asarray(item.y, dtype=float)
+    kept = np.isfinite(x) & np.isfinite(y) & ((y > 0) | (not log))
+    x, y, lowest = x[kept], y[kept], y[kept].min(initial=0.0 if not kept.any() else np.inf)
+    place = number if item.color is None else item.color
+    if len(x) > POINTS:
+        stretches = np.array_split(y, POINTS)
+        x = np.array([stretch.mean() for stretch in np.array_split(x, POINTS)])
+        y, low, high = (
+            np.array([of(stretch) for stretch in stretches]) for of in (np.mean, np.min, np.max)
+        )
+        axes.fill_between(x, low, high, color=_color(place), alpha=0.16, linewidth=0)
+    look = {"color": _color(place), "linestyle": DASHES[item.dash % 4], "linewidth": 1.8}
+    axes.plot(x, y, label=item.name, marker=MARKS[place % 6] if marked else "", **look)
+    return lowest
+
+
+def _color(place: int) -> str:
+    return PALETTE[place % len(PALETTE)]
+
+
+def _logarithmic(axes: Any) -> None:
+    from matplotlib.ticker import LogLocator
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
+
+
+def _legend(axes: Any) -> None:
+    handles, names = axes.get_legend_handles_labels()
+    if names:
+        columns = max(1, int(WIDTH / (40 + 6.4 * max(map(len, names)))))
+        place = {"loc": "outside upper left", "ncols": columns}
+        axes.figure.legend(handles, names, **place, handlelength=1.4, columnspacing=1.2)
+
+
+def _shade(axes: Any, shares: np.ndarray, edges: tuple[float, float, float, float]) -> None:
+    """A matrix as one small picture of cells from transparent (0) to the first colour (1).
+
+    `edges` are left, right, bottom, top; the first row is at the top.
+    """
+    ink = [int(PALETTE[0][place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    cells = np.concatenate([np.broadcast_to(ink, (*shares.shape, 3)), shares[..., None]], axis=-1)
+    axes.imshow(cells, extent=edges, origin="upper", aspect="auto", interpolation="none")
+
+
+def _arrow(axes: Any, arrow: Arrow, color: str) -> None:
+    axes.plot(*arrow.start, color=color, marker="o", markersize=5, markerfacecolor="none")
+    axes.plot(*arrow.end, color=color, marker=".", markersize=3)
+    look = {"arrowstyle": "-|>", "color": color, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 9}
+    drawn = axes.annotate("", arrow.end, arrow.start, arrowprops=look)
+    drawn.arrow_patch.set_gid(f"named {arrow.name}")
+
+
+def _name_heads(axes: Any, arrows: Sequence[Arrow]) -> None:
+    """Names where they cover no other name and no arrow."""
+    axes.figure.draw_without_rendering()
+    shafts = [np.linspace(arrow.start, arrow.end, 40) for arrow in arrows]
+    shafts = axes.transData.transform(np.reshape(shafts, (-1, 2)))
+    taken: list[Any] = []
+    for arrow in arrows:
+        for offset, across, up in NEAR:
+            look = {"textcoords": "offset points", "ha": across, "va": up, "in_layout": False}
+            name = axes.annotate(arrow.name, arrow.end, offset, **look)
+            box = name.get_window_extent()
+            if not box.count_overlaps(taken) and not box.count_contains(shafts):
+                taken.append(box)
+                break
+            name.remove()

@@ -1,0 +1,138 @@
+"""Charts as XML, which is stricter than the HTML they stand in."""
+
+from __future__ import annotations
+
+import math
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from slam_potsa.evaluation import figures
+from slam_potsa.evaluation.figures import Arrow, Bar, Series
+
+SVG = "{http://www.w3.org/2000/svg}"
+NAMES = ["en", "es", "fr"]
+CHARTS = {
+    "lines": lambda title: figures.line_chart(
+        [Series("a & b", range(9), [n**2 for n in range(9)]), Series("c", range(9), range(9))],
+        title=title,
+        y_label="nats",
+    ),
+    "bars": lambda title: figures.bar_chart(
+        NAMES, {"ours": [Bar(5, 3, 8), None, Bar(2)], "base": [Bar(6, -1, 7)] * 3}, title=title
+    ),
+    "schedule": lambda title: figures.schedule_chart(
+        range(1, 6), [(1,), (2,), (2,), (2,), (4, 2)], title=title
+    ),
+    "heat map": lambda title: figures.heat_map(
+        NAMES, NAMES, {("en", "fr"): 12.3, ("fr", "en"): 80.0, ("en", "es"): math.nan}, title=title
+    ),
+    "points": lambda title: figures.scatter_chart(
+        [(0, 0), (1, 1), (2, math.nan)], ["fr", "en", "fr"], title=title, order=NAMES
+    ),
+    "arrows": lambda title: figures.arrow_chart(
+        [Arrow("en–fr", (10, 0.2), (60, 0.9), "both heard"), Arrow("still", (30, 1), (30, 1))],
+        title=title,
+    ),
+    "plan": lambda title: figures.plan_chart(
+        [[0.3, 0.2], [0, 0.5]], ([[0, 0.4], [0.2, 1]],) * 2, ("en", "fr"), title=title
+    ),
+}
+SHOWN = {
+    "lines": {"a & b", "c", "nats", "step"},
+    "bars": {"ours", "base", *NAMES},
+    "schedule": {"1", "2", "4", "20 %", "80 %"},
+    "heat map": {*NAMES, "12", "80"},
+    "points": {*NAMES},
+    "arrows": {"both heard", "en–fr", "still"},
+    "plan": {"1", "2", "en, token", "fr, token"},
+}
+
+
+def texts(chart):
+    return {element.text for element in ET.fromstring(chart).iter(f"{SVG}text")}
+
+
+@pytest.mark.parametrize("kind", CHARTS)
+def test_a_chart_is_one_element_that_a_page_can_hold(kind):
+    chart = CHARTS[kind]("<title>")
+    root = ET.fromstring(chart)
+    assert root.tag == f"{SVG}svg" and root.find(f"{SVG}title").text == "<title>"
+    assert SHOWN[kind] <= texts(chart)
+    assert not re.search(r"<style|<metadata|<\?xml|font-family|#000000|nan", chart)
+    assert "var(--c0,#0072b2)" in chart or kind == "heat map"
+    assert not re.search(r'(href="|url\()(?!#|data:)', chart)  # nothing is loaded
+
+
+@pytest.mark.parametrize("kind", CHARTS)
+def test_the_same_bytes_each_time_and_other_ids_under_another_title(kind):
+    draw = CHARTS[kind]
+    assert draw("t") == draw("t")
+    first, second = (set(re.findall(r' id="([^"]*)"', draw(title))) for title in "tu")
+    assert not first & second
+
+
+def polyline(chart):
+    """Corners of the longest path of `chart`: its only line."""
+    path = max(re.findall(r'<path d="([^"]*)"[^>]*fill: none; stroke: var', chart), key=len)
+    return [tuple(map(float, place.split())) for place in re.split("[ML]", path)[1:]]
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_a_higher_value_is_drawn_higher_up(log):
+    points = polyline(figures.line_chart([Series("", [0, 1, 2], [1, 10, 100])], title="t", log=log))
+    (x0, y0), (x1, y1), (x2, y2) = points
+    assert x0 < x1 < x2 and y0 > y1 > y2
+    assert not log or y0 - y1 == pytest.approx(y1 - y2, abs=0.01)  # equal factors
+
+
+def test_long_lines_become_means_before_their_range():
+    values = [n % 2 for n in range(5000)]
+    chart = figures.line_chart([Series("a", range(5000), values)], title="t")
+    assert len(polyline(chart)) <= figures.POINTS and len(chart) < 30_000
+
+
+def test_values_that_cannot_be_drawn_are_left_out():
+    series = [Series("", range(6), [1.0, math.nan, math.inf, 0.0, -1.0, 10.0])]
+    assert len(polyline(figures.line_chart(series, title="t"))) == 4
+    assert len(polyline(figures.line_chart(series, title="t", log=True))) == 2
+
+
+def test_an_axis_may_begin_above_zero():
+    series = [Series("a", range(3), [0.9, 0.95, 1.0])]
+    axes = {
+        zero: texts(figures.line_chart(series, title="t", x_names="xyz", zero=zero))
+        for zero in (True, False)
+    }
+    assert "0.0" in axes[True] and "0.0" not in axes[False] and {*"xyz"} <= axes[True]
+
+
+@pytest.mark.parametrize("values", [[], [math.nan], [0.0], [5.0, 5.0], [1e-9, 2e-9], [1e6, 3e6]])
+def test_odd_ranges_are_drawn_too(values):
+    for log in (False, True):
+        series = [Series("a", range(len(values)), values)]
+        ET.fromstring(figures.line_chart(series, title="t", log=log))
+
+
+def test_names_of_arrows_do_not_cover_each_other_and_all_are_tooltips():
+    arrows = [Arrow(f"name {n}", (n, n), (50 + 0.01 * n, 50)) for n in range(30)]
+    chart = figures.arrow_chart(arrows, title="t")
+    shown = [text for text in texts(chart) if text.startswith("name")]
+    tooltips = [element.text for element in ET.fromstring(chart).iter(f"{SVG}title")]
+    assert 1 <= len(shown) < 30 and {arrow.name for arrow in arrows} <= {*tooltips}
+
+
+def test_a_plan_of_the_papers_size_stays_small():
+    full = [[1.0] * 80] * 80
+    spans = ([[0.1 * n, 0.1 * n + 0.3] for n in range(80)],) * 2
+    assert len(figures.plan_chart(full, spans, ("en", "fr"), title="t")) < 50_000
+
+
+def test_a_chart_as_a_file_of_its_own():
+    chart = CHARTS["bars"]("a > b")
+    root = ET.fromstring(figures.standalone(chart))
+    assert root.find(f"{SVG}title").text == "a > b"
+    style = root.find(f"{SVG}style").text
+    assert "prefers-color-scheme:dark" in style
+    assert all(shade in style for shade in (*figures.PALETTE, *figures.PALETTE_ON_DARK))

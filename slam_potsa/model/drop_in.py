@@ -11,7 +11,6 @@ recipe loads by `model_config.file=potsa.py:model_factory` (and, where pairs are
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
@@ -39,28 +38,14 @@ from slam_potsa.model.controller import AlignmentController
 from slam_potsa.model.encoder import SpeechEncoder
 from slam_potsa.model.language_bias import BiasStatistics, LanguageBias
 from slam_potsa.model.llm import load_llm
-from slam_potsa.model.plugin import attach, build_projector, check_widths
+from slam_potsa.model.plugin import PROJECTOR_OPTIONS, attach, build_projector, check_widths
 from slam_potsa.model.speech_llm import IGNORE_INDEX
 from slam_potsa.model.taps import TapRecorder
 
-logger = logging.getLogger(__name__)
-PROJECTOR_OPTIONS = (
-    "query_len",
-    "qformer_layers",
-    "qformer_dim",
-    "qformer_heads",
-    "qformer_dropout",
-)
 # What `slam_model` and `setup_encoder` read and the recipes' typed configurations partly lack.
 EXPECTED = {"whisper_decode": False, "encoder_path_hf": None, "encoder_path": None}
 # Keys of a recipe's dataset_config that mean the same in ours.
-RECIPE_DATA = (
-    "train_data_path",
-    "val_data_path",
-    "mel_size",
-    "fix_length_audio",
-    "inference_mode",
-)
+RECIPE_DATA = ("train_data_path", "val_data_path", "mel_size", "fix_length_audio", "inference_mode")
 AUDIO_SLOT = -1
 STALE = (
     "language biases of a trained encoder go stale: set train_config.freeze_encoder=true, or "
@@ -77,8 +62,8 @@ def factory(
     """A `model_factory` for a recipe of SLAM-LLM's; what is not given keeps its default.
 
     Args:
-        projector: PROJECTOR_OPTIONS. Without them, `query_len` and `qformer_layers` are taken from
-            the recipe's model_config where it has them.
+        projector: some of `factory.PROJECTOR_OPTIONS`. Without them, `query_len` and
+            `qformer_layers` are taken from the recipe's model_config where it has them.
         alignment, language_bias: the sections of our configuration; `{"terms": {}}` and
             `{"enabled": False}` turn them off.
         require_languages: False subtracts nothing from batches without `language_ids`, instead of
@@ -213,20 +198,8 @@ class AlignedForward:
         if batch.get("input_ids") is not None:
             batch["input_ids"] = batch["input_ids"].clone()  # slam_model edits them in place
         if speech:
-            self._check_languages(batch)
             self._check_slots(batch["modality_mask"])
         return batch
-
-    def _check_languages(self, batch: Mapping[str, Any]) -> None:
-        projector = self.encoder_projector
-        needed = projector.language_bias is not None and not projector.language_optional
-        if needed and batch.get("language_ids") is None:
-            raise InputError(
-                "bias compensation needs the language of every row, but the recipe's batch has no "
-                "language_ids: set dataset_config.file to a file with slam_potsa's dataset_factory,"
-                " add them in your collator (slam_potsa.data.languages.language_id), or switch "
-                'compensation off: factory(language_bias={"enabled": False})'
-            )
 
     def _check_slots(self, modality_mask: Tensor) -> None:
         """Once: later batches come from the same dataset, and a look at them waits for the GPU."""

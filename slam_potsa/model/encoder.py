@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -131,13 +132,12 @@ def load_encoder(path: str, window: str = "30s") -> SpeechEncoder:
 
 def encoder_fingerprint(path: str, window: str = "30s") -> str:
     """`load_encoder(path, window).fingerprint()`, worked out once a process for the same files."""
-    key = (path, window, _files(path))
-    if key not in _FINGERPRINTS:
-        _FINGERPRINTS[key] = load_encoder(path, window).fingerprint()
-    return _FINGERPRINTS[key]
+    return _fingerprint(path, window, _files(path))
 
 
-_FINGERPRINTS: dict[tuple[Any, ...], str] = {}
+@cache
+def _fingerprint(path: str, window: str, _files: tuple[Any, ...]) -> str:
+    return load_encoder(path, window).fingerprint()
 
 
 def _files(path: str) -> tuple[tuple[str, int, int], ...]:

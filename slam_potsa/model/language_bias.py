@@ -29,7 +29,7 @@ METADATA = "slam_potsa language bias 1"
 
 @dataclass
 class BiasStatistics:
-    """The running sums of eq. 1 in float64: streaming, and mergeable across shards and ranks.
+    """The running sums of eq. 1 in float64.
 
     `sums[l]` [E] adds up utterance means, `counts[l]` counts utterances.
     """
@@ -57,14 +57,6 @@ class BiasStatistics:
             language_id(language)  # refuses codes that no batch could carry
             self.sums[language] = self.sums.get(language, 0) + mean
             self.counts[language] = self.counts.get(language, 0) + 1
-
-    def merge(self, other: BiasStatistics) -> BiasStatistics:
-        """The statistics of both sets of utterances together."""
-        merged = BiasStatistics(dict(self.sums), dict(self.counts))
-        for language, count in other.counts.items():
-            merged.sums[language] = merged.sums.get(language, 0) + other.sums[language]
-            merged.counts[language] = merged.counts.get(language, 0) + count
-        return merged
 
     def means(self) -> dict[str, Tensor]:
         """b_l [E], float32, by language in alphabetical order."""
@@ -216,9 +208,6 @@ class LanguageBias(nn.Module):
                 f"{self.fingerprint[:16]}, this model's: {expected[:16]}); estimate them again "
                 "with `slam-potsa bias`"
             )
-
-    def extra_repr(self) -> str:
-        return f"languages={list(self._languages)}, center={self.center!r}"
 
 
 def _restore_tables(module: LanguageBias, _incompatible) -> None:

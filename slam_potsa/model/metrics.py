@@ -24,6 +24,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +77,9 @@ class TensorBoardLog:
     """Writes `folder` for `tensorboard --logdir`. Raises InputError without the library."""
 
     def __init__(self, folder: str | Path, first_step: int = 0):
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise InputError(
-                f"log_config.use_tensorboard=true, but {error.name} is not installed: "
-                "pip install tensorboard"
-            ) from error
+        writer = _library("torch.utils.tensorboard", "tensorboard").SummaryWriter
         # Points that an interrupted run wrote beyond its last checkpoint are hidden.
-        self.writer = SummaryWriter(str(folder), purge_step=first_step)
+        self.writer = writer(str(folder), purge_step=first_step)
 
     def __call__(self, record: dict[str, Any]) -> None:
         for name, value in scalars(record):
@@ -98,12 +93,7 @@ class WandbLog:
     """One W&B run per run directory: its id is kept there, so that a resumed run continues it."""
 
     def __init__(self, log: Any, output_dir: str | Path, config: dict[str, Any]):
-        try:
-            import wandb
-        except ImportError as error:
-            raise InputError(
-                "log_config.use_wandb=true, but wandb is not installed: pip install wandb"
-            ) from error
+        wandb = _library("wandb", "wandb")
         folder = Path(log.wandb_dir)
         folder.mkdir(parents=True, exist_ok=True)
         identity = Path(output_dir) / WANDB_RUN
@@ -125,6 +115,16 @@ class WandbLog:
 
     def close(self) -> None:
         self.run.finish()
+
+
+def _library(module: str, package: str) -> Any:
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise InputError(
+            f"log_config.use_{package}=true, but {error.name} is not installed: "
+            f"pip install {package}"
+        ) from error
 
 
 @contextmanager

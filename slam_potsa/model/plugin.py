@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -42,7 +41,14 @@ from slam_potsa.objective.transport import TransportOptions
 from slam_potsa.objective.variants import build_variant
 from slam_potsa.registry import PROJECTORS, resolve
 
-logger = logging.getLogger(__name__)
+# Keys of model_config, and what the projector calls them.
+PROJECTOR_OPTIONS = {
+    "query_len": "query_len",
+    "qformer_layers": "num_layers",
+    "qformer_dim": "hidden_size",
+    "qformer_heads": "num_heads",
+    "qformer_dropout": "dropout",
+}
 _BUILT: deque[SpeechLLM] = deque(maxlen=0)  # keeps models alive within `models_built` only
 
 
@@ -130,17 +136,8 @@ def build_projector(
 ) -> nn.Module:
     """The projector registered as `model_config.encoder_projector`."""
     kind = resolve(PROJECTORS, model.encoder_projector, "model_config.encoder_projector")
-    return kind(
-        encoder_dim,
-        llm_dim,
-        query_len=model.query_len,
-        num_layers=model.qformer_layers,
-        hidden_size=model.qformer_dim,
-        num_heads=model.qformer_heads,
-        dropout=model.qformer_dropout,
-        language_bias=bias,
-        **options,
-    )
+    sizes = {argument: getattr(model, name) for name, argument in PROJECTOR_OPTIONS.items()}
+    return kind(encoder_dim, llm_dim, language_bias=bias, **sizes, **options)
 
 
 def build_controller(

@@ -103,7 +103,9 @@ class BiasCompensatedQFormer(nn.Module):
         if self._language_ids is None:
             raise InputError(
                 "bias compensation needs the language of every row, but the batch had no "
-                "`language_ids`: use slam_potsa's dataset, add them in your collator, or switch "
-                "compensation off (language_bias.enabled=false)"
+                "`language_ids`: use slam_potsa's dataset (in SLAM-LLM's own recipes "
+                "drop_in.dataset_factory), add them in your collator "
+                "(data.languages.language_id), or switch compensation off "
+                "(language_bias.enabled=false)"
             )
         return self.language_bias(x, atts, self._language_ids)

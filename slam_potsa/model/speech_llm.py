@@ -6,18 +6,22 @@ Shapes: B rows, S positions of the LLM, A answer positions, N query tokens, V vo
 from __future__ import annotations
 
 import inspect
+from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slam_potsa.config import DecodeConfig
 from slam_potsa.data.epoch import EpochCounter
 from slam_potsa.errors import InputError
 from slam_potsa.model.controller import AlignmentController
 from slam_potsa.model.llm import unwrapped
 
 IGNORE_INDEX = -100
+GENERATE_OPTIONS = {spec.name for spec in fields(DecodeConfig)}
+GENERATE_OPTIONS |= {"min_length", "return_dict_in_generate", "output_scores"}
 WIDTH = 64  # columns of the LLM's input, in decoding: a multiple of it
 
 
@@ -152,12 +156,7 @@ class SpeechLLM(nn.Module):
             **known,
         )
 
-    def encode(
-        self,
-        audio_mel: Tensor | None,
-        mask: Tensor | None,
-        encoder_features: Tensor | None,
-    ) -> Tensor:
+    def _encode(self, audio_mel, mask, encoder_features) -> Tensor:
         """Encoder output [B, T, E] of mel, or the stored features cast to the projector's dtype."""
         if encoder_features is not None:
             return encoder_features.to(self.encoder_projector.query.dtype)
@@ -180,7 +179,7 @@ class SpeechLLM(nn.Module):
         """Speech tokens [B, N, W] as the LLM receives them."""
         if language_ids is not None:
             self.encoder_projector.set_languages(language_ids)
-        features = self.encode(audio_mel, audio_mel_post_mask, encoder_features)
+        features = self._encode(audio_mel, audio_mel_post_mask, encoder_features)
         return self.encoder_projector(features, audio_mel_post_mask)
 
     def _embed(self, input_ids, modality_mask, audio_mel, post_mask, encoder_features) -> Tensor:
@@ -237,19 +236,6 @@ class SpeechLLM(nn.Module):
             if p.requires_grad and not name.endswith("as_parameter")
         ]
         return sum(0.0 * p.sum() for p in trained)
-
-
-GENERATE_OPTIONS = (
-    "num_beams",
-    "max_new_tokens",
-    "min_length",
-    "length_penalty",
-    "repetition_penalty",
-    "no_repeat_ngram_size",
-    "num_return_sequences",
-    "return_dict_in_generate",
-    "output_scores",
-)
 
 
 def _first_label(labels: Tensor) -> int:

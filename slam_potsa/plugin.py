@@ -4,4 +4,4 @@ It executes the file anew at every call, outside of any package: nothing may be 
 """
 
 from slam_potsa.data.dataset import get_speech_dataset  # noqa: F401
-from slam_potsa.model.plugin import model_factory  # noqa: F401
+from slam_potsa.model.factory import model_factory  # noqa: F401

@@ -33,7 +33,7 @@ from slam_potsa.engine.journal import Answer, Journal, fingerprint, remove_parti
 from slam_potsa.engine.run_directory import CONFIG, best_checkpoint
 from slam_potsa.errors import InputError
 from slam_potsa.model.checkpoint import trainable_state
-from slam_potsa.model.plugin import model_factory
+from slam_potsa.model.factory import model_factory
 
 logger = logging.getLogger(__name__)
 # What answers depend on, of dataset_config; the tasks are in it as the one that is asked for.

@@ -41,8 +41,8 @@ from slam_potsa.engine.run_directory import (
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
 from slam_potsa.model.checkpoint import apply_checkpoint, read_checkpoint, save_checkpoint
+from slam_potsa.model.factory import model_factory
 from slam_potsa.model.metrics import METRICS, MetricsLog, logged
-from slam_potsa.model.plugin import model_factory
 
 logger = logging.getLogger(__name__)
 PREPARATION_SECONDS = 12 * 3600  # what other ranks wait while the first checks and estimates

@@ -25,7 +25,7 @@ from slam_potsa.engine.preflight import preflight
 from slam_potsa.engine.run_directory import MODEL, checkpoint_to_resume, prepare, use_bias
 from slam_potsa.errors import InputError
 from slam_potsa.model.checkpoint import save_checkpoint
-from slam_potsa.model.plugin import models_built
+from slam_potsa.model.factory import models_built
 
 FACE = {"model": "model_factory", "dataset": "get_speech_dataset"}  # in plugin.py
 

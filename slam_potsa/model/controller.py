@@ -57,6 +57,8 @@ class AlignmentController:
             between records of the schedule's rewards and probabilities; 0: never. One measurement
             costs about one more backward pass.
 
+    Raises ValueError for a term over a tap that the model does not have.
+
     `listeners` are called with one dict of plain numbers a step: step, ce (mean over ranks), each
     term, layers, lr, tokens (this rank's), seconds (validation and saving not counted).
     """
@@ -76,6 +78,8 @@ class AlignmentController:
         self.accumulation, self.diagnose_interval = accumulation, diagnose_interval
         self.insight_interval = insight_interval
         self.recorder = TapRecorder(model)
+        choices = (*schedule.candidates, *schedule.layers) if schedule else ()
+        self.recorder.check(objective.tap_names(choices))
         self.listeners: list[Callable[[dict[str, Any]], None]] = []
         self.step = 0
         self._choice: tuple[int, tuple[int, ...]] | None = None
@@ -121,7 +125,7 @@ class AlignmentController:
             self._read(self._unread.pop(0))
         if self._choice is None:
             self._choice = self.schedule.choose() if self.schedule else (-1, ())
-        wanted = self.objective.tap_names(self.layers) if len(self._pairs) else set()
+        wanted = self.objective.tap_names(self.layers, paired=len(self._pairs) > 0)
         if self._wants_conflict:
             wanted |= scheduled_terms(self.objective).tap_names(self._all_layers)
         self.recorder.open(wanted)

@@ -36,9 +36,9 @@ from slam_potsa.errors import InputError
 from slam_potsa.model.checkpoint import choose_bias, continue_from, read_checkpoint
 from slam_potsa.model.controller import AlignmentController
 from slam_potsa.model.encoder import SpeechEncoder
+from slam_potsa.model.factory import PROJECTOR_OPTIONS, attach, build_projector, check_widths
 from slam_potsa.model.language_bias import BiasStatistics, LanguageBias
 from slam_potsa.model.llm import load_llm
-from slam_potsa.model.plugin import PROJECTOR_OPTIONS, attach, build_projector, check_widths
 from slam_potsa.model.speech_llm import IGNORE_INDEX
 from slam_potsa.model.taps import TapRecorder
 

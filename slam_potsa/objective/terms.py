@@ -123,9 +123,14 @@ class AlignmentObjective:
         self.terms = tuple(terms)
         self.cross_entropy_weight = cross_entropy_weight
 
-    def tap_names(self, layers: Sequence[int]) -> set[str]:
-        """Which activations have to be recorded when these layers are scheduled."""
-        return {name for term in self.terms for names in term.tap_pairs(layers) for name in names}
+    def tap_names(self, layers: Sequence[int], paired: bool = True) -> set[str]:
+        """Which activations have to be recorded when these layers are scheduled.
+
+        Args:
+            paired: whether the batch has pairs; without, only terms over single rows compare.
+        """
+        terms = [term for term in self.terms if paired or term.rows == "same"]
+        return {name for term in terms for names in term.tap_pairs(layers) for name in names}
 
     def __call__(
         self,
@@ -211,8 +216,7 @@ class AlignmentObjective:
                 f"pairs: expected integer row indices [P, 2], got {pairs.dtype} "
                 f"{list(pairs.shape)}; use torch.empty(0, 2, dtype=torch.long) for none"
             )
-        compared = [term for term in self.terms if term.rows == "same" or pairs.shape[0]]
-        missing = sorted(AlignmentObjective(compared).tap_names(layers) - set(taps))
+        missing = sorted(self.tap_names(layers, paired=pairs.shape[0] > 0) - set(taps))
         if missing:
             raise ValueError(
                 f"taps: expected {', '.join(missing)} too, got "

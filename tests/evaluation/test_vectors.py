@@ -6,7 +6,7 @@ import torch
 from slam_potsa.engine.decode import Translator
 from slam_potsa.engine.encode import store_features
 from slam_potsa.evaluation.vectors import pooled_vectors, record, speech_dataset, tap_names
-from slam_potsa.model.plugin import model_factory
+from slam_potsa.model.factory import model_factory
 from slam_potsa.model.speech_llm import SpeechLLM
 from tests.support import tiny
 from tests.support.trained import untrained_run

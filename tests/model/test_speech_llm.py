@@ -11,7 +11,7 @@ from slam_potsa.data.manifest import read_manifest
 from slam_potsa.engine.encode import estimate_bias
 from slam_potsa.model.checkpoint import apply_checkpoint, save_checkpoint, trainable_state
 from slam_potsa.model.encoder import load_encoder
-from slam_potsa.model.plugin import model_factory
+from slam_potsa.model.factory import model_factory
 from tests.support import tiny
 
 

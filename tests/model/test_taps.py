@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from slam_potsa import InputError
 from slam_potsa.data.dataset import get_speech_dataset
+from slam_potsa.model.factory import model_factory
 from slam_potsa.model.llm import unwrapped
-from slam_potsa.model.plugin import model_factory
 from slam_potsa.model.taps import TapRecorder
 from tests.support import tiny
 
@@ -112,3 +113,31 @@ def test_a_tap_that_the_model_does_not_have_is_refused(config, name, expected):
     model, _, _ = built(config)
     with pytest.raises(ValueError, match=expected):
         TapRecorder(model).open([name])
+
+
+INNER = {"distance": "cosine", "first": "llm.{layer}", "second": "llm.0", "rows": "same"}
+
+
+def test_a_term_over_layers_of_the_llm_trains_with_or_without_pairs(config):
+    terms = {"inner": {**INNER, "layers": [1, 2], "detach": "second", "weight": 0.5}}
+    alignment = {"terms": terms, "cross_entropy_weight": 0.99}
+    model, batch, _ = built(replace(config, alignment=alignment))
+    batch.pop("pairs")
+    with torch.no_grad():
+        plain = model(**batch)[0].loss
+    lines = []
+    model.controller.listeners.append(lines.append)
+    loss = model.train()(**batch)[0].loss
+    loss.backward()
+    torch.optim.SGD(model.encoder_projector.parameters(), lr=0.0).step()
+    model.controller.flush()
+    assert lines[0]["inner"] > 0
+    expected = 0.99 * lines[0]["ce"] + 0.5 * lines[0]["inner"]
+    assert loss.item() == pytest.approx(expected, abs=1e-5)
+    assert plain.item() == pytest.approx(lines[0]["ce"], abs=1e-4)
+
+
+def test_a_term_over_a_layer_that_the_llm_does_not_have_is_refused(config):
+    terms = {"inner": {**INNER, "layers": [3]}}
+    with pytest.raises(InputError, match=r"alignment: tap 'llm.3': this model has llm.0 to llm.2"):
+        built(replace(config, alignment={"terms": terms}))

@@ -13,7 +13,7 @@ from slam_potsa.engine.encode import estimate_bias
 from slam_potsa.engine.run_directory import CONFIG, MODEL
 from slam_potsa.model.checkpoint import save_checkpoint
 from slam_potsa.model.encoder import load_encoder
-from slam_potsa.model.plugin import model_factory
+from slam_potsa.model.factory import model_factory
 from tests.support import tiny
 
 

@@ -13,8 +13,8 @@ from slam_potsa.config.compose import conf_dir
 from slam_potsa.engine.decode import Translator
 from slam_potsa.model.carried_state import CarriedState
 from slam_potsa.model.checkpoint import carried_bias, read_checkpoint
+from slam_potsa.model.factory import model_factory
 from slam_potsa.model.metrics import read_metrics
-from slam_potsa.model.plugin import model_factory
 from tests.support import slam_llm, tiny
 from tests.upstream.test_slam_host import assert_decodes_alike, launch
 

@@ -20,9 +20,9 @@ from slam_potsa.engine.plan.memory import (
 from slam_potsa.engine.plan.sizes import EncoderSize, LlmSize, ProjectorSize
 from slam_potsa.errors import InputError
 from slam_potsa.model.encoder import SpeechEncoder
+from slam_potsa.model.factory import build_controller, build_projector
 from slam_potsa.model.language_bias import LanguageBias
 from slam_potsa.model.llm import adapt_llm, loaded_llm_dtype
-from slam_potsa.model.plugin import build_controller, build_projector
 from slam_potsa.model.pretrained.known import model_config
 from slam_potsa.model.speech_llm import SpeechLLM
 

@@ -1,4 +1,7 @@
-"""The face that SLAM-LLM loads: `model_factory` and `get_speech_dataset`, with its signatures."""
+"""The model of a configuration: its parts, and the controller with schedule and terms (eq. 3-7).
+
+`model_factory` has the signature that SLAM-LLM calls.
+"""
 
 from __future__ import annotations
 
@@ -55,9 +58,9 @@ _BUILT: deque[SpeechLLM] = deque(maxlen=0)  # keeps models alive within `models_
 def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn.Module, Any]:
     """SLAM-LLM's factory: `(model, tokenizer)` from its two sections and the top-level keys.
 
-    Of `rest`, `language_bias`, `alignment`, `decode`, `ckpt_path` and `continue_schedule` are read
-    (see `continue_from`). Raises InputError on
-    unknown keys in these sections and on checkpoints or biases that do not fit.
+    Of `rest`, `language_bias`, `alignment`, `decode`, `deepspeed_config`, `ckpt_path` and
+    `continue_schedule` (see `continue_from`) are read. Raises InputError on unknown keys in these
+    sections and on checkpoints or biases that do not fit.
     """
     train = defaults(TrainConfig, train_config, ignored=SLAM_ONLY["train_config"])
     model = defaults(ModelConfig, model_config)
@@ -72,24 +75,14 @@ def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn
     projector = build_projector(model, encoder.width, llm.config.hidden_size, bias)
     if train.freeze_encoder:
         encoder.requires_grad_(False).to(llm_dtype(model.llm_dtype))
-    built = SpeechLLM(
-        encoder if model.load_encoder else None,
-        projector,
-        llm,
-        tokenizer,
-        vars(defaults(DecodeConfig, rest.get("decode"))),
-    )
-    attach(
-        built, defaults(AlignmentConfig, rest.get("alignment")), train, rest.get("deepspeed_config")
-    )
+    decode = vars(defaults(DecodeConfig, rest.get("decode")))
+    encoder = encoder if model.load_encoder else None
+    built = SpeechLLM(encoder, projector, llm, tokenizer, decode)
+    alignment = defaults(AlignmentConfig, rest.get("alignment"))
+    attach(built, alignment, train, rest.get("deepspeed_config"))
     if state is not None:
-        continue_from(
-            built,
-            state,
-            str(rest["ckpt_path"]),
-            keep_bias=bias,
-            schedule=rest.get("continue_schedule", True),
-        )
+        take_up = rest.get("continue_schedule", True)
+        continue_from(built, state, str(rest["ckpt_path"]), keep_bias=bias, schedule=take_up)
     _BUILT.append(built)
     return built, tokenizer
 
@@ -150,23 +143,22 @@ def build_controller(
 ) -> AlignmentController:
     """Eq. 3-7 as configured; without terms a controller that only measures cross-entropy.
 
-    Raises InputError where the options do not fit each other or the projector's layers.
+    Raises InputError where the options do not fit each other or the model's layers.
     """
     try:
         terms, schedule = build_terms(alignment), None
         if any(term.is_layered and term.layers is None for term in terms):
             schedule = build_schedule(alignment.schedule, model.encoder_projector.num_layers, seed)
-        objective = AlignmentObjective(terms, alignment.cross_entropy_weight)
+        return AlignmentController(
+            model,
+            AlignmentObjective(terms, alignment.cross_entropy_weight),
+            schedule,
+            accumulation=accumulation,
+            diagnose_interval=alignment.diagnose_interval,
+            insight_interval=insight_interval,
+        )
     except ValueError as error:
         raise InputError(f"alignment: {error}") from error
-    return AlignmentController(
-        model,
-        objective,
-        schedule,
-        accumulation=accumulation,
-        diagnose_interval=alignment.diagnose_interval,
-        insight_interval=insight_interval,
-    )
 
 
 def build_schedule(plan: ScheduleConfig, num_layers: int, seed: int) -> LayerSchedule:

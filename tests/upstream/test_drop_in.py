@@ -126,10 +126,15 @@ def test_the_bias_of_a_row_is_its_languages(parts, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_pairs_add_the_alignment_to_the_loss_in_training_only(name, parts, tmp_path):
+def test_terms_are_added_to_the_loss_in_training_only(name, parts, tmp_path):
     config = recipe(name, parts, tmp_path)
     config.dataset_config.train_data_path = parts.manifest
-    make = factory({**PROJECTOR, "qformer_dropout": 0.0}, {"weight": 2.0}, {"path": parts.bias})
+    inner = {"first": "llm.{layer}", "second": "llm.0", "rows": "same", "layers": [2]}
+    terms = {
+        "ot": {"distance": "ot", "weight": 2.0},
+        "inner": {"distance": "cosine", "weight": 0.5, **inner},
+    }
+    make = factory({**PROJECTOR, "qformer_dropout": 0.0}, {"terms": terms}, {"path": parts.bias})
     model, tokenizer = make(config.train_config, config.model_config, metric="acc")
     data = dataset_factory(pairing="random", prompt="USER : ")(
         config.dataset_config, tokenizer, "train"
@@ -145,7 +150,9 @@ def test_pairs_add_the_alignment_to_the_loss_in_training_only(name, parts, tmp_p
     model.controller.flush()
     assert records[0]["layers"]
     assert records[0]["ce"] == pytest.approx(plain.item(), abs=1e-4)
-    assert total.item() == pytest.approx(plain.item() + 2.0 * records[0]["ot"], abs=1e-3)
+    added = 2.0 * records[0]["ot"] + 0.5 * records[0]["inner"]
+    assert records[0]["inner"] > 0
+    assert total.item() == pytest.approx(plain.item() + added, abs=1e-3)
     assert read_metrics(tmp_path / "run" / "metrics.jsonl")[0]["layers"]
 
 

@@ -35,6 +35,7 @@ setup(
         "torch>=2.4",
         "transformers>=4.57",
         "accelerate>=1.1",
+        "filelock>=4",
         "hydra-core>=1.3",
         "safetensors>=0.4",
         "numpy>=1.26",

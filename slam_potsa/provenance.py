@@ -1,11 +1,12 @@
 """Is this still what it was made from? One record beside a result, one comparison.
 
-A record is a JSON file with what a result was made from, by name, the files it consists of, and
-the command that made it:
+A record is a JSON file with what a result was made from, by name, the files it consists of, the
+command that made it, and notes, such as where something lay, which are not compared:
 
     {"made_from": {"manifest": "9f86d0…", "decode.num_beams": 4},
      "files": {"test_predictions.jsonl": {"bytes": 8123, "sha256": "2c26b4…"}},
-     "argv": ["slam-potsa", "decode", "outputs/mine", "test.jsonl"]}
+     "argv": ["slam-potsa", "decode", "outputs/mine", "test.jsonl"],
+     "notes": {"manifest": "/data/test.jsonl"}}
 
 What is large is named by its content (`content_hash`, `fingerprint`), never by its path or time. A
 record is written last, when what it speaks of is whole.
@@ -34,6 +35,7 @@ class Record:
     made_from: dict[str, Any]
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     argv: list[str] = field(default_factory=list)
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
 def write_record(
@@ -41,6 +43,7 @@ def write_record(
     made_from: Mapping[str, Any],
     files: Iterable[str | Path] = (),
     argv: Sequence[str] | None = None,
+    notes: Mapping[str, Any] | None = None,
 ) -> Record:
     """Write a record to `path`, atomically; the files are named relative to its folder.
 
@@ -48,10 +51,12 @@ def write_record(
         made_from: JSON-able values by name.
         files: those that the result consists of, all there.
         argv: the command that made it; None: this process's.
+        notes: JSON-able values that are good to know and not compared.
     """
     path = Path(path)
     found = {str(Path(f).relative_to(path.parent)): _state(Path(f)) for f in files}
-    record = Record(dict(made_from), found, list(sys.argv if argv is None else argv))
+    argv = list(sys.argv if argv is None else argv)
+    record = Record(dict(made_from), found, argv, dict(notes or {}))
     atomic_write(path, json.dumps(asdict(record), indent=1, ensure_ascii=False) + "\n")
     return record
 

@@ -48,8 +48,8 @@ def add(commands) -> None:
 
 
 def _decode(args) -> None:
-    from slam_potsa.engine.decode import check_decodable
-    from slam_potsa.engine.decode_shards import in_processes
+    from slam_potsa.engine.decode import check_decodable, predictions_file
+    from slam_potsa.engine.decode_processes import in_processes
 
     config = _run(args)
     for name, _, _ in _OPTIONS.values():
@@ -59,12 +59,10 @@ def _decode(args) -> None:
     config.dataset_config.test_task = args.task or config.dataset_config.test_task
     check_decodable(config, args.manifest, shuffle_audio=args.shuffle_audio)
     name = args.manifest.stem + ("_blind" if args.shuffle_audio else "")
-    job = (args.output or str(args.run / name), config, args.manifest, args.shuffle_audio)
-    if args.processes > 1:
-        in_processes(args.processes, decode_quietly, *job)
-    else:
-        decode_quietly(*job)
-    print(f"{job[0]}_predictions.jsonl")
+    prefix = args.output or str(args.run / name)
+    job = (prefix, config, args.manifest, args.shuffle_audio)
+    in_processes(args.processes, decode_quietly, *job)
+    print(predictions_file(prefix))
 
 
 def decode_quietly(prefix: str, config, manifest: Path, shuffle_audio: bool) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from slam_potsa.errors import InputError
@@ -46,7 +48,8 @@ def _run(args) -> None:
         check_recipe(recipe, recordings=False)
         return
     check_recipe(recipe)
-    _sigterm_as_exit()
+    # A scheduler's SIGTERM ends the stage's processes too, and leaves everything resumable.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     run_stages(recipe, say=_say)
     decode_tests(recipe)
     score_tests(recipe)
@@ -61,8 +64,8 @@ def _recipe_and_overrides(assignments: Sequence[str]) -> tuple[str, list[str]]:
 
 def show(recipe) -> None:
     """What each stage is about to do, and its command."""
-    from slam_potsa.engine.jobs import make_job
-    from slam_potsa.engine.stages import state_of
+    from slam_potsa.engine.decode import predictions_file
+    from slam_potsa.engine.stages import make_job, state_of
 
     for number, stage in enumerate(recipe.stages):
         _say(f"== {number + 1}/{len(recipe.stages)} {stage.name}: {state_of(stage)}")
@@ -72,25 +75,20 @@ def show(recipe) -> None:
         _say(f"from {start or 'new weights'}, at most {steps} steps")
         _say(make_job(stage.name, stage.config, recipe.launch).shown())
     for test, manifest in recipe.tests.items():
-        path = predictions_of(recipe, test)
+        path = predictions_file(recipe.stages[-1].folder / test)
         _say(f"== {test}: {manifest} -> {path}{_state_of_test(recipe, test, manifest)}")
 
 
 def _state_of_test(recipe, test: str, manifest: str) -> str:
-    from slam_potsa.engine.decoded import depends_on, why_decode
+    from slam_potsa.engine.decode import predictions_file, why_decode
     from slam_potsa.engine.stages import is_done
 
     last = recipe.stages[-1]
-    if not (is_done(last) and predictions_of(recipe, test).is_file() and Path(manifest).is_file()):
+    prefix = last.folder / test
+    if not (is_done(last) and predictions_file(prefix).is_file() and Path(manifest).is_file()):
         return ""
-    reasons = why_decode(last.folder / test, depends_on(decoding_config(recipe), manifest))
+    reasons = why_decode(prefix, decoding_config(recipe), manifest)
     return f", to be decoded again ({'; '.join(reasons)})" if reasons else ", done"
-
-
-def predictions_of(recipe, test: str) -> Path:
-    from slam_potsa.engine.decoded import predictions_file
-
-    return predictions_file(recipe.stages[-1].folder / test)
 
 
 def decoding_config(recipe):
@@ -99,16 +97,19 @@ def decoding_config(recipe):
     The rest is what it was trained with: `refuse_other_history` lets nothing else be changed.
     """
     from slam_potsa.engine.decode import load_run
-    from slam_potsa.engine.run_directory import best_checkpoint
 
-    last = recipe.stages[-1]
-    best = best_checkpoint(last.folder)
-    config = load_run(last.folder, ckpt_path=str(best), decode=last.config.decode)
-    config.dataset_config.test_task = last.config.dataset_config.test_task
-    # What fits this machine may have changed since the training.
-    for name in ("val_batch_size", "num_workers_dataloader"):
-        setattr(config.train_config, name, getattr(last.config.train_config, name))
-    return config
+    last, now = recipe.stages[-1], recipe.stages[-1].config
+    config = load_run(last.folder, decode=now.decode)
+    return replace(
+        config,
+        dataset_config=replace(config.dataset_config, test_task=now.dataset_config.test_task),
+        # What fits this machine may have changed since the training.
+        train_config=replace(
+            config.train_config,
+            val_batch_size=now.train_config.val_batch_size,
+            num_workers_dataloader=now.train_config.num_workers_dataloader,
+        ),
+    )
 
 
 def decode_tests(recipe) -> None:
@@ -117,27 +118,24 @@ def decode_tests(recipe) -> None:
     It has where weights, options, prompts, task and manifest are those of `<test>.done.json`.
     """
     from slam_potsa.commands.decode import decode_quietly
-    from slam_potsa.engine.decode_shards import in_processes, useful_processes
-    from slam_potsa.engine.decoded import depends_on, mark_decoded, why_decode
+    from slam_potsa.engine.decode import why_decode
+    from slam_potsa.engine.decode_processes import in_processes, useful_processes
 
     config = decoding_config(recipe)
     processes = useful_processes(recipe.launch.processes)
     for test, manifest in recipe.tests.items():
-        prefix, parts = recipe.stages[-1].folder / test, depends_on(config, manifest)
-        reasons = why_decode(prefix, parts)
-        if not reasons:
-            continue
-        _say(f"== decoding {test}: {manifest} ({'; '.join(reasons)})")
-        in_processes(processes, decode_quietly, str(prefix), config, Path(manifest), False)
-        mark_decoded(prefix, parts)
+        prefix = str(recipe.stages[-1].folder / test)
+        reasons = why_decode(prefix, config, manifest)
+        if reasons:
+            _say(f"== decoding {test}: {manifest} ({'; '.join(reasons)})")
+            in_processes(processes, decode_quietly, prefix, config, Path(manifest), False)
 
 
 def score_tests(recipe) -> None:
     """Print a table a test, and write them as `scores.json` into the last stage's folder."""
-    import json
-
     from slam_potsa.data.manifest import read_manifest
     from slam_potsa.data.predictions import read_predictions
+    from slam_potsa.engine.decode import predictions_file
     from slam_potsa.evaluation.scores import score
     from slam_potsa.files import atomic_write
 
@@ -145,7 +143,7 @@ def score_tests(recipe) -> None:
     heard = {u.language for u in read_manifest(last.config.dataset_config.train_data_path)}
     tables = {}
     for test in recipe.tests:
-        predictions = read_predictions(predictions_of(recipe, test))
+        predictions = read_predictions(predictions_file(last.folder / test))
         languages = {prediction.language for prediction in predictions}
         tables[test] = score(
             predictions, seen=sorted(languages & heard), zero_shot=sorted(languages - heard)
@@ -155,11 +153,6 @@ def score_tests(recipe) -> None:
     path = last.folder / SCORES
     atomic_write(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     _say(f"\n{path}")
-
-
-def _sigterm_as_exit() -> None:
-    """A scheduler's SIGTERM ends the stage's processes too, and leaves everything resumable."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def _say(text: str) -> None:

@@ -17,16 +17,9 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
-
-from slam_potsa.config import PotsaConfig, TrainConfig, defaults
-from slam_potsa.engine.run_directory import (
-    CONFIG,
-    MODEL,
-    last_checkpoint,
-    newest_saved,
-    training_items,
-)
+from slam_potsa.config import PotsaConfig, TrainConfig
+from slam_potsa.engine.prepare import training_items
+from slam_potsa.engine.run_directory import MODEL, last_checkpoint, newest_saved, read_config
 from slam_potsa.model.carried_state import CarriedState
 from slam_potsa.model.checkpoint import read_checkpoint
 
@@ -70,7 +63,7 @@ def continued(config: PotsaConfig, host: str, processes: int) -> PotsaConfig | N
     if not before:
         return config
     checkpoint = newest_saved(before[-1])
-    ran = defaults(PotsaConfig, yaml.safe_load((before[-1] / CONFIG).read_text()))
+    ran = read_config(before[-1])
     batches = batches_per_epoch(ran, processes)
     train = remaining(ran.train_config, steps_trained(checkpoint), batches)
     if train is None:
@@ -99,9 +92,9 @@ def steps_trained(checkpoint: Path) -> int:
     """Optimizer steps before a checkpoint was saved; it carries the number."""
     carried = CarriedState()
     state = {
-        name.removeprefix("module.").removeprefix(SCHEDULE_STATE): tensor
+        name.removeprefix(SCHEDULE_STATE): tensor
         for name, tensor in read_checkpoint(checkpoint).items()
-        if SCHEDULE_STATE in name
+        if name.startswith(SCHEDULE_STATE)
     }
     carried.load_state_dict(state, strict=False)
     payload = carried.read()

@@ -1,15 +1,18 @@
 """Speech in, text out: batched beam search over a manifest, or over recordings.
 
 A decoding goes through the manifest from the longest utterance to the shortest, in one process or
-several, writes down each batch's answers at once, and gives predictions in the manifest's order.
+several, writes down each batch's answers at once, and gives predictions in the manifest's order:
+
+    <prefix>_predictions.jsonl     with language, source and beam
+    <prefix>_pred  <prefix>_gt     SLAM-LLM's (key, tab, text)
+    <prefix>.done.json             what they were made from, by which command, of which manifest
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +20,29 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from slam_potsa.config import PotsaConfig, defaults
+from slam_potsa.config import PotsaConfig, flat
 from slam_potsa.config.check import check
 from slam_potsa.data.audio import measure_audio
 from slam_potsa.data.blind import exchanged_recordings
 from slam_potsa.data.dataset import build_dataset, get_speech_dataset
 from slam_potsa.data.feature_store import FeatureStore
-from slam_potsa.data.manifest import Utterance, manifest_hash, read_manifest
+from slam_potsa.data.manifest import Utterance, read_manifest
 from slam_potsa.data.predictions import Prediction, write_pred_gt, write_predictions
-from slam_potsa.data.tasks import Templates, task_to_decode
-from slam_potsa.engine import decode_shards
-from slam_potsa.engine.answers import prediction, warn_of_malformed
-from slam_potsa.engine.decode_shards import Team
-from slam_potsa.engine.journal import Answer, Journal, fingerprint, remove_partial
-from slam_potsa.engine.run_directory import CONFIG, best_checkpoint
+from slam_potsa.data.tasks import Templates, reference, task_to_decode, written_language
+from slam_potsa.engine import decode_processes
+from slam_potsa.engine.decode_processes import Answer, Journal, Team, partial_files
+from slam_potsa.engine.run_directory import (
+    CONFIG,
+    best_checkpoint,
+    features_of,
+    file_hash,
+    read_config,
+)
 from slam_potsa.errors import InputError
-from slam_potsa.model.checkpoint import trainable_state
 from slam_potsa.model.factory import model_factory
+from slam_potsa.provenance import why_outdated, write_record
 
 logger = logging.getLogger(__name__)
-# What answers depend on, of dataset_config; the tasks are in it as the one that is asked for.
-_ASKED = ("prompt", "asr_prompt", "cot_prompt", "cot_answer")
-_HEARD = ("mel_size", "fix_length_audio", "encoder_window", "attend_padding", "feature_store")
 
 
 class Translator:
@@ -58,7 +62,7 @@ class Translator:
         if not config.ckpt_path:
             raise InputError("ckpt_path is not set: give the model.pt of a run")
         self.config = config
-        self.device = torch.device(device) if device else decode_shards.device()
+        self.device = torch.device(device) if device else decode_processes.device()
         self.task = task_to_decode(config.dataset_config.tasks, config.dataset_config.test_task)
         self.templates = Templates.of(config.dataset_config)
         self.model, self.tokenizer = model_factory(
@@ -92,9 +96,11 @@ class Translator:
         dataset = self.dataset(manifest)
         if shuffle_audio:
             dataset.recordings = exchanged_recordings(dataset.items.utterances)
-        state = self.fingerprint(manifest, shuffle_audio=shuffle_audio) if prefix else ""
-        with Journal(prefix, state, team.rank) as journal:
-            self._answer(dataset, journal, team, progress)
+        made_from = {}
+        if prefix is not None:
+            made_from = decoded_from(self.config, manifest, shuffle_audio) | self._as_loaded()
+        journal = Journal(prefix, made_from, team.rank)
+        self._answer(dataset, journal, team, progress)
         answers = team.merge(journal.answers)
         return [] if answers is None else self._predictions(dataset, answers)
 
@@ -106,7 +112,7 @@ class Translator:
         data = replace(
             self.config.dataset_config, test_data_path=str(manifest), inference_mode=True
         )
-        if data.feature_store and not _stored(data.feature_store, manifest):
+        if data.feature_store and not has_features(data.feature_store, manifest):
             logger.info("%s is not in %s: reading recordings", manifest, data.feature_store)
             data = replace(data, feature_store=None)
         return get_speech_dataset(data, self.tokenizer, "test")
@@ -131,8 +137,8 @@ class Translator:
         ]
         data = replace(self.config.dataset_config, feature_store=None, inference_mode=True)
         dataset = build_dataset(data, spoken, self.tokenizer, training=False)
-        with Journal() as journal:
-            self._answer(dataset, journal, Team(), progress=False)
+        journal = Journal(None)
+        self._answer(dataset, journal, Team(), progress=False)
         return [found.prediction for found in self._predictions(dataset, journal.answers)]
 
     def _answer(self, dataset: Any, journal: Journal, team: Team, progress: bool) -> None:
@@ -141,7 +147,7 @@ class Translator:
         seconds = [dataset.heard(row).duration or 0.0 for row in rows]
         # Longest first: batches of like length, and memory fails early or never.
         order = team.share(sorted(range(len(rows)), key=lambda i: -seconds[i]))
-        missing = [i for i in order if rows[i].key not in journal]
+        missing = [i for i in order if rows[i].key not in journal.answers]
         if len(missing) < len(order):
             logger.info("continuing: %d of %d are answered", len(order) - len(missing), len(order))
         heard = {rows[i].key: seconds[i] for i in missing}
@@ -172,59 +178,51 @@ class Translator:
                 **self.to_device(batch), return_dict_in_generate=True, output_scores=True
             )
             tokens = output.sequences
-            scores = [tuple(row) for row in output.sequences_scores.view(-1, count).tolist()]
+            scores = output.sequences_scores.view(-1, count).tolist()
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         for row, key in enumerate(batch["keys"]):
             best = texts[row * count : (row + 1) * count]
-            yield Answer(key, tuple(text.strip() for text in best), scores[row])
+            yield Answer(key, [text.strip() for text in best], scores[row])
 
     def _predictions(self, dataset: Any, answers: dict[str, Answer]) -> list[Prediction]:
-        how = {
-            "task": self.task,
-            "templates": self.templates,
-            "beams": self.config.decode.num_beams,
-        }
-        found = [
-            prediction(answers[u.key], u, dataset.heard(u), **how) for u in dataset.items.utterances
-        ]
+        rows = dataset.items.utterances
+        found = [self._prediction(answers[u.key], u, dataset.heard(u).audio) for u in rows]
         if self.task == "cot":
             warn_of_malformed(sum(p.heard is None for p in found), len(found))
         return found
 
-    def fingerprint(self, manifest: str | Path, *, shuffle_audio: bool = False) -> str:
-        """A hash of all that the answers to `manifest` depend on; equal hash, equal answers.
-
-        Trained weights, models and the precision they were loaded in, options, prompts, the
-        manifest's bytes, stored features, the kind of device and the version of transformers. Of
-        the frozen models it has the paths, of stored features what encoder they are of.
-        """
-        import transformers
-
-        weights = hashlib.sha256()
-        for name, tensor in sorted(trainable_state(self.model).items()):
-            weights.update(name.encode())
-            weights.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
-        data, store = asdict(self.config.dataset_config), self.config.dataset_config.feature_store
-        return fingerprint(
-            weights=weights.hexdigest(),
-            model=asdict(self.config.model_config),
-            quantization=self.config.train_config.quantization,
-            dtypes={"llm": _dtypes(self.model.llm), "encoder": _dtypes(self.model.encoder)},
-            device=self.device.type,
-            bias=asdict(replace(self.config.language_bias, path=None)),
-            decode=asdict(self.config.decode),
-            data={name: data[name] for name in (*_ASKED, *_HEARD)},
-            features=FeatureStore.open(store).fingerprint if store else None,
-            task=self.task,
-            manifest=manifest_hash([manifest]),
-            shuffle_audio=shuffle_audio,
-            transformers=transformers.__version__,
+    def _prediction(self, answer: Answer, utterance: Utterance, source: str) -> Prediction:
+        """`answer` to `utterance` as it is scored: the format of the task taken off again."""
+        readings = [self.templates.read(self.task, utterance, text) for text in answer.texts]
+        alternatives = None
+        if answer.scores is not None:
+            texts = [reading.text for reading in readings]
+            alternatives = tuple(zip(texts, answer.scores, strict=True))
+        return Prediction(
+            key=utterance.key,
+            language=utterance.language,
+            source=source,
+            target_language=written_language(self.task, utterance) or "",
+            reference=reference(self.task, utterance),
+            prediction=readings[0].text,
+            beam=self.config.decode.num_beams,
+            transcript=utterance.transcript,
+            heard=readings[0].heard,
+            alternatives=alternatives,
         )
 
+    def _as_loaded(self) -> dict[str, Any]:
+        """What else an interrupted decoding must have in common with the one that continues it."""
+        import transformers
 
-def _dtypes(part: torch.nn.Module | None) -> list[str]:
+        parts = {"LLM": self.model.llm, "encoder": self.model.encoder}
+        dtypes = {f"dtypes of the {name}": _dtypes(part) for name, part in parts.items()}
+        return dtypes | {"device": self.device.type, "transformers": transformers.__version__}
+
+
+def _dtypes(part: torch.nn.Module) -> list[str]:
     """Those that its weights have now: "auto" depends on the machine, 8 bits on an option."""
-    return sorted({str(weight.dtype) for weight in part.parameters()}) if part is not None else []
+    return sorted({str(weight.dtype) for weight in part.parameters()})
 
 
 class Progress:
@@ -251,8 +249,19 @@ class Progress:
         self.bar.close()
 
 
-def _stored(store: str, manifest: str | Path) -> bool:
-    """Whether `store` has the features of every utterance. Raises InputError for a bad manifest."""
+def warn_of_malformed(malformed: int, answers: int) -> None:
+    """Say that answers of cot have no marker: they count whole as translations."""
+    if malformed:
+        logger.warning(
+            "%d of %d answers lack the marker of dataset_config.cot_answer: the whole text is "
+            "taken for the translation",
+            malformed,
+            answers,
+        )
+
+
+def has_features(store: str | Path, manifest: str | Path) -> bool:
+    """Whether `store` has all that a manifest needs. Raises InputError for a bad manifest."""
     if not Path(store).is_dir():
         return False
     held = FeatureStore.open(store)
@@ -265,12 +274,10 @@ def load_run(run: str | Path, **changes: Any) -> PotsaConfig:
     The best by validation, see `best_checkpoint`; `ckpt_path=RUN/model.pt` is the last. `changes`
     replace top-level keys. The biases travel inside the checkpoint.
     """
-    import yaml
-
     run = Path(run)
     if not (run / CONFIG).is_file():
         raise InputError(f"{run}: no {CONFIG} there; expected the output_dir of a training run")
-    config = defaults(PotsaConfig, yaml.safe_load((run / CONFIG).read_text()))
+    config = read_config(run)
     own = {
         "ckpt_path": changes.get("ckpt_path") or str(best_checkpoint(run)),
         "language_bias": replace(config.language_bias, path=None),
@@ -278,12 +285,13 @@ def load_run(run: str | Path, **changes: Any) -> PotsaConfig:
     return replace(config, **own | changes)
 
 
+# -- into files ------------------------------------------------------------------------------------
+
+
 def decode(config: PotsaConfig) -> list[Prediction]:
     """Decode `dataset_config.test_data_path` into files that start with `decode_log`.
 
-    `<decode_log>_pred` and `_gt` are SLAM-LLM's (key, tab, text);
-    `<decode_log>_predictions.jsonl` adds language, source and beam. Under torchrun each process
-    decodes a share, and the first one writes.
+    Under torchrun each process decodes a share, and the first one writes.
     """
     if not config.decode_log:
         raise InputError("decode_log is not set: give the prefix of the files to write")
@@ -301,12 +309,16 @@ def decode_to(
     Returns the predictions in the first process of a team, which writes them; nothing in others.
     """
     check_decodable(config, manifest, shuffle_audio=shuffle_audio)
-    team = decode_shards.team()
+    made_from = decoded_from(config, manifest, shuffle_audio)  # before: of what it reads
+    team = decode_processes.team()
     translator = Translator(config)
     predictions = translator.decode(manifest, prefix=prefix, team=team, shuffle_audio=shuffle_audio)
     if team.rank == 0:
         write_decoded(prefix, predictions)
-        remove_partial(prefix)
+        where = {"manifest": str(Path(manifest).resolve())}
+        write_record(record_file(prefix), made_from, [predictions_file(prefix)], notes=where)
+        for path in partial_files(prefix):
+            path.unlink(missing_ok=True)
     return predictions
 
 
@@ -323,4 +335,42 @@ def check_decodable(
 
 def write_decoded(prefix: str | Path, predictions: Sequence[Prediction]) -> None:
     write_pred_gt(prefix, predictions)
-    write_predictions(f"{prefix}_predictions.jsonl", predictions)
+    write_predictions(predictions_file(prefix), predictions)
+
+
+def predictions_file(prefix: str | Path) -> Path:
+    return Path(f"{prefix}_predictions.jsonl")
+
+
+def record_file(prefix: str | Path) -> Path:
+    """A `slam_potsa.provenance.Record`; its notes name the `manifest`."""
+    return Path(f"{prefix}.done.json")
+
+
+def decoded_from(
+    config: PotsaConfig, manifest: str | Path, shuffle_audio: bool = False
+) -> dict[str, Any]:
+    """All that the answers to `manifest` depend on, by name; no model is loaded for it.
+
+    Weights, manifest and biases by their content, stored features by their encoder, the frozen
+    models by the names of their folders.
+    """
+    data, bias = config.dataset_config, config.language_bias.path
+    # Compared by what they are, not by where they lie.
+    placeless = replace(data, train_data_path="", feature_store=None, test_task="")
+    options = replace(config, ckpt_path=None, dataset_config=placeless)
+    return flat(options, affects=["weights", "answers"]) | {
+        "task": task_to_decode(data.tasks, data.test_task),
+        "recordings are exchanged": shuffle_audio,
+        "the model's weights": file_hash(config.ckpt_path),
+        "the biases": file_hash(bias),
+        "the manifest's content": file_hash(manifest),
+        "the stored features": features_of(data.feature_store),
+    }
+
+
+def why_decode(prefix: str | Path, config: PotsaConfig, manifest: str | Path) -> list[str]:
+    """Why it is to be decoded, again or for the first time; nothing where that is done."""
+    if not predictions_file(prefix).is_file():
+        return ["not decoded yet"]
+    return why_outdated(record_file(prefix), decoded_from(config, manifest))

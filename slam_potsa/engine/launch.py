@@ -13,7 +13,8 @@ from typing import Any
 from slam_potsa.config import PotsaConfig
 from slam_potsa.config.check import check
 from slam_potsa.config.compose import conf_dir, register_schema, require_known_keys, typed
-from slam_potsa.engine.lock import alone
+from slam_potsa.engine.prepare import is_main_process
+from slam_potsa.engine.run_directory import alone
 from slam_potsa.errors import InputError
 from slam_potsa.model.controller import NonFiniteLoss
 
@@ -154,10 +155,6 @@ def _announce(config: PotsaConfig) -> None:
     config.engine, why = choose_engine(config.engine)
     if is_main_process():
         print(f"engine: {config.engine} ({why})", flush=True)
-
-
-def is_main_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"
 
 
 if __name__ == "__main__":

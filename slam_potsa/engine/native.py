@@ -12,8 +12,6 @@ import json
 import logging
 import math
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +25,13 @@ from slam_potsa.config import PotsaConfig
 from slam_potsa.config.check import check
 from slam_potsa.data import epoch as epoch_clock
 from slam_potsa.data.dataset import get_speech_dataset
-from slam_potsa.engine.contents import data_contents
+from slam_potsa.engine.prepare import checkpoint_to_resume, first_rank_first, prepare, use_bias
 from slam_potsa.engine.run_directory import (
     COMPLETE,
     CONTROLLER,
     MODEL,
-    checkpoint_to_resume,
     complete_checkpoints,
-    prepare,
-    use_bias,
+    trained_from,
     write_schedule,
 )
 from slam_potsa.errors import InputError
@@ -45,7 +41,6 @@ from slam_potsa.model.factory import model_factory
 from slam_potsa.model.metrics import METRICS, MetricsLog, logged
 
 logger = logging.getLogger(__name__)
-PREPARATION_SECONDS = 12 * 3600  # what other ranks wait while the first checks and estimates
 
 
 def finetune(config: PotsaConfig) -> Path:
@@ -58,7 +53,9 @@ def finetune(config: PotsaConfig) -> Path:
     check_host(config)
     args = _arguments(config)
     resume = checkpoint_to_resume(config)
-    _first_rank_first(args, lambda: prepare(config, resume))
+    with first_rank_first() as is_first:
+        if is_first:
+            prepare(config, resume)
     use_bias(config)
     torch.manual_seed(config.train_config.seed)
     model, tokenizer = model_factory(
@@ -86,7 +83,7 @@ class NativeTrainer(Trainer):
 
     def __init__(self, config: PotsaConfig, model, args: TrainingArguments, data: dict[str, Any]):
         self.potsa = config
-        self.data, self.contents = data, data_contents(config)
+        self.data, self.made_from = data, trained_from(config, ["weights"])
         args.max_steps = _max_steps(config, self._batches("train", args))
         super().__init__(
             model=model, args=args, train_dataset=data["train"], eval_dataset=data.get("val")
@@ -208,7 +205,7 @@ class NativeTrainer(Trainer):
             "controller": self.controller.state_dict(),
             "best_loss": self.best_loss,
             "world_size": self.args.world_size,
-            "data": self.contents,
+            "made_from": self.made_from,
         }
         save_checkpoint(self.model, folder / MODEL)
         atomic_write(folder / CONTROLLER, json.dumps(state))
@@ -316,7 +313,6 @@ def _arguments(config: PotsaConfig) -> TrainingArguments:
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,
         use_cpu=not torch.cuda.is_available(),
-        ddp_timeout=PREPARATION_SECONDS,
     )
     if args.n_gpu > 1:
         # Trainer would split batches over the cards itself, and pairs apart from their rows.
@@ -335,22 +331,6 @@ def check_host(config: PotsaConfig) -> None:
         problems.append("train_config.use_fp16=true needs CUDA")
     if problems:
         raise InputError(problems)
-
-
-def _first_rank_first(args: TrainingArguments, job: Callable[[], None]) -> None:
-    """Run `job` on the first rank while the others wait; they leave quietly where it failed."""
-    failure: list[InputError | None] = [None]
-    if args.process_index == 0:
-        try:
-            job()
-        except InputError as error:
-            failure = [error]
-    if args.world_size > 1:
-        dist.broadcast_object_list(failure, src=0)
-    if failure[0] is not None:
-        if args.process_index == 0:
-            raise failure[0]
-        sys.exit(2)
 
 
 def _max_steps(config: PotsaConfig, batches: int) -> int:

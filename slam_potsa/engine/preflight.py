@@ -12,15 +12,21 @@ from typing import Any
 
 from slam_potsa.config import DatasetConfig, PotsaConfig, TrainConfig
 from slam_potsa.data.manifest import read_manifest
-from slam_potsa.data.pairs import ParallelSpeechDataset
 from slam_potsa.data.tasks import needed_fields
 from slam_potsa.engine import deepspeed
+from slam_potsa.engine.prepare import training_items
 from slam_potsa.errors import InputError
 
 
-def preflight(config: PotsaConfig, world_size: int = 1) -> None:
-    """Raise InputError with everything in `config` that SLAM-LLM's training cannot do."""
-    problems = list(_switches(config))
+def preflight(config: PotsaConfig, world_size: int = 1, *, launched: bool | None = None) -> None:
+    """Raise InputError with everything in `config` that SLAM-LLM's training cannot do.
+
+    Args:
+        launched: by torchrun or the like; None: whether this process was.
+    """
+    if launched is None:
+        launched = "LOCAL_RANK" in os.environ
+    problems = list(_switches(config, launched))
     if config.train_config.enable_deepspeed:
         problems += _deepspeed(config, world_size)
     else:
@@ -30,14 +36,14 @@ def preflight(config: PotsaConfig, world_size: int = 1) -> None:
         raise InputError(problems)
 
 
-def _switches(config: PotsaConfig) -> Iterator[str]:
+def _switches(config: PotsaConfig, launched: bool) -> Iterator[str]:
     train = config.train_config
     if train.quantization:
         yield (
             "train_config.quantization=true needs engine=native: SLAM-LLM would cast the model, "
             "which an LLM in 8 bits does not survive"
         )
-    if "LOCAL_RANK" not in os.environ:
+    if not launched:
         yield (
             "SLAM-LLM needs a launcher: start with `torchrun --nproc_per_node 1 ...` (also for one "
             "process), or give engine=native"
@@ -70,15 +76,11 @@ def _ddp(train: TrainConfig) -> Iterator[str]:
 def _lengths(config: PotsaConfig, world_size: int) -> Iterator[str]:
     """SLAM-LLM drops the last incomplete batch of each rank, of the validation set too."""
     train, data = config.train_config, config.dataset_config
-    items = ParallelSpeechDataset(
-        read_manifest(data.train_data_path, needs=needed_fields(data.tasks)),
-        pairing=data.pairing,
-        anchor_language=data.anchor_language,
-    )
-    share = -(-len(items) // world_size)
+    items = len(training_items(config))
+    share = -(-items // world_size)
     batches = share // train.batch_size_training
     if not batches:
-        yield _no_batch("train_data_path", len(items), world_size, "batch_size_training", share)
+        yield _no_batch("train_data_path", items, world_size, "batch_size_training", share)
     if not train.run_validation:
         return
     if not data.val_data_path:

@@ -23,30 +23,38 @@ So a stage's configuration is what `finetune.py experiment=.. GROUP=.. KEY=VALUE
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from slam_potsa.config import PotsaConfig
+from slam_potsa.config.check import check
 from slam_potsa.config.compose import compose_config, conf_dir
+from slam_potsa.config.option import option
 from slam_potsa.errors import InputError
 
-LAUNCHERS = ("torchrun", "deepspeed")
-SECTIONS = tuple(spec.name for spec in fields(PotsaConfig))
 STAGE_NAME = re.compile(r"[a-z][a-z0-9_]*")
+TAKEN = ("all", "tests", *(spec.name for spec in fields(PotsaConfig)))  # no names of stages
 OF_THE_RECIPE = ("output_dir", "processes", "launcher", "engine")
-TOP = ("output_dir", "engine", "processes", "launcher", "all", "stages", "tests")
+
+
+@dataclass
+class RecipeFile:
+    """The form of the file."""
+
+    output_dir: str = option("", "nothing", "folder of the stages' folders")
+    engine: str = option("auto", "nothing", "trainer of every stage")
+    processes: int = option(1, "weights", "on this machine, one a GPU", low=1)
+    launcher: str = option("torchrun", "nothing", "", choices=("torchrun", "deepspeed"))
+    all: dict[str, Any] = option({}, "weights", "what every stage has")
+    stages: dict[str, Any] = option({}, "weights", "by name, in order")
+    tests: dict[str, Any] = option({}, "nothing", "manifests by name; null: none")
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How the processes of every stage are started.
-
-    Attributes:
-        processes: on this machine, one a GPU.
-        launcher: "torchrun" or "deepspeed".
-    """
+    """How the processes of every stage are started."""
 
     processes: int = 1
     launcher: str = "torchrun"
@@ -95,34 +103,17 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     path = recipe_file(name_or_path)
     content = _read(path)
     given = _sort_overrides(overrides, tuple(content.get("stages") or ()))
-    content = _merged(content, given.pop(""))
-    problems = list(_format_problems(content))
-    if problems:
-        raise InputError([f"{path}: {problem}" for problem in problems])
-    stages: list[Stage] = []
-    where: dict[str, list[str]] = {}  # problem -> stages
-    for number, name in enumerate(content["stages"], start=1):
-        try:
-            stages.append(_stage(content, number, name, given))
-        except InputError as error:
-            for problem in dict.fromkeys(error.problems):
-                where.setdefault(problem, []).append(name)
-    if where:
-        raise InputError(
-            f"{path.stem}, {_named(names, len(content['stages']))}: {problem}"
-            for problem, names in where.items()
-        )
+    try:
+        file = _filled_in(content, given.pop(""))
+    except InputError as error:
+        raise InputError([f"{path}: {problem}" for problem in error.problems]) from error
     return Recipe(
         name=path.stem,
-        output_dir=Path(content["output_dir"]),
-        stages=tuple(stages),
-        tests={test: str(manifest) for test, manifest in content["tests"].items() if manifest},
-        launch=Launch(content["processes"], content["launcher"]),
+        output_dir=Path(file.output_dir),
+        stages=_stages(path.stem, file, given),
+        tests={test: str(manifest) for test, manifest in file.tests.items() if manifest},
+        launch=Launch(file.processes, file.launcher),
     )
-
-
-def _named(stages: Sequence[str], of: int) -> str:
-    return f"stage {', '.join(stages)}" if len(stages) < of or of == 1 else "every stage"
 
 
 def recipe_file(name_or_path: str) -> Path:
@@ -135,6 +126,9 @@ def recipe_file(name_or_path: str) -> Path:
     raise InputError(
         f"recipe={name_or_path!r}: expected one of {', '.join(known)} or the path of a YAML file"
     )
+
+
+# -- the file --------------------------------------------------------------------------------------
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -152,10 +146,7 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-# -- overrides -------------------------------------------------------------------------------------
-
-
-def _sort_overrides(overrides: Sequence[str], stages: Sequence[str]) -> dict[str, list[str]]:
+def _sort_overrides(overrides: Iterable[str], stages: Sequence[str]) -> dict[str, list[str]]:
     """By whom they are for: "" the recipe itself, "all", or a stage's name."""
     sorted_out: dict[str, list[str]] = {"": [], "all": [], **{name: [] for name in stages}}
     for override in overrides:
@@ -172,77 +163,68 @@ def _sort_overrides(overrides: Sequence[str], stages: Sequence[str]) -> dict[str
     return sorted_out
 
 
-def _merged(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def _filled_in(content: Mapping[str, Any], overrides: Sequence[str]) -> RecipeFile:
+    """Raises InputError where the file has another form."""
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
-    base = {"engine": "auto", "processes": 1, "launcher": "torchrun", "all": {}, "tests": {}}
-    base |= {key: value for key, value in content.items() if value is not None}
-    merged = OmegaConf.merge(OmegaConf.create(base), OmegaConf.from_dotlist(list(overrides)))
-    return OmegaConf.to_container(merged, resolve=False)
-
-
-# -- the file's form -------------------------------------------------------------------------------
-
-
-def _format_problems(content: Mapping[str, Any]) -> Iterator[str]:
-    for key in content:
-        if key not in TOP:
-            yield f"unknown key {key}: known are {', '.join(TOP)}"
-    if not isinstance(content.get("output_dir"), str):
-        yield f"output_dir={content.get('output_dir')!r}: expected a folder"
-    processes = content["processes"]
-    if not (isinstance(processes, int) and processes >= 1):
-        yield f"processes={processes!r}: expected a whole number, 1 or more"
-    if content["launcher"] not in LAUNCHERS:
-        yield f"launcher={content['launcher']!r}: expected one of {', '.join(LAUNCHERS)}"
-    if not isinstance(content["tests"], dict):
-        yield f"tests={content['tests']!r}: expected manifests by name"
-    stages = content.get("stages")
-    if not isinstance(stages, dict) or not stages:
-        yield f"stages={stages!r}: expected stages by name, in order"
-        return
-    for name, body in {"all": content["all"], **stages}.items():
-        yield from _stage_problems(str(name), body)
-
-
-def _stage_problems(name: str, body: Any) -> Iterator[str]:
-    known = ("experiment", "choose", *SECTIONS)
-    if not STAGE_NAME.fullmatch(name) or name in SECTIONS or name == "tests":
-        yield (
-            f"stage {name!r}: expected a name of small letters, digits and _, none of the "
-            f"configuration's own ({', '.join(SECTIONS)})"
+    form, given = OmegaConf.structured(RecipeFile), OmegaConf.from_dotlist(list(overrides))
+    written = {key: value for key, value in content.items() if value is not None}
+    try:
+        filled_in = OmegaConf.to_container(OmegaConf.merge(form, written, given), resolve=False)
+    except OmegaConfBaseException as error:
+        known = ", ".join(spec.name for spec in fields(RecipeFile))
+        raise InputError(f"{str(error).splitlines()[0]}; known are {known}") from error
+    file = RecipeFile(**filled_in)
+    check(file)
+    if not file.output_dir or not file.stages:
+        raise InputError("expected output_dir, a folder, and stages by name, in order")
+    bad = [name for name in file.stages if not STAGE_NAME.fullmatch(name) or name in TAKEN]
+    if bad:
+        raise InputError(
+            f"stage {name!r}: expected a name of small letters, digits and _, and none of "
+            f"{', '.join(TAKEN)}"
+            for name in bad
         )
-    if not isinstance(body, dict | None):
-        yield f"stage {name}: expected a mapping with {', '.join(known)}"
-        return
-    for key, value in (body or {}).items():
-        if key not in known:
-            yield f"stage {name}: unknown key {key}: known are {', '.join(known)}"
-        elif key == "choose" and not isinstance(value, dict):
-            yield f"stage {name}: choose={value!r}: expected files by group, as alignment: none"
+    return file
 
 
 # -- a stage's configuration -----------------------------------------------------------------------
 
 
-def _stage(
-    content: Mapping[str, Any], number: int, name: str, given: Mapping[str, Sequence[str]]
-) -> Stage:
-    folder = f"{content['output_dir']}/{number}_{name}"
+def _stages(recipe: str, file: RecipeFile, given: Mapping[str, Sequence[str]]) -> tuple[Stage, ...]:
+    """Raises InputError; a problem that several stages have is said once."""
+    stages: list[Stage] = []
+    found: dict[str, list[str]] = {}  # problem -> stages
+    for number, name in enumerate(file.stages, start=1):
+        try:
+            stages.append(_stage(file, number, name, [*given["all"], *given[name]]))
+        except InputError as error:
+            for problem in dict.fromkeys(error.problems):
+                found.setdefault(problem, []).append(name)
+    if found:
+        raise InputError(
+            f"{recipe}, {_named(names, len(file.stages))}: {problem}"
+            for problem, names in found.items()
+        )
+    return tuple(stages)
+
+
+def _named(stages: Sequence[str], of: int) -> str:
+    return f"stage {', '.join(stages)}" if len(stages) < of or of == 1 else "every stage"
+
+
+def _stage(file: RecipeFile, number: int, name: str, given: Sequence[str]) -> Stage:
+    folder = f"{file.output_dir}/{number}_{name}"
     fixed = {
         "train_config": {"output_dir": folder},
         "log_config": {"log_file": f"{folder}/train.log"},
-        "engine": content["engine"],
+        "engine": file.engine,
     }
     if number > 1:
         fixed["ckpt_path"] = None  # an experiment may name one; here it is the stage before's
-    composed = [*_overrides(content["all"], content["stages"][name]), *_values(fixed)]
-    config = compose_config([*composed, *given["all"], *given[name]], meant=OF_THE_RECIPE)
-    _check_stage(config, number, folder)
-    return Stage(name, config)
-
-
-def _check_stage(config: PotsaConfig, number: int, folder: str) -> None:
+    composed = [*_overrides(file.all, file.stages[name] or {}), *_values(fixed)]
+    config = compose_config([*composed, *given], meant=OF_THE_RECIPE)
     problems = []
     if number > 1 and config.ckpt_path:
         problems.append(
@@ -256,22 +238,29 @@ def _check_stage(config: PotsaConfig, number: int, folder: str) -> None:
         )
     if problems:
         raise InputError(problems)
+    return Stage(name, config)
 
 
-def _overrides(*bodies: Mapping[str, Any] | None) -> list[str]:
+def _overrides(*bodies: Mapping[str, Any]) -> list[str]:
     """Hydra's command line for bodies of stages, the later over the earlier."""
-    bodies = [body or {} for body in bodies]
+    if not all(isinstance(body, Mapping) and _is_mapping(body.get("choose")) for body in bodies):
+        raise InputError("expected a mapping, in which choose has files by group: alignment: none")
     choices: dict[str, Any] = {}
     for body in bodies:
         choices |= body.get("choose") or {}
-        if "experiment" in body:
-            choices["experiment"] = body["experiment"]
-    sections = [
-        {key: value for key, value in body.items() if key not in ("choose", "experiment")}
-        for body in bodies
-    ]
-    chosen = [f"{group}={name}" for group, name in choices.items() if name is not None]
+        choices |= {"experiment": body["experiment"]} if "experiment" in body else {}
+    chosen = [f"{group}={_files(names)}" for group, names in choices.items() if names is not None]
+    sections = [{k: v for k, v in b.items() if k not in ("choose", "experiment")} for b in bodies]
     return chosen + [override for section in sections for override in _values(section)]
+
+
+def _is_mapping(value: Any) -> bool:
+    return value is None or isinstance(value, Mapping)
+
+
+def _files(names: str | list[str]) -> str:
+    """One file of a group, or several."""
+    return f"[{','.join(names)}]" if isinstance(names, list) else str(names)
 
 
 def _values(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

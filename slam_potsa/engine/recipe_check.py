@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from slam_potsa.config import DatasetConfig, PotsaConfig
+from slam_potsa.config import PotsaConfig
 from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.manifest import check_manifest, is_checked, read_manifest
 from slam_potsa.data.tasks import NEEDS, needed_fields, task_to_decode
 from slam_potsa.engine.attempts import has_begun
+from slam_potsa.engine.decode import has_features
+from slam_potsa.engine.native import check_host, check_sizes
 from slam_potsa.engine.preflight import preflight
-from slam_potsa.engine.recipe import Launch, Recipe, Stage
-from slam_potsa.engine.run_directory import check_encoder, check_pairs, training_items
+from slam_potsa.engine.prepare import check_encoder, check_pairs, training_items
+from slam_potsa.engine.recipe import Launch, Recipe
 from slam_potsa.engine.stages import host, is_done, refuse_other_history
 from slam_potsa.errors import InputError
 from slam_potsa.model.encoder import encoder_config
+from slam_potsa.model.llm import load_tokenizer
 
 logger = logging.getLogger(__name__)
 WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
@@ -36,29 +38,38 @@ def check_recipe(recipe: Recipe, *, recordings: bool = True) -> None:
     Each stage's configuration was checked when the recipe was loaded. What a stage shares with
     another is said once.
     """
-    found: dict[str, list[str]] = {problem: [recipe.name] for problem in _of_launch(recipe)}
-    for stage in recipe.stages:
-        if not is_done(stage):
-            for problem in _of_stage(stage, recipe.launch):
-                found.setdefault(problem, []).append(stage.name)
+    found: dict[str, dict[str, None]] = {}  # problem -> who has it
+    ahead = [stage for stage in recipe.stages if not is_done(stage)]
+    if ahead:
+        _note(found, recipe.name, _of_launch(recipe.launch))
+    for stage in ahead:
+        _note(found, stage.name, _of_stage(stage.config, host(stage), recipe.launch))
+    data = recipe.stages[-1].config.dataset_config
+    needs = NEEDS[task_to_decode(data.tasks, data.test_task)]
     for test, manifest in recipe.tests.items():
-        for problem in _of_test(recipe.stages[-1].config, manifest):
-            found.setdefault(problem, []).append(f"test {test}")
-    for problem in _problems(refuse_other_history, recipe):
-        found.setdefault(problem, []).append(recipe.name)
+        _note(found, f"test {test}", _problems(read_manifest, manifest, needs=needs))
+    _note(found, recipe.name, _problems(refuse_other_history, recipe))
     if recordings and not found:
-        for problem in _of_recordings(recipe):
-            found.setdefault(problem, []).append("recordings")
+        _note(found, "recordings", _of_recordings(recipe))
     if found:
-        names = {problem: dict.fromkeys(who) for problem, who in found.items()}
-        raise InputError([f"{', '.join(who)}: {problem}" for problem, who in names.items()])
+        raise InputError([f"{', '.join(who)}: {problem}" for problem, who in found.items()])
 
 
-def _of_launch(recipe: Recipe) -> Iterator[str]:
-    if all(map(is_done, recipe.stages)) or not torch.cuda.is_available():
-        return
-    processes, there = recipe.launch.processes, torch.cuda.device_count()
-    if processes > there:
+def _note(found: dict[str, dict[str, None]], who: str, problems: Iterator[str]) -> None:
+    for problem in problems:
+        found.setdefault(problem, {})[who] = None
+
+
+def _problems(check: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[str]:
+    try:
+        check(*arguments, **options)
+    except InputError as error:
+        yield from error.problems
+
+
+def _of_launch(launch: Launch) -> Iterator[str]:
+    processes, there = launch.processes, torch.cuda.device_count()
+    if torch.cuda.is_available() and processes > there:
         yield (
             f"processes={processes}, but {there} GPUs are here: set processes={there}, and keep "
             "the batches with train_config.gradient_accumulation_steps and validation_interval "
@@ -66,29 +77,33 @@ def _of_launch(recipe: Recipe) -> Iterator[str]:
         )
 
 
-def _of_stage(stage: Stage, launch: Launch) -> Iterator[str]:
-    config, data = stage.config, stage.config.dataset_config
-    if not data.train_data_path:
-        yield "dataset_config.train_data_path is not set: give it a manifest"
-        return
+def _of_stage(config: PotsaConfig, host: str, launch: Launch) -> Iterator[str]:
     manifests = list(_of_manifests(config))
     yield from manifests
     yield from _of_models(config)
-    for name in ("ckpt_path", "language_bias.path"):
-        path = config.ckpt_path if name == "ckpt_path" else config.language_bias.path
+    for name, path in (
+        ("ckpt_path", config.ckpt_path),
+        ("language_bias.path", config.language_bias.path),
+    ):
         if path and not Path(path).exists():
             yield f"{name}={path!r}: no such file"
-    if not manifests:
-        yield from _of_host(stage, launch)
+    if manifests:
+        return
+    if host == "slam_llm":
+        yield from _problems(preflight, config, launch.processes, launched=True)
+    else:
+        yield from _problems(check_host, config)
+        items = len(training_items(config))
+        yield from _problems(check_sizes, config, items, launch.processes)
 
 
 def _of_manifests(config: PotsaConfig) -> Iterator[str]:
-    data = config.dataset_config
-    needs = needed_fields(data.tasks)
-    problems = list(_problems(read_manifest, data.train_data_path, needs=needs))
-    yield from problems
-    if not problems:
-        yield from _problems(check_pairs, config)
+    data, needs = config.dataset_config, needed_fields(config.dataset_config.tasks)
+    if not data.train_data_path:
+        yield "dataset_config.train_data_path is not set: give it a manifest"
+    else:
+        problems = list(_problems(read_manifest, data.train_data_path, needs=needs))
+        yield from problems or _problems(check_pairs, config)
     if config.train_config.run_validation:
         if not data.val_data_path:
             yield (
@@ -101,13 +116,9 @@ def _of_manifests(config: PotsaConfig) -> Iterator[str]:
 
 def _of_models(config: PotsaConfig) -> Iterator[str]:
     """Encoder and LLM are there, and stored features are this encoder's and of all utterances."""
-    from slam_potsa.model.llm import load_tokenizer
-
-    model, data = config.model_config, config.dataset_config
+    model, store = config.model_config, config.dataset_config.feature_store
     missing = list(_problems(encoder_config, model.encoder_path_hf))
-    yield from missing
-    if not missing:
-        yield from _problems(check_encoder, config)
+    yield from missing or _problems(check_encoder, config)
     yield from _problems(load_tokenizer, model.llm_path)
     for name in ("encoder_path_hf", "llm_path"):
         folder = Path(getattr(model, name))
@@ -116,56 +127,26 @@ def _of_models(config: PotsaConfig) -> Iterator[str]:
                 f"model_config.{name}={str(folder)!r}: no weights there ({', '.join(WEIGHTS)}); "
                 "fetch the whole model"
             )
-    if data.feature_store and not missing:
-        manifests = [data.train_data_path]
-        manifests += [data.val_data_path] if config.train_config.run_validation else []
-        for manifest in filter(None, manifests):
-            yield from _problems(_require_features, data.feature_store, manifest)
+    for manifest in _manifests(config) if store and not missing else ():
+        yield from _problems(_require_features, store, manifest)
+
+
+def _manifests(config: PotsaConfig) -> list[str]:
+    data = config.dataset_config
+    validated = [data.val_data_path] if config.train_config.run_validation else []
+    return list(filter(None, [data.train_data_path, *validated]))
 
 
 def _require_features(store: str, manifest: str) -> None:
     FeatureStore.open(store).require(utterance.key for utterance in read_manifest(manifest))
 
 
-def _has_features(data: DatasetConfig, manifest: str) -> bool:
-    store = data.feature_store
-    return bool(store) and not list(_problems(_require_features, store, manifest))
-
-
-def _of_host(stage: Stage, launch: Launch) -> Iterator[str]:
-    """What this trainer cannot do with these sizes on this number of processes."""
-    if host(stage) == "native":
-        from slam_potsa.engine.native import check_host, check_sizes
-
-        yield from _problems(check_host, stage.config)
-        items = len(training_items(stage.config))
-        yield from _problems(check_sizes, stage.config, items, launch.processes)
-    else:
-        with _as_launched():
-            yield from list(_problems(preflight, stage.config, launch.processes))
-
-
-@contextmanager
-def _as_launched() -> Iterator[None]:
-    """The preflight of SLAM-LLM asks for a launcher; the recipe will start one."""
-    set_here = "LOCAL_RANK" not in os.environ
-    os.environ.setdefault("LOCAL_RANK", "0")
-    try:
-        yield
-    finally:
-        if set_here:
-            del os.environ["LOCAL_RANK"]
-
-
-def _of_test(config: PotsaConfig, manifest: str) -> Iterator[str]:
-    data = config.dataset_config
-    needs = NEEDS[task_to_decode(data.tasks, data.test_task)]
-    yield from _problems(read_manifest, manifest, needs=needs)
+# -- recordings ------------------------------------------------------------------------------------
 
 
 def _of_recordings(recipe: Recipe) -> Iterator[str]:
     """Every recording of the stages that have not begun, and of the tests, decoded once."""
-    for manifest in _manifests_to_hear(recipe):
+    for manifest in manifests_to_hear(recipe):
         if not is_checked(manifest):
             yield from _problems(_hear, manifest)
 
@@ -175,21 +156,15 @@ def _hear(manifest: str) -> None:
         logger.warning("%s: %s", manifest, warning)
 
 
-def _manifests_to_hear(recipe: Recipe) -> list[str]:
-    manifests = []
+def manifests_to_hear(recipe: Recipe) -> list[str]:
+    """Those whose recordings a stage to come or a test will read."""
+    found = []
     for stage in recipe.stages:
         data = stage.config.dataset_config
         if data.check_audio and not (data.feature_store or is_done(stage)):
-            manifests += [] if has_begun(stage.folder) else [data.train_data_path]
-            manifests += [data.val_data_path] if stage.config.train_config.run_validation else []
+            found += _manifests(stage.config)[1 if has_begun(stage.folder) else 0 :]
     data = recipe.stages[-1].config.dataset_config
     if data.check_audio:  # what has no stored features is decoded from its recordings
-        manifests += [test for test in recipe.tests.values() if not _has_features(data, test)]
-    return list(dict.fromkeys(manifests))
-
-
-def _problems(check: Callable, *arguments, **options) -> Iterator[str]:
-    try:
-        check(*arguments, **options)
-    except InputError as error:
-        yield from error.problems
+        store = data.feature_store
+        found += [t for t in recipe.tests.values() if not (store and has_features(store, t))]
+    return list(dict.fromkeys(found))

@@ -1,4 +1,4 @@
-"""A run directory: what it holds, and whether a new command continues or contradicts it.
+"""A run directory: what it holds, what it was trained from, and who trains in it.
 
 It holds config.yaml (resolved), language_bias.safetensors, metrics.jsonl, schedule.json, model.pt
 (the last), best/model.pt (by validation loss), and checkpoint-N/ to resume from. Where SLAM-LLM's
@@ -8,47 +8,41 @@ loop trained, <model_name>_epoch_E_step_S/ takes the place of the last two.
 from __future__ import annotations
 
 import dataclasses
+import errno
+import functools
 import json
 import logging
 import math
+import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
+from filelock import FileLock, Timeout
 
 from slam_potsa.config import PotsaConfig, defaults, flat
 from slam_potsa.data.feature_store import FeatureStore
-from slam_potsa.data.manifest import (
-    check_manifest,
-    is_checked,
-    manifest_hash,
-    read_manifest,
-    sentence_warnings,
-)
-from slam_potsa.data.pairs import ParallelSpeechDataset
-from slam_potsa.data.tasks import needed_fields
-from slam_potsa.engine.contents import content_changes, data_contents
-from slam_potsa.engine.encode import estimate_bias
-from slam_potsa.engine.lock import warn_once
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
-from slam_potsa.model.encoder import encoder_config, encoder_fingerprint, load_encoder
-from slam_potsa.model.language_bias import LanguageBias
 from slam_potsa.model.metrics import METRICS, TENSORBOARD, WANDB_RUN
 from slam_potsa.objective.layer_schedule import LayerSchedule
-from slam_potsa.provenance import differences
+from slam_potsa.provenance import content_hash, differences
 
 logger = logging.getLogger(__name__)
 CONFIG, BIAS, MODEL = "config.yaml", "language_bias.safetensors", "model.pt"
 SCHEDULE = "schedule.json"
 BEST = f"best/{MODEL}"
 COMPLETE = "complete"  # written last into checkpoint-N/
-CONTROLLER = "controller.json"  # in checkpoint-N/: the schedule's state, and what it was trained on
+CONTROLLER = "controller.json"  # in checkpoint-N/: the schedule's state, and what it was made from
+LOCK, OWNER = ".lock", ".owner"
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 # SLAM-LLM's folders, its epochs counted from 1, micro-steps within the epoch.
 SAVED = re.compile(r".*_epoch_(\d+)_step_(\d+)")
+GONE = "not there"  # in place of a content hash
 
 
 def complete_checkpoints(output_dir: str | Path) -> list[Path]:
@@ -111,49 +105,7 @@ def _warn_of_shards(run_dir: Path) -> None:
         )
 
 
-def checkpoint_to_resume(config: PotsaConfig) -> Path | None:
-    """By `native.resume`. Raises InputError where another configuration's run is there."""
-    wanted, output_dir = config.native.resume, Path(config.train_config.output_dir)
-    if wanted == "never":
-        return None
-    if wanted != "auto":
-        found = Path(wanted)
-        if not (found / COMPLETE).is_file():
-            raise InputError(f"native.resume={wanted!r}: no complete checkpoint there")
-    else:
-        found = last_checkpoint(output_dir)
-    if found is not None:
-        _refuse_other_configuration(config, found.parent / CONFIG)
-        _refuse_other_data(config, found)
-    elif (output_dir / MODEL).exists():
-        raise InputError(
-            f"{output_dir} holds a trained {MODEL} but no checkpoint to continue from; choose "
-            "another train_config.output_dir, or give native.resume=never to replace it"
-        )
-    return found
-
-
-def prepare(config: PotsaConfig, resume: Path | None) -> None:
-    """What the first rank does while the others wait: check all inputs, then write the directory.
-
-    Raises InputError; nothing has been written or removed then.
-    """
-    check_encoder(config)
-    check_pairs(config)
-    if resume is None:
-        check_recordings(config)
-        clear(Path(config.train_config.output_dir))
-    write_config(config)
-    provide_bias(config)
-
-
-def clear(output_dir: Path) -> None:
-    """Remove what an earlier run of ours left, which a new one would be mixed up with."""
-    for marker in output_dir.glob(f"checkpoint-*/{CONTROLLER}"):
-        shutil.rmtree(marker.parent)
-    shutil.rmtree(output_dir / TENSORBOARD, ignore_errors=True)
-    for name in (METRICS, SCHEDULE, MODEL, BEST, WANDB_RUN):
-        (output_dir / name).unlink(missing_ok=True)
+# -- written and removed ---------------------------------------------------------------------------
 
 
 def write_config(config: PotsaConfig) -> None:
@@ -164,70 +116,10 @@ def write_config(config: PotsaConfig) -> None:
     atomic_write(Path(config.train_config.output_dir) / CONFIG, text)
 
 
-def check_encoder(config: PotsaConfig) -> None:
-    """Raise InputError where mel bands or stored features are not this encoder's."""
-    store, model = config.dataset_config.feature_store, config.model_config
-    if store:
-        known = encoder_fingerprint(model.encoder_path_hf, model.encoder_window)
-        FeatureStore.open(store, known)
-        return
-    bands = encoder_config(model.encoder_path_hf).num_mel_bins
-    if config.dataset_config.mel_size != bands:
-        raise InputError(
-            f"dataset_config.mel_size={config.dataset_config.mel_size}, but "
-            f"{model.encoder_path_hf} reads {bands} mel bands: set it to {bands}"
-        )
+def read_config(run_dir: str | Path) -> PotsaConfig:
+    import yaml
 
-
-def training_items(config: PotsaConfig) -> ParallelSpeechDataset:
-    """The items of the training manifest: parallel pairs and single utterances."""
-    data = config.dataset_config
-    return ParallelSpeechDataset(
-        read_manifest(data.train_data_path, needs=needed_fields(data.tasks)),
-        pairing=data.pairing,
-        anchor_language=data.anchor_language,
-    )
-
-
-def check_pairs(config: PotsaConfig) -> None:
-    """Say how many pairs there are. Raise InputError where alignment would have none."""
-    path, items = config.dataset_config.train_data_path, training_items(config)
-    logger.info("%s: %d items, %d of them pairs", path, len(items), items.num_pairs)
-    if compares_pairs(config) and not items.num_pairs:
-        raise InputError(
-            f"{path}: no sentence_id is spoken in two languages, so there is "
-            "nothing to align; use the same sentence_id for the same meaning, or alignment=none"
-        )
-
-
-def compares_pairs(config: PotsaConfig) -> bool:
-    """Whether a term of the objective compares a row with its partner's."""
-    return any(term.rows == "pairs" for term in config.alignment.active.values())
-
-
-def check_recordings(config: PotsaConfig) -> None:
-    """Raise InputError with every recording of the manifests that cannot be used.
-
-    A manifest that was checked before, by `slam-potsa prepare` or a training, is not heard again.
-    """
-    data = config.dataset_config
-    if data.feature_store or not data.check_audio:
-        return
-    manifests = [data.train_data_path]
-    if config.train_config.run_validation:
-        manifests.append(data.val_data_path)
-    needs = needed_fields(data.tasks)
-    for manifest in dict.fromkeys(filter(None, manifests)):
-        aligned = compares_pairs(config) and manifest == data.train_data_path
-        for warning in _warnings(manifest, needs, aligned):
-            logger.warning("%s: %s", manifest, warning)
-
-
-def _warnings(manifest: str, needs: Sequence[str], aligned: bool) -> Sequence[str]:
-    if not is_checked(manifest):
-        return check_manifest(manifest, needs=needs, pairs=aligned, progress=True).warnings
-    utterances = read_manifest(manifest, needs=needs)
-    return sentence_warnings(utterances) if aligned else ()
+    return defaults(PotsaConfig, yaml.safe_load((Path(run_dir) / CONFIG).read_text()))
 
 
 def write_schedule(output_dir: str | Path, schedule: LayerSchedule | None) -> None:
@@ -240,69 +132,109 @@ def write_schedule(output_dir: str | Path, schedule: LayerSchedule | None) -> No
     atomic_write(Path(output_dir) / SCHEDULE, json.dumps(statistics, indent=1) + "\n")
 
 
-def provide_bias(config: PotsaConfig, progress: bool = True) -> None:
-    """Estimate the biases of the training manifest, unless a path is given or they are there."""
-    data, model = config.dataset_config, config.model_config
-    if not config.language_bias.enabled or config.language_bias.path:
-        return
-    path, manifests = bias_path(config), [data.train_data_path]
-    if path.is_file() and LanguageBias.load(path).manifest == manifest_hash(manifests):
-        return
-    features = FeatureStore.open(data.feature_store) if data.feature_store else None
-    encoder = None
-    if features is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        encoder = load_encoder(model.encoder_path_hf, model.encoder_window).to(device)
-    estimate_bias(manifests, encoder, features=features, progress=progress).save(path)
+def clear(output_dir: Path) -> None:
+    """Remove what an earlier run of ours left, which a new one would be mixed up with."""
+    for marker in output_dir.glob(f"checkpoint-*/{CONTROLLER}"):
+        shutil.rmtree(marker.parent)
+    shutil.rmtree(output_dir / TENSORBOARD, ignore_errors=True)
+    for name in (METRICS, SCHEDULE, MODEL, BEST, WANDB_RUN):
+        (output_dir / name).unlink(missing_ok=True)
 
 
-def use_bias(config: PotsaConfig) -> None:
-    """Let the model load what `provide_bias` wrote (on every rank, after rank 0 wrote it)."""
-    path = bias_path(config)
-    if config.language_bias.enabled and not config.language_bias.path and path.is_file():
-        config.language_bias.path = str(path)
+# -- is it still what it was made from? ------------------------------------------------------------
 
 
-def bias_path(config: PotsaConfig) -> Path:
-    return Path(config.train_config.output_dir) / BIAS
+def trained_from(
+    config: PotsaConfig, affects: Collection[str] = ("weights", "outcome")
+) -> dict[str, Any]:
+    """All that a training depends on, by name: its options, and the content of what they name.
+
+    Args:
+        affects: see `slam_potsa.config.option`; without "outcome" a continuation may be longer, or
+            validate otherwise.
+    """
+    data = config.dataset_config
+    # Compared by what they are, not by where they lie.
+    placeless = replace(data, train_data_path="", val_data_path="", feature_store=None)
+    options = replace(config, ckpt_path=None, dataset_config=placeless)
+    contents = {
+        "content of ckpt_path": file_hash(config.ckpt_path),
+        "content of dataset_config.train_data_path": file_hash(data.train_data_path),
+        "content of dataset_config.feature_store": features_of(data.feature_store),
+    }
+    if "outcome" in affects:
+        validated = data.val_data_path if config.train_config.run_validation else None
+        contents["content of dataset_config.val_data_path"] = file_hash(validated)
+    return flat(options, affects=affects) | contents
 
 
-def _refuse_other_configuration(config: PotsaConfig, path: Path) -> None:
-    if not path.is_file():
-        return
-    changed = differences(fixed(read_config(path)), fixed(config))
-    if changed:
+def changes_since(
+    before: Mapping[str, Any], config: PotsaConfig, affects: Collection[str] = ("weights",)
+) -> list[str]:
+    """What differs in a training that was made from `before`, of that which affects `affects`.
+
+    What is not there any more has not changed: who still needs it says so.
+    """
+    now = trained_from(config, affects)
+    free = trained_from(config).keys() - now.keys()
+    free |= {name for name, value in now.items() if value == GONE}
+    return differences(
+        *({k: v for k, v in side.items() if k not in free} for side in (before, now))
+    )
+
+
+def file_hash(path: str | Path | None) -> str | None:
+    """Of a file's content, or of the model.pt in a folder; None for None, GONE without a file."""
+    if not path:
+        return None
+    file = Path(path) / MODEL if Path(path).is_dir() else Path(path)
+    return content_hash(file) if file.is_file() else GONE
+
+
+def features_of(folder: str | None) -> str | None:
+    """The encoder of stored features; they may become more. None and GONE as in `file_hash`."""
+    if not folder:
+        return None
+    return FeatureStore.open(folder).fingerprint if Path(folder).is_dir() else GONE
+
+
+# -- one training a folder -------------------------------------------------------------------------
+
+
+@contextmanager
+def alone(folder: str | Path, patience: float = 10.0) -> Iterator[None]:
+    """Hold `folder` while training: a second run there would write into the same files.
+
+    The lock is the process's and ends with it, however it ends. Raises InputError where another
+    process holds it still after `patience` seconds: one whose launcher was killed may go on by
+    itself; one that was killed itself needs some seconds until its data loaders notice. Where the
+    file system has no locks, a warning, and nobody is kept out.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, owner = FileLock(folder / LOCK, timeout=patience), folder / OWNER
+    try:
+        lock.acquire()
+    except Timeout:
+        who = owner.read_text().strip() if owner.is_file() else "unknown"
         raise InputError(
-            [
-                f"{path.parent} holds a run with another configuration; choose another "
-                "train_config.output_dir, or start it anew with native.resume=never",
-                *changed,
-            ]
+            f"{folder}: process {who} is training there; wait for it, or end it"
+        ) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        warn_once(
+            f"{folder}: its file system has no locks ({error.strerror}; Lustre: mount with "
+            "-o flock), so nothing keeps a second training out: start only one there"
         )
+    try:
+        owner.write_text(str(os.getpid()))
+        yield
+    finally:
+        lock.release()
 
 
-def read_config(path: str | Path) -> PotsaConfig:
-    """A run's config.yaml."""
-    from omegaconf import OmegaConf
-
-    return defaults(PotsaConfig, OmegaConf.load(path))
-
-
-def fixed(config: PotsaConfig) -> dict[str, Any]:
-    """What a continuation must have as the run that it continues, by name."""
-    return flat(config, affects=["weights"])
-
-
-def _refuse_other_data(config: PotsaConfig, checkpoint: Path) -> None:
-    path = checkpoint / CONTROLLER
-    # A checkpoint of an older version does not say what it was trained on.
-    before = json.loads(path.read_text()).get("data", {}) if path.is_file() else {}
-    changed = content_changes(before, data_contents(config))
-    if changed:
-        raise InputError(
-            [
-                f"{checkpoint} was trained on other data than lies there now; put it back, choose "
-                "another train_config.output_dir, or start anew with native.resume=never",
-                *changed,
-            ]
-        )
+@functools.cache
+def warn_once(text: str) -> None:
+    """Log `text` as a warning, the first time only."""
+    logger.warning("%s", text)

@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
-
 import slam_potsa
 from slam_potsa import stand_ins
-from slam_potsa.config import SLAM_ONLY, PotsaConfig
+from slam_potsa.config import SLAM_ONLY, DatasetConfig, PotsaConfig
+from slam_potsa.data.manifest import Utterance, read_manifest
+from slam_potsa.data.predictions import rewrite_pred
+from slam_potsa.data.tasks import Templates, task_to_decode
 from slam_potsa.engine import deepspeed
-from slam_potsa.engine.answers import take_format_off
-from slam_potsa.engine.launch import is_main_process
+from slam_potsa.engine.decode import warn_of_malformed
 from slam_potsa.engine.preflight import preflight
-from slam_potsa.engine.run_directory import MODEL, checkpoint_to_resume, prepare, use_bias
+from slam_potsa.engine.prepare import (
+    checkpoint_to_resume,
+    first_rank_first,
+    is_main_process,
+    prepare,
+    use_bias,
+)
+from slam_potsa.engine.run_directory import MODEL
 from slam_potsa.errors import InputError
 from slam_potsa.model.checkpoint import save_checkpoint
 from slam_potsa.model.factory import models_built
@@ -91,6 +95,24 @@ def inference(config: PotsaConfig) -> None:
     take_format_off(config.decode_log, config.dataset_config)
 
 
+def take_format_off(decode_log: str | Path, data: DatasetConfig) -> None:
+    """Rewrite `<decode_log>_pred` of SLAM-LLM's decoder without cot's format; `_raw` keeps it.
+
+    The other tasks have no format, and their file stays as it is.
+    """
+    task = task_to_decode(data.tasks, data.test_task)
+    if task != "cot":
+        return
+    templates, readings = Templates.of(data), []
+
+    def read(utterance: Utterance, text: str) -> str:
+        readings.append(templates.read(task, utterance, text))
+        return readings[-1].text
+
+    rewrite_pred(decode_log, read_manifest(data.test_data_path or data.val_data_path), read)
+    warn_of_malformed(sum(reading.malformed for reading in readings), len(readings))
+
+
 def to_slam(config: PotsaConfig) -> Any:
     """As SLAM-LLM takes it: a plain DictConfig with the keys that only it reads, and our files."""
     from omegaconf import OmegaConf
@@ -117,24 +139,3 @@ def _prepare(config: PotsaConfig) -> None:
             if config.train_config.enable_deepspeed:
                 deepspeed.write_settings(config, world_size)
     use_bias(config)
-
-
-@contextmanager
-def first_rank_first() -> Iterator[bool]:
-    """Rank 0 enters with True while the others wait, with False, until it has left.
-
-    By the launcher's key-value store: SLAM-LLM creates the process group itself later, and a group
-    made and destroyed before leaves addresses in that store that make the second one fail.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield True
-        return
-    store, rank, world_size = next(dist.rendezvous("env://"))
-    if rank == 0:
-        yield True
-        store.set("slam_potsa/prepared", "yes")
-        store.wait([f"slam_potsa/seen/{other}" for other in range(1, world_size)])
-    else:
-        store.wait(["slam_potsa/prepared"], timedelta(hours=12))
-        store.set(f"slam_potsa/seen/{rank}", "yes")
-        yield False

@@ -3,54 +3,73 @@
 A stage's folder holds, beside its run directory (engine/run_directory.py):
 
     stage.yaml     the resolved configuration, and in its first lines the command that trains it
-    started.json   the recipe's configuration of the stage, the checkpoint it starts from, its data
+    started.json   what the stage is made from: options, its data's and its start's content
     done.json      the same, written when the stage has ended: it is not trained again
 
-Every stage starts from the best checkpoint of the one before; hashes of its content and of the
-manifests' are recorded.
+Both are records of `slam_potsa.provenance`. Every stage starts from the best checkpoint of the one
+before.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from slam_potsa.config import PotsaConfig, flat
-from slam_potsa.engine import jobs
+from slam_potsa.config import PotsaConfig
+from slam_potsa.config.compose import conf_dir
 from slam_potsa.engine.attempts import attempts, continued, has_begun
-from slam_potsa.engine.contents import content_changes, content_hash, data_contents
-from slam_potsa.engine.jobs import Job
 from slam_potsa.engine.launch import choose_engine
-from slam_potsa.engine.lock import alone
-from slam_potsa.engine.recipe import Recipe, Stage
+from slam_potsa.engine.recipe import Launch, Recipe, Stage
 from slam_potsa.engine.run_directory import (
     BEST,
     MODEL,
+    alone,
     best_checkpoint,
+    changes_since,
     last_checkpoint,
     newest_saved,
+    trained_from,
 )
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_path, atomic_write
-from slam_potsa.provenance import differences
+from slam_potsa.provenance import Record, read_record, write_record
 
-STARTED, DONE = "started.json", "done.json"
+STAGE, STARTED, DONE = "stage.yaml", "started.json", "done.json"
+MODULE = "slam_potsa.engine.launch"
+STOP_SECONDS = 30  # what an interrupted launcher gets to stop its processes
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage as a process of its own: `config` is resolved, with its ckpt_path."""
+
+    name: str
+    config: PotsaConfig
+    command: list[str]
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.config.train_config.output_dir)
+
+    def shown(self) -> str:
+        """The command as a shell takes it."""
+        return shlex.join(self.command)
 
 
 def run_stages(
-    recipe: Recipe,
-    runner: Callable[[Job], int] = jobs.start,
-    say: Callable[[str], None] = print,
+    recipe: Recipe, runner: Callable[[Job], int] | None = None, say: Callable[[str], None] = print
 ) -> None:
     """Train what is not done yet, in order; what was interrupted continues.
 
     Args:
-        runner: trains a job and returns its exit code.
+        runner: trains a job and returns its exit code; None: `start`.
         say: is told what happens.
 
     Raises InputError where a stage that is done or begun has another configuration or another
@@ -61,22 +80,24 @@ def run_stages(
         for number, stage in enumerate(recipe.stages):
             say(f"== {number + 1}/{len(recipe.stages)} {stage.name}: {state_of(stage)}")
             if not is_done(stage):
-                _train(recipe, number, runner, say)
+                _train(recipe, number, runner or start, say)
 
 
 def _train(recipe: Recipe, number: int, runner, say) -> None:
-    stage, start = recipe.stages[number], start_of(recipe, number)
+    stage = recipe.stages[number]
+    config = started_from(stage, start_of(recipe, number))
     if stage.folder.exists():
         with alone(stage.folder):  # a launcher that was killed may have left a process training
             pass
-    config = continued(started_from(stage, start), host(stage), _processes_before(recipe, stage))
-    record = _record(recipe, number)  # before the training: of what it reads
-    if config is not None:
-        job = jobs.make_job(stage.name, config, recipe.launch)
-        jobs.write_job(job)
-        atomic_write(stage.folder / STARTED, record)
-        steps = config.train_config.total_steps
-        say(f"from {config.ckpt_path or 'new weights'}, at most {steps} steps")
+    made_from = trained_from(config)  # before the training: of what it reads
+    now = continued(config, host(stage), _processes_before(recipe, stage))
+    if now is not None:
+        job = make_job(stage.name, now, recipe.launch)
+        write_job(job)
+        notes = {"processes": recipe.launch.processes}
+        write_record(stage.folder / STARTED, made_from, argv=job.command, notes=notes)
+        steps = now.train_config.total_steps
+        say(f"from {now.ckpt_path or 'new weights'}, at most {steps} steps")
         say(job.shown())
         code = runner(job)
         if code:
@@ -85,7 +106,7 @@ def _train(recipe: Recipe, number: int, runner, say) -> None:
                 "command continues where it stopped"
             )
     best = _name_the_best(stage.folder)
-    atomic_write(stage.folder / DONE, record)
+    write_record(stage.folder / DONE, made_from)
     say(f"trained: {best}")
 
 
@@ -166,44 +187,34 @@ def refuse_other_history(recipe: Recipe) -> None:
 
 
 def _history_problems(recipe: Recipe, number: int) -> Iterator[str]:
-    stage = recipe.stages[number]
+    stage, affects = recipe.stages[number], ["weights", "outcome"]
     if is_done(stage):
-        before, free, state = _read_record(stage.folder / DONE), {"ckpt_path"}, "done"
+        record, state = read_record(stage.folder / DONE), "done"
     elif has_begun(stage.folder):
-        free = {"ckpt_path", *flat(stage.config, affects=["outcome"])}
-        before, state = _started_record(stage), "begun"
+        record, state, affects = _started(stage), "begun", ["weights"]
     elif (stage.folder / MODEL).is_file():
-        before, free, state = None, set(), ""
+        record, state = None, ""
     else:
         return
-    if before is None:
+    if record is None:
         yield (
             f"{stage.folder} holds a model that this recipe did not train: choose another "
             "output_dir, or move it away"
         )
         return
-    then, now = before["configuration"], _configuration(stage.config)
-    changed = differences(*({k: v for k, v in c.items() if k not in free} for c in (then, now)))
-    changed += _start_problems(recipe, number, before["start"])
-    changed += content_changes(before["data"], data_contents(stage.config))
+    changed = []
+    start = start_of(recipe, number) if number == 0 else _best(recipe.stages[number - 1])
+    if number and start is None:
+        # Weights may be removed once they have served, but not to be trained anew.
+        previous = recipe.stages[number - 1]
+        start = previous.folder / BEST
+        changed = [] if is_done(previous) else [f"{previous.name} is to be trained anew before it"]
+    changed += changes_since(record.made_from, started_from(stage, start), affects)
     if changed:
         yield (
             f"stage {stage.name} is {state}, and differs now: {'; '.join(changed)}. Take it back; "
             f"or choose another output_dir; or remove {stage.folder}* to train it anew"
         )
-
-
-def _start_problems(recipe: Recipe, number: int, before: str | None) -> list[str]:
-    previous = recipe.stages[number - 1] if number else None
-    if previous and not _best(previous):
-        # Weights may be removed once they have served, but not to be trained anew.
-        return [] if is_done(previous) else [f"{previous.name}, before it, is to be trained anew"]
-    start = start_of(recipe, number)
-    if start and not start.is_file():
-        return []  # the first stage's own: recipe_check says so where it is still needed
-    if before == _start_hash(start):
-        return []
-    return ["it started from another checkpoint than the one that is there now"]
 
 
 def _best(stage: Stage) -> Path | None:
@@ -213,45 +224,63 @@ def _best(stage: Stage) -> Path | None:
         return None
 
 
-def _started_record(stage: Stage) -> dict[str, Any] | None:
-    for folder in (stage.folder, *reversed(attempts(stage.folder))):
-        if (folder / STARTED).is_file():
-            return _read_record(folder / STARTED)
-    return None
+def _started(stage: Stage) -> Record | None:
+    folders = (stage.folder, *reversed(attempts(stage.folder)))
+    return next(filter(None, (read_record(folder / STARTED) for folder in folders)), None)
 
 
 def _processes_before(recipe: Recipe, stage: Stage) -> int:
-    record = _started_record(stage)
-    return record["processes"] if record else recipe.launch.processes
+    record = _started(stage)
+    return record.notes["processes"] if record else recipe.launch.processes
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+# -- a process of its own --------------------------------------------------------------------------
+
+
+def make_job(name: str, config: PotsaConfig, launch: Launch) -> Job:
+    entry = ["--config-path", str(Path(config.train_config.output_dir).resolve())]
+    entry += ["--config-name", Path(STAGE).stem]
+    if launch.launcher == "deepspeed":
+        start = ["deepspeed.launcher.runner", "--num_gpus", str(launch.processes), "--module"]
+    else:
+        start = ["torch.distributed.run", "--standalone"]
+        start += ["--nproc_per_node", str(launch.processes), "-m"]
+    return Job(name, config, [sys.executable, "-m", *start, MODULE, *entry])
+
+
+def write_job(job: Job) -> Path:
+    """`stage.yaml`: everything that the stage's process needs to know, and how to start it."""
+    from omegaconf import OmegaConf
+
+    # The hydra section is that of config.yaml: without it Hydra makes folders of its own.
+    hydra = OmegaConf.load(conf_dir() / "config.yaml").hydra
+    head = {"defaults": ["potsa_schema", "_self_"], "hydra": hydra}
+    path = job.folder / STAGE
+    where = shlex.quote(str(Path.cwd()))
+    comment = f"# Stage {job.name}, resolved. Alone:\n#   cd {where} && {job.shown()}\n"
+    text = OmegaConf.to_yaml(OmegaConf.create(head | asdict(job.config)))
+    atomic_write(path, comment + text)
+    return path
+
+
+def start(job: Job) -> int:
+    """Run the job's command to its end; returns its exit code."""
+    process = subprocess.Popen(job.command)
     try:
-        record = json.loads(path.read_text())
-        known = {name: record[name] for name in ("configuration", "start", "processes")}
-        return known | {"data": record.get("data", {})}  # not in an older version's
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: not written by this version ({error!r}); remove it to train the stage again"
-        ) from error
+        return process.wait()
+    except BaseException as stopped:
+        # Ctrl-C reached the launcher too. Killed at once it would leave its processes training.
+        if not isinstance(stopped, KeyboardInterrupt):
+            process.terminate()
+        _wait_or_end(process)
+        raise
 
 
-def _record(recipe: Recipe, number: int) -> str:
-    config = recipe.stages[number].config
-    record = {
-        "configuration": _configuration(config),
-        "start": _start_hash(start_of(recipe, number)),
-        "processes": recipe.launch.processes,
-        "data": data_contents(config),
-    }
-    return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-
-
-def _configuration(config: PotsaConfig) -> dict[str, Any]:
-    """What may not change once the stage is done. Its start is compared by content."""
-    return flat(config, affects=["weights", "outcome"])
-
-
-def _start_hash(path: Path | None) -> str | None:
-    """Of the starting checkpoint's content; None for new weights."""
-    return content_hash(path) if path is not None and path.is_file() else None
+def _wait_or_end(process: subprocess.Popen) -> None:
+    for stop in (process.terminate, process.kill):
+        try:
+            process.wait(STOP_SECONDS)
+            return
+        except subprocess.TimeoutExpired:
+            stop()
+    process.wait()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +14,15 @@ from slam_potsa.config.check import check
 from slam_potsa.data.manifest import read_manifest
 from slam_potsa.data.predictions import read_predictions
 from slam_potsa.engine import decode as decoding
-from slam_potsa.engine.answers import take_format_off
 from slam_potsa.engine.decode import Translator, decode_to
+from slam_potsa.engine.decode_processes import Answer, Team
 from slam_potsa.engine.encode import estimate_bias, store_features
 from slam_potsa.engine.run_directory import write_config
+from slam_potsa.engine.slam_llm import take_format_off
 from slam_potsa.model.checkpoint import save_checkpoint
 from slam_potsa.model.encoder import load_encoder
 from slam_potsa.model.factory import model_factory
+from slam_potsa.provenance import differences, read_record
 from tests.support import tiny
 
 
@@ -178,26 +179,31 @@ def test_other_configurations_answers_are_not_taken(
     assert not list(tmp_path.glob("*partial*"))
 
 
-def test_the_fingerprint_is_of_the_model_as_it_was_loaded(config, manifest, world, tmp_path):
-    config.dataset_config.feature_store = str(tmp_path / "features")
-    shutil.copytree(world / "features", tmp_path / "features")
-    translator = Translator(config)
-    found = [translator.fingerprint(manifest), translator.fingerprint(manifest, shuffle_audio=True)]
-    assert translator.fingerprint(manifest) == found[0]
-    translator.config.train_config.quantization = True
-    found.append(translator.fingerprint(manifest))
-    translator.device = torch.device("cuda", 0)
-    found.append(translator.fingerprint(manifest))
-    translator.device = torch.device("cuda", 1)
-    assert translator.fingerprint(manifest) == found[-1]  # any GPU of a team
-    for part in (translator.model.llm, translator.model.encoder):
-        part.to(torch.bfloat16)
-        found.append(translator.fingerprint(manifest))
-    index = tmp_path / "features" / "index.json"
-    about = json.loads(index.read_text())
-    index.write_text(json.dumps(about | {"fingerprint": "another encoder's"}))
-    found.append(translator.fingerprint(manifest))
-    assert len(set(found)) == len(found) == 7
+def test_a_decoding_is_known_by_all_that_its_answers_depend_on(config, manifest, tmp_path):
+    decode_to(tmp_path / "test", config, manifest)
+    assert decoding.why_decode(tmp_path / "test", config, manifest) == []
+    assert decoding.why_decode(tmp_path / "other", config, manifest) == ["not decoded yet"]
+    record = read_record(tmp_path / "test.done.json")
+    assert record.notes["manifest"] == str(manifest.resolve()) and record.argv
+    config.train_config.val_batch_size = 99
+    before = decoding.decoded_from(config, manifest)
+    assert differences(record.made_from, before) == []
+    config.decode.num_beams, config.dataset_config.test_task = 3, "asr"
+    config.dataset_config.prompt, config.model_config.llm_dtype = "USER", "bfloat16"
+    for name in ("model.pt", "bias", "copy.jsonl"):
+        (tmp_path / name).write_bytes(b"another")
+    config.ckpt_path, config.language_bias.path = str(tmp_path / "model.pt"), str(tmp_path / "bias")
+    now = decoding.decoded_from(config, tmp_path / "copy.jsonl", shuffle_audio=True)
+    assert [line.partition(":")[0] for line in differences(before, now)] == [
+        "dataset_config.prompt",
+        "decode.num_beams",
+        "model_config.llm_dtype",
+        "recordings are exchanged",
+        "task",
+        "the biases",
+        "the manifest's content",
+        "the model's weights",
+    ]
 
 
 @pytest.mark.distributed
@@ -243,8 +249,6 @@ def test_shares_are_found_again_by_another_number_of_processes(
     config, manifest, tmp_path, monkeypatch
 ):
     """Rank 1 of 2 was interrupted; one process takes up what it had answered."""
-    from slam_potsa.engine.decode_shards import Team
-
     prefix = tmp_path / "test"
     with monkeypatch.context() as patch:
         first = Interrupting(patch, at=2)
@@ -342,9 +346,7 @@ def answering(translator, texts):
     """The model writes these texts, whatever it hears."""
 
     def generate(batch):
-        from slam_potsa.engine.journal import Answer
-
-        return [Answer(key, (texts[key],)) for key in batch["keys"]]
+        return [Answer(key, [texts[key]]) for key in batch["keys"]]
 
     translator._generate = generate
     return translator

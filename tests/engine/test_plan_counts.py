@@ -284,7 +284,7 @@ def test_a_trained_encoder_keeps_about_what_is_counted(autocast):
     "trains", ["projector", "lora", pytest.param("everything", marks=as_counted)]
 )
 def test_weights_and_counts_are_those_of_the_model_that_is_built(tmp_path, trains):
-    from slam_potsa.engine.run_directory import provide_bias, use_bias
+    from slam_potsa.engine.prepare import provide_bias, use_bias
     from slam_potsa.model.factory import model_factory
 
     config = tiny.world(tmp_path)

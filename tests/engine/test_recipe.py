@@ -18,7 +18,7 @@ from slam_potsa.config import PotsaConfig
 from slam_potsa.config.compose import conf_dir, typed
 from slam_potsa.data.feature_store import FeatureStoreWriter
 from slam_potsa.data.manifest import read_manifest
-from slam_potsa.engine import jobs, recipe_check
+from slam_potsa.engine import recipe_check, stages
 from slam_potsa.engine.recipe import Launch, literal, load_recipe
 from slam_potsa.engine.recipe_check import check_recipe
 from tests.support import tiny_recipe
@@ -111,14 +111,15 @@ def test_wrong_values_of_all_stages_come_at_once():
 @pytest.mark.parametrize(
     "content, message",
     [
-        ({"stages": {"a": {}}}, "output_dir=None: expected a folder"),
-        ({"output_dir": "o", "stages": {}}, "expected stages by name"),
+        ({"stages": {"a": {}}}, "output_dir"),
+        ({"output_dir": "o", "stages": {}}, "stages by name"),
         ({"output_dir": "o", "stages": {"decode": {}}}, "stage 'decode': expected a name"),
-        ({"output_dir": "o", "stages": {"a": {"trainconfig": {}}}}, "unknown key trainconfig"),
+        ({"output_dir": "o", "stages": {"a": {"trainconfig": {"lr": 1}}}}, "trainconfig.lr"),
         ({"output_dir": "o", "stages": {"a": {}}, "launcher": "slurm"}, "launcher='slurm'"),
         ({"output_dir": "o", "stages": {"a": {}}, "processes": 0}, "processes=0"),
-        ({"output_dir": "o", "stages": {"a": {}}, "extra": 1}, "unknown key extra"),
-        ({"output_dir": "o", "stages": {"a": {"choose": "none"}}}, "choose='none'"),
+        ({"output_dir": "o", "stages": {"a": {}}, "processes": "two"}, "two"),
+        ({"output_dir": "o", "stages": {"a": {}}, "extra": 1}, "extra.*known are output_dir"),
+        ({"output_dir": "o", "stages": {"a": {"choose": "none"}}}, "stage a: .*choose"),
     ],
 )
 def test_a_file_of_another_form_is_refused(tmp_path, content, message):
@@ -220,7 +221,7 @@ def test_tests_without_stored_features_are_heard(world, tmp_path):
                 writer.add(key, np.zeros((2, 4)))
         for stage in recipe.stages:
             stage.config.dataset_config.feature_store = str(store)
-        assert (manifest in recipe_check._manifests_to_hear(recipe)) == heard
+        assert (manifest in recipe_check.manifests_to_hear(recipe)) == heard
         assert data.check_audio
 
 
@@ -268,7 +269,9 @@ def seen_a_step(config, gpus: int) -> tuple[int, int]:
 
 
 def test_commands_of_both_launchers(tmp_path):
-    plain = jobs.launch_command(tmp_path, Launch(3))
+    config = PotsaConfig()
+    config.train_config.output_dir = str(tmp_path)
+    plain = stages.make_job("asr", config, Launch(3)).command
     assert plain[:2] == [sys.executable, "-m"] and "torch.distributed.run" in plain
     assert plain[plain.index("--nproc_per_node") + 1] == "3"
     assert plain[-6:] == [
@@ -279,7 +282,7 @@ def test_commands_of_both_launchers(tmp_path):
         "--config-name",
         "stage",
     ]
-    deepspeed = jobs.launch_command(tmp_path, Launch(2, "deepspeed"))
+    deepspeed = stages.make_job("asr", config, Launch(2, "deepspeed")).command
     assert deepspeed[2:5] == ["deepspeed.launcher.runner", "--num_gpus", "2"]
     assert deepspeed[5:7] == ["--module", "slam_potsa.engine.launch"]
 
@@ -289,8 +292,8 @@ def test_a_stages_file_is_its_whole_configuration(tmp_path):
     from hydra import compose, initialize_config_dir
 
     config = load_recipe("potsa", [f"output_dir={tmp_path}"]).stages[2].config
-    job = jobs.make_job("potsa", config, Launch(2))
-    path = jobs.write_job(job)
+    job = stages.make_job("potsa", config, Launch(2))
+    path = stages.write_job(job)
     head = path.read_text().splitlines()[:2]
     assert head[0].startswith("# Stage potsa") and head[1].endswith(job.shown())
     with initialize_config_dir(str(path.parent), version_base="1.3"):
@@ -307,18 +310,18 @@ def test_a_scheduler_that_ends_the_command_ends_its_process(tmp_path):
         raise SystemExit(143)
 
     code = f"import pathlib, time; pathlib.Path({str(tmp_path / 'on')!r}).touch(); time.sleep(60)"
-    job = jobs.Job("asr", PotsaConfig(), [sys.executable, "-c", code])
+    job = stages.Job("asr", PotsaConfig(), [sys.executable, "-c", code])
     before = signal.signal(signal.SIGALRM, end)
     signal.setitimer(signal.ITIMER_REAL, 0.5)
     start = time.monotonic()
     try:
         with pytest.raises(SystemExit):
-            jobs.start(job)
+            stages.start(job)
     finally:
         signal.signal(signal.SIGALRM, before)
     assert time.monotonic() - start < 20
 
 
 def test_an_exit_code_is_handed_on():
-    job = jobs.Job("asr", PotsaConfig(), [sys.executable, "-c", "raise SystemExit(2)"])
-    assert jobs.start(job) == 2
+    job = stages.Job("asr", PotsaConfig(), [sys.executable, "-c", "raise SystemExit(2)"])
+    assert stages.start(job) == 2

@@ -1,4 +1,4 @@
-"""Which checkpoint of a run is its best, whoever trained it; one run a folder."""
+"""Which checkpoint of a run is its best, what it was trained from, one training a folder."""
 
 from __future__ import annotations
 
@@ -13,9 +13,15 @@ from pathlib import Path
 import pytest
 
 from slam_potsa import InputError
-from slam_potsa.engine import run_directory
-from slam_potsa.engine.lock import alone
-from slam_potsa.engine.run_directory import best_checkpoint, newest_saved
+from slam_potsa.engine.encode import store_features
+from slam_potsa.engine.run_directory import (
+    alone,
+    best_checkpoint,
+    changes_since,
+    newest_saved,
+    trained_from,
+)
+from slam_potsa.model.encoder import load_encoder
 from tests.support import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +34,8 @@ def put(*paths: Path) -> None:
 
 
 def test_the_best_by_validation_comes_first(tmp_path):
+    with pytest.raises(InputError, match="no trained model there; expected best/model.pt"):
+        best_checkpoint(tmp_path)
     put(tmp_path / "model.pt")
     assert best_checkpoint(tmp_path) == tmp_path / "model.pt"
     put(tmp_path / "potsa_epoch_1_step_9/model.pt")
@@ -43,20 +51,68 @@ def test_slam_llms_newest_is_by_epoch_and_step_not_by_name_or_age(tmp_path):
     assert newest_saved(tmp_path).parent.name == "potsa_epoch_10_step_2"
 
 
-def test_deepspeeds_folder_counts_once_its_weights_are_put_together(tmp_path):
+def test_deepspeeds_folder_counts_once_its_weights_are_put_together(tmp_path, caplog):
     put(tmp_path / "my_epoch_1_epoch_1_step_5/pytorch_model.bin")
     put(tmp_path / "my_epoch_1_epoch_2_step_5/global_step9/zero_pp_rank_0_optim_states.pt")
-    assert best_checkpoint(tmp_path) == tmp_path / "my_epoch_1_epoch_1_step_5/pytorch_model.bin"
+    for _ in range(2):
+        assert best_checkpoint(tmp_path).parent.name == "my_epoch_1_epoch_1_step_5"
+    # Shards that are the best are not passed over in silence.
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING and "my_epoch_1_epoch_2_step_5" in caplog.text
 
 
-def test_nothing_trained_says_what_was_expected(tmp_path):
-    with pytest.raises(InputError, match="no trained model there; expected best/model.pt"):
-        best_checkpoint(tmp_path)
+# -- what it was trained from ----------------------------------------------------------------------
+
+
+def test_a_continuation_may_be_longer_but_not_another_training(tmp_path):
+    config = tiny.world(tmp_path)
+    whole, begun = trained_from(config), trained_from(config, ["weights"])
+    config.train_config.num_epochs += 1
+    config.decode.num_beams = config.native.save_interval = 7
+    assert changes_since(whole, config) == changes_since(begun, config) == []
+    (change,) = changes_since(whole, config, ["weights", "outcome"])
+    assert change.startswith("train_config.num_epochs: ")
+    config.alignment.terms = {}
+    assert any("alignment.terms.ot.weight" in line for line in changes_since(begun, config))
+
+
+def test_data_and_start_are_compared_by_content(tmp_path):
+    config = tiny.world(tmp_path)
+    data, start = config.dataset_config, tmp_path / "start.pt"
+    start.write_bytes(b"weights")
+    config.ckpt_path = str(start)
+    model = config.model_config
+    encoder = load_encoder(model.encoder_path_hf, model.encoder_window)
+    data.feature_store = str(tmp_path / "features")
+    store_features(encoder, [data.train_data_path], data.feature_store, progress=False)
+    before = trained_from(config)
+    copy = Path(data.train_data_path).with_name("copy.jsonl")
+    copy.write_bytes(Path(data.train_data_path).read_bytes())
+    data.train_data_path = str(copy)
+    assert changes_since(before, config) == []  # the same, elsewhere
+    copy.write_text(copy.read_text() + "\n")
+    start.write_bytes(b"others!")
+    os.utime(start, ns=(1, 1))
+    index = Path(data.feature_store, "index.json")
+    index.write_text(index.read_text().replace(encoder.fingerprint(), "another"))
+    names = [line.partition(":")[0] for line in changes_since(before, config)]
+    assert names == [
+        "content of ckpt_path",
+        "content of dataset_config.feature_store",
+        "content of dataset_config.train_data_path",
+    ]
+    for path in (copy, start):
+        path.unlink()
+    Path(data.feature_store).rename(tmp_path / "elsewhere")
+    assert changes_since(before, config) == []  # what is gone has not changed
+
+
+# -- one training a folder -------------------------------------------------------------------------
 
 
 def test_a_second_process_is_kept_out_until_the_first_has_gone(tmp_path):
     code = (
-        "import sys; from slam_potsa.engine.lock import alone\n"
+        "import sys; from slam_potsa.engine.run_directory import alone\n"
         f"with alone({str(tmp_path)!r}): print('in', flush=True); sys.stdin.read()"
     )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -73,46 +129,21 @@ def test_a_second_process_is_kept_out_until_the_first_has_gone(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
+@pytest.mark.parametrize(
+    "number, allowed", [(errno.ENOTSUP, True), (errno.ENOLCK, True), (5, False)]
+)
 def test_a_file_system_without_locks_is_said_once_and_no_obstacle(
-    tmp_path, monkeypatch, caplog, number
+    tmp_path, monkeypatch, caplog, number, allowed
 ):
     def flock(*_):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", flock)
     for _ in range(2):
-        with alone(tmp_path, 0):
-            pass
-    assert len(caplog.records) == 1 and "start only one there" in caplog.text
-
-
-def test_another_error_of_a_lock_is_not_swallowed(tmp_path, monkeypatch):
-    def flock(*_):
-        raise OSError(errno.EIO, "broken disk")
-
-    monkeypatch.setattr(fcntl, "flock", flock)
-    with pytest.raises(OSError, match="broken disk"), alone(tmp_path, 0):
-        pass
-
-
-def test_shards_that_are_the_best_are_not_passed_over_in_silence(tmp_path, caplog):
-    put(tmp_path / "model.pt", tmp_path / "my_epoch_1_step_5/global_step9/optim_states.pt")
-    for _ in range(2):
-        assert best_checkpoint(tmp_path) == tmp_path / "model.pt"
-    assert len(caplog.records) == 1 and "my_epoch_1_step_5" in caplog.text
-    assert "shards" in caplog.text and caplog.records[0].levelno == logging.WARNING
-    caplog.clear()
-    put(tmp_path / "my_epoch_1_step_6/pytorch_model.bin")
-    assert best_checkpoint(tmp_path).parent.name == "my_epoch_1_step_6" and not caplog.records
-
-
-def test_recordings_that_were_checked_are_not_heard_again(tmp_path, monkeypatch, caplog):
-    config = tiny.world(tmp_path)
-    run_directory.check_recordings(config)
-    monkeypatch.setattr("slam_potsa.data.audio.measure_audio", lambda *_: 1 / 0)
-    run_directory.check_recordings(config)
-    manifest = Path(config.dataset_config.train_data_path)
-    manifest.write_text(manifest.read_text() + "\n")
-    with pytest.raises(ZeroDivisionError):
-        run_directory.check_recordings(config)
+        if allowed:
+            with alone(tmp_path, 0):
+                pass
+        else:
+            with pytest.raises(OSError, match="Input/output"), alone(tmp_path, 0):
+                pass
+    assert [("start only one there" in r.message) for r in caplog.records] == [True] * allowed

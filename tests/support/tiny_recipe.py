@@ -9,8 +9,8 @@ import yaml
 
 from slam_potsa.config import PotsaConfig
 from slam_potsa.engine import native, stages
-from slam_potsa.engine.jobs import Job
 from slam_potsa.engine.recipe import Recipe, literal, load_recipe
+from slam_potsa.engine.stages import Job
 from tests.support import tiny
 
 MANIFESTS = ("train_data_path", "val_data_path", "test_data_path")

@@ -14,7 +14,6 @@ import yaml
 
 from slam_potsa.engine import stages
 from slam_potsa.engine.attempts import steps_trained
-from slam_potsa.engine.jobs import MODULE
 from slam_potsa.engine.recipe import load_recipe
 from slam_potsa.engine.recipe_check import check_recipe
 from slam_potsa.engine.run_directory import best_checkpoint, newest_saved
@@ -31,7 +30,7 @@ pytestmark = [
 
 def begin(job) -> subprocess.Popen:
     """The job's own command, with the CPU shim between torchrun and the entry."""
-    at = job.command.index(MODULE)
+    at = job.command.index(stages.MODULE)
     entry = [str(ROOT / "tests/support" / name) for name in ("cpu_shim.py", "train_stage.py")]
     environment = {
         **os.environ,
@@ -53,7 +52,7 @@ def killed_once_it_saved(job) -> int:
         assert running.poll() is None and time.monotonic() < end
         time.sleep(0.01)
     time.sleep(0.2)  # torch.save is not atomic
-    worker = int((job.folder / ".lock").read_text())
+    worker = int((job.folder / ".owner").read_text())
     os.killpg(running.pid, signal.SIGKILL)
     os.kill(worker, signal.SIGKILL)
     running.wait()

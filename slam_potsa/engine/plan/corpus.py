@@ -12,7 +12,7 @@ from slam_potsa.config import PotsaConfig
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.data.tasks import NEEDS, Templates
 from slam_potsa.engine.plan.assumptions import Assumptions
-from slam_potsa.engine.run_directory import training_items
+from slam_potsa.engine.prepare import training_items
 from slam_potsa.errors import InputError
 
 FIRST_IDEOGRAPH = "\u2e80"  # Chinese, Japanese and Korean writing lies above

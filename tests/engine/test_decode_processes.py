@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from slam_potsa.engine import decode_shards
-from slam_potsa.engine.decode_shards import in_processes, useful_processes
+from slam_potsa.engine import decode_processes
+from slam_potsa.engine.decode_processes import in_processes, useful_processes
 
 
 @pytest.mark.parametrize("gpus, asked, expected", [(2, 4, 2), (4, 2, 2), (1, 1, 1), (0, 4, 1)])
@@ -23,7 +23,7 @@ def test_more_than_gpus_are_brought_down_and_it_is_said(monkeypatch, caplog):
 
 
 def test_one_needs_no_process_of_its_own(monkeypatch, caplog):
-    monkeypatch.setattr(decode_shards.dist, "TCPStore", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(decode_processes.dist, "TCPStore", lambda *_, **__: 1 / 0)
     done = []
     in_processes(1, done.append, "here")
     assert done == ["here"] and not caplog.records

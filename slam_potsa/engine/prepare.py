@@ -1,0 +1,224 @@
+"""What happens before the first step: resume or start anew, check all inputs, estimate biases.
+
+The first rank does it while the others wait.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from slam_potsa.config import PotsaConfig
+from slam_potsa.data.feature_store import FeatureStore
+from slam_potsa.data.manifest import (
+    check_manifest,
+    is_checked,
+    manifest_hash,
+    read_manifest,
+    sentence_warnings,
+)
+from slam_potsa.data.pairs import ParallelSpeechDataset
+from slam_potsa.data.tasks import needed_fields
+from slam_potsa.engine.encode import estimate_bias
+from slam_potsa.engine.run_directory import (
+    BIAS,
+    COMPLETE,
+    CONTROLLER,
+    MODEL,
+    changes_since,
+    clear,
+    last_checkpoint,
+    write_config,
+)
+from slam_potsa.errors import InputError
+from slam_potsa.model.encoder import encoder_config, encoder_fingerprint, load_encoder
+from slam_potsa.model.language_bias import LanguageBias
+
+logger = logging.getLogger(__name__)
+PATIENCE = timedelta(hours=12)  # what other ranks wait while the first checks and estimates
+
+
+def is_main_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def first_rank_first() -> Iterator[bool]:
+    """Rank 0 enters with True while the others wait, with False, until it has left.
+
+    Where it fails, the others leave quietly. By the launcher's key-value store: SLAM-LLM creates
+    the process group itself later, and a group made and destroyed before leaves addresses in that
+    store that make the second one fail.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield True
+        return
+    store, rank, world_size = next(dist.rendezvous("env://"))
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # a restarted launch keeps its store
+    key = f"slam_potsa/{start}/prepared"
+    if rank == 0:
+        try:
+            yield True
+        except BaseException:
+            store.set(key, "failed")
+            raise
+        store.set(key, "done")
+        # A store that lives in this process must outlive their reading.
+        store.wait([f"{key}/seen/{other}" for other in range(1, world_size)])
+        return
+    store.wait([key], PATIENCE)
+    if store.get(key) == b"failed":
+        sys.exit(2)
+    store.set(f"{key}/seen/{rank}", "yes")
+    yield False
+
+
+def checkpoint_to_resume(config: PotsaConfig) -> Path | None:
+    """By `native.resume`. Raises InputError where what is there was made from something else."""
+    wanted, output_dir = config.native.resume, Path(config.train_config.output_dir)
+    if wanted == "never":
+        return None
+    if wanted != "auto":
+        found = Path(wanted)
+        if not (found / COMPLETE).is_file():
+            raise InputError(f"native.resume={wanted!r}: no complete checkpoint there")
+    else:
+        found = last_checkpoint(output_dir)
+    if found is not None:
+        _refuse_another(config, found)
+    elif (output_dir / MODEL).exists():
+        raise InputError(
+            f"{output_dir} holds a trained {MODEL} but no checkpoint to continue from; choose "
+            "another train_config.output_dir, or give native.resume=never to replace it"
+        )
+    return found
+
+
+def _refuse_another(config: PotsaConfig, checkpoint: Path) -> None:
+    changed = changes_since(json.loads((checkpoint / CONTROLLER).read_text())["made_from"], config)
+    if changed:
+        raise InputError(
+            [
+                f"{checkpoint} was made from something else; choose another "
+                "train_config.output_dir, or start it anew with native.resume=never",
+                *changed,
+            ]
+        )
+
+
+def prepare(config: PotsaConfig, resume: Path | None) -> None:
+    """Check all inputs, then write the run directory. Raises InputError before it is touched."""
+    check_encoder(config)
+    check_pairs(config)
+    if resume is None:
+        check_recordings(config)
+        clear(Path(config.train_config.output_dir))
+    write_config(config)
+    provide_bias(config)
+
+
+# -- inputs ----------------------------------------------------------------------------------------
+
+
+def check_encoder(config: PotsaConfig) -> None:
+    """Raise InputError where mel bands or stored features are not this encoder's."""
+    store, model = config.dataset_config.feature_store, config.model_config
+    if store:
+        known = encoder_fingerprint(model.encoder_path_hf, model.encoder_window)
+        FeatureStore.open(store, known)
+        return
+    bands = encoder_config(model.encoder_path_hf).num_mel_bins
+    if config.dataset_config.mel_size != bands:
+        raise InputError(
+            f"dataset_config.mel_size={config.dataset_config.mel_size}, but "
+            f"{model.encoder_path_hf} reads {bands} mel bands: set it to {bands}"
+        )
+
+
+def training_items(config: PotsaConfig) -> ParallelSpeechDataset:
+    """The items of the training manifest: parallel pairs and single utterances."""
+    data = config.dataset_config
+    return ParallelSpeechDataset(
+        read_manifest(data.train_data_path, needs=needed_fields(data.tasks)),
+        pairing=data.pairing,
+        anchor_language=data.anchor_language,
+    )
+
+
+def check_pairs(config: PotsaConfig) -> None:
+    """Say how many pairs there are. Raise InputError where alignment would have none."""
+    path, items = config.dataset_config.train_data_path, training_items(config)
+    logger.info("%s: %d items, %d of them pairs", path, len(items), items.num_pairs)
+    if compares_pairs(config) and not items.num_pairs:
+        raise InputError(
+            f"{path}: no sentence_id is spoken in two languages, so there is "
+            "nothing to align; use the same sentence_id for the same meaning, or alignment=none"
+        )
+
+
+def compares_pairs(config: PotsaConfig) -> bool:
+    """Whether a term of the objective compares a row with its partner's."""
+    return any(term.rows == "pairs" for term in config.alignment.active.values())
+
+
+def check_recordings(config: PotsaConfig) -> None:
+    """Raise InputError with every recording of the manifests that cannot be used.
+
+    A manifest that was checked before, by `slam-potsa prepare` or a training, is not heard again.
+    """
+    data = config.dataset_config
+    if data.feature_store or not data.check_audio:
+        return
+    manifests = [data.train_data_path]
+    if config.train_config.run_validation:
+        manifests.append(data.val_data_path)
+    needs = needed_fields(data.tasks)
+    for manifest in dict.fromkeys(filter(None, manifests)):
+        aligned = compares_pairs(config) and manifest == data.train_data_path
+        for warning in _warnings(manifest, needs, aligned):
+            logger.warning("%s: %s", manifest, warning)
+
+
+def _warnings(manifest: str, needs: Sequence[str], aligned: bool) -> Sequence[str]:
+    if not is_checked(manifest):
+        return check_manifest(manifest, needs=needs, pairs=aligned, progress=True).warnings
+    return sentence_warnings(read_manifest(manifest, needs=needs)) if aligned else ()
+
+
+# -- biases (eq. 1) --------------------------------------------------------------------------------
+
+
+def provide_bias(config: PotsaConfig, progress: bool = True) -> None:
+    """Estimate the biases of the training manifest, unless a path is given or they are there."""
+    data, model = config.dataset_config, config.model_config
+    if not config.language_bias.enabled or config.language_bias.path:
+        return
+    path, manifests = bias_path(config), [data.train_data_path]
+    if path.is_file() and LanguageBias.load(path).manifest == manifest_hash(manifests):
+        return
+    features = FeatureStore.open(data.feature_store) if data.feature_store else None
+    encoder = None
+    if features is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        encoder = load_encoder(model.encoder_path_hf, model.encoder_window).to(device)
+    estimate_bias(manifests, encoder, features=features, progress=progress).save(path)
+
+
+def use_bias(config: PotsaConfig) -> None:
+    """Let the model load what `provide_bias` wrote (on every rank, after rank 0 wrote it)."""
+    path = bias_path(config)
+    if config.language_bias.enabled and not config.language_bias.path and path.is_file():
+        config.language_bias.path = str(path)
+
+
+def bias_path(config: PotsaConfig) -> Path:
+    return Path(config.train_config.output_dir) / BIAS

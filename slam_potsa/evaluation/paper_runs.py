@@ -1,34 +1,36 @@
 """The run directories that fill a table of the paper: found, read, and checked against each other.
 
 Whether two rows may be compared is decided here: the same utterances, the same references, each
-seed once, each run with the settings of its row (`paper_settings`). All problems of all runs are
-reported at once.
+seed once, each run with the settings of its row. What makes a row (bias compensation, alignment,
+pairing) must be as its experiment's file has it, or the run is refused. Whatever else changes the
+weights is told below the table: tiny trials may have their own sizes and steps. All problems of all
+runs are reported at once.
 """
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from slam_potsa.config import PotsaConfig, defaults, flat
 from slam_potsa.data.predictions import Prediction, read_predictions
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation.paper import TARGET, TESTS, PaperTable, UnknownSystem, system_of
-from slam_potsa.evaluation.paper_settings import (
-    experiment_notes,
-    flat,
-    row_notes,
-    row_problems,
-    seed_notes,
-)
+from slam_potsa.evaluation.compare import same_test_problems
+from slam_potsa.evaluation.paper import ALIASES, SYSTEMS, TARGET, PaperTable, PaperTest, system_of
 
 CONFIG = "config.yaml"
 STAGE = re.compile(r"\d+_[a-z][a-z0-9_]*")  # a stage's folder, not an earlier attempt's
 DEPTH = 3  # folders below RUN: outputs / table1_ours / seed42, and not all of a data folder
-MANIFESTS = {"test": "data/fleurs/test.jsonl", "zero_shot": "data/fleurs/zero_shot.jsonl"}
+START = "ckpt_path"  # a later stage starts from a checkpoint of its own seed
+OF_THE_SEED = ("train_config.seed", "dataset_config.seed", START)
+TERMS, BATCH = "alignment.terms", "items a step and device"
+BATCH_SIZES = ("train_config.batch_size_training", "train_config.gradient_accumulation_steps")
+Differences = dict[str, tuple[Any, Any]]  # option -> (found, expected)
 
 
 @dataclass(frozen=True)
@@ -38,38 +40,22 @@ class TableRun:
     Attributes:
         system: canonical model_name, as in `paper.PaperRow.system`.
         tests: predictions by test ("test", "zero_shot"), of the languages that the table has.
-        options: the configuration, flat.
         notes: what was left out of it, for the foot of the table.
     """
 
     path: Path
     system: str
-    seed: int
+    config: PotsaConfig
     tests: Mapping[str, tuple[Prediction, ...]]
-    options: Mapping[str, Any]
     notes: tuple[str, ...] = ()
 
+    @property
+    def seed(self) -> int:
+        return self.config.train_config.seed
 
-def find_runs(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
-    """The run directories at or below `paths`, each once; and every path that is, or holds, none.
-
-    A run directory holds config.yaml. Of a recipe's folder (1_asr, 2_s2tt, …) the last stage is
-    meant.
-    """
-    found: dict[Path, Path] = {}
-    problems = []
-    for path in map(Path, paths):
-        runs = list(_below(path, DEPTH))
-        if not path.is_dir():
-            problems.append(f"{path}: no such folder; expected the output_dir of a training run")
-        elif not runs:
-            problems.append(
-                f"{path}: no {CONFIG} here or in a folder below; expected the output_dir of a "
-                "training run, or a folder of such"
-            )
-        for run in runs:
-            found.setdefault(run.resolve(), run)
-    return list(found.values()), problems
+    @property
+    def name(self) -> str:
+        return f"{self.system} seed {self.seed}"
 
 
 def read_runs(
@@ -90,38 +76,59 @@ def read_runs(
             every unknown model_name of a run that `paths` name; of one that was found in a folder
             it is a note.
     """
-    runs, notes, strangers, elsewhere = [], [], [], defaultdict(list)
     folders, problems = find_runs(paths)
     named = {Path(path).resolve() for path in paths}
+    runs: list[TableRun] = []
+    strangers: list[str] = []
+    elsewhere: Counter[str] = Counter()
     for path in folders:
         try:
-            system, seed, options = _identity(path)
-            if system not in table.systems:
-                elsewhere[system].append(path)
-                continue
-            problems += row_problems(path / CONFIG, options)
-            tests, found = _read_tests(path, table, partial)
-            runs.append(TableRun(path, system, seed, tests, options, tuple(found)))
-        except UnknownSystem as error:
-            if path.resolve() in named:
-                problems += error.problems
+            config = _read_config(path / CONFIG)
+            system = system_of(config.train_config.model_name)
+            if system in table.systems:
+                runs.append(_read_run(path, system, config, table.tests, partial))
+            elif system:
+                elsewhere[system] += 1
+            elif path.resolve() in named:
+                problems.append(_unknown(path, config))
             else:
                 strangers.append(str(path))
         except InputError as error:
             problems += error.problems
-    problems += [*_twice(runs), *_differences(runs, table.tests)]
+    problems += [*_same_seed_twice(runs), *_other_tests(runs, table.tests)]
     if problems:
         raise InputError(problems)
-    notes += [note for run in runs for note in run.notes]
+    notes = [note for run in runs for note in run.notes]
     if elsewhere:
-        named = ", ".join(f"{system} ({len(found)})" for system, found in elsewhere.items())
-        notes.append(f"runs that are not in Table {table.number}: {named}")
+        told = ", ".join(f"{system} ({count})" for system, count in elsewhere.items())
+        notes.append(f"runs that are not in Table {table.number}: {told}")
     if strangers:
         notes.append(
             f"{len(strangers)} {'run' if len(strangers) == 1 else 'runs'} left out, since no table "
             f"has their train_config.model_name: {_some(strangers)}"
         )
-    return runs, [*notes, *experiment_notes(runs), *row_notes(runs), *seed_notes(runs)]
+    return runs, [*notes, *_setting_notes(runs)]
+
+
+def find_runs(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
+    """The run directories at or below `paths`, each once; and every path that is, or holds, none.
+
+    A run directory holds config.yaml. Of a recipe's folder (1_asr, 2_s2tt, …) the last stage is
+    meant.
+    """
+    found: dict[Path, Path] = {}
+    problems = []
+    for path in map(Path, paths):
+        runs = list(_below(path, DEPTH))
+        found |= {run.resolve(): run for run in runs if run.resolve() not in found}
+        if not path.is_dir():
+            problems.append(f"{path}: no such folder; expected the output_dir of a training run")
+        elif not runs:
+            problems.append(
+                f"{path}: no {CONFIG} here or in a folder below; expected the output_dir of a "
+                "training run, or a folder of such"
+            )
+    return list(found.values()), problems
 
 
 def _below(path: Path, depth: int) -> Iterator[Path]:
@@ -138,53 +145,53 @@ def _below(path: Path, depth: int) -> Iterator[Path]:
         yield from _below(child, depth - 1)
 
 
-def _identity(path: Path) -> tuple[str, int, dict[str, Any]]:
-    """(system, seed, flat options) by the run's config.yaml."""
+# -- one run ---------------------------------------------------------------------------------------
+
+
+def _read_config(place: Path) -> PotsaConfig:
     import yaml
 
-    place = path / CONFIG
     try:
-        config = yaml.safe_load(place.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        return defaults(PotsaConfig, yaml.safe_load(place.read_text(encoding="utf-8")))
+    except InputError as error:
+        raise InputError([f"{place}: {problem}" for problem in error.problems]) from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{place}: cannot be read ({reason}); train the run again") from None
-    train = config.get("train_config") if isinstance(config, dict) else None
-    name, seed = (train.get(k) for k in ("model_name", "seed")) if train else (None, None)
-    if not isinstance(name, str) or not isinstance(seed, int):
-        raise InputError(
-            f"{place}: found train_config.model_name {name!r} and seed {seed!r}; expected the "
-            "configuration that a training writes"
-        )
-    try:
-        return system_of(name), seed, dict(flat(config))
-    except UnknownSystem as error:
-        raise UnknownSystem(f"{place}: {error}") from None
 
 
-def _read_tests(
-    path: Path, table: PaperTable, partial: bool
-) -> tuple[dict[str, tuple[Prediction, ...]], list[str]]:
-    tests, notes, problems = {}, [], []
-    for test in table.tests:
-        place = path / f"{test}_predictions.jsonl"
-        if not place.is_file():
-            missing = f"{place}: missing"
-            if partial:
-                notes.append(missing)
-            else:
-                problems.append(
-                    f"{missing}; decode it: slam-potsa decode {path} {MANIFESTS[test]} (or give "
-                    "--partial to leave a gap)"
-                )
-            continue
-        try:
-            tests[test], found = _of_the_table(place, TESTS[test][0])
-            notes += found
-        except InputError as error:
-            problems += error.problems
+def _unknown(path: Path, config: PotsaConfig) -> str:
+    known = ", ".join(sorted([*SYSTEMS, *ALIASES]))
+    return (
+        f"{path / CONFIG}: train_config.model_name is {config.train_config.model_name!r}, expected "
+        f"one of {known}: train with experiment=<one of these>, or leave this run out"
+    )
+
+
+def _read_run(
+    path: Path, system: str, config: PotsaConfig, tests: Sequence[PaperTest], partial: bool
+) -> TableRun:
+    read: dict[str, tuple[Prediction, ...]] = {}
+    notes: list[str] = []
+    problems = list(_other_row(path / CONFIG, config))
+    for test in tests:
+        place = path / f"{test.name}_predictions.jsonl"
+        if place.is_file():
+            try:
+                read[test.name], found = _of_the_table(place, test.languages)
+                notes += found
+            except InputError as error:
+                problems += error.problems
+        elif partial:
+            notes.append(f"{place}: missing")
+        else:
+            problems.append(
+                f"{place}: missing; decode it: slam-potsa decode {path} "
+                f"data/fleurs/{test.name}.jsonl (or give --partial to leave a gap)"
+            )
     if problems:
         raise InputError(problems)
-    return tests, notes
+    return TableRun(path, system, config, read, tuple(notes))
 
 
 def _of_the_table(
@@ -217,45 +224,129 @@ def _of_the_table(
     return tuple(item for item in predictions if item.language in languages), notes
 
 
-def _twice(runs: Sequence[TableRun]) -> Iterator[str]:
-    first: dict[tuple[str, int], Path] = {}
+# -- runs beside each other ------------------------------------------------------------------------
+
+
+def _same_seed_twice(runs: Sequence[TableRun]) -> Iterator[str]:
+    first: dict[str, TableRun] = {}
     for run in runs:
-        other = first.setdefault((run.system, run.seed), run.path)
-        if other != run.path:
+        other = first.setdefault(run.name, run)
+        if other is not run:
             yield (
-                f"{run.path}: a second run of {run.system} with seed {run.seed}, beside {other}; "
-                "give one of them"
+                f"{run.path}: a second run of {run.system} with seed {run.seed}, beside "
+                f"{other.path}; give one of them"
             )
 
 
-def _differences(runs: Sequence[TableRun], tests: Iterable[str]) -> Iterator[str]:
+def _other_tests(runs: Sequence[TableRun], tests: Sequence[PaperTest]) -> Iterator[str]:
     """Utterances or references that a run does not share with the first one that has the test."""
     for test in tests:
-        having = [run for run in runs if test in run.tests]
-        if not having:
-            continue
-        first, *others = having
-        expected = {item.key: item for item in first.tests[test]}
-        for run in others:
-            yield from _difference(run, test, expected, first.path)
+        having = {str(run.path): run.tests[test.name] for run in runs if test.name in run.tests}
+        if having:
+            yield from (f"{test.name}: {text}" for text in same_test_problems(having))
 
 
-def _difference(
-    run: TableRun, test: str, expected: Mapping[str, Prediction], first: Path
-) -> Iterator[str]:
-    place, remedy = run.path / f"{test}_predictions.jsonl", "decode the same manifest with both"
-    found = {item.key: item for item in run.tests[test]}
-    for keys, words in (
-        ([key for key in expected if key not in found], "are missing, which"),
-        ([key for key in found if key not in expected], "are not among those that"),
-    ):
-        if keys:
-            yield f"{place}: {len(keys)} keys {words} {first} has ({_some(keys)}); {remedy}"
-    shared = [key for key in found if key in expected]
-    for name in ("reference", "language"):
-        keys = [k for k in shared if getattr(found[k], name) != getattr(expected[k], name)]
-        if keys:
-            yield f"{place}: {len(keys)} {name}s differ from {first} ({_some(keys)}); {remedy}"
+# -- settings --------------------------------------------------------------------------------------
+
+
+@cache
+def _experiment(name: str) -> PotsaConfig:
+    from slam_potsa.config.compose import compose_config
+
+    return compose_config([f"experiment={name}"])
+
+
+def _other_row(place: Path, config: PotsaConfig) -> Iterator[str]:
+    """That a run's settings are not those of the row that its model_name claims."""
+    name = config.train_config.model_name
+    differing = _row_differences(config, name)
+    if not differing:
+        return
+    others = [other for other in SYSTEMS if not _row_differences(config, other)]
+    fits = (
+        f"these are the settings of {' or '.join(others)}: put that name there"
+        if others
+        else "no row of the tables has these settings: leave this run out"
+    )
+    told = ", ".join(f"{key} {_shown(a)} / {_shown(b)}" for key, (a, b) in differing.items())
+    yield (
+        f"{place}: train_config.model_name is {name}, but what makes this row differs from "
+        f"conf/experiment/{name}.yaml (found / expected): {told}; {fits}, or train with "
+        f"experiment={name}"
+    )
+
+
+def _row_differences(config: PotsaConfig, name: str) -> Differences:
+    """What makes the row and differs, less a term's weight: a trial may have its own."""
+    found, expected = _row_options(config), _row_options(_experiment(name))
+    return {
+        key: (value, expected[key])
+        for key, value in found.items()
+        if key in expected and value != expected[key] and not _is_weight(key)
+    }
+
+
+def _row_options(config: PotsaConfig) -> dict[str, Any]:
+    """What makes a row, less what nothing reads."""
+    terms, has_bias = config.alignment.active, config.language_bias.enabled
+    is_unread = {
+        "alignment.": not terms,
+        "language_bias.center": not has_bias,
+        "language_bias.unseen_language": not has_bias,
+        "dataset_config.anchor_language": config.dataset_config.pairing != "anchor",
+    } | {f"{TERMS}.{name}.": name not in terms for name in config.alignment.terms}
+    unread = tuple(prefix for prefix, unread in is_unread.items() if unread)
+    options = flat(config, row=True).items()
+    read = {key: value for key, value in options if not key.startswith(unread)}
+    return {TERMS: ", ".join(terms) or "none"} | read
+
+
+def _other_options(config: PotsaConfig) -> dict[str, Any]:
+    """What else changes the weights; the batch in items, however it is accumulated."""
+    options = flat(config, affects=("weights", "outcome"), row=False)
+    options |= {key: value for key, value in _row_options(config).items() if _is_weight(key)}
+    size, accumulated = (options.pop(key) for key in BATCH_SIZES)
+    return {k: v for k, v in options.items() if k not in OF_THE_SEED} | {BATCH: size * accumulated}
+
+
+def _is_weight(key: str) -> bool:
+    return key.startswith(TERMS) and key.endswith(".weight")
+
+
+def _setting_notes(runs: Sequence[TableRun]) -> Iterator[str]:
+    """One note of what differs from the experiments' files, and one of the starts."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for run in runs:
+        expected = _other_options(_experiment(run.config.train_config.model_name))
+        for key, value in _other_options(run.config).items():
+            if value != expected[key]:
+                values = f"{_shown(value)} / {_shown(expected[key])}"
+                found.setdefault(key, {}).setdefault(values, []).append(run.name)
+    if found:
+        told = [
+            f"{key} {values} ({_names(names, runs)})"
+            for key, of_value in found.items()
+            for values, names in of_value.items()
+        ]
+        yield f"settings that are not those of conf/experiment/ (found / there): {'; '.join(told)}"
+    starts: dict[int, dict[Any, list[str]]] = {}
+    for run in runs:
+        of_seed = starts.setdefault(run.seed, {})
+        of_seed.setdefault(run.config.ckpt_path, []).append(run.system)
+    for seed, paths in starts.items():
+        if len(paths) > 1:
+            told = [f"{path} ({', '.join(systems)})" for path, systems in paths.items()]
+            yield f"runs of seed {seed} start from different weights, {START}: {'; '.join(told)}"
+
+
+def _names(names: Sequence[str], runs: Sequence[TableRun]) -> str:
+    return "all runs" if 1 < len(names) == len(runs) else ", ".join(names)
+
+
+def _shown(value: Any) -> str:
+    """One line, and prompts in quotation marks, so that blanks and line breaks are seen."""
+    plain = isinstance(value, str) and value and not any(map(str.isspace, value))
+    return value if plain else repr(value)
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:

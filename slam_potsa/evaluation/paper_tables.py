@@ -9,24 +9,21 @@ without new evidence.
 
 from __future__ import annotations
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from slam_potsa.data.predictions import Prediction
 from slam_potsa.evaluation.compare import Comparison, SeedMean, match, paired_test
-from slam_potsa.evaluation.paper import TARGET, TESTS, PaperRow, PaperTable, paper_table
+from slam_potsa.evaluation.paper import TARGET, PaperRow, PaperTable, PaperTest, paper_table
 from slam_potsa.evaluation.paper_runs import TableRun, read_runs
 from slam_potsa.evaluation.presets import Convention
-from slam_potsa.evaluation.scores import score
+from slam_potsa.evaluation.scores import ScoreTable, score
 from slam_potsa.text import table as text_table
 
 GAP = "·"
-P_COLUMNS = {"test": "p", "zero_shot": "p zero-shot"}
 
 
 @dataclass(frozen=True)
@@ -68,8 +65,8 @@ class FilledRow:
 
     def p_value(self, test: str) -> float | None:
         """The median over seeds; None where no seed was compared."""
-        found = self.comparisons.get(test)
-        return median(comparison.p_value for comparison in found.values()) if found else None
+        found = [item.p_value for item in self.comparisons.get(test, {}).values()]
+        return median(value for value in found if value is not None) if found else None
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -130,7 +127,7 @@ class FilledTable:
         }
 
     def _head(self) -> list[str]:
-        return ["", "", *self.paper.columns, *(P_COLUMNS[test] for test in self.paper.tests)]
+        return ["", "", *self.paper.columns, *(test.p_column for test in self.paper.tests)]
 
     def _body(self) -> list[list[str]]:
         """A line of the paper's figures a row, and one of ours where runs can fill it."""
@@ -141,14 +138,16 @@ class FilledTable:
             lines.append([row.paper.label, "paper", *printed, *[""] * len(tests)])
             if row.paper.system is None:
                 continue
+            count = len(row.seeds)
+            seeds = f", {count} {'seed' if count == 1 else 'seeds'}" if count else ""
             ours = [row.figures[c].text() if c in row.figures else GAP for c in columns]
-            lines.append(["", _source(row), *ours, *(self._p_value(row, test) for test in tests)])
+            lines.append(["", f"ours{seeds}", *ours, *(self._p_value(row, t) for t in tests)])
         return lines
 
-    def _p_value(self, row: FilledRow, test: str) -> str:
+    def _p_value(self, row: FilledRow, test: PaperTest) -> str:
         if row.paper.system not in self.paper.comparisons:
             return ""
-        value = row.p_value(test)
+        value = row.p_value(test.name)
         return GAP if value is None else f"{value:.3f}"
 
     def _foot(self) -> list[str]:
@@ -193,104 +192,78 @@ def fill_table(
     from tqdm import tqdm
 
     # The table has BLEU only.
-    convention = dataclasses.replace(convention or Convention(), more_bleu={}, error_rate=None)
+    convention = replace(convention or Convention(), more_bleu={}, error_rate=None)
     table = paper_table(number)
     found, notes = read_runs(runs, table, partial=partial)
-    of_system: dict[str, list[TableRun]] = defaultdict(list)
+    of_system: dict[str | None, list[TableRun]] = defaultdict(list)
     for run in sorted(found, key=lambda run: run.seed):
         of_system[run.system].append(run)
-    rows, signatures = [], {}
+    rows: list[FilledRow] = []
+    signatures: list[str] = []
     for paper in tqdm(table.rows, desc=f"Table {number}", unit="row", disable=not progress):
-        own = of_system.get(paper.system or "", [])
-        figures, signed = _figures(own, table, convention, bootstrap)
-        comparisons = _comparisons(paper, table, of_system, convention, bootstrap)
-        of_pairs = [f"p|{c.signature}" for found in comparisons.values() for c in found.values()]
-        signatures |= dict.fromkeys([*signed, *of_pairs])
+        own = of_system[paper.system]
+        scored = [_scores(run, convention, bootstrap if len(own) == 1 else 0) for run in own]
+        pair = table.comparisons.get(paper.system or "") if bootstrap else None
+        systems = [of_system[name] for name in pair or ()]
+        comparisons = _comparisons(*systems, table.tests, convention, bootstrap) if systems else {}
+        signatures += [s for tests in scored for t in tests.values() for s in t.signatures]
+        signatures += [f"p|{c.signature}" for of in comparisons.values() for c in of.values()]
+        figures = _figures(table, scored)
         rows.append(FilledRow(paper, tuple(run.seed for run in own), figures, comparisons))
-    return FilledTable(table, tuple(rows), tuple(signatures), tuple(notes))
+    bleu = [text for text in dict.fromkeys(signatures) if not text.startswith("chrF")]
+    return FilledTable(table, tuple(rows), tuple(bleu), tuple(notes))
 
 
-def _figures(
-    runs: Sequence[TableRun], table: PaperTable, convention: Convention, bootstrap: int
-) -> tuple[dict[str, Figure], list[str]]:
-    """(figure by column, signatures) of the runs of one row, one a seed."""
+def _scores(run: TableRun, convention: Convention, bootstrap: int) -> dict[str, ScoreTable]:
+    return {
+        test: score(predictions, bootstrap=bootstrap, convention=convention, guards=False)
+        for test, predictions in run.tests.items()
+        if predictions
+    }
+
+
+def _figures(table: PaperTable, scored: Sequence[Mapping[str, ScoreTable]]) -> dict[str, Figure]:
+    """By column, from the scores of one row's runs by test."""
     values: dict[str, list[float]] = defaultdict(list)
     widths: dict[str, float | None] = {}
-    signatures: list[str] = []
-    resamples = bootstrap if len(runs) == 1 else 0
-    for run in runs:
-        for test, predictions in run.tests.items():
-            for column, value, width in _scores(
-                test, predictions, convention, resamples, signatures
-            ):
-                values[column].append(value)
-                widths[column] = width
-    figures = {
+    for test in table.tests:
+        for found in (tables[test.name] for tables in scored if test.name in tables):
+            rows = {row.name: row.bleu for row in found.rows}
+            columns = {name: (rows[name], rows[name]) for name in test.languages if name in rows}
+            if len(columns) == len(test.languages):
+                columns[test.average] = rows["all, mean of languages"], rows["all, pooled"]
+            for column, (bleu, with_interval) in columns.items():
+                values[column].append(bleu.value)
+                widths[column] = with_interval.half_width
+    return {
         column: Figure(SeedMean(tuple(values[column])), widths[column])
         for column in table.columns
         if column in values
     }
-    return figures, signatures
-
-
-def _scores(
-    test: str,
-    predictions: Sequence[Prediction],
-    convention: Convention,
-    bootstrap: int,
-    signatures: list[str],
-) -> list[tuple[str, float, float | None]]:
-    """(column, BLEU, bootstrap half-width) of each language of a test, and of all if none lacks."""
-    if not predictions:
-        return []
-    languages, average = TESTS[test]
-    scored = score(predictions, bootstrap=bootstrap, convention=convention)
-    signatures += [text for text in scored.signatures if text.startswith("BLEU|")]
-    found = {row.name: row for row in scored.rows if row.kind == "language"}
-    columns = [(name, row.bleu.value, row.bleu.half_width) for name, row in found.items()]
-    if set(found) == set(languages):
-        mean = scored.row("all, mean of languages").bleu.value
-        columns.append((average, mean, scored.row("all, pooled").bleu.half_width))
-    return columns
 
 
 def _comparisons(
-    paper: PaperRow,
-    table: PaperTable,
-    of_system: Mapping[str, Sequence[TableRun]],
+    baseline: Sequence[TableRun],
+    system: Sequence[TableRun],
+    tests: Sequence[PaperTest],
     convention: Convention,
     samples: int,
 ) -> dict[str, dict[int, Comparison]]:
-    """The paired tests that the row shows, by test and by seed that both systems have."""
-    if paper.system not in table.comparisons or samples < 1:
-        return {}
-    baseline, system = (
-        {run.seed: run for run in of_system.get(name, ())}
-        for name in table.comparisons[paper.system]
-    )
-    comparisons = {}
-    for test in table.tests:
-        seeds = [
-            seed
-            for seed in baseline.keys() & system.keys()
-            if baseline[seed].tests.get(test) and system[seed].tests.get(test)
-        ]
-        if seeds:
-            comparisons[test] = {
-                seed: _compare(baseline[seed], system[seed], test, convention, samples)
-                for seed in sorted(seeds)
-            }
-    return comparisons
-
-
-def _compare(
-    old: TableRun, new: TableRun, test: str, convention: Convention, samples: int
-) -> Comparison:
-    """The paired test of BLEU between two runs of one seed, all languages of `test` pooled."""
-    name = f"{test}, seed {new.seed}"
-    pairs = match(old.tests[test], new.tests[test])
-    bleu, _ = paired_test(name, pairs, samples=samples, convention=convention)
-    return bleu
+    """By test and by seed that both have: the paired test of BLEU, all languages pooled."""
+    olds = {run.seed: run.tests for run in baseline}
+    found: dict[str, dict[int, Comparison]] = {}
+    for test in (test.name for test in tests):
+        for run in system:
+            old, new = olds.get(run.seed, {}).get(test), run.tests.get(test)
+            if old and new:
+                bleu, _ = paired_test(
+                    f"{test}, seed {run.seed}",
+                    match(old, new),
+                    samples=samples,
+                    convention=convention,
+                )
+                found.setdefault(test, {})[run.seed] = bleu
+    return found
 
 
 def _printed(paper: PaperRow, column: str) -> str:
@@ -298,10 +271,3 @@ def _printed(paper: PaperRow, column: str) -> str:
         return GAP
     figure, width = f"{paper.figures[column]:.2f}", paper.half_widths.get(column)
     return figure if width is None else f"{figure} ±{width:.2f}"
-
-
-def _source(row: FilledRow) -> str:
-    if not row.seeds:
-        return "ours"
-    count = len(row.seeds)
-    return f"ours, {count} {'seed' if count == 1 else 'seeds'}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 
 import pytest
@@ -206,75 +205,6 @@ def test_other_systems_runs_in_a_folder_are_noted_and_left_out(tmp_path):
     assert any("1 run left out" in note and str(other) in note for note in filled.notes)
     (problem,) = problems(2, ours, other)
     assert "model_name is 'ours_scaled'" in problem
-
-
-def test_seeds_with_other_options_are_noted(tmp_path):
-    run(tmp_path / "a", "table2_mse", seed=1, lr=1e-5, output_dir="a")
-    run(tmp_path / "b", "table2_mse", seed=2, lr=1e-4, output_dir="b")
-    own, mixed = fill_table(2, [tmp_path], bootstrap=0).notes
-    assert own == (
-        f"{tmp_path / 'b'} (table2_mse): differs from conf/experiment/table2_mse.yaml in "
-        "train_config.lr 0.0001 / 1e-05"
-    )
-    assert mixed == "table2_mse: its runs differ in more than the seed: train_config.lr"
-
-
-# -- what is refused -------------------------------------------------------------------------------
-
-
-def test_bad_runs_are_all_reported_at_once(tmp_path):
-    good = run(tmp_path / "good", "table2_mse", seed=1)
-    again = run(tmp_path / "again", "table2_mse", seed=1)
-    unknown = run(tmp_path / "unknown", "mine")
-    bare = run(tmp_path / "bare", "table2_cosine", tests=())
-    broken = run(tmp_path / "broken", "table2_cosine")
-    (broken / "config.yaml").write_text("{")
-    empty = run(tmp_path / "empty", "table2_cosine")
-    (empty / "config.yaml").write_text("a: 1")
-    found = problems(2, good, good / ".", again, unknown, bare, broken, empty)
-    assert len(found) == 5
-    text = "\n".join(found)
-    assert "a second run of table1" not in text and "a second run of table2_mse with seed 1" in text
-    assert "model_name is 'mine'" in text and "table2_cosine, " in text
-    assert f"{bare / 'test_predictions.jsonl'}: missing; decode it" in text
-    assert "cannot be read" in text and "found train_config.model_name None" in text
-
-
-def test_runs_must_share_utterances_and_references(tmp_path):
-    first = run(tmp_path / "a", "table2_mse")
-    second = run(tmp_path / "b", "table2_cosine")
-    place = second / "test_predictions.jsonl"
-    made = read_predictions(place)
-    made[0] = dataclasses.replace(made[0], reference="别的")
-    made[1] = dataclasses.replace(made[1], key="other")
-    write_predictions(place, made)
-    found = problems(2, first, second)
-    assert [text.split(": ", 1)[1].split(" (")[0] for text in found] == [
-        f"1 keys are missing, which {first} has",
-        f"1 keys are not among those that {first} has",
-        f"1 references differ from {first}",
-    ]
-
-
-def test_translations_into_another_language_and_without_reference_are_refused(tmp_path):
-    folder = run(tmp_path / "a", "table2_mse")
-    place = folder / "test_predictions.jsonl"
-    made = read_predictions(place)
-    made[0] = dataclasses.replace(made[0], reference=None)
-    made[1] = dataclasses.replace(made[1], target_language="en")
-    write_predictions(place, made)
-    found = problems(2, folder)
-    assert len(found) == 2 and "into en" in found[0] and "en-0" in found[1]
-
-
-def test_folders_without_runs_are_refused(tmp_path):
-    unknown = run(tmp_path / "other" / "unknown", "mine")
-    (tmp_path / "empty").mkdir()
-    found = problems(1, tmp_path / "nowhere", tmp_path / "empty", unknown)
-    assert len(found) == 3 and "model_name is 'mine'" in found[2]
-    assert "no such folder" in found[0] and "no config.yaml" in found[1]
-    with pytest.raises(InputError, match="are 1, 2 and 3"):
-        fill_table(4, [])
 
 
 # -- what is shown ---------------------------------------------------------------------------------

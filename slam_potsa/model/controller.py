@@ -82,6 +82,8 @@ class AlignmentController:
         self.recorder.check(objective.tap_names(choices))
         self.listeners: list[Callable[[dict[str, Any]], None]] = []
         self.step = 0
+        # What the last loaded checkpoint carried; `load_state_dict` it to continue.
+        self.found_state: dict[str, Any] | None = None
         self._choice: tuple[int, tuple[int, ...]] | None = None
         self._micro: list[dict[str, Any]] = []
         self._unread: list[dict[str, Any]] = []
@@ -263,12 +265,7 @@ class AlignmentController:
     def _load_from_carried(self) -> None:
         payload = self.carried.read()
         if payload is not None:
-            self._found = json.loads(payload)
-
-    @property
-    def found_state(self) -> dict[str, Any] | None:
-        """The state that the last loaded checkpoint carried; `load_state_dict` it to continue."""
-        return getattr(self, "_found", None)
+            self.found_state = json.loads(payload)
 
     def detach(self) -> None:
         """Stop listening to optimizers."""

@@ -85,6 +85,8 @@ def factory(
 
     def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn.Module, Any]:
         stand_ins.install()
+        from slam_llm.utils.train_utils import print_model_size
+
         recipe = _completed(model_config)
         state = read_checkpoint(rest["ckpt_path"]) if rest.get("ckpt_path") else None
         if biased.enabled and not train_config.freeze_encoder:
@@ -104,7 +106,7 @@ def factory(
         attach(model, aligned, train_config, rest.get("deepspeed_config"))
         if state is not None:
             continue_from(model, state, str(rest["ckpt_path"]), keep_bias=bias)
-        _print_size(model)
+        print_model_size(model, train_config, int(os.environ.get("RANK", "0")))
         return model, tokenizer
 
     return model_factory
@@ -191,7 +193,7 @@ class AlignedForward:
         speech = [name for name in ("audio_mel", "audio") if batch.get(name) is not None]
         reader = self.encoder_projector if self.encoder is None else self.encoder
         for name in speech:
-            batch[name] = batch[name].to(_dtype(reader))
+            batch[name] = batch[name].to(next(reader.parameters()).dtype)
         if speech and batch.get("modality_mask") is None:
             # st_covost2's dataset leaves them as -1 for a model that counts on 80 in front.
             batch["modality_mask"] = batch["input_ids"] == AUDIO_SLOT
@@ -225,20 +227,15 @@ def _their_parts(
     train_config: Any, model_config: Any, rest: dict[str, Any]
 ) -> tuple[Any, nn.Module | None, nn.Module]:
     """Tokenizer, encoder and LLM, by SLAM-LLM's functions where they work."""
+    import transformers
     from slam_llm.models import slam_model as theirs
 
     tokenizer = theirs.setup_tokenizer(train_config, model_config, **rest)
     encoder = theirs.setup_encoder(train_config, model_config, **rest)
-    if encoder is not None and model_config.encoder_path_hf:
-        encoder = _with_their_forward(encoder)
-    load = _setup_llm if _transformers_major() >= 5 else theirs.setup_llm
+    if model_config.encoder_path_hf and not hasattr(encoder, "extract_variable_length_features"):
+        encoder = SpeechEncoder(encoder)  # what `slam_model` calls, a transformers Whisper lacks
+    load = _setup_llm if int(transformers.__version__.split(".")[0]) >= 5 else theirs.setup_llm
     return tokenizer, encoder, load(train_config, model_config, **rest)
-
-
-def _print_size(model: nn.Module) -> None:
-    from slam_llm.utils.train_utils import print_model_size
-
-    print_model_size(model, model.train_config, int(os.environ.get("RANK", "0")))
 
 
 def _sizes(model_config: Any, options: Mapping[str, Any]) -> ModelConfig:
@@ -258,13 +255,6 @@ def _completed(model_config: Any) -> Any:
 
     given = OmegaConf.to_container(OmegaConf.create(model_config), resolve=True)
     return OmegaConf.create({**EXPECTED, **given, "encoder_projector": "q-former"})
-
-
-def _with_their_forward(encoder: nn.Module) -> nn.Module:
-    """A transformers Whisper lacks the method that `slam_model` calls; our wrapper has it."""
-    if hasattr(encoder, "extract_variable_length_features"):
-        return encoder
-    return SpeechEncoder(encoder)
 
 
 def _setup_llm(train_config: Any, model_config: Any, **rest: Any) -> nn.Module:
@@ -294,13 +284,3 @@ def _refuse_unsupported(train_config: Any, model_config: Any) -> None:
         raise InputError(
             [f"{what} needs SLAM-LLM's own loading: install transformers 4.57" for what in found]
         )
-
-
-def _transformers_major() -> int:
-    import transformers
-
-    return int(transformers.__version__.split(".")[0])
-
-
-def _dtype(module: nn.Module) -> torch.dtype:
-    return next(module.parameters()).dtype

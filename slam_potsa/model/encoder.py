@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slam_potsa.errors import InputError
+from slam_potsa.model.llm import from_pretrained
 
 
 class SpeechEncoder(nn.Module):
@@ -154,13 +155,7 @@ def encoder_config(path: str) -> Any:
     """The Whisper configuration at `path`. Raises InputError where there is none."""
     from transformers import AutoConfig
 
-    try:
-        config = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"model_config.encoder_path_hf={path!r}: neither a transformers folder here nor a "
-            f"model that can be fetched ({str(error).splitlines()[0]})"
-        ) from error
+    config = from_pretrained(AutoConfig, path, "model_config.encoder_path_hf")
     if config.model_type != "whisper":
         raise InputError(
             f"model_config.encoder_path_hf={path!r}: expected a Whisper, got {config.model_type!r}"

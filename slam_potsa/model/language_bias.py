@@ -136,16 +136,13 @@ class LanguageBias(nn.Module):
 
     def lookup(self, language_ids: Tensor) -> Tensor:
         """The vector subtracted for each id: [B] -> [B, E] float32. Never waits for the device."""
-        ids, table = self._on(language_ids.device)
-        match = language_ids[:, None] == ids[None, :]  # [B, L]; none true: the unseen row L
+        if self.table.device != language_ids.device:
+            # By hand, for they are no buffers: a trainer's .half() must not touch them.
+            self.table = self.table.to(language_ids.device)
+            self.ids = self.ids.to(language_ids.device)
+        match = language_ids[:, None] == self.ids  # [B, L]; none true: the unseen row L
         row = torch.where(match.any(1), match.int().argmax(1), len(self._languages))
-        return table[row]
-
-    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Tables as float32 on `device`: a trainer's .half() of the module does not touch them."""
-        if self.table.device != device:
-            self.table, self.ids = self.table.to(device), self.ids.to(device)
-        return self.ids, self.table
+        return self.table[row]
 
     def _set(self, biases: Mapping[str, Tensor], counts: dict[str, int]) -> None:
         self._languages = tuple(sorted(biases))

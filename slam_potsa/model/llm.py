@@ -24,7 +24,7 @@ def load_tokenizer(path: str) -> Any:
     """The LLM's tokenizer, padding with eos where it has no padding token (as SLAM-LLM)."""
     from transformers import AutoTokenizer
 
-    tokenizer = _from_pretrained(AutoTokenizer, path)
+    tokenizer = from_pretrained(AutoTokenizer, path, "model_config.llm_path")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token_id = tokenizer.eos_token_id
     return tokenizer
@@ -43,7 +43,8 @@ def load_llm(train: TrainConfig, model: ModelConfig) -> nn.Module:
     options: dict[str, Any] = {"dtype": loaded_llm_dtype(train, model)}
     if train.quantization:
         options |= _eight_bit()
-    return adapt_llm(_from_pretrained(AutoModelForCausalLM, model.llm_path, **options), train)
+    llm = from_pretrained(AutoModelForCausalLM, model.llm_path, "model_config.llm_path", **options)
+    return adapt_llm(llm, train)
 
 
 def loaded_llm_dtype(train: TrainConfig, model: ModelConfig) -> torch.dtype:
@@ -98,11 +99,12 @@ def _eight_bit() -> dict[str, Any]:
     return {"quantization_config": config, "device_map": {"": device}}
 
 
-def _from_pretrained(kind: Any, path: str, **options: Any) -> Any:
+def from_pretrained(kind: Any, path: str, option: str, **options: Any) -> Any:
+    """`kind.from_pretrained(path)`. Raises InputError, naming `option`, where there is nothing."""
     try:
         return kind.from_pretrained(path, **options)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"model_config.llm_path={path!r}: neither a transformers folder here nor a model that "
+            f"{option}={path!r}: neither a transformers folder here nor a model that "
             f"can be fetched ({str(error).splitlines()[0]})"
         ) from error

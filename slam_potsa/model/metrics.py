@@ -22,8 +22,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,14 @@ import torch
 from torch import Tensor
 
 from slam_potsa.config import PotsaConfig
-from slam_potsa.data.jsonl import read_log
+from slam_potsa.data.jsonl import read_log, write_rows
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
 
 # Names in the run directory.
 METRICS, TENSORBOARD, WANDB_RUN = "metrics.jsonl", "tensorboard", "wandb_run"
+
+Listener = Callable[[dict[str, Any]], None]
 
 
 class MetricsLog:
@@ -57,8 +59,7 @@ class MetricsLog:
     def keep_before(self, step: int) -> None:
         """Forget lines of `step` and later: they will be written again."""
         if self.path.is_file():
-            kept = [line for line in read_metrics(self.path) if line["step"] < step]
-            atomic_write(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+            write_rows(self.path, [row for row in read_metrics(self.path) if row["step"] < step])
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
@@ -73,48 +74,54 @@ def rounded(value: Any) -> Any:
     return value
 
 
-class TensorBoardLog:
-    """Writes `folder` for `tensorboard --logdir`. Raises InputError without the library."""
+@contextmanager
+def logged(controller: Any, config: PotsaConfig, first_step: int, *, writes: bool) -> Iterator:
+    """Within: `controller` logs to what `log_config` asks for, from `first_step` on.
 
-    def __init__(self, folder: str | Path, first_step: int = 0):
-        writer = _library("torch.utils.tensorboard", "tensorboard").SummaryWriter
-        # Points that an interrupted run wrote beyond its last checkpoint are hidden.
-        self.writer = writer(str(folder), purge_step=first_step)
+    Args:
+        writes: whether this process is the one that logs.
 
-    def __call__(self, record: dict[str, Any]) -> None:
-        for name, value in scalars(record):
-            self.writer.add_scalar(name, value, record["step"])
+    Raises InputError where a library that is asked for is not installed.
+    """
+    with ExitStack() as closing:
+        if writes and config.log_config.use_tensorboard:
+            controller.listeners.append(_tensorboard(config, first_step, closing))
+        if writes and config.log_config.use_wandb:
+            controller.listeners.append(_wandb(config, closing))
+        yield
 
-    def close(self) -> None:
-        self.writer.close()
+
+def _tensorboard(config: PotsaConfig, first_step: int, closing: ExitStack) -> Listener:
+    """Writes for `tensorboard --logdir`, in the run directory."""
+    library = _library("torch.utils.tensorboard", "tensorboard")
+    folder = Path(config.train_config.output_dir) / TENSORBOARD
+    # Points that an interrupted run wrote beyond its last checkpoint are hidden.
+    writer = closing.enter_context(library.SummaryWriter(str(folder), purge_step=first_step))
+
+    def listen(record: dict[str, Any]) -> None:
+        for name, value in scalars(record).items():
+            writer.add_scalar(name, value, record["step"])
+
+    return listen
 
 
-class WandbLog:
+def _wandb(config: PotsaConfig, closing: ExitStack) -> Listener:
     """One W&B run per run directory: its id is kept there, so that a resumed run continues it."""
-
-    def __init__(self, log: Any, output_dir: str | Path, config: dict[str, Any]):
-        wandb = _library("wandb", "wandb")
-        folder = Path(log.wandb_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        identity = Path(output_dir) / WANDB_RUN
-        known = identity.read_text().strip() if identity.is_file() else None
-        self.run = wandb.init(
-            dir=str(folder),
-            entity=log.wandb_entity_name or None,
-            project=log.wandb_project_name,
-            name=log.wandb_exp_name,
-            id=known,
-            resume="allow",
-            config=config,
-        )
-        identity.parent.mkdir(parents=True, exist_ok=True)
-        identity.write_text(self.run.id + "\n")
-
-    def __call__(self, record: dict[str, Any]) -> None:
-        self.run.log(dict(scalars(record)), step=record["step"], commit=True)
-
-    def close(self) -> None:
-        self.run.finish()
+    library, log = _library("wandb", "wandb"), config.log_config
+    identity = Path(config.train_config.output_dir) / WANDB_RUN
+    Path(log.wandb_dir).mkdir(parents=True, exist_ok=True)
+    run = library.init(
+        dir=log.wandb_dir,
+        entity=log.wandb_entity_name or None,
+        project=log.wandb_project_name,
+        name=log.wandb_exp_name,
+        id=identity.read_text().strip() if identity.is_file() else None,
+        resume="allow",
+        config=dataclasses.asdict(config),
+    )
+    closing.callback(run.finish)
+    atomic_write(identity, run.id + "\n")
+    return lambda record: run.log(scalars(record), step=record["step"], commit=True)
 
 
 def _library(module: str, package: str) -> Any:
@@ -127,34 +134,11 @@ def _library(module: str, package: str) -> Any:
         ) from error
 
 
-@contextmanager
-def logged(controller: Any, config: PotsaConfig, first_step: int, *, writes: bool) -> Iterator:
-    """Within: `controller` logs to what `log_config` asks for, from `first_step` on.
-
-    Args:
-        writes: whether this process is the one that logs.
-    """
-    log, output_dir = config.log_config, config.train_config.output_dir
-    sinks: list[Any] = []
-    if writes and log.use_tensorboard:
-        sinks.append(TensorBoardLog(Path(output_dir) / TENSORBOARD, first_step))
-    if writes and log.use_wandb:
-        sinks.append(WandbLog(log, output_dir, dataclasses.asdict(config)))
-    controller.listeners += sinks
-    try:
-        yield
-    finally:
-        for sink in sinks:
-            sink.close()
-
-
-def scalars(record: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """Names and finite values of one step; a layer's choice is `layer/<k>` = 1."""
-    for name, value in record.items():
-        if name not in ("step", "layers") and value is not None and math.isfinite(value):
-            yield name, float(value)
-    for layer in record["layers"]:
-        yield f"layer/{layer}", 1.0
+def scalars(record: Mapping[str, Any]) -> dict[str, float]:
+    """The finite values of one step by name; a layer's choice is `layer/<k>` = 1."""
+    values = {k: v for k, v in record.items() if k not in ("step", "layers") and v is not None}
+    finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
+    return finite | {f"layer/{layer}": 1.0 for layer in record["layers"]}
 
 
 def mean_record(micro_steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

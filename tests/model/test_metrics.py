@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from slam_potsa.config import PotsaConfig
 from slam_potsa.engine import native
-from slam_potsa.model.metrics import TensorBoardLog, WandbLog, read_metrics, scalars
+from slam_potsa.model.metrics import logged, read_metrics, scalars
 from tests.support import tiny
 
 RECORD = {
@@ -25,34 +26,27 @@ RECORD = {
 
 
 def test_scalars_are_what_can_be_drawn():
-    assert dict(scalars(RECORD)) == {
+    assert scalars(RECORD) == {
         "ce": 2.5, "ot": 0.25, "lr": 1e-3, "tokens": 90.0, "seconds": 0.5, "layer/2": 1.0,
     }  # fmt: skip
 
 
-def test_tensorboard_reads_them_back(tmp_path):
+def events_in(folder):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    log = TensorBoardLog(tmp_path)
-    log(RECORD)
-    log.close()
-    events = EventAccumulator(str(tmp_path))
+    events = EventAccumulator(str(folder))
     events.Reload()
-    assert [(e.step, e.value) for e in events.Scalars("ce")] == [(7, 2.5)]
+    return events
 
 
-def test_a_run_writes_them(tmp_path):
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+def test_a_run_writes_its_metrics_for_tensorboard(tmp_path):
     config = tiny.world(tmp_path, sentences=3)
     config.native.max_steps, config.alignment.insight_interval = 4, 2
     config.log_config.use_tensorboard = True
     native.finetune(config)
     folder = Path(config.train_config.output_dir)
-    events = EventAccumulator(str(folder / "tensorboard"))
-    events.Reload()
+    events = events_in(folder / "tensorboard")
     lines = read_metrics(folder / "metrics.jsonl")
     written = [(e.step, pytest.approx(e.value, rel=1e-6)) for e in events.Scalars("ce")]
     assert [(line["step"], line["ce"]) for line in lines] == written and len(written) == 4
@@ -64,15 +58,15 @@ def test_wandb_continues_its_run(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    settings = SimpleNamespace(
-        wandb_dir=str(tmp_path), wandb_entity_name="", wandb_project_name="p", wandb_exp_name="e"
-    )
+    config = PotsaConfig()
+    config.train_config.output_dir = str(tmp_path)
+    config.log_config.use_wandb, config.log_config.wandb_dir = True, str(tmp_path)
     identities = []
     for _ in range(2):
-        log = WandbLog(settings, tmp_path, {"a": 1})
-        log(RECORD | {"ot/matched_tokens": 2.515625})
-        identities.append(log.run.id)
-        log.close()
+        controller = SimpleNamespace(listeners=[])
+        with logged(controller, config, 0, writes=True):
+            controller.listeners[0](RECORD | {"ot/matched_tokens": 2.515625})
+        identities.append((tmp_path / "wandb_run").read_text())
     assert identities[0] == identities[1]
     # W&B's file holds keys and values as they are: JSON text within its records.
     files = [path.read_bytes() for path in tmp_path.rglob("*.wandb")]

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
+from logging import getLogger
 from typing import Any
 
 from slam_potsa.config import PotsaConfig
@@ -98,6 +99,9 @@ def quieten() -> None:
 
     logging.disable_progress_bar()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # bitsandbytes: of 4-bit products when it is imported, of bfloat16 at every product of 8 bits.
+    for name in ("backends.cpu.ops", "autograd._functions"):
+        getLogger(f"bitsandbytes.{name}").setLevel("ERROR")
     # accelerate's own business with torch: nothing that a user of this package can change.
     warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 from typing import Any
 
 import torch
@@ -37,7 +36,6 @@ def load_llm(train: TrainConfig, model: ModelConfig) -> nn.Module:
     """
     from transformers import AutoModelForCausalLM
 
-    quieten_bitsandbytes()
     # The dtype is given always: transformers 4 loads float32 by default, transformers 5 whatever
     # the files hold.
     options: dict[str, Any] = {"dtype": loaded_llm_dtype(train, model)}
@@ -61,7 +59,6 @@ def adapt_llm(llm: nn.Module, train: TrainConfig) -> nn.Module:
     if train.freeze_llm or train.use_peft:
         llm.requires_grad_(False)
     if train.use_peft:
-        quieten_bitsandbytes()
         from peft import LoraConfig, get_peft_model
 
         settings = {k: v for k, v in vars(train.peft_config).items() if k != "peft_method"}
@@ -74,15 +71,6 @@ def unwrapped(llm: nn.Module) -> nn.Module:
     return llm.get_base_model() if hasattr(llm, "get_base_model") else llm
 
 
-def quieten_bitsandbytes() -> None:
-    """No word of the 4-bit products that it has none of on this CPU: none are used here.
-
-    Call it before what imports bitsandbytes where that is installed, such as PEFT: it is said at
-    the import. Errors are still logged.
-    """
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-
-
 def _eight_bit() -> dict[str, Any]:
     """LLM.int8: the linear layers but the head in one byte a weight (Dettmers et al., 2022)."""
     if importlib.util.find_spec("bitsandbytes") is None:
@@ -91,8 +79,6 @@ def _eight_bit() -> dict[str, Any]:
         )
     from transformers import BitsAndBytesConfig
 
-    # It would say at every product that bfloat16 is quantised by way of float16.
-    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     # On the device of this process; transformers' own choice would be the first one.
     device = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
     config = BitsAndBytesConfig(load_in_8bit=True)

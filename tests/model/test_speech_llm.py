@@ -1,13 +1,14 @@
 """The model's contract with both hosts, on tiny real models."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from slam_potsa import InputError
-from slam_potsa.data.dataset import build_dataset, get_speech_dataset
-from slam_potsa.data.manifest import read_manifest
+from slam_potsa.data.dataset import get_speech_dataset
 from slam_potsa.engine.encode import estimate_bias
 from slam_potsa.model.checkpoint import apply_checkpoint, save_checkpoint, trainable_state
 from slam_potsa.model.encoder import load_encoder
@@ -78,25 +79,14 @@ def test_batch_is_left_as_it_was(config):
 def test_cross_entropy_equals_the_llms_own_loss(config):
     """Logits at label positions only, positions as generate() counts: the same number."""
     model, dataset = build(config)
-    batch = first_batch(dataset)
-    model.eval()
+    batch, given = first_batch(dataset), {}
+    model.eval().llm.register_forward_pre_hook(
+        lambda _llm, _inputs, named: given.update(named), with_kwargs=True
+    )
     with torch.no_grad():
         loss = model(**batch)[0].loss
-        model.controller.begin(batch["language_ids"])
-        embeds = model._embed(
-            batch["input_ids"],
-            batch["modality_mask"],
-            batch["audio_mel"],
-            batch["audio_mel_post_mask"],
-            None,
-        )
-        mask = batch["attention_mask"].long()
-        whole = model.llm(
-            inputs_embeds=embeds,
-            attention_mask=mask,
-            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-            labels=batch["labels"],
-        )
+        del given["logits_to_keep"]
+        whole = model.llm(**given, labels=batch["labels"])
     torch.testing.assert_close(loss, whole.loss, atol=1e-5, rtol=1e-5)
 
 
@@ -111,8 +101,6 @@ def test_without_label_start_the_result_is_the_same(config):
 
 
 def test_evaluation_is_plain_cross_entropy_and_moves_nothing(config):
-    from dataclasses import replace
-
     model, dataset = build(config)
     before = model.controller.state_dict()
     with torch.no_grad():
@@ -142,40 +130,26 @@ def test_epochs_are_counted_where_the_trainer_does_not_tell_them(config):
     assert epoch.current() == 2
 
 
-def test_epochs_under_deepspeed_do_not_count_the_train_after_a_validation(config):
-    from slam_potsa.data import epoch
-
+@pytest.fixture
+def decoded(config):
+    """A model in evaluation mode, and the items of a dataset to decode."""
     model, _ = build(config)
-    model.epochs.after_validation_trains = True
-    for expected in range(3):
-        model.train()
-        assert epoch.current() == expected
-        model.eval()
-        model.train()  # its evaluation puts the mode back
-        assert epoch.current() == expected
+    data = replace(config.dataset_config, inference_mode=True)
+    return model.eval(), get_speech_dataset(data, model.tokenizer, "val")
 
 
-def test_decoding_does_not_depend_on_the_batch(config):
-    model, _ = build(config)
-    model.eval()
-    data = config.dataset_config
-    data = type(data)(**{**vars(data), "inference_mode": True})
-    utterances = read_manifest(data.train_data_path)[:5]
-    base = __import__("pathlib").Path(data.train_data_path).parent
-    dataset = build_dataset(data, utterances, model.tokenizer, training=False, base=base)
+def test_decoding_does_not_depend_on_the_batch(decoded):
+    model, dataset = decoded
     items = [dataset[i] for i in range(5)]
     together = model.generate(**dataset.collator(items))
     for row, item in enumerate(items):
         alone = model.generate(**dataset.collator([item]))[0]
-        padded = together[row][: alone.shape[0]]
-        assert torch.equal(padded, alone)
+        assert torch.equal(together[row][: alone.shape[0]], alone)
 
 
-def test_a_row_alone_is_computed_in_the_columns_of_a_batch(config, monkeypatch):
+def test_a_row_alone_is_computed_in_the_columns_of_a_batch(decoded, monkeypatch):
     """With a mask and in the same width: what keeps roundings in bfloat16 alike."""
-    model, _ = build(config)
-    data = type(config.dataset_config)(**{**vars(config.dataset_config), "inference_mode": True})
-    dataset = get_speech_dataset(data, model.tokenizer, "val")
+    model, dataset = decoded
     seen = []
     monkeypatch.setattr(model.llm, "generate", lambda **given: seen.append(given))
     model.generate(**dataset.collator([dataset[0]]))
@@ -187,11 +161,8 @@ def test_a_row_alone_is_computed_in_the_columns_of_a_batch(config, monkeypatch):
     torch.testing.assert_close(seen[0]["inputs_embeds"][0], seen[1]["inputs_embeds"][0])
 
 
-def test_the_n_best_answers_of_a_row_follow_each_other(config):
-    model, _ = build(config)
-    model.eval()
-    data = type(config.dataset_config)(**{**vars(config.dataset_config), "inference_mode": True})
-    dataset = get_speech_dataset(data, model.tokenizer, "val")
+def test_the_n_best_answers_of_a_row_follow_each_other(decoded):
+    model, dataset = decoded
     batch = dataset.collator([dataset[0], dataset[7]])
     best = model.generate(**batch)
     two = model.generate(**batch, num_return_sequences=2)
@@ -203,8 +174,6 @@ def test_the_n_best_answers_of_a_row_follow_each_other(config):
 
 
 def test_a_batch_of_all_tasks_trains(config):
-    from dataclasses import replace
-
     data = replace(
         config.dataset_config,
         tasks=["asr", "s2tt", "cot"],
@@ -221,31 +190,23 @@ def test_a_batch_of_all_tasks_trains(config):
     assert torch.isfinite(loss)
 
 
-def test_rows_that_lack_what_a_task_needs_are_all_reported(config, tmp_path):
-    import json
-    from dataclasses import replace
-
+@pytest.mark.parametrize(
+    ("tasks", "bad_lines"),
+    [(["asr"], [1]), (["s2tt"], [5]), (["asr", "s2tt"], [1, 5]), (["cot"], [1, 5])],
+)
+def test_rows_that_lack_what_a_task_needs_are_all_reported(config, tmp_path, tasks, bad_lines):
     lines = Path(config.dataset_config.train_data_path).read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     rows[0]["transcript"] = rows[4]["target"] = None
-    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     model, _ = build(config)
-    for tasks, expected in (
-        (["asr"], [1]),
-        (["s2tt"], [5]),
-        (["asr", "s2tt"], [1, 5]),
-        (["cot"], [1, 5]),
-    ):
-        data = replace(
-            config.dataset_config, tasks=tasks, train_data_path=str(tmp_path / "m.jsonl")
-        )
-        with pytest.raises(InputError) as caught:
-            get_speech_dataset(data, model.tokenizer, "train")
-        assert [int(p.split(":")[1]) for p in caught.value.problems] == expected
-    data = replace(data, inference_mode=True, test_data_path=data.train_data_path)
-    assert len(get_speech_dataset(data, model.tokenizer, "test")) == len(
-        rows
-    )  # decoding needs none
+    data = replace(config.dataset_config, tasks=tasks, train_data_path=str(manifest))
+    with pytest.raises(InputError) as caught:
+        get_speech_dataset(data, model.tokenizer, "train")
+    assert [int(problem.split(":")[1]) for problem in caught.value.problems] == bad_lines
+    data = replace(data, inference_mode=True, test_data_path=str(manifest))
+    assert len(get_speech_dataset(data, model.tokenizer, "test")) == len(rows)  # needs none
 
 
 def test_speech_tokens_do_not_depend_on_the_batch(config):
@@ -292,8 +253,6 @@ def test_checkpoint_round_trip_carries_biases_and_schedule(config, tmp_path):
         model.train()(**first_batch(dataset))[0].loss.backward()
         optimizer.step()
     save_checkpoint(model, tmp_path / "model.pt")
-    from dataclasses import replace
-
     loaded, _ = build(
         config,
         ckpt_path=str(tmp_path / "model.pt"),
@@ -341,8 +300,6 @@ def test_unknown_configuration_keys_are_refused(config):
     with pytest.raises(InputError, match="unknown key lamda"):
         build(config, alignment={"lamda": 10.0})
     with pytest.raises(InputError, match="encoder_dim=7, but the model at hand has 16"):
-        from dataclasses import replace
-
         model_factory(
             config.train_config,
             replace(config.model_config, encoder_dim=7),
@@ -352,8 +309,6 @@ def test_unknown_configuration_keys_are_refused(config):
 
 def test_lora_trains_beside_the_projector(config):
     pytest.importorskip("peft")
-    from dataclasses import replace
-
     train = replace(config.train_config, use_peft=True)
     torch.manual_seed(0)
     model, tokenizer = model_factory(train, config.model_config, language_bias=config.language_bias)

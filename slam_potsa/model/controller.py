@@ -25,7 +25,7 @@ from slam_potsa.model.metrics import mean_record, numbers, start_copy_to_host
 from slam_potsa.model.taps import TapRecorder
 from slam_potsa.objective.conflict import gradient_conflict, scheduled_terms
 from slam_potsa.objective.layer_schedule import LayerSchedule
-from slam_potsa.objective.terms import AlignmentObjective
+from slam_potsa.objective.terms import AlignmentLoss, AlignmentObjective
 
 SCHEDULE_BYTES = 16384  # room for the JSON of the schedule's state; some 100 bytes a layer
 MAX_SKIPPED = 50  # skipped steps in a row; fp16's loss scale settles within some twenty
@@ -46,7 +46,7 @@ class AlignmentController:
 
     A *step* is an optimizer step: the choice of layers holds through gradient accumulation, the
     reward is that step's mean cross-entropy over micro-steps and ranks, and nothing moves on a step
-    that fp16's loss scaling skipped. Losses are read one step late, without waiting for the device.
+    that fp16's loss scaling skipped. Losses are read late, without waiting for the device.
 
     Args:
         model: has `encoder_projector` (with `layers` and `set_languages`) and `llm`.
@@ -78,6 +78,7 @@ class AlignmentController:
         self.accumulation, self.diagnose_interval = accumulation, diagnose_interval
         self.insight_interval = insight_interval
         self.recorder = TapRecorder(model)
+        self._scheduled = {term.name for term in scheduled_terms(objective).terms}
         choices = (*schedule.candidates, *schedule.layers) if schedule else ()
         self.recorder.check(objective.tap_names(choices))
         self.listeners: list[Callable[[dict[str, Any]], None]] = []
@@ -145,7 +146,7 @@ class AlignmentController:
         # Recording ends here: what the backward pass runs again is no tap of this forward.
         taps, rows = self.recorder.take(), self._pairs
         loss = self.objective(cross_entropy, taps, rows, self.layers, self._sentences)
-        shared = self._shared(cross_entropy.detach(), targets, loss.total.detach())
+        shared = self._shared(cross_entropy.detach(), targets, loss)
         record = {"shared": shared, **loss.terms, "tokens": tokens}
         if taps and self._is_due(self.diagnose_interval):
             record |= self.objective.diagnose(taps, rows, self.layers, self._sentences)
@@ -156,17 +157,18 @@ class AlignmentController:
         self._micro.append(record)
         return loss.total
 
-    def _shared(self, cross_entropy: Tensor, targets: Tensor, total: Tensor) -> Tensor:
+    def _shared(self, cross_entropy: Tensor, targets: Tensor, loss: AlignmentLoss) -> Tensor:
         """What `mean_record` takes apart, summed over ranks.
 
         On every training forward, also without pairs or targets: collectives must never differ
         between ranks.
         """
         has_targets = (targets > 0).float()
-        pairs = torch.full_like(has_targets, len(self._pairs))  # filled there: nothing is copied
-        not_finite = (~torch.isfinite(total)).float()
         ce = cross_entropy.float() * has_targets
-        return sum_over_ranks(torch.stack([ce, has_targets, pairs, not_finite]))
+        # Filled there: nothing is copied.
+        aligned = torch.full_like(has_targets, not self._scheduled.isdisjoint(loss.terms))
+        not_finite = (~torch.isfinite(loss.total.detach())).float()
+        return sum_over_ranks(torch.stack([ce, has_targets, aligned, not_finite]))
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -224,10 +226,10 @@ class AlignmentController:
 
     def _read(self, record: dict[str, Any]) -> None:
         line = numbers(record)
-        choice, pairs_seen, not_finite = map(line.pop, ("choice", "pairs_seen", "not_finite"))
+        choice, aligned, not_finite = map(line.pop, ("choice", "aligned", "not_finite"))
         if self.schedule is not None:
-            # A step in which no rank had a pair aligned nothing: its loss says nothing of a layer.
-            self.schedule.observe(choice, line["ce"] if pairs_seen else math.nan)
+            # Where no rank had rows to compare, the step's loss says nothing of the layer.
+            self.schedule.observe(choice, line["ce"] if aligned else math.nan)
             if self.insight_interval and line["step"] % self.insight_interval == 0:
                 line |= self._schedule_facts()
         for listener in self.listeners:

@@ -144,15 +144,15 @@ def scalars(record: Mapping[str, Any]) -> dict[str, float]:
 def mean_record(micro_steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One step's record of its micro-steps': `tokens` add up, the rest is the mean where it is.
 
-    `shared` holds sums over ranks, [4]: cross-entropy, forwards with targets, pairs, losses that
-    are not finite. They become `ce`, `pairs_seen` and `not_finite`.
+    `shared` holds sums over ranks, [4]: cross-entropy, forwards with targets, forwards that aligned
+    the scheduled layers, losses that are not finite. They become `ce`, `aligned`, `not_finite`.
     """
     names = dict.fromkeys(name for record in micro_steps for name in record)
     found = {name: [record[name] for record in micro_steps if name in record] for name in names}
-    total, targets, pairs, not_finite = sum(found.pop("shared"))
+    total, targets, aligned, not_finite = sum(found.pop("shared"))
     tokens = sum(found.pop("tokens"))
     means = {name: sum(values) / len(values) for name, values in found.items()}
-    seen = {"pairs_seen": pairs, "not_finite": not_finite}
+    seen = {"aligned": aligned, "not_finite": not_finite}
     return {"ce": total / targets, **means, **seen, "tokens": tokens}
 
 

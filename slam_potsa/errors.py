@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Hashable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item", bound=Hashable)
+Result = TypeVar("Result")
 
 
 class InputError(ValueError):
@@ -24,3 +30,23 @@ class InputError(ValueError):
 
     def __reduce__(self):  # keeps the list through pickling (data-loader workers)
         return type(self), (self.problems,)
+
+
+def each(
+    call: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
+) -> dict[Item, Result]:
+    """Item -> `call(item)` of every item, in threads; InputError with the problems of all."""
+
+    def attempt(item: Item) -> Result | InputError:
+        try:
+            return call(item)
+        except InputError as error:
+            return error
+
+    items = list(dict.fromkeys(items))
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        found = dict(zip(items, pool.map(attempt, items), strict=True))
+    problems = [p for e in found.values() if isinstance(e, InputError) for p in e.problems]
+    if problems:
+        raise InputError(problems)
+    return found

@@ -22,6 +22,7 @@ import torch
 from parts import smollm2, whisper
 from slam_potsa.data.manifest import read_manifest
 from slam_potsa.data.sources import asterisk
+from slam_potsa.data.sources.corpus import Corpus
 from slam_potsa.engine.decode import Translator, load_run, write_decoded
 from slam_potsa.engine.encode import store_features
 from slam_potsa.engine.launch import quieten
@@ -79,10 +80,10 @@ def main() -> None:
     with phase("recordings"):
         corpus = asterisk.build(out / "data", from_dir=args.from_dir)
         print(corpus.summary)
-    manifests = [corpus.train, corpus.dev, corpus.test_unheard, corpus.zero_shot]
+    manifests = [corpus.path(name) for name in corpus.manifests]
     with phase("encoder and LLM"):
         encoder = whisper.convert_encoder(whisper.find_packaged(), out / "parts/whisper-tiny-en")
-        texts = sorted({u.target for u in read_manifest(corpus.train)})
+        texts = sorted({u.target for u in read_manifest(corpus.path("train"))})
         smollm2.build(out / "parts/llm", texts)
     with phase("encoder features"):
         store_features(load_encoder(str(encoder), "trimmed"), manifests, out / "features")
@@ -121,7 +122,7 @@ def decode(system: str, out: Path) -> None:
         write_decoded(out / system / name, translator.decode(out / "data" / f"{name}.jsonl"))
 
 
-def report_on(out: Path, corpus: asterisk.AsteriskCorpus, seconds: dict[str, float]) -> Report:
+def report_on(out: Path, corpus: Corpus, seconds: dict[str, float]) -> Report:
     """What `slam-potsa report` makes of both runs, with the demo's words about them."""
     request = ReportRequest(
         title="slam_potsa demo",
@@ -130,7 +131,7 @@ def report_on(out: Path, corpus: asterisk.AsteriskCorpus, seconds: dict[str, flo
         names=list(SYSTEMS.values()),
         heard=HEARD,
         zero_shot=ZERO_SHOT,
-        manifests=[corpus.train, corpus.zero_shot],
+        manifests=[corpus.path("train"), corpus.path("zero_shot")],
         sentences=0,
         titles=TESTS,
         retrieval_title=RETRIEVAL,

@@ -5,25 +5,12 @@ import pytest
 import soundfile
 
 from slam_potsa.data.manifest import Utterance
-from slam_potsa.data.sources import fleurs
-from tests.support import mini_fleurs
 
 
 @pytest.fixture(autouse=True)
 def cache_folder(tmp_path, monkeypatch):
     """Where indexes of archives go that cannot stand beside them."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture(scope="session")
-def tree(tmp_path_factory):
-    """A miniature FLEURS in its raw layout; copy it before breaking it."""
-    return mini_fleurs.build_tree(tmp_path_factory.mktemp("fleurs"), mini_fleurs.world())
-
-
-@pytest.fixture(scope="session")
-def corpus(tree):
-    return fleurs.build(tree / "manifests", source=tree, **mini_fleurs.CHOICE)
 
 
 @pytest.fixture

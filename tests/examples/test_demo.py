@@ -5,40 +5,30 @@ from __future__ import annotations
 import html
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import yaml
+
 import demo
-from slam_potsa.data.manifest import read_manifest, write_manifest
-from slam_potsa.data.sources.asterisk import AsteriskCorpus
+from slam_potsa.data.manifest import read_manifest
+from slam_potsa.data.sources import corpus
 from tests.support import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def small_corpus(folder: Path) -> AsteriskCorpus:
+def small_corpus(folder: Path) -> corpus.Corpus:
     """The four manifests of the real corpus, from noise in five languages."""
     manifest = tiny.recordings(folder, sentences=10, languages=("en", "es", "ru", "fr", "it"))
-    utterances = read_manifest(manifest)
-    heard = [u for u in utterances if u.language in ("en", "es", "ru")]
-    splits = {
-        "train": [u for u in heard if u.sentence_id < "s7"],
-        "dev": [u for u in heard if u.sentence_id == "s7"],
-        "test": [u for u in utterances if u.sentence_id > "s7"],
-        "zero_shot": [u for u in utterances if u not in heard and u.sentence_id < "s7"],
-    }
-    for name, part in splits.items():
-        write_manifest(folder / f"{name}.jsonl", part)
-    paths = {name: folder / f"{name}.jsonl" for name in splits}
-    counts = {name: {"en": len(part)} for name, part in splits.items()}
-    return AsteriskCorpus(
-        train=paths["train"],
-        dev=paths["dev"],
-        test_unheard=paths["test"],
-        zero_shot=paths["zero_shot"],
-        sentences={name: len({u.sentence_id for u in part}) for name, part in splits.items()},
-        utterances=counts,
-        seconds={name: {"en": 1.0} for name in splits},
-    )
+    recordings = []
+    for row in read_manifest(manifest):
+        heard = row.language in ("en", "es", "ru")
+        split = "train" if row.sentence_id < "s7" else "dev" if row.sentence_id == "s7" else "test"
+        name = split if heard or split == "test" else "zero_shot" if split == "train" else ""
+        audio = str(folder.resolve() / row.audio)
+        recordings.append(corpus.Recording(name, row.key, replace(row, audio=audio)))
+    return corpus.write(folder, [found for found in recordings if found.manifest], {})
 
 
 def test_demo_writes_its_table_metrics_and_report(tmp_path, monkeypatch, capsys):
@@ -63,13 +53,15 @@ def test_demo_writes_its_table_metrics_and_report(tmp_path, monkeypatch, capsys)
     assert all(html.escape(note) in report for note in demo.NOTES)
     assert (tmp_path / "table.txt").read_text().strip() in printed
     assert (tmp_path / "potsa" / "zero_shot_pred").is_file()
-    baseline = (tmp_path / "baseline" / "config.yaml").read_text()
-    potsa = (tmp_path / "potsa" / "config.yaml").read_text()
-    differing = set(baseline.splitlines()) ^ set(potsa.splitlines())
-    assert {line.split(":")[0].strip() for line in differing} == {
-        "enabled",
-        "model_name",
-        "output_dir",
-        "log_file",
-        "weight",
+    baseline, potsa = (
+        yaml.safe_load((tmp_path / name / "config.yaml").read_text()) for name in demo.SYSTEMS
+    )
+    differing = {
+        f"{section}.{name}"
+        for section, options in potsa.items()
+        if isinstance(options, dict) and section != "log_config"
+        for name in options
+        if options[name] != baseline[section][name]
     }
+    runs = {"train_config.model_name", "train_config.output_dir"}
+    assert differing - runs == {"alignment.terms", "language_bias.enabled"}

@@ -1,16 +1,13 @@
 """A miniature CoVoST2 in the exact raw layout: Common Voice 4's folder and CoVoST2's TSV.
 
-    en/clips/common_voice_en_<n>.mp3    real mp3, some of them broken
-    en/validated.tsv                    Common Voice 4's columns
-    en/{train,dev,test}.tsv             the same columns, Common Voice's own splits
-    covost_v2.en_zh-CN.tsv              path, translation, split
-
-`python -m tests.support.mini_covost2 FOLDER MANIFEST` makes one from real recordings.
+en/clips/common_voice_en_<n>.mp3    real mp3, some of them broken
+en/validated.tsv                    Common Voice 4's columns
+en/{train,dev,test}.tsv             the same columns, Common Voice's own splits
+covost_v2.en_zh-CN.tsv              path, translation, split
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +20,12 @@ from slam_potsa.data.manifest import Utterance, read_manifest
 
 COLUMNS = ("client_id", "path", "sentence", "up_votes", "down_votes", "age", "gender", "accent")
 CYCLE = ("train", "train", "train_covost", "dev", "test")  # splits, in turn
-REASONS = {  # what is broken -> why it is dropped
+REASONS = {  # what is broken -> why it is left out
     "missing": "clip missing",
-    "truncated": "clip unreadable",
-    "no_audio": "clip unreadable",
-    "short": "below 0.3 s",
-    "long": "above 30 s",
+    "truncated": "unreadable",
+    "no_audio": "unreadable",
+    "short": "shorter than 0.3 s",
+    "long": "longer than 30 s",
     "untranslated": "translation empty",
     "wordless": "transcript empty",
     "invalidated": "not in validated.tsv",
@@ -54,75 +51,64 @@ class MiniCoVoST2:
 
     def split_files(self) -> list[Path]:
         """The files that get_covost_splits.py would write: joined, with `"` escaped."""
-        paths = []
-        for split in ("train", "dev", "test"):
-            lines = ["path\tsentence\ttranslation\tclient_id"]
-            for clip, (own, sentence, target) in self.good.items():
-                if own == split:
-                    lines.append(f"{clip}.mp3\t{sentence}\t{target}\tspeaker".replace('"', '\\"'))
-            paths.append(self.folder / f"covost_v2.en_zh-CN.{split}.tsv")
-            paths[-1].write_text("\n".join(lines) + "\n", encoding="utf-8")
+        names = ("train", "dev", "test")
+        paths = [self.folder / f"covost_v2.en_zh-CN.{split}.tsv" for split in names]
+        for path in paths:
+            rows = [
+                (f"{clip}.mp3", sentence.replace('"', '\\"'), target, "speaker")
+                for clip, (split, sentence, target) in self.good.items()
+                if split == path.suffixes[-2][1:]
+            ]
+            write_tsv(path, ("path", "sentence", "translation", "client_id"), rows)
         return paths
 
 
 def from_manifest(
     folder: Path,
     manifest: Path,
-    *,
     target: Callable[[Utterance], str] = lambda row: f"译文：{row.transcript}",
-    broken: bool = True,
 ) -> MiniCoVoST2:
-    """From the recordings of `manifest` that have a transcript, all taken for English.
-
-    `target` gives the Chinese side. With `broken`, one more row of each kind in REASONS.
-    """
+    """From the recordings of `manifest` that have a transcript, all taken for English; and one
+    more row of each kind in REASONS. `target` gives the Chinese side."""
     mini = MiniCoVoST2(folder)
-    (mini.common_voice / "clips").mkdir(parents=True)
-    validated, translations, splits = [], [], {"train": [], "dev": [], "test": []}
-    rows = [row for row in read_manifest(manifest) if row.transcript]
-    for number, row in enumerate(rows):
-        clip, split = f"common_voice_en_{number}", CYCLE[number % len(CYCLE)]
-        samples = load_audio(row.audio, manifest.parent)
-        _write_mp3(mini.common_voice / "clips" / f"{clip}.mp3", samples)
-        mini.good[clip] = (split.removesuffix("_covost"), row.transcript, target(row))
-        # Some releases of Common Voice have no suffix in their TSVs.
-        validated.append(_common_voice_row(f"{clip}.mp3", row.transcript))
-        translations.append((f"{clip}.mp3" if number % 2 else clip, target(row), split))
-        if split in splits:
-            splits[split].append(validated[-1])
-    if broken:
-        _add_broken(mini, validated, translations)
-    _write_tsv(mini.tsv, ("path", "translation", "split"), translations)
-    _write_tsv(mini.common_voice / "validated.tsv", COLUMNS, validated)
-    for split, part in splits.items():
-        _write_tsv(mini.common_voice / f"{split}.tsv", COLUMNS, part)
-    return mini
-
-
-def _add_broken(mini: MiniCoVoST2, validated: list, translations: list) -> None:
     clips = mini.common_voice / "clips"
-    time = np.arange(31 * SAMPLE_RATE) / SAMPLE_RATE
-    tone = 0.1 * np.sin(2 * np.pi * 300 * time)
+    clips.mkdir(parents=True)
+    validated, translations = [], []
+    for number, row in enumerate(row for row in read_manifest(manifest) if row.transcript):
+        clip, split = f"common_voice_en_{number}", CYCLE[number % len(CYCLE)]
+        write_mp3(clips / f"{clip}.mp3", load_audio(row.audio, manifest.parent))
+        mini.good[clip] = (split.removesuffix("_covost"), row.transcript, target(row))
+        validated.append(_common_voice_row(f"{clip}.mp3", row.transcript))
+        # Some releases of Common Voice have no suffix in their TSVs.
+        translations.append((f"{clip}.mp3" if number % 2 else clip, target(row), split))
+    for split in ("train", "dev", "test"):
+        own = [row for row, (*_, s) in zip(validated, translations, strict=True) if s == split]
+        write_tsv(mini.common_voice / f"{split}.tsv", COLUMNS, own)
     for kind, reason in REASONS.items():
         clip = f"common_voice_en_{kind}"
-        seconds = {"short": 0.1, "long": 31.0}.get(kind, 1.0)
-        path = clips / f"{clip}.mp3"
-        if kind != "missing":
-            _write_mp3(path, tone[: int(seconds * SAMPLE_RATE)])
-        if kind == "truncated":
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        if kind == "no_audio":
-            path.write_text("<html>404 not found</html>" * 50)
+        _write_broken(clips / f"{clip}.mp3", kind)
         if kind != "invalidated":
             sentence = "" if kind == "wordless" else f"A {kind} clip"
             validated.append(_common_voice_row(f"{clip}.mp3", sentence))
-        target = " " if kind == "untranslated" else f"坏的：{kind}"
         split = kind if kind == "dev_covost" else "train"
-        translations.append((f"{clip}.mp3", target, split))
+        translations.append((f"{clip}.mp3", " " if kind == "untranslated" else "坏的", split))
         mini.dropped[clip] = reason
+    write_tsv(mini.tsv, ("path", "translation", "split"), translations)
+    write_tsv(mini.common_voice / "validated.tsv", COLUMNS, validated)
+    return mini
 
 
-def _write_mp3(path: Path, samples: np.ndarray) -> None:
+def _write_broken(path: Path, kind: str) -> None:
+    samples = int({"short": 0.1, "long": 31.0}.get(kind, 1.0) * SAMPLE_RATE)
+    if kind != "missing":
+        write_mp3(path, 0.1 * np.sin(2 * np.pi * 300 * np.arange(samples) / SAMPLE_RATE))
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    if kind == "no_audio":
+        path.write_text("<html>404 not found</html>" * 50)
+
+
+def write_mp3(path: Path, samples: np.ndarray) -> None:
     soundfile.write(path, samples, SAMPLE_RATE, format="MP3")
 
 
@@ -130,11 +116,6 @@ def _common_voice_row(path: str, sentence: str) -> tuple[str, ...]:
     return ("f00d", path, sentence, "2", "0", "", "", "")
 
 
-def _write_tsv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def write_tsv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     lines = ["\t".join(columns), *("\t".join(row) for row in rows)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    made = from_manifest(Path(sys.argv[1]), Path(sys.argv[2]))
-    print(made.common_voice, made.tsv)

@@ -1,24 +1,24 @@
 """FLEURS in miniature: the raw layout as published, from given recordings.
 
     build_tree(folder, {"en_us": [Row(1, "Hello.", tone)], "cmn_hans_cn": [Row(1, "你好。")]})
-    from_manifest(folder, recordings(tmp_path / "tiny"), sentences=20)
+    from_manifest(folder, recordings(tmp_path / "tiny"))
 
 Both return `folder`, which `slam_potsa.data.sources.fleurs.build(source=...)` reads.
 """
 
 from __future__ import annotations
 
-import gzip
 import io
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
+from slam_potsa.data.audio import load_audio
 from slam_potsa.data.manifest import read_manifest
 
 SAMPLE_RATE = 16_000
@@ -39,15 +39,6 @@ class Row:
     file: str = ""  # "": made from id and place in the list
 
 
-@dataclass(frozen=True)
-class Breakage:
-    """What is wrong with a tree."""
-
-    lines: Mapping[str, Sequence[str]] = field(default_factory=dict)  # "en_us/train" -> raw lines
-    truncated: Mapping[str, float] = field(default_factory=dict)  # "en_us/train" -> share kept
-    damaged: Sequence[str] = ()  # "en_us/train": one byte of the archive is wrong
-
-
 @cache
 def tone(seconds: float, frequency: float = 440.0, seed: int = 0) -> np.ndarray:
     """A sine with a little noise: float32 [samples]."""
@@ -56,135 +47,61 @@ def tone(seconds: float, frequency: float = 440.0, seed: int = 0) -> np.ndarray:
     return (0.3 * np.sin(2 * np.pi * frequency * time) + 0.01 * noise).astype(np.float32)
 
 
-def build_tree(
-    folder: Path,
-    recordings: Mapping[str, Sequence[Row]],
-    *,
-    packed: bool = True,
-    compressed: bool = True,
-    breakage: Breakage | None = None,
-) -> Path:
+def wav(samples: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    soundfile.write(stream, samples, SAMPLE_RATE, format="WAV", subtype="PCM_16")
+    return stream.getvalue()
+
+
+def build_tree(folder: Path, recordings: Mapping[str, Sequence[Row]], pack: str = "tar.gz") -> Path:
     """Write `folder/data/<locale>/...` of every locale, with all three splits that have rows.
 
-    packed: archives, as published; otherwise extracted folders. compressed: .tar.gz, else .tar.
+    pack: "tar.gz" as published, "tar", or "" for extracted folders.
     """
-    breakage = breakage or Breakage()
     for locale, rows in recordings.items():
         root = folder / "data" / locale
-        (root / "audio").mkdir(parents=True, exist_ok=True)
         for split in dict.fromkeys(row.split for row in rows):
             named = [
                 (row.file or f"{10_000_000 + 100 * row.id + place}.wav", row)
                 for place, row in enumerate(rows)
                 if row.split == split
             ]
-            extra = breakage.lines.get(f"{locale}/{split}", ())
-            lines = [*(_line(file, row) for file, row in named), *extra]
-            text = "".join(f"{line}\n" for line in lines)
-            (root / f"{split}.tsv").write_text(text, encoding="utf-8", newline="")
-            files = {file: _content(row.audio) for file, row in named if row.audio is not None}
-            if not packed:
-                _write_folder(root / "audio" / split, files)
-                continue
-            path = root / "audio" / (f"{split}.tar.gz" if compressed else f"{split}.tar")
-            _write_archive(path, split, files)
-            _break(path, f"{locale}/{split}", breakage)
+            lines = [f"{r.id}\t{file}\t{r.text}\t{r.text.lower()}\tx\t1\tMALE" for file, r in named]
+            (root / "audio").mkdir(parents=True, exist_ok=True)
+            (root / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+            files = {file: row.audio for file, row in named if row.audio is not None}
+            _write_audio(root / "audio", split, files, pack)
     return folder
 
 
-def from_manifest(
-    folder: Path,
-    manifest_path: Path | Sequence[Path],
-    locales: Mapping[str, str] = LOCALES,
-    target: str = TARGET,
-    sentences: int | None = None,
-    shares: tuple[float, float, float] = (0.7, 0.15, 0.15),
-    **options,
-) -> Path:
-    """A tree with a manifest's own recordings; the target locale has the targets as its texts.
-
-    Args:
-        manifest_path: one or several, of `prepare asterisk` or `tests/support/tiny.py`.
-        locales: language -> locale; other languages are left out.
-        sentences: only the first of them; None: all.
-        shares: of the sentences, for train, dev and test.
-        options: of `build_tree`.
-    """
-    paths = [manifest_path] if isinstance(manifest_path, str | Path) else manifest_path
-    utterances = [(Path(path), row) for path in paths for row in read_manifest(path)]
-    utterances = [(path, row) for path, row in utterances if row.language in locales]
-    names = list(dict.fromkeys(row.sentence_id for _, row in utterances))[:sentences]
-    splits = _splits(len(names), shares)
-    recordings: dict[str, list[Row]] = {locale: [] for locale in [*locales.values(), target]}
-    written = set()
-    for path, row in utterances:
-        if row.sentence_id not in names:
-            continue
-        number = names.index(row.sentence_id)
-        audio = _as_wav(path.parent / row.audio)
-        text = row.transcript or row.target
-        recordings[locales[row.language]].append(Row(number, text, audio, splits[number]))
-        if number not in written:
-            written.add(number)
-            recordings[target].append(Row(number, row.target, None, splits[number]))
-    return build_tree(folder, {name: rows for name, rows in recordings.items() if rows}, **options)
-
-
-def _splits(count: int, shares: tuple[float, float, float]) -> list[str]:
-    """The split of each sentence; each split has one at least."""
-    dev, test = (max(1, round(share * count)) for share in shares[1:])
-    return ["train"] * (count - dev - test) + ["dev"] * dev + ["test"] * test
-
-
-def _line(file: str, row: Row) -> str:
-    spoken = row.text.lower()
-    characters = " ".join("|".join(spoken.split())) + " |"
-    samples = len(row.audio) if isinstance(row.audio, np.ndarray) else 0
-    return "\t".join([str(row.id), file, row.text, spoken, characters, str(samples), "FEMALE"])
-
-
-def _content(audio: np.ndarray | bytes) -> bytes:
-    if isinstance(audio, bytes):
-        return audio
-    stream = io.BytesIO()
-    soundfile.write(stream, audio, SAMPLE_RATE, format="WAV", subtype="PCM_16")
-    return stream.getvalue()
-
-
-def _as_wav(path: Path) -> bytes:
-    """A recording of any format and rate as FLEURS has them: wav, 16 kHz, one channel."""
-    from slam_potsa.data.audio import load_audio
-
-    return _content(load_audio(str(path)))
-
-
-def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-
-
-def _write_archive(path: Path, split: str, files: Mapping[str, bytes]) -> None:
-    plain = io.BytesIO()
-    with tarfile.open(fileobj=plain, mode="w") as archive:
-        folder = tarfile.TarInfo(split)
-        folder.type = tarfile.DIRTYPE
-        archive.addfile(folder)
-        for name, content in files.items():
-            info = tarfile.TarInfo(f"{split}/{name}")
+def _write_audio(folder: Path, split: str, files: Mapping[str, np.ndarray | bytes], pack: str):
+    contents = {file: c if isinstance(c, bytes) else wav(c) for file, c in files.items()}
+    if not pack:
+        (folder / split).mkdir()
+        for file, content in contents.items():
+            (folder / split / file).write_bytes(content)
+        return
+    with tarfile.open(folder / f"{split}.{pack}", "w:gz" if pack == "tar.gz" else "w") as archive:
+        for file, content in contents.items():
+            info = tarfile.TarInfo(f"{split}/{file}")
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
-    content = plain.getvalue()
-    path.write_bytes(gzip.compress(content, 1) if path.suffix == ".gz" else content)
 
 
-def _break(path: Path, name: str, breakage: Breakage) -> None:
-    content = bytearray(path.read_bytes())
-    if name in breakage.truncated:
-        path.write_bytes(content[: round(breakage.truncated[name] * len(content))])
-    if name in breakage.damaged:
-        content[len(content) // 2] ^= 0xFF
-        path.write_bytes(content)
+def from_manifest(folder: Path, manifest: Path) -> Path:
+    """A tree with a manifest's own recordings; the target locale has the targets as its texts."""
+    utterances = [row for row in read_manifest(manifest) if row.language in LOCALES]
+    names = list(dict.fromkeys(row.sentence_id for row in utterances))
+    few = max(1, round(0.15 * len(names)))
+    splits = ["train"] * (len(names) - 2 * few) + ["dev"] * few + ["test"] * few
+    recordings: dict[str, list[Row]] = {TARGET: []}
+    for row in utterances:
+        number = names.index(row.sentence_id)
+        audio = load_audio(row.audio, manifest.parent)
+        own = recordings.setdefault(LOCALES[row.language], [])
+        own.append(Row(number, row.transcript or row.target, audio, splits[number]))
+        recordings[TARGET].append(Row(number, row.target, None, splits[number]))
+    return build_tree(folder, recordings)
 
 
 def rows(language: str, takes: int = 2) -> list[Row]:
@@ -202,22 +119,9 @@ def rows(language: str, takes: int = 2) -> list[Row]:
     ]
 
 
-def texts(numbers: Iterable[int] = range(1, 18)) -> list[Row]:
-    """The target side: no recordings. Sentence 3 has a second wording."""
-    split_of = {number: split for split, numbers in SENTENCES.items() for number in numbers}
-    found = [Row(n, f"第{n}句。", None, split_of[n]) for n in numbers if n in split_of]
-    return [*found, Row(3, "另一句。", None, "train")]
-
-
 def world(**changes: Sequence[Row]) -> dict[str, Sequence[Row]]:
-    """Recordings for `build_tree`: 17 sentences in English (twice), Spanish, French and Chinese."""
+    """Recordings for `build_tree`: 17 sentences in English (twice), Spanish, French; in Chinese
+    only their texts, of sentence 3 with a second wording."""
+    texts = [Row(n, f"第{n}句。", None, split) for split, ns in SENTENCES.items() for n in ns]
     locales = {"en_us": rows("en"), "es_419": rows("es", 1), "fr_fr": rows("fr", 1)}
-    return locales | {"cmn_hans_cn": texts()} | changes
-
-
-def lines_of(tree: Path, trained: Sequence[str], unheard: Sequence[str]) -> int:
-    """Lines of the TSVs that a build reads for speech: each is kept or dropped."""
-    splits = [(locale, split) for locale in trained for split in ("train", "dev", "test")]
-    splits += [(locale, "test") for locale in unheard]
-    paths = [tree / "data" / locale / f"{split}.tsv" for locale, split in splits]
-    return sum(path.read_text(encoding="utf-8").count("\n") for path in paths)
+    return locales | {TARGET: [*texts, Row(3, "另一句。", None, "train")]} | changes

@@ -1,4 +1,4 @@
-"""CoVoST2: speech of Common Voice 4 with translations, English to 15 languages and 21 to English.
+r"""CoVoST2: speech of Common Voice 4 with translations, English to 15 languages and 21 to English.
 
 Its TSVs hold names of clips, translations and splits; speech and transcripts are Common Voice's.
 Two layouts are understood:
@@ -11,72 +11,55 @@ Two layouts are understood:
 `train_covost` (clips that Common Voice has outside its own splits) belongs to train unless
 `train_splits` leaves it out; `dev_covost` and `test_covost` are left out, as that script does. The
 view `asr` needs no translations and also works from Common Voice's own train.tsv, dev.tsv and
-test.tsv.
+test.tsv. TSVs are read as that script reads them: quotation marks are ordinary characters, and a
+backslash escapes the character after it (the files that the script writes hold `\"`).
 
 Source: Wang, Wu, Pino: CoVoST 2 and Massively Multilingual Speech-to-Text Translation (2020).
 """
 
 from __future__ import annotations
 
-import json
+import csv
 import os
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from slam_potsa.data.audio import MAX_SECONDS
+from slam_potsa.data.jsonl import Problems
 from slam_potsa.data.languages import short_code
-from slam_potsa.data.manifest import Utterance, mark_checked, write_manifest
+from slam_potsa.data.manifest import Utterance
 from slam_potsa.data.sentence_ids import text_sentence_id
-from slam_potsa.data.sources import choices, common_voice
-from slam_potsa.data.sources.covost2_tables import (
-    EXPECTED,
-    SPLITS,
-    TRAIN_SPLITS,
-    Row,
-    direction,
-    read_rows,
-)
-from slam_potsa.errors import InputError
-from slam_potsa.files import atomic_write
+from slam_potsa.data.sources import corpus, rules
+from slam_potsa.data.sources.corpus import Corpus, Recording
+from slam_potsa.errors import InputError, each
 
-VIEWS = ("s2tt", "asr")  # with a target, without
-AUDIO_CHECKS = ("full", "none")
 SECONDS = (0.3, MAX_SECONDS)  # the lower bound is ours: shorter clips hold no sentence
+SPLITS = ("train", "dev", "test")
+# What becomes train. train_covost: clips that Common Voice has outside its own splits. CoVoST2's
+# script takes both, and leaves dev_covost and test_covost out.
+TRAIN_SPLITS = ("train", "train_covost")
+OTHER = "other"  # the manifest of rows that belong to none
+SUFFIXES = (".mp3", ".wav", ".flac", ".ogg", ".opus")  # Common Voice's first, then conversions
+EXPECTED = (
+    "expected CoVoST2's covost_v2.{src}_{tgt}.tsv, or the covost_v2.{src}_{tgt}.{split}.tsv that "
+    "its get_covost_splits.py writes"
+)
+_FILE_NAME = re.compile(
+    r"covost(?:_v2)?\.(?P<source>[A-Za-z-]+)_(?P<target>[A-Za-z-]+)"
+    r"(?:\.(?P<split>train|dev|test))?\.tsv"
+)
 
 
-@dataclass(frozen=True)
-class CoVoST2Corpus:
-    """What `build` made; everything by split."""
+class Row(NamedTuple):
+    """One row of the TSVs."""
 
-    manifests: dict[str, Path]  # only of splits that have recordings
-    recordings: dict[str, int]
-    seconds: dict[str, float | None]  # None: not measured
-    sentences: dict[str, int]  # distinct sentence_ids
-    dropped: dict[str, dict[str, int]]  # split, or "other" -> reason -> recordings
-    dropped_list: Path  # dropped.jsonl: one line for each of them
-    warnings: tuple[str, ...]
-
-    @property
-    def summary(self) -> str:
-        """Text: split x recordings x hours x sentences x dropped, the reasons, the warnings."""
-        lines = [f"{'split':<8}{'recordings':>11}{'hours':>9}{'sentences':>11}{'dropped':>9}"]
-        for split in dict.fromkeys([*self.recordings, *self.dropped]):
-            seconds = self.seconds.get(split)
-            hours = "-" if seconds is None else f"{seconds / 3600:.2f}"
-            lines.append(
-                f"{split:<8}{self.recordings.get(split, 0):>11}{hours:>9}"
-                f"{self.sentences.get(split, 0):>11}{sum(self.dropped.get(split, {}).values()):>9}"
-            )
-        reasons = Counter()
-        for part in self.dropped.values():
-            reasons.update(part)
-        if reasons:
-            text = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-            lines.append(f"dropped: {text}; listed in {self.dropped_list}")
-        return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
+    place: str  # file:line
+    split: str
+    clip: str  # without suffix
+    transcript: str | None  # None: Common Voice has no such clip
+    target: str | None
 
 
 def build(
@@ -92,10 +75,8 @@ def build(
     check_audio: str = "full",
     replace: bool = False,
     progress: bool = True,
-) -> CoVoST2Corpus:
+) -> Corpus:
     """Write `output`/{train,dev,test}.jsonl, dropped.jsonl and summary.json.
-
-    With every clip decoded, the manifests are marked as checked.
 
     Args:
         common_voice_dir: Common Voice's folder of the spoken language (with `clips/` and
@@ -115,195 +96,204 @@ def build(
             every malformed row of the TSVs, or no clip.
     """
     output, tables = Path(output), [Path(path) for path in tsv]
-    _check_options(tables, view, check_audio, train_splits)
+    if not train_splits or not set(train_splits) <= set(TRAIN_SPLITS):
+        found = ", ".join(train_splits) or "none"
+        raise InputError(f"train_splits {found}: expected train, train_covost, or both")
     source, target = direction(tables, Path(common_voice_dir), language, target_language)
-    if view == "s2tt" and target is None:
-        raise InputError(f"the target language is not known: give --target-language; {EXPECTED}")
-    codes = short_code(source), short_code(target) if target and view == "s2tt" else None
+    if view == "s2tt" and not (tables and target):
+        option = "--target-language" if tables else "--tsv"
+        raise InputError(f"view 's2tt' needs translations: give {option}; {EXPECTED}")
+    codes = short_code(source), short_code(target) if view == "s2tt" else None
     release = _release_folder(Path(common_voice_dir), source, clips)
-    folder = Path(clips) if clips else release / "clips"
-    built_with = {
+    folder = (Path(clips) if clips else release / "clips").resolve()
+    choices = {
         "dataset": "covost2",
         "language": codes[0],
         "target_language": codes[1],
         "view": view,
-        "train_splits": list(train_splits),
-        "source": [os.path.realpath(path) for path in (release, *tables)],
+        "train_splits": sorted(train_splits),
+        "source": [os.path.realpath(path) for path in (release, *sorted(tables))],
     }
-    choices.refuse_another(output, built_with, replace=replace)
-    rows = _find_clips(read_rows(tables, release, view, train_splits), folder)
+    corpus.refuse_another(output, choices, replace)
+    rows = _read_tables(tables, release, view, train_splits)
+    files = list_clips(folder)
+    found = corpus.listed_once(_recording(row, codes, folder, files) for row in rows)
     if check_audio == "full":
-        rows = _measure(rows, folder, output / "measurements.jsonl", progress)
-    how = {"view": view, "train_splits": list(train_splits), "check_audio": check_audio}
-    how[choices.BUILT_WITH] = built_with
-    return _write(output, rows, folder, codes, how)
+        found = corpus.measure(found, output, progress=progress)
+        found = [rules.keep_length(recording, *SECONDS) for recording in found]
+    return corpus.write(output, found, choices, checked=check_audio == "full")
 
 
-def _check_options(
-    tables: Sequence[Path], view: str, check_audio: str, train_splits: Sequence[str]
-) -> None:
-    problems = []
-    if not train_splits or not set(train_splits) <= set(TRAIN_SPLITS):
-        problems.append(
-            f"train_splits {', '.join(train_splits) or 'empty'}: expected train, train_covost, or "
-            "both"
-        )
-    if view not in VIEWS:
-        problems.append(f"view {view!r}: expected one of {', '.join(VIEWS)}")
-    if check_audio not in AUDIO_CHECKS:
-        problems.append(f"check_audio {check_audio!r}: expected one of {', '.join(AUDIO_CHECKS)}")
-    if view == "s2tt" and not tables:
-        problems.append(f"view 's2tt' needs translations: give --tsv; {EXPECTED}")
-    if problems:
-        raise InputError(problems)
+def direction(
+    tables: Sequence[Path], common_voice_dir: Path, language: str | None, target: str | None
+) -> tuple[str, str | None]:
+    """(spoken, target language) as the files write them, such as ("en", "zh-CN")."""
+    matches = filter(None, (_FILE_NAME.fullmatch(path.name) for path in tables))
+    found = {match.group("source", "target") for match in matches}
+    if len(found) > 1:
+        names = ", ".join(sorted("_".join(pair) for pair in found))
+        raise InputError(f"the TSVs are of several directions ({names}); give one at a time")
+    source, named_target = found.pop() if found else (None, None)
+    if not tables and not language:
+        source = common_voice_dir.resolve().name  # Common Voice names its folders so: cv-corpus/en
+    if not (language or source):
+        raise InputError(f"the spoken language is not known: give --language; {EXPECTED}")
+    return language or source, target or named_target
 
 
 def _release_folder(folder: Path, source: str, clips: str | Path | None) -> Path:
-    candidates = [folder / source, folder]
-    for candidate in candidates:
-        if (candidate / "clips").is_dir() or (clips and (candidate / "validated.tsv").is_file()):
-            break
-    else:
-        if not clips:
-            raise InputError(
-                f"{folder}: found no folder 'clips' in it, nor in {candidates[0]}; expected Common "
-                f"Voice's folder of the spoken language, unpacked, with clips/ and validated.tsv"
-            )
-        candidate = folder
+    """Where clips/ is, or, with clips elsewhere, validated.tsv."""
+    sign = "validated.tsv" if clips else "clips"
+    found = [path for path in (folder / source, folder) if (path / sign).exists()]
     if clips and not Path(clips).is_dir():
         raise InputError(f"{clips}: no such folder of clips")
-    return candidate
-
-
-def _find_clips(rows: list[Row], folder: Path) -> list[Row]:
-    files = common_voice.list_clips(folder)
-    found = []
-    for row in rows:
-        if not row.drop:
-            name = files.get(row.clip)
-            row = replace(row, file=name) if name else replace(row, drop="clip missing")
-        found.append(row)
-    missing = [row for row in found if row.drop == "clip missing"]
-    if missing and all(row.drop for row in found):
+    if not found and not clips:
         raise InputError(
-            f"{folder}: none of the {len(missing)} clips of the TSVs is there (the first is "
-            f"{missing[0].clip}.mp3); the folder has {len(files)} recordings; CoVoST2 belongs to "
-            f"Common Voice 4: check --common-voice"
+            f"{folder}: found no folder 'clips' in it, nor in {folder / source}; expected Common "
+            f"Voice's folder of the spoken language, unpacked, with clips/ and validated.tsv"
         )
+    return found[0] if found else folder
+
+
+# --- tables ---
+
+
+def _read_tables(
+    tables: Sequence[Path], release: Path, view: str, train_splits: Sequence[str]
+) -> list[Row]:
+    """Rows of all TSVs. Without `tables` they are Common Voice's own, without train_covost."""
+    both = set(train_splits) == set(TRAIN_SPLITS)
+    mixed = not both if tables else "train" not in train_splits
+
+    def read(table: Path) -> list[Row]:
+        if "split" in read_header(table):
+            return _released(table, release / "validated.tsv", view)
+        if mixed:
+            raise InputError(
+                f"{table}: does not tell train from train_covost, so --train-splits "
+                f"{','.join(train_splits)} cannot be chosen; give the released file with its "
+                "column 'split', or leave --train-splits out"
+            )
+        return _of_one_split(table, view)
+
+    split_of = dict.fromkeys(train_splits, "train") | {"dev": "dev", "test": "test"}
+    tables = tables or [release / f"{split}.tsv" for split in SPLITS]
+    rows = [row for part in each(read, tables).values() for row in part]
+    return [row._replace(split=split_of.get(row.split, OTHER)) for row in rows]
+
+
+def _of_one_split(table: Path, view: str) -> list[Row]:
+    match = _FILE_NAME.fullmatch(table.name)
+    split = match["split"] if match else table.name.removesuffix(".tsv").rsplit(".")[-1]
+    if split not in SPLITS:
+        raise InputError(f"{table}: has no column 'split' and its name no split; {EXPECTED}")
+    columns = ["path", "sentence"] + ["translation"] * (view == "s2tt")
+    return [
+        Row(place, split, clip_name(path), sentence, *(target or [None]))
+        for place, (path, sentence, *target) in read_tsv(table, columns)
+    ]
+
+
+def _released(table: Path, validated: Path, view: str) -> list[Row]:
+    """CoVoST2's released file, joined with Common Voice's transcripts by the name of the clip."""
+    rows = [
+        Row(place, split, clip_name(path), None, target if view == "s2tt" else None)
+        for place, (path, target, split) in read_tsv(table, ["path", "translation", "split"])
+    ]
+    wanted = {row.clip for row in rows}
+    sentences = {
+        clip: sentence
+        for _, (path, sentence) in read_tsv(validated, ["path", "sentence"])
+        if (clip := clip_name(path)) in wanted
+    }
+    return [row._replace(transcript=sentences.get(row.clip)) for row in rows]
+
+
+def read_header(path: Path) -> list[str]:
+    """The column names of a TSV. Raises InputError for a file that cannot be read."""
+    try:
+        with open(path, encoding="utf-8-sig", errors="replace") as file:
+            return file.readline(10_000).rstrip("\r\n").split("\t")  # not all of another kind's
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}; check the path") from None
+
+
+def read_tsv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """(file:line, values of `columns`) of every row; runs of white space become one space.
+
+    Rows may lack columns at their end that are not asked for.
+
+    Raises:
+        InputError: a missing column, at once; every malformed row, at the end.
+    """
+    header, problems = read_header(path), Problems(path)
+    absent = [name for name in columns if name not in header]
+    if absent:
+        raise InputError(
+            f"{path}:1: expected the columns {', '.join(columns)}, separated by tabs; found "
+            f"{', '.join(header)[:200]}, without {', '.join(absent)}"
+        )
+    places = [header.index(name) for name in columns]
+    with open(path, encoding="utf-8-sig", errors="replace", newline="\n") as file:
+        next(file)
+        for number, line in enumerate(file, start=2):
+            row = _fields(line) if line.strip() else None
+            if row is None:
+                continue
+            if "\ufffd" in line:
+                problems.add(number, "found bytes that are not UTF-8; download the file again")
+            elif not max(places) < len(row) <= len(header):
+                problems.add(number, f"found {len(row)} fields, expected {', '.join(header)[:80]}")
+            else:
+                yield f"{path}:{number}", [" ".join(row[place].split()) for place in places]
+    problems.check()
+
+
+def _fields(line: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\"))
+    except csv.Error:  # such as a field of more than 128 KiB
+        return []
+
+
+# --- clips ---
+
+
+def clip_name(path: str) -> str:
+    """`common_voice_en_1.mp3`, `clips/common_voice_en_1` -> `common_voice_en_1`."""
+    name = PurePosixPath(path)
+    return name.stem if name.suffix.lower() in SUFFIXES else name.name
+
+
+def list_clips(folder: Path) -> dict[str, str]:
+    """{clip name: file name} of a folder of recordings, read once; mp3 goes before conversions."""
+    found: dict[str, str] = {}
+    names = [name for name in os.listdir(folder) if Path(name).suffix.lower() in SUFFIXES]
+    for name in sorted(names, key=lambda name: SUFFIXES.index(Path(name).suffix.lower())):
+        found.setdefault(Path(name).stem, name)
     return found
 
 
-def _measure(rows: list[Row], folder: Path, cache: Path, progress: bool) -> list[Row]:
-    files = [row.file for row in rows if not row.drop]
-    measured = common_voice.measure_clips(folder, files, cache, progress=progress)
-    return [row if row.drop else _with_length(row, measured[row.file]) for row in rows]
-
-
-def _with_length(row: Row, seconds: float | str) -> Row:
-    if isinstance(seconds, str):
-        return replace(row, drop="clip unreadable", detail=seconds)
-    shortest, longest = SECONDS
-    if seconds < shortest:
-        return replace(row, drop=f"below {shortest:g} s", detail=f"{seconds:.2f} s")
-    if seconds > longest:
-        return replace(row, drop=f"above {longest:g} s", detail=f"{seconds:.2f} s")
-    return replace(row, seconds=round(seconds, 3))
-
-
-def _write(
-    output: Path,
-    rows: list[Row],
-    folder: Path,
-    codes: tuple[str, str | None],
-    how: dict[str, Any],
-) -> CoVoST2Corpus:
-    base = _as_seen_from(folder, output)
-    splits: dict[str, list[Utterance]] = {
-        split: [] for split in SPLITS if any(row.split == split for row in rows)
-    }
-    for row in rows:
-        if not row.drop:
-            splits[row.split].append(_utterance(row, base, codes))
-    if not any(splits.values()):
-        reasons = Counter(row.drop for row in rows)
-        raise InputError(f"no recording is left: {dict(reasons)}; check the TSVs and the clips")
-    manifests = {split: output / f"{split}.jsonl" for split in SPLITS}
-    for split, path in manifests.items():
-        if splits.get(split):
-            write_manifest(path, splits[split])
-            if how["check_audio"] == "full":
-                mark_checked(path)
-        else:
-            path.unlink(missing_ok=True)  # of an earlier call: it would pass for this one's
-    dropped = [row for row in rows if row.drop]
-    atomic_write(output / "dropped.jsonl", "".join(map(_dropped_line, dropped)))
-    corpus = _describe(output, splits, dropped, measured=how["check_audio"] == "full")
-    atomic_write(output / "summary.json", _as_json(corpus, codes, how))
-    return corpus
-
-
-def _as_seen_from(folder: Path, output: Path) -> str:
-    """Manifests hold paths relative to themselves, unless the user gave an absolute one."""
-    if folder.is_absolute():
-        return str(folder)
-    return os.path.relpath(folder.resolve(), output.resolve())
-
-
-def _utterance(row: Row, base: str, codes: tuple[str, str | None]) -> Utterance:
-    language, target_language = codes
-    return Utterance(
+def _recording(
+    row: Row, codes: tuple[str, str | None], folder: Path, files: Mapping[str, str]
+) -> Recording:
+    """Left out where the row, its clip or one of its texts cannot be used."""
+    utterance = Utterance(
         key=row.clip,
-        audio=f"{base}/{row.file}",
-        language=language,
-        sentence_id=text_sentence_id(row.transcript, language),
+        audio=f"{folder}/{files.get(row.clip, row.clip)}",
+        language=codes[0],
+        sentence_id=text_sentence_id(row.transcript or "", codes[0]),
         transcript=row.transcript,
         target=row.target,
-        target_language=target_language,
-        duration=row.seconds,
+        target_language=codes[1],
     )
-
-
-def _dropped_line(row: Row) -> str:
-    fields = {"split": row.split, "clip": row.clip, "reason": row.drop, "row": row.place}
-    if row.detail:
-        fields["detail"] = row.detail
-    return json.dumps(fields, ensure_ascii=False) + "\n"
-
-
-def _describe(
-    output: Path, splits: dict[str, list[Utterance]], dropped: list[Row], measured: bool
-) -> CoVoST2Corpus:
-    reasons: dict[str, Counter] = defaultdict(Counter)
-    for row in dropped:
-        reasons[row.split][row.drop] += 1
-    sentences = {split: {row.sentence_id for row in part} for split, part in splits.items()}
-    return CoVoST2Corpus(
-        manifests={split: output / f"{split}.jsonl" for split, part in splits.items() if part},
-        recordings={split: len(part) for split, part in splits.items()},
-        seconds={
-            split: round(sum(row.duration for row in part), 3) if measured else None
-            for split, part in splits.items()
-        },
-        sentences={split: len(part) for split, part in sentences.items()},
-        dropped={split: dict(part) for split, part in reasons.items()},
-        dropped_list=output / "dropped.jsonl",
-        warnings=tuple(
-            f"{len(shared)} of {len(sentences[split])} sentences of {split} are in train too"
-            for split in ("dev", "test")
-            if (shared := sentences.get(split, set()) & sentences.get("train", set()))
-        ),
-    )
-
-
-def _as_json(corpus: CoVoST2Corpus, codes: tuple[str, str | None], how: dict[str, Any]) -> str:
-    fields = {
-        "language": codes[0],
-        "target_language": codes[1],
-        **how,
-        "recordings": corpus.recordings,
-        "seconds": corpus.seconds,
-        "sentences": corpus.sentences,
-        "dropped": corpus.dropped,
-        "warnings": corpus.warnings,
+    recording = Recording(row.split, row.place, utterance)
+    reasons = {
+        "of no split": row.split == OTHER,
+        "not in validated.tsv": row.transcript is None,
+        "transcript empty": row.transcript == "",
+        "translation empty": row.target == "",
+        "clip missing": row.clip not in files,
     }
-    return json.dumps(fields, ensure_ascii=False, indent=2) + "\n"
+    reason = next((reason for reason, holds in reasons.items() if holds), "")
+    return recording.drop(reason) if reason else recording

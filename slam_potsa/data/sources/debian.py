@@ -6,7 +6,6 @@ the machine's. Packages are checked by SHA-256 and read in memory; nothing is in
 
 from __future__ import annotations
 
-import hashlib
 import io
 import shutil
 import subprocess
@@ -15,8 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from slam_potsa.errors import InputError
-
-_AR_MAGIC = b"!<arch>\n"
+from slam_potsa.provenance import content_hash
 
 
 def fetch(pins: Mapping[str, str], cache: Path, *, remedy: str, progress: bool = True) -> None:
@@ -32,61 +30,51 @@ def fetch(pins: Mapping[str, str], cache: Path, *, remedy: str, progress: bool =
     from tqdm import tqdm
 
     cache.mkdir(parents=True, exist_ok=True)
-    missing = [name for name, sha256 in pins.items() if not has(cache / name, sha256)]
-    if not missing:
-        return
-    if shutil.which("apt-get") is None:
+    missing = [name for name, sha256 in pins.items() if not _has(cache / name, sha256)]
+    if missing and shutil.which("apt-get") is None:
         raise InputError(f"apt-get is not on this machine. {remedy}")
-    apt = _private_apt(cache / "apt")
-    updated = _run([*apt, "update"], cache)  # may complain of one source while another has it all
+    if missing:
+        apt = _private_apt(cache / "apt")
+        # It may complain of one source while another has it all.
+        updated = _run([*apt, "update"], cache)
     for name in tqdm(missing, desc="packages", unit="file", disable=not progress):
         package, version, _ = name.split("_")
-        downloaded = _run([*apt, "download", f"{package}={version}"], cache)
-        if not (cache / name).exists():
-            said = "\n".join(filter(None, [downloaded, updated]))
+        said = _run([*apt, "download", f"{package}={version}"], cache)
+        if not (cache / name).is_file():
+            said = "\n".join(filter(None, [said, updated]))
             raise InputError(f"{package}={version} cannot be downloaded:\n{said}\n{remedy}")
-        check(cache / name, pins[name], remedy=remedy)
     shutil.rmtree(cache / "apt", ignore_errors=True)
+    check(pins, cache, remedy=remedy)
 
 
-def has(path: Path, sha256: str) -> bool:
-    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+def _has(path: Path, sha256: str) -> bool:
+    return path.is_file() and content_hash(path) == sha256
 
 
-def check(path: Path, sha256: str, *, remedy: str) -> None:
-    """Raise InputError, and remove nothing, unless `path` has this hash."""
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != sha256:
-        raise InputError(f"{path}: SHA-256 is {found}, expected {sha256}. {remedy}")
+def check(pins: Mapping[str, str], folder: Path, *, remedy: str) -> None:
+    """Raise InputError, and remove nothing, where a package is missing or has another hash."""
+    absent = [str(folder / name) for name in pins if not (folder / name).is_file()]
+    if absent:
+        raise InputError(f"no such package: {', '.join(absent)}. {remedy}")
+    for name, sha256 in pins.items():
+        found = content_hash(folder / name)
+        if found != sha256:
+            raise InputError(f"{folder / name}: SHA-256 is {found}, expected {sha256}. {remedy}")
 
 
 def read_deb(path: Path) -> dict[str, bytes]:
-    """Path inside the package (`usr/share/...`) -> content, of a .deb with any tar compression."""
-    try:
-        data = _ar_member(path.read_bytes(), "data.tar")
-        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-            return {
-                info.name.removeprefix("./"): archive.extractfile(info).read()
-                for info in archive
-                if info.isfile()
-            }
-    except (ValueError, tarfile.TarError, OSError) as error:
-        raise InputError(f"{path}: not a Debian package ({error}); download it again") from None
-
-
-def _ar_member(content: bytes, prefix: str) -> bytes:
-    """The first member whose name begins with `prefix`: 60-byte headers, data at even offsets."""
-    if not content.startswith(_AR_MAGIC):
-        raise ValueError("no ar archive")
-    position = len(_AR_MAGIC)
-    while position + 60 <= len(content):
-        header = content[position : position + 60]
-        size = int(header[48:58])
-        position += 60
-        if header[:16].decode("ascii").startswith(prefix):
-            return content[position : position + size]
-        position += size + size % 2
-    raise ValueError(f"no member {prefix}*")
+    """Path inside the package (`usr/share/...`) -> content, by dpkg-deb."""
+    if shutil.which("dpkg-deb") is None:
+        raise InputError(f"{path}: dpkg-deb is not on this machine: install dpkg")
+    done = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(path)], capture_output=True)
+    if done.returncode:
+        raise InputError(f"{path}: not a Debian package ({done.stderr.decode().strip()})")
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        return {
+            info.name.removeprefix("./"): archive.extractfile(info).read()
+            for info in archive
+            if info.isfile()
+        }
 
 
 def _private_apt(state: Path) -> list[str]:

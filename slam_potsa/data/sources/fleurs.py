@@ -1,97 +1,74 @@
 """Manifests of FLEURS: about ten hours of read speech in each of 102 languages, n-way parallel.
 
-Every recording is kept whose sentence has a text in the target language, joined by FLEURS' `id`
-within the split; the raw transcription (capitals and punctuation as written) is the transcript, and
-that of the target language the target. Broken recordings are dropped by the rules in
-`fleurs_rules.py`, of dev and test only what cannot be decoded or does not fit Whisper's window;
-`dropped.jsonl` lists every one with its reason.
+    data/{locale}/{train,dev,test}.tsv          no header; tab-separated: id, file name, raw
+                                                transcription, transcription, characters, samples,
+                                                gender
+    data/{locale}/audio/{split}.tar.gz          members {split}/{file name}; or .tar, or a folder
+    data/{locale}/audio/{split}/{file name}     with the same files
 
-The named sets are those of the POTSA paper: trained on en, ja, es, ko, ru, tested without training
-on fr, de, kea, ceb, ast, ky, all into Chinese. FLEURS: Conneau et al. 2022 (arXiv 2205.12446),
-licence CC BY 4.0.
+`id` is a sentence, the same in every language; it has one to three recordings a language. All are
+kept whose sentence has a text in the target language; the raw transcription (capitals and
+punctuation as written) is the transcript, and that of the target language the target.
+
+The papers do not say what they drop. FLEURS has recordings that break off after a word, and some
+with the wrong text; both show in the speaking rate. The limits here are ours, and they are about
+training: dev, test and zero_shot keep every recording that the model can be given, so that scores
+are on the same recordings as others' are. What has to be left out of them is counted and told.
+
+The named sets are those of the POTSA paper. FLEURS: Conneau et al. 2022 (arXiv 2205.12446), licence
+CC BY 4.0.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
-from collections import Counter
+import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from slam_potsa.data import archives
+from slam_potsa.data.audio import MAX_SECONDS
+from slam_potsa.data.jsonl import read_lines
 from slam_potsa.data.languages import fleurs_locale, short_code
-from slam_potsa.data.manifest import Utterance, mark_checked, write_manifest
-from slam_potsa.data.sources import choices, fleurs_files, fleurs_report
-from slam_potsa.data.sources.fleurs_audio import default_workers, listen
-from slam_potsa.data.sources.fleurs_files import SPLITS, Dropped, Part
-from slam_potsa.data.sources.fleurs_rules import Kept, Limits, choose, refuse_if_empty, targets_of
-from slam_potsa.errors import InputError
-from slam_potsa.files import atomic_write
+from slam_potsa.data.manifest import Utterance
+from slam_potsa.data.sources import corpus, rules
+from slam_potsa.data.sources.corpus import Corpus, Recording
+from slam_potsa.errors import InputError, each
 
 TRAIN_SETS = {"potsa": ("en", "ja", "es", "ko", "ru")}
 ZERO_SHOT_SETS = {"potsa": ("fr", "de", "kea", "ceb", "ast", "ky"), "none": ()}
 TARGET = "cmn_hans_cn"
-ZERO_SHOT_SPLIT = "test"
+REPOSITORY = "google/fleurs"  # on the Hugging Face hub, a data set
+SPLITS = ("train", "dev", "test")
+ARCHIVES = (".tar.gz", ".tgz", ".tar")
+LAYOUT = (
+    "data/<locale>/<split>.tsv and data/<locale>/audio/<split>.tar.gz (or the folder audio/<split>)"
+)
+REMEDY = (
+    f"expected the layout of the data set {REPOSITORY}: {LAYOUT}; give its folder, or fetch the "
+    f"files with --hub"
+)
+# id, file name without folders, raw transcription, and four more columns
+_LINE = re.compile(r"\s*(\d+)\s*\t\s*([^/\t]+?)\s*\t([^\t]*\S[^\t]*)(?:\t[^\t]*){4}")
 
 
-@dataclass(frozen=True)
-class FleursCorpus:
-    """What `build` made. Counts by manifest (train, dev, test, zero_shot), then by language."""
+class Part(NamedTuple):
+    """One split of one language."""
 
-    train: Path
-    dev: Path
-    test: Path
-    zero_shot: Path | None  # the test split of languages that training never hears
-    dropped: Path  # one line a recording that was left out
-    target_language: str
-    recordings: dict[str, dict[str, int]]
-    seconds: dict[str, dict[str, float]]
-    sentences: dict[str, dict[str, int]]  # distinct ones of each language
-    distinct_sentences: dict[str, int]  # of all languages together
-    shared: dict[str, dict[str, dict[str, int]]]  # split -> language -> language -> sentences
-    dropped_by_reason: dict[str, int]
-    left_out: dict[str, dict[str, int]]  # of each manifest's recordings, by reason
-    notes: tuple[str, ...]  # what a user should know
-
-    @property
-    def summary(self) -> str:
-        """Text: languages x manifests x recordings x hours x sentences, then shared sentences."""
-        return fleurs_report.text(self)
+    manifest: str  # that its recordings go to; "": only its texts are needed
+    locale: str
+    split: str
 
 
-@dataclass(frozen=True)
-class _Languages:
-    """Locales: those to train on, those never to be heard, the one to translate into."""
+class Line(NamedTuple):
+    """One recording, as a TSV lists it."""
 
-    train: tuple[str, ...]
-    zero_shot: tuple[str, ...]
-    target: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """For summary.json: what another build in the same folder must agree with."""
-        return {
-            "dataset": "fleurs",
-            "train_languages": [short_code(locale) for locale in self.train],
-            "zero_shot": [short_code(locale) for locale in self.zero_shot],
-            "target_language": short_code(self.target),
-        }
-
-    def wanted(self) -> list[tuple[str, str, bool]]:
-        """(locale, split, whether its recordings are needed)."""
-        audio = {(locale, split): True for locale in self.train for split in SPLITS}
-        audio |= {(locale, ZERO_SHOT_SPLIT): True for locale in self.zero_shot}
-        text = {(self.target, split): False for split in SPLITS}
-        return [(*part, needs) for part, needs in (text | audio).items()]
-
-    def manifests(self) -> list[tuple[str, str, tuple[str, ...]]]:
-        """(manifest, split, locales) of every one that is written."""
-        found = [(split, split, self.train) for split in SPLITS]
-        zero_shot = [("zero_shot", ZERO_SHOT_SPLIT, self.zero_shot)] if self.zero_shot else []
-        return found + zero_shot
+    place: str  # file:line
+    sentence: str  # FLEURS' `id`
+    file: str
+    text: str  # the raw transcription; "": the line is malformed
 
 
 def build(
@@ -104,18 +81,17 @@ def build(
     zero_shot: str | Sequence[str] = "potsa",
     target: str = TARGET,
     keep_target_language: bool = False,
-    min_seconds: float = Limits.min_seconds,
-    max_seconds: float = Limits.max_seconds,
-    rate_deviations: float = Limits.rate_deviations,
+    min_seconds: float = 1.0,
+    max_seconds: float = MAX_SECONDS,
+    rate_deviations: float = 5.0,
     allow_truncated: bool = False,
     workers: int | None = None,
     replace: bool = False,
     progress: bool = True,
-) -> FleursCorpus:
+) -> Corpus:
     """Write train, dev, test and zero_shot.jsonl, dropped.jsonl and summary.json into `output`.
 
-    The manifests are marked as checked: every recording in them was decoded here.
-    Interrupted, the same call goes on with the languages and splits that are not yet listened to.
+    Interrupted, the same call goes on with the recordings that were not yet listened to.
 
     Args:
         source: the folder of FLEURS, with or without its `data/`, or as the Hugging Face hub's
@@ -126,201 +102,272 @@ def build(
         target: the language that is translated into; only its texts are needed.
         keep_target_language: the target language's own recordings are their own translation;
             where it is among the other languages, they are left out unless this is set.
-        min_seconds, max_seconds, rate_deviations: what is dropped of train, see
-            `fleurs_rules.Limits`.
+        min_seconds, max_seconds: of train; of the other manifests 0 and Whisper's 30 s.
+        rate_deviations: of train, see `rate_bounds`; 0: no such rule.
         allow_truncated: go on with the recordings that a truncated archive still has.
-        workers: threads; default: the cores there are.
+        workers: threads; default: one a core.
         replace: take the place of a data set with other languages, target or source in `output`.
 
     Raises:
         InputError: unknown languages, files that are missing, truncated or not FLEURS', or an
             `output` that was built with other choices.
     """
-    limits = Limits(min_seconds, max_seconds, rate_deviations)
-    languages, notes = _check(
-        train_languages, zero_shot, target, keep_target_language, limits, workers, source, hub
+    output, limits = Path(output), (min_seconds, max_seconds)
+    _check_options(limits, rate_deviations, workers, source, hub)
+    trained, unheard, goal = languages(train_languages, zero_shot, target)
+    notes = []
+    if goal in trained + unheard and not keep_target_language:
+        trained, unheard = ([x for x in some if x != goal] for some in (trained, unheard))
+        notes.append(f"recordings in {goal}, the target, are left out: --keep-target-language")
+    if not trained:
+        raise InputError("train_languages: found no language but the target, expected others too")
+    choices = {
+        "dataset": "fleurs",
+        "train_languages": sorted(map(short_code, trained)),
+        "zero_shot": sorted(map(short_code, unheard)),
+        "target_language": short_code(goal),
+        "source": os.path.realpath(source) if source else f"{REPOSITORY}, {revision or 'newest'}",
+    }
+    corpus.refuse_another(output, choices, replace)
+    spoken = [Part(split, locale, split) for locale in trained for split in SPLITS]
+    spoken += [Part("zero_shot", locale, "test") for locale in unheard]
+    parts = spoken + [Part("", goal, split) for split in SPLITS]
+    root = (fetch(parts, revision) if hub else find_root(source)).resolve()
+    _refuse_missing(root, parts)
+    lines = each(lambda part: read_tsv(_tsv(root, part)), parts)
+    spare = output.resolve() / "unpacked"
+    audio = each(
+        lambda part: find_files(root, part, lines[part], spare, allow_truncated), spoken, workers
     )
-    output = Path(output)
-    built_with = languages.as_dict() | _origin(source, revision)
-    choices.refuse_another(output, built_with, replace=replace)
-    wanted = languages.wanted()
-    root = fleurs_files.fetch(wanted, revision) if hub else fleurs_files.find_root(source)
-    parts, dropped = fleurs_files.read_parts(Path(os.path.abspath(root)), wanted)
-    spoken = [part for part in parts if part.audio is not None]
-    heard = listen(
-        spoken,
-        output / ".listened",
-        allow_truncated=allow_truncated,
-        workers=workers or default_workers(),
-        progress=progress,
-    )
-    targets = {part.split: targets_of(part) for part in parts if part.locale == languages.target}
-    kept, unfit = choose(spoken, heard, targets, limits)
-    notes += _notes(spoken, kept)
-    return _write(output, languages, kept, dropped + unfit, notes, built_with)
+    targets = {part.split: targets_of(lines[part]) for part in parts if not part.manifest}
+    found = [
+        _recording(part, line, audio[part], targets[part.split].get(line.sentence), goal)
+        for part in spoken
+        for line in lines[part]
+    ]
+    found = corpus.measure(corpus.listed_once(found), output, workers=workers, progress=progress)
+    other = (0.0, MAX_SECONDS)  # of dev and test: Whisper's window only
+    found = [
+        rules.keep_length(one, *(limits if one.manifest == "train" else other)) for one in found
+    ]
+    found = rules.keep_usual_rates(found, rate_deviations)
+    wanted = dict.fromkeys(part.manifest for part in spoken)
+    return corpus.write(output, found, choices, wanted=wanted, warnings=notes)
 
 
-def _origin(source: str | Path | None, revision: str | None) -> dict[str, str]:
-    """Where the files come from: a folder, or the hub at a revision."""
-    if source:
-        return {"source": os.path.realpath(source)}
-    return {"source": f"{fleurs_files.REPOSITORY} on the hub, revision {revision or 'newest'}"}
-
-
-def language_list(text: str | Sequence[str], sets: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """Locales of a named set, a list such as `"en, fr_fr"`, or a sequence; each once, in order.
-
-    Raises InputError with every code that is not known.
-    """
-    names = text.split(",") if isinstance(text, str) else text
-    codes: list[str] = []
-    for name in (name.strip() for name in names):
-        codes += sets.get(name, (name,) if name else ())
-    locales, problems = [], []
-    for code in codes:
-        try:
-            locales.append(fleurs_locale(code))
-        except InputError as error:
-            problems.append(f"{error}; or a named set: {', '.join(sets)}")
-    if problems:
-        raise InputError(problems)
-    return tuple(dict.fromkeys(locales))
-
-
-def _check(
-    train_languages: str | Sequence[str],
-    zero_shot: str | Sequence[str],
-    target: str,
-    keep_target: bool,
-    limits: Limits,
+def _check_options(
+    limits: tuple[float, float],
+    rate_deviations: float,
     workers: int | None,
     source: str | Path | None,
     hub: bool,
-) -> tuple[_Languages, list[str]]:
-    """The languages, and what to note about them; InputError with everything that is wrong."""
-    problems = limits.check()
+) -> None:
+    problems = []
+    if not 0 <= limits[0] < limits[1] <= MAX_SECONDS:
+        problems.append(
+            f"min_seconds={limits[0]:g}, max_seconds={limits[1]:g}: expected 0 <= min_seconds < "
+            f"max_seconds <= {MAX_SECONDS:g} (Whisper's window)"
+        )
+    if not rate_deviations >= 0:
+        problems.append(f"rate_deviations={rate_deviations:g}: expected 0 (off) or more")
     if workers is not None and workers < 1:
         problems.append(f"workers={workers}: expected 1 or more")
     if bool(source) == hub:
         found = "both a folder and --hub" if hub else "neither a folder nor --hub"
         problems.append(f"found {found}, expected one of them: the folder of FLEURS, or --hub")
-    lists: dict[str, tuple[str, ...]] = {}
-    for name, given, sets in (
-        ("train", train_languages, TRAIN_SETS),
-        ("zero_shot", zero_shot, ZERO_SHOT_SETS),
-        ("target", target, {}),
-    ):
-        try:
-            lists[name] = language_list(given, sets)
-        except InputError as error:
-            problems += [f"{name}: {problem}" for problem in error.problems]
-    if not problems:
-        problems += _list_problems(lists)
     if problems:
         raise InputError(problems)
-    (goal,) = lists["target"]
-    notes = []
-    if goal in lists["train"] + lists["zero_shot"] and not keep_target:
-        notes.append(
-            f"{goal} is the target language, so its recordings are their own translation: they "
-            f"are left out; --keep-target-language keeps them"
-        )
-        lists = {name: tuple(c for c in codes if c != goal) for name, codes in lists.items()}
-    if not lists["train"]:
-        raise InputError("train_languages: found no language but the target, expected others too")
-    return _Languages(lists["train"], lists["zero_shot"], goal), notes
 
 
-def _list_problems(lists: dict[str, tuple[str, ...]]) -> list[str]:
+def languages(
+    train: str | Sequence[str], zero_shot: str | Sequence[str], target: str
+) -> tuple[list[str], list[str], str]:
+    """Locales: those to train on, those never to be heard, the one to translate into.
+
+    Raises InputError with everything that is wrong.
+    """
+    sets = {"train_languages": TRAIN_SETS, "zero_shot": ZERO_SHOT_SETS, "target": {}}
+    given = {"train_languages": train, "zero_shot": zero_shot, "target": target}
+    lists = each(lambda option: language_list(option, given[option], sets[option]), sets)
+    trained, unheard, goals = lists.values()
     problems = []
-    if len(lists["target"]) != 1:
-        problems.append(f"target: found {len(lists['target'])} languages, expected one")
-    if not lists["train"]:
-        problems.append("train_languages: found no language, expected 'potsa' or a list")
-    both = [locale for locale in lists["train"] if locale in lists["zero_shot"]]
-    if both:
-        problems.append(
-            f"zero_shot: {', '.join(both)} is trained on too; zero-shot languages are those that "
-            f"training never hears"
+    if len(goals) != 1:
+        problems.append(f"target: found {len(goals)} languages, expected one")
+    if both := [locale for locale in trained if locale in unheard]:
+        problems.append(f"zero_shot: {', '.join(both)} is trained on too; expected others")
+    if problems:
+        raise InputError(problems)
+    return trained, unheard, goals[0]
+
+
+def language_list(
+    option: str, text: str | Sequence[str], sets: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """Locales of a named set, a list such as `"en, fr_fr"`, or a sequence; each once, in order.
+
+    Raises InputError with every code that is not known.
+    """
+    names = [name.strip() for name in (text.split(",") if isinstance(text, str) else text)]
+    codes = [code for name in names if name for code in sets.get(name, (name,))]
+    try:
+        return list(each(fleurs_locale, codes).values())
+    except InputError as error:
+        known = f"; or a named set: {', '.join(sets)}" if sets else ""
+        raise InputError(f"{option}: {problem}{known}" for problem in error.problems) from None
+
+
+# --- files ---
+
+
+def fetch(parts: Sequence[Part], revision: str | None = None) -> Path:
+    """Fetch the files of `parts` from the hub; the folder of the locales.
+
+    Files that the hub's own cache holds are not fetched again; an interrupted file is continued.
+
+    Raises InputError where the hub or the revision cannot be had.
+    """
+    from huggingface_hub import snapshot_download
+
+    names = [f"data/{part.locale}/{part.split}.tsv" for part in parts]
+    names += [f"data/{part.locale}/audio/{part.split}.tar.gz" for part in parts if part.manifest]
+    try:
+        folder = snapshot_download(
+            REPOSITORY, repo_type="dataset", revision=revision, allow_patterns=names
         )
-    return problems
+    except (OSError, ValueError) as error:  # huggingface_hub's own errors derive from these
+        raise InputError(
+            f"{REPOSITORY} cannot be fetched: {error}. Check the connection and HF_HUB_OFFLINE, or "
+            f"get the data set by other means and give its folder"
+        ) from None
+    return Path(folder) / "data"
 
 
-def _notes(parts: Sequence[Part], kept: Sequence[Kept]) -> list[str]:
-    notes = []
+def find_root(source: str | Path) -> Path:
+    """The folder that holds the locales.
+
+    `source`, its `data/`, or those of the newest snapshot where `source` is the hub's cache of the
+    data set (`datasets--google--fleurs`, with snapshots/<revision>/data/). Raises InputError.
+    """
+    source = Path(source)
+    if not source.is_dir():
+        raise InputError(f"{source}: no such folder; {REMEDY}")
+    snapshots = [path for path in source.glob("snapshots/*") if path.is_dir()]
+    snapshots.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    for folder in (source, *snapshots):
+        for candidate in (folder / "data", folder):
+            if any(candidate.glob("*_*/*.tsv")):
+                return candidate
+    # No deeper than a cache has them, snapshots/<revision>/data/<locale>: a walk may take hours.
+    if any(any(source.glob("*/" * depth + "*.parquet")) for depth in range(6)):
+        raise InputError(
+            f"{source}: these are converted parquet files; the original TSVs and archives are "
+            f"needed: --hub, or a folder with {LAYOUT}"
+        )
+    raise InputError(f"{source}: found no <locale>/<split>.tsv in it or in its data/; {REMEDY}")
+
+
+def _tsv(root: Path, part: Part) -> Path:
+    return root / part.locale / f"{part.split}.tsv"
+
+
+def _refuse_missing(root: Path, parts: Sequence[Part]) -> None:
+    """Raise InputError with the layout once, then a line for each kind of file: who lacks it."""
+    lacking: dict[str, list[str]] = defaultdict(list)
     for part in parts:
-        trouble = part.audio.is_file() and archives.index_of(part.audio).trouble
-        if trouble:
-            notes.append(f"{part.audio} is {trouble}: what it still has is used")
-    trained = {recording.row.sentence for recording in kept if recording.split == "train"}
-    for split in ("dev", "test"):
-        tested = {recording.row.sentence for recording in kept if recording.split == split}
-        if trained & tested:
-            notes.append(
-                f"{len(trained & tested)} of {len(tested)} sentences of {split} are sentences of "
-                f"train too (such as id {min(trained & tested)}): scores on them are too good"
-            )
-    return notes
+        if not _tsv(root, part).is_file():
+            lacking[f"{part.split}.tsv"].append(part.locale)
+        if part.manifest and not _find_audio(root, part):
+            lacking[f"audio/{part.split}.tar.gz"].append(part.locale)
+    if lacking:
+        told = [f"no {name} of {', '.join(locales)}" for name, locales in lacking.items()]
+        remedy = f"{REMEDY}; fewer languages: --train-languages, --zero-shot"
+        raise InputError([f"{root}: files are missing; {remedy}", *told])
 
 
-def _write(
-    output: Path,
-    languages: _Languages,
-    kept: Sequence[Kept],
-    dropped: Sequence[Dropped],
-    notes: Sequence[str],
-    built_with: Mapping[str, Any],
-) -> FleursCorpus:
-    manifests: dict[str, list[Kept]] = {name: [] for name, _, _ in languages.manifests()}
-    for recording in kept:
-        trained = recording.locale in languages.train
-        manifests[recording.split if trained else "zero_shot"].append(recording)
-    refuse_if_empty(manifests, dropped, list(manifests))
-    for name, recordings in manifests.items():
-        rows = [_utterance(recording, languages.target, output) for recording in recordings]
-        write_manifest(output / f"{name}.jsonl", rows)
-        mark_checked(output / f"{name}.jsonl")
-    if not languages.zero_shot:
-        (output / "zero_shot.jsonl").unlink(missing_ok=True)  # of a run with other languages
-    lines = [json.dumps(dataclasses.asdict(entry), ensure_ascii=False) for entry in dropped]
-    atomic_write(output / "dropped.jsonl", "".join(f"{line}\n" for line in lines))
-    corpus = FleursCorpus(
-        train=output / "train.jsonl",
-        dev=output / "dev.jsonl",
-        test=output / "test.jsonl",
-        zero_shot=output / "zero_shot.jsonl" if languages.zero_shot else None,
-        dropped=output / "dropped.jsonl",
-        target_language=short_code(languages.target),
-        dropped_by_reason=dict(Counter(entry.reason for entry in dropped).most_common()),
-        left_out={
-            name: fleurs_report.left_out(dropped, split, locales)
-            for name, split, locales in languages.manifests()
-        },
-        notes=tuple(notes),
-        **fleurs_report.counts(manifests, kept),
-    )
-    atomic_write(output / "summary.json", fleurs_report.as_json(corpus, built_with))
-    return corpus
+def read_tsv(path: Path) -> list[Line]:
+    """Raises InputError where most of the lines are not FLEURS'."""
+    lines = []
+    # Not csv: quotation marks are part of the texts.
+    for number, text in read_lines(path, "a TSV of FLEURS"):
+        match = _LINE.fullmatch(text)
+        sentence, file, text = match.groups() if match else ("", "", "")
+        lines.append(Line(f"{path}:{number}", sentence, file, " ".join(text.split())))
+    good = sum(bool(line.text) for line in lines)
+    if 2 * good <= len(lines):
+        raise InputError(
+            f"{path}: not a TSV of FLEURS: {len(lines) - good} of {len(lines)} lines are "
+            f"malformed; {REMEDY}"
+        )
+    return lines
 
 
-def _utterance(recording: Kept, target: str, output: Path) -> Utterance:
-    language, row = short_code(recording.locale), recording.row
-    return Utterance(
-        key=f"{language}-{recording.split}-{row.sentence}-{Path(row.file).stem}",
-        audio=_from(output, recording.audio),
+def _find_audio(root: Path, part: Part, files: Sequence[str] = ()) -> Path | None:
+    """The folder, where it has all `files` or there is no archive; else the archive.
+
+    An extraction that was interrupted leaves an incomplete folder beside its archive.
+    """
+    folder = root / part.locale / "audio"
+    packed = [folder / f"{part.split}{suffix}" for suffix in ARCHIVES]
+    archive = next((path for path in packed if path.is_file()), None)
+    extracted = folder / part.split
+    if extracted.is_dir():
+        there = {path.name for path in extracted.iterdir()}
+        if archive is None or (files and there.issuperset(files)):
+            return extracted
+    return archive
+
+
+def find_files(
+    root: Path, part: Part, lines: Sequence[Line], spare: Path, allow_truncated: bool
+) -> dict[str, str]:
+    """File name -> reference of every recording of a part.
+
+    A compressed archive is unpacked once, to a plain tar beside it or, where nothing can be written
+    there, in `spare`. Raises InputError where it is truncated (unless allowed) or damaged.
+    """
+    audio = _find_audio(root, part, [line.file for line in lines if line.text])
+    if audio.is_dir():
+        return {path.name: str(path) for path in audio.iterdir()}
+    if audio.suffix != ".tar":
+        archive, audio = audio, audio.with_name(f"{part.split}.tar")
+        if not os.access(archive.parent, os.W_OK):
+            audio = spare / f"{part.locale}-{part.split}.tar"
+        if not audio.is_file() or archives.index_of(audio).trouble:
+            archives.unpack(archive, audio, allow_truncated=allow_truncated)
+    index = archives.index_of(audio)
+    if index.trouble and not allow_truncated:
+        raise InputError(
+            f"{audio}: {index.trouble}: {index.detail}; copy or download it again, or go on with "
+            f"what it still has: --allow-truncated"
+        )
+    return {Path(member).name: f"{audio}:{member}" for member in index.members}
+
+
+def targets_of(lines: Sequence[Line]) -> dict[str, str]:
+    """Sentence -> its text in the target language; the first, where recordings differ in it."""
+    return {line.sentence: line.text for line in reversed(lines) if line.text}
+
+
+def _recording(
+    part: Part, line: Line, audio: Mapping[str, str], target: str | None, goal: str
+) -> Recording:
+    """Left out where the line is malformed, or lacks a recording or a target."""
+    if not line.text:
+        expected = "expected id, file name, raw transcription and four columns more"
+        return Recording(part.manifest, line.place, None, "malformed row", expected)
+    language = short_code(part.locale)
+    utterance = Utterance(
+        key=f"{language}-{part.split}-{line.sentence}-{Path(line.file).stem}",
+        audio=audio.get(line.file, line.file),
         language=language,
-        sentence_id=f"fleurs-{row.sentence}",
-        transcript=row.text,
-        target=recording.target,
-        target_language=short_code(target),
-        duration=round(recording.seconds, 4),
+        sentence_id=f"fleurs-{line.sentence}",
+        transcript=line.text,
+        target=target,
+        target_language=short_code(goal),
     )
-
-
-def _from(output: Path, reference: str) -> str:
-    """The reference in a manifest: relative where both lie in one folder, so that it can move."""
-    output = Path(os.path.abspath(output))
-    path, member = archives.split_reference(reference)
-    if Path(path).is_relative_to(output.parent):
-        path = Path(os.path.relpath(path, output)).as_posix()
-    return path if member is None else f"{path}:{member}"
+    recording = Recording(part.manifest, line.place, utterance)
+    if line.file not in audio:
+        return recording.drop("no recording", "not in the folder or archive")
+    if target is None:
+        return recording.drop("no target", "the target language has no such sentence here")
+    return recording

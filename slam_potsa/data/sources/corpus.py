@@ -1,0 +1,286 @@
+"""What a data source leaves behind: manifests, what was left out of them and why, and counts.
+
+A source lists its recordings, each with the utterance that is to be written; `measure` decodes
+them, the source's rules leave some of them out, and `write` makes a folder of the rest:
+
+    train.jsonl, dev.jsonl, test.jsonl, zero_shot.jsonl   those that have recordings
+    dropped.jsonl         a line for each recording that is in no manifest, with the reason
+    summary.json          the counts
+    measurements.jsonl    what decoding found, so that it is done once
+    made_from.json        the choices that the folder was built with (slam_potsa/provenance.py)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from slam_potsa.data.archives import split_reference
+from slam_potsa.data.audio import measure_audio
+from slam_potsa.data.jsonl import read_log, write_rows
+from slam_potsa.data.manifest import (
+    ManifestSummary,
+    Utterance,
+    check_manifest,
+    mark_checked,
+    write_manifest,
+)
+from slam_potsa.errors import InputError
+from slam_potsa.files import atomic_write
+from slam_potsa.provenance import differences, read_record, write_record
+from slam_potsa.text import table
+
+MANIFESTS = ("train", "dev", "test", "zero_shot")
+RECORD = "made_from.json"
+LISTED_TWICE = "listed twice"  # the reason of a line that is no further recording
+WIDEST = 16  # languages in a printed matrix; a wider one is in summary.json only
+BATCH = 512  # recordings decoded between two writes to the log
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One recording on its way into a manifest, or into dropped.jsonl."""
+
+    manifest: str  # such as "train"
+    place: str  # where the raw data lists it, file:line
+    utterance: Utterance | None  # `audio` as seen from here; None: the line is malformed
+    reason: str = ""  # why it is in no manifest; one of a few, to be counted
+    detail: str = ""  # what was found
+
+    def drop(self, reason: str, detail: str = "") -> Recording:
+        return replace(self, reason=reason, detail=detail)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What was made, by manifest."""
+
+    folder: Path
+    manifests: dict[str, ManifestSummary]
+    left_out: dict[str, dict[str, int]]  # reason -> recordings that are in no manifest
+    shared: dict[str, dict[str, dict[str, int]]]  # language -> language -> sentences of both
+    warnings: list[str]
+
+    def path(self, manifest: str) -> Path:
+        return self.folder / f"{manifest}.jsonl"
+
+    @property
+    def summary(self) -> str:
+        """Text: each manifest's table, what it lacks, sentences that two languages share."""
+        lines = [f"{name}.jsonl\n{found.table()}\n" for name, found in self.manifests.items()]
+        lines += self.left_out_in_words()
+        if self.left_out:
+            lines.append(f"each with its reason: {self.folder / 'dropped.jsonl'}")
+        for names, counts in self.shared.items():
+            if len(counts) < 2:
+                continue
+            rows = [(code, *row.values()) for code, row in counts.items()]
+            matrix = table(["", *counts], rows) if len(rows) <= WIDEST else "see summary.json"
+            lines += ["", f"sentences of {names} that two languages share", matrix]
+        return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
+
+    def left_out_in_words(self) -> list[str]:
+        """A line each manifest that something was left out of: what its scores are on.
+
+        test: 3 of 3,240 recordings left out (2 longer than 30 s, 1 unreadable): scores on this
+        split are on 3,237
+        """
+        lines = []
+        for name, reasons in self.left_out.items():
+            own = self.manifests[name].languages.values() if name in self.manifests else ()
+            there, count = sum(part.utterances for part in own), sum(reasons.values())
+            why = ", ".join(f"{number:,} {reason}" for reason, number in reasons.items())
+            line = f"{name}: {count:,} of {there + count:,} recordings left out ({why})"
+            tested = name in MANIFESTS[1:]
+            lines.append(line + f": scores on this split are on {there:,}" * tested)
+        return lines
+
+
+def refuse_another(output: Path, choices: Mapping[str, Any], replace: bool) -> None:
+    """Raise InputError where `output` was built with other choices, unless `replace`."""
+    record = read_record(output / RECORD)
+    differing = differences(record.made_from, choices) if record and not replace else []
+    if differing:
+        raise InputError(
+            f"{output} holds another data set ({'; '.join(differing)}): choose another folder, or "
+            f"--replace"
+        )
+
+
+def listed_once(recordings: Iterable[Recording]) -> list[Recording]:
+    """Of lines that name one file, the first that can be used stays: keys are unique."""
+    kept, first = [], {}
+    for recording in recordings:
+        if not recording.reason:
+            place = first.setdefault(recording.utterance.audio, recording.place)
+            if place != recording.place:
+                recording = recording.drop(LISTED_TWICE, f"first in {place}")
+        kept.append(recording)
+    return kept
+
+
+def measure(
+    recordings: Sequence[Recording],
+    output: Path,
+    *,
+    workers: int | None = None,
+    progress: bool = True,
+) -> list[Recording]:
+    """Decode every recording that is not left out: its duration, or why it cannot be used.
+
+    What was found goes to a log in `output` as it comes, and what is there is not decoded again,
+    unless the file's size or time has changed: interrupt and repeat the call as you like.
+    """
+    from tqdm import tqdm
+
+    log = output / "measurements.jsonl"
+    known = {row["recording"]: row["found"] for row in read_log(log)} if log.is_file() else {}
+    write_rows(log, ({"recording": name, "found": found} for name, found in known.items()))
+    measured: list[Recording] = []
+    waiting = iter(recordings)
+    with (
+        ThreadPoolExecutor(workers or os.cpu_count()) as pool,
+        open(log, "a", encoding="utf-8") as file,
+        tqdm(total=len(recordings), desc="listening", unit="file", disable=not progress) as bar,
+    ):
+        while batch := list(islice(waiting, BATCH)):
+            for recording, name, found in pool.map(lambda one: _listen(one, known), batch):
+                measured.append(recording)
+                if name and name not in known:
+                    row = {"recording": name, "found": found}
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                bar.update()
+            file.flush()
+    return measured
+
+
+def _listen(recording: Recording, known: dict[str, float | str]) -> tuple[Recording, str, Any]:
+    """(the recording with its length or the reason, its name in the log, what is noted there)."""
+    if recording.reason:
+        return recording, "", None
+    audio = recording.utterance.audio
+    state = Path(split_reference(audio)[0]).stat()
+    name = f"{audio} {state.st_size} {state.st_mtime_ns}"
+    try:
+        # Any length: limits are applied later, so that they can change without listening again.
+        found = known[name] if name in known else measure_audio(audio, max_seconds=None)
+    except InputError as error:
+        found = str(error).removeprefix(f"{audio}: ")
+    if isinstance(found, str):
+        # The reader refuses silence, so that it could not be trained on or decoded either.
+        reason = "silent" if found.startswith("silent") else "unreadable"
+        return recording.drop(reason, found), name, found
+    utterance = replace(recording.utterance, duration=round(found, 4))
+    return replace(recording, utterance=utterance), name, found
+
+
+def write(
+    output: Path,
+    recordings: Sequence[Recording],
+    choices: Mapping[str, Any],
+    *,
+    wanted: Iterable[str] = (),
+    checked: bool = True,
+    warnings: Sequence[str] = (),
+) -> Corpus:
+    """Write the folder; manifests of an earlier build that this one does not have are removed.
+
+    Args:
+        choices: what another build in the same folder must agree with (`refuse_another`).
+        wanted: manifests that must have a recording.
+        checked: every recording was decoded, so the manifests are marked as checked.
+
+    Raises InputError where nothing is left, or nothing for one of `wanted`.
+    """
+    rows: dict[str, list[Utterance]] = defaultdict(list)
+    for recording in recordings:
+        if not recording.reason:
+            audio = _seen_from(output, recording.utterance.audio)
+            rows[recording.manifest].append(replace(recording.utterance, audio=audio))
+    dropped = [recording for recording in recordings if recording.reason]
+    empty = [name for name in wanted if not rows[name]]
+    if empty or not rows:
+        raise InputError(
+            f"no recording is left{' for ' * bool(empty)}{', '.join(empty)}: {len(dropped)} were "
+            f"left out, such as {dropped[0].place}: {dropped[0].reason}; check files and limits"
+        )
+    for name in MANIFESTS:
+        path = output / f"{name}.jsonl"
+        if not rows[name]:
+            path.unlink(missing_ok=True)
+            continue
+        write_manifest(path, rows[name])
+        if checked:
+            mark_checked(path)
+    write_rows(output / "dropped.jsonl", map(_dropped_row, dropped))
+    corpus = _counted(output, rows, dropped, warnings)
+    told = {**choices, "left_out_in_words": corpus.left_out_in_words(), **asdict(corpus)}
+    text = json.dumps(told, ensure_ascii=False, indent=2, default=str)
+    atomic_write(output / "summary.json", text + "\n")
+    write_record(output / RECORD, choices, [corpus.path(name) for name in corpus.manifests])
+    return corpus
+
+
+def _seen_from(output: Path, audio: str) -> str:
+    """As manifests have it: relative where both lie in one folder, so that it can move."""
+    path, member = split_reference(audio)
+    home = output.resolve()
+    if Path(path).is_relative_to(home.parent):
+        path = Path(os.path.relpath(path, home)).as_posix()
+    return path if member is None else f"{path}:{member}"
+
+
+def _dropped_row(recording: Recording) -> dict[str, str]:
+    row = {"manifest": recording.manifest, "place": recording.place}
+    if recording.utterance:
+        row |= {"key": recording.utterance.key, "audio": recording.utterance.audio}
+    return row | {"reason": recording.reason, "detail": recording.detail}
+
+
+def _counted(
+    output: Path,
+    rows: Mapping[str, Sequence[Utterance]],
+    dropped: Sequence[Recording],
+    warnings: Sequence[str],
+) -> Corpus:
+    names = [name for name in MANIFESTS if rows[name]]
+    left_out: dict[str, Counter] = defaultdict(Counter)
+    for entry in dropped:
+        if entry.reason != LISTED_TWICE:
+            left_out[entry.manifest][entry.reason] += 1
+    trained = {row.sentence_id for row in rows["train"]}
+    known = {name: trained & {row.sentence_id for row in rows[name]} for name in ("dev", "test")}
+    leaks = [
+        f"{len(ids)} sentences of {name} are in train too (such as {min(ids)}): scores on them are "
+        f"too good"
+        for name, ids in known.items()
+        if ids
+    ]
+    return Corpus(
+        output,
+        {name: check_manifest(output / f"{name}.jsonl", audio=False) for name in names},
+        {name: dict(reasons.most_common()) for name, reasons in left_out.items()},
+        {
+            "train": shared_sentences(rows["train"]),
+            "test and zero_shot": shared_sentences([*rows["test"], *rows["zero_shot"]]),
+        },
+        [*warnings, *leaks],
+    )
+
+
+def shared_sentences(rows: Iterable[Utterance]) -> dict[str, dict[str, int]]:
+    """Language -> language -> sentences that both have; on the diagonal, its own."""
+    spoken: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        spoken[row.language].add(row.sentence_id)
+    return {
+        first: {second: len(ids & other) for second, other in spoken.items()}
+        for first, ids in spoken.items()
+    }

@@ -29,6 +29,7 @@ setup(
     package_data={
         "slam_potsa.conf": ["**/*.yaml", "**/*.json"],
         "slam_potsa.data": ["languages.tsv"],
+        "slam_potsa.evaluation": ["potsa_tables.yaml"],
         "slam_potsa.model.pretrained": ["known/*.json"],
     },
     install_requires=[

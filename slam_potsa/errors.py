@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 Item = TypeVar("Item", bound=Hashable)
@@ -32,6 +33,21 @@ class InputError(ValueError):
         return type(self), (self.problems,)
 
 
+def refuse(problems: Iterable[str]) -> None:
+    """Raise InputError with all `problems`, each once; nothing happens where there are none."""
+    if found := list(dict.fromkeys(problems)):
+        raise InputError(found)
+
+
+@contextmanager
+def collecting(problems: list[str]) -> Iterator[None]:
+    """Add what an InputError inside says to `problems`, so that the next one is found too."""
+    try:
+        yield
+    except InputError as error:
+        problems += error.problems
+
+
 def each(
     call: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
 ) -> dict[Item, Result]:
@@ -47,6 +63,5 @@ def each(
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         found = dict(zip(items, pool.map(attempt, items), strict=True))
     problems = [p for e in found.values() if isinstance(e, InputError) for p in e.problems]
-    if problems:
-        raise InputError(problems)
+    refuse(problems)
     return found

@@ -11,7 +11,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slam_potsa.errors import InputError
+from slam_potsa.errors import collecting, refuse
 
 if TYPE_CHECKING:
     from slam_potsa.evaluation.comet import Comet
@@ -28,87 +28,66 @@ EXAMPLES = """examples:
 
 
 def add(commands) -> None:
-    _add_score(commands)
-    _add_table(commands)
-
-
-def _add_score(commands) -> None:
     score = commands.add_parser(
         "score",
         help="BLEU and chrF of a predictions.jsonl, with intervals, guards and signatures",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    score.add_argument(
-        "predictions",
-        nargs="+",
-        type=Path,
-        help="<decode_log>_predictions.jsonl; several are the seeds of one system",
-    )
-    score.add_argument("--seen", nargs="*", default=[], help="languages heard in training")
-    score.add_argument("--zero-shot", nargs="*", default=[], help="languages never heard")
-    score.add_argument("--bootstrap", type=int, default=1000, help="resamples of the interval")
-    score.add_argument("--json", type=Path, help="write the table here too")
-    _add_measures(score.add_argument_group("what is measured"))
-    _add_comparisons(score.add_argument_group("what it is held against"))
-    score.add_argument("--worst", type=int, metavar="N", help="list the N rows of lowest chrF")
-    score.add_argument("--dump", type=Path, metavar="FOLDER", help="text files and commands.sh")
-    score.add_argument(
-        "--show-commands",
-        action="store_true",
-        help="print the command that computes each number from the files of --dump",
-    )
+    _add_score(score.add_argument)
+    _add_measures(score.add_argument_group("what is measured").add_argument)
+    _add_comparisons(score.add_argument_group("what it is held against").add_argument)
     score.set_defaults(command=_score)
-
-
-def _add_measures(group) -> None:
-    group.add_argument("--preset", help="a project's: potsa, cot-st, llm-srt, part, seamless")
-    either = argparse.BooleanOptionalAction
-    group.add_argument("--spbleu", action=either, help="BLEU of flores200 pieces")
-    group.add_argument("--wer", action=either, help="WER or CER of rows that transcribe")
-    group.add_argument("--comet", metavar="MODEL", help="name, folder or checkpoint")
-
-
-def _add_comparisons(group) -> None:
-    paths = {"nargs": "+", "type": Path, "default": []}
-    group.add_argument("--baseline", **paths, help="one file, or one for each file")
-    group.add_argument(
-        "--test",
-        choices=("bs", "ar"),
-        default="bs",
-        help="bs: paired bootstrap, ar: randomisation",
-    )
-    group.add_argument("--samples", type=int, help="of the test; default: bs 1000, ar 10000")
-    group.add_argument(
-        "--blind",
-        **paths,
-        help="the blind control's file; default: NAME_blind_predictions.jsonl beside "
-        "NAME_predictions.jsonl, where it fits",
-    )
-    group.add_argument("--no-blind", action="store_true", help="look for no blind control")
-
-
-def _add_table(commands) -> None:
     table = commands.add_parser("table", help="Tables 1 to 3 of the paper, filled in from runs")
-    table.add_argument("number", type=int, choices=(1, 2, 3))
-    table.add_argument(
-        "runs", nargs="*", type=Path, metavar="RUN", help="run directories, or folders of them"
-    )
-    table.add_argument(
-        "--preset", default="potsa", help="whose way of scoring, as `score` has them"
-    )
-    table.add_argument(
-        "--bootstrap",
-        type=int,
-        default=1000,
-        help="resamples of paired tests and intervals; 0: off",
-    )
-    table.add_argument(
-        "--partial", action="store_true", help="a missing prediction file leaves a gap"
-    )
-    table.add_argument("--markdown", action="store_true", help="print Markdown instead of text")
-    table.add_argument("--json", type=Path, metavar="FILE", help="write the table here too")
+    _add_table(table.add_argument)
     table.set_defaults(command=_table)
+
+
+def _add_score(add) -> None:
+    several = "<decode_log>_predictions.jsonl; several are the seeds of one system"
+    add("predictions", nargs="+", type=Path, help=several)
+    add("--seen", nargs="*", default=[], help="languages heard in training")
+    add("--zero-shot", nargs="*", default=[], help="languages never heard")
+    add("--bootstrap", type=int, default=1000, help="resamples of the interval")
+    add("--json", type=Path, help="write the table here too")
+    add("--worst", type=int, metavar="N", help="list the N rows of lowest chrF")
+    add("--dump", type=Path, metavar="FOLDER", help="text files and commands.sh")
+    shown = "print the command that computes each number from the files of --dump"
+    add("--show-commands", action="store_true", help=shown)
+
+
+def _add_measures(add) -> None:
+    either = argparse.BooleanOptionalAction
+    add("--preset", help="a project's: potsa, cot-st, llm-srt, part, seamless")
+    add("--spbleu", action=either, help="BLEU of flores200 pieces")
+    add("--wer", action=either, help="WER or CER of rows that transcribe")
+    add("--comet", metavar="MODEL", help="name, folder or checkpoint")
+
+
+def _add_comparisons(add) -> None:
+    paths = {"nargs": "+", "type": Path, "default": []}
+    add("--baseline", **paths, help="one file, or one for each file")
+    tests = "bs: paired bootstrap, ar: randomisation"
+    add("--test", choices=("bs", "ar"), default="bs", help=tests)
+    add("--samples", type=int, help="of the test; default: bs 1000, ar 10000")
+    blind = (
+        "the blind control's file; default: NAME_blind_predictions.jsonl beside "
+        "NAME_predictions.jsonl, where it fits"
+    )
+    add("--blind", **paths, help=blind)
+    add("--no-blind", action="store_true", help="look for no blind control")
+
+
+def _add_table(add) -> None:
+    add("number", type=int, choices=(1, 2, 3))
+    add("runs", nargs="*", type=Path, metavar="RUN", help="run directories, or folders of them")
+    preset = "whose way of scoring, as `score` has them (default potsa)"
+    add("--preset", default="potsa", help=preset)
+    resamples = "resamples of paired tests and intervals; 0: off"
+    add("--bootstrap", type=int, default=1000, help=resamples)
+    add("--partial", action="store_true", help="a missing prediction file leaves a gap")
+    add("--markdown", action="store_true", help="print Markdown instead of text")
+    add("--json", type=Path, metavar="FILE", help="write the table here too")
 
 
 def _table(args) -> None:
@@ -124,8 +103,7 @@ def _table(args) -> None:
         progress=bool(args.runs),
     )
     print(filled.markdown() if args.markdown else filled.text())
-    if args.json:
-        _write_json(args.json, filled.as_dict())
+    _write_json(args.json, filled.as_dict())
 
 
 def _score(args) -> None:
@@ -143,9 +121,7 @@ def _score(args) -> None:
     print("\n\n".join(_text(scored, seeds, preset, args.comet)))
     if args.show_commands:
         print(f"\n{commands}")
-    if args.json:
-        content = {"preset": preset.name if preset else None}
-        _write_json(args.json, content | _as_dict(scored, seeds))
+    _write_json(args.json, {"preset": args.preset} | _as_dict(scored, seeds))
 
 
 def _convention(args, preset: Preset | None) -> Convention:
@@ -166,26 +142,22 @@ def _request(args, convention: Convention) -> ScoreRequest:
     """Raises InputError with every option that does not fit."""
     from slam_potsa.evaluation.file_scores import ScoreRequest
 
-    problems = []
+    problems, count = [], len(args.predictions)
     for name, least in (("bootstrap", 0), ("samples", 1), ("worst", 0)):
         value = getattr(args, name)
         if value is not None and value < least:
             problems.append(f"--{name}: found {value}, expected {least} or more")
-    if args.show_commands and not args.dump:
-        problems.append("--show-commands needs the files that its commands read: add --dump FOLDER")
-    count = len(args.predictions)
     for name, fitting in (("baseline", (0, 1, count)), ("blind", (0, count))):
         given = len(getattr(args, name))
         if given not in fitting:
             problems.append(f"--{name}: found {given} files for {count} of predictions")
+    if args.show_commands and not args.dump:
+        problems.append("--show-commands needs the files that its commands read: add --dump FOLDER")
     if args.blind and args.no_blind:
         problems.append("--blind and --no-blind: expected one of them")
-    if problems:
-        raise InputError(problems)
-    shared = {"seen": args.seen, "zero_shot": args.zero_shot, "bootstrap": args.bootstrap}
-    return ScoreRequest(
-        convention, test=args.test, samples=args.samples, worst=args.worst, **shared
-    )
+    refuse(problems)
+    names = ("seen", "zero_shot", "bootstrap", "test", "samples", "worst")
+    return ScoreRequest(convention, **{name: getattr(args, name) for name in names})
 
 
 def _files(args) -> list[PredictionFile]:
@@ -198,15 +170,12 @@ def _files(args) -> list[PredictionFile]:
     baselines = args.baseline if len(args.baseline) == len(paths) else args.baseline * len(paths)
     files = []
     for path, baseline, blind in zip_longest(paths, baselines, args.blind):
-        try:
+        with collecting(problems):
             files.append(_file(args, path, baseline, blind))
-        except InputError as error:
-            problems += error.problems
     if not problems:
         same = same_test_problems({str(file.path): file.predictions for file in files})
         problems += [f"files of one system's seeds must be one test: {text}" for text in same]
-    if problems:
-        raise InputError(dict.fromkeys(problems))  # once each: files may share a baseline
+    refuse(problems)
     return files
 
 
@@ -214,10 +183,9 @@ def _file(args, path: Path, baseline: Path | None, blind: Path | None) -> Predic
     """With the blind control that lies beside it, or a warning where that does not fit."""
     from slam_potsa.evaluation.file_scores import read_file, with_found_blind
 
-    file = read_file(path, baseline, blind)
-    if blind or args.no_blind:
-        return file
-    file, reasons = with_found_blind(file)
+    file, reasons = read_file(path, baseline, blind), []
+    if not blind and not args.no_blind:
+        file, reasons = with_found_blind(file)
     for reason in reasons:
         print(
             f"warning: {reason}: found beside the predictions and left out as blind control "
@@ -244,11 +212,8 @@ def _dump(args, files: Sequence[PredictionFile], request: ScoreRequest) -> str:
 
     if not args.dump:
         return ""
-    several = len(files) > 1
-    folders = [
-        args.dump / str(number + 1) if several else args.dump for number in range(len(files))
-    ]
-    found = zip(folders, files, strict=True)
+    folders = [args.dump / str(number) for number in range(1, len(files) + 1)]
+    found = zip(folders if len(files) > 1 else [args.dump], files, strict=True)
     return "\n".join(dump(folder, file, request, args.comet or "") for folder, file in found)
 
 
@@ -262,8 +227,7 @@ def _text(
     several = len(scored) > 1
     parts = [f"{file.path}\n{file.text()}" if several else file.text() for file in scored]
     parts += [seeds_text(seeds)] if several else []
-    if preset:
-        parts.append(f"preset {preset.name}: {preset.note}")
+    parts += [f"preset {preset.name}: {preset.note}"] if preset else []
     if preset and preset.comet and not comet:
         parts.append(
             f"not computed: COMET, which {preset.name} reports; add --comet {preset.comet}"
@@ -285,7 +249,8 @@ def _as_dict(scored: Sequence[FileScores], seeds: dict) -> dict[str, Any]:
     return {"files": [file.as_dict() for file in scored], "seeds": means}
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def _write_json(path: Path | None, content: dict[str, Any]) -> None:
     from slam_potsa.files import atomic_write
 
-    atomic_write(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    if path:
+        atomic_write(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

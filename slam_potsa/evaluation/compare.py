@@ -17,7 +17,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from slam_potsa.data.predictions import Prediction
-from slam_potsa.errors import InputError
+from slam_potsa.errors import InputError, collecting, refuse
 from slam_potsa.evaluation.corpus_score import metrics_for, texts
 from slam_potsa.evaluation.presets import Convention
 from slam_potsa.evaluation.scores import ScoreTable, corpora
@@ -199,8 +199,7 @@ def match(
     ]
     if not shared and not problems:
         problems.append("found no predictions to compare; expected at least one")
-    if problems:
-        raise InputError(problems)
+    refuse(problems)
     return shared
 
 
@@ -290,10 +289,10 @@ def same_test_problems(files: Mapping[str, Sequence[Prediction]]) -> list[str]:
     (first, expected), *rest = files.items()
     problems: list[str] = []
     for name, predictions in rest:
-        try:
+        unlike: list[str] = []
+        with collecting(unlike):
             match(expected, predictions, (first, name))
-        except InputError as error:
-            problems += error.problems
+        problems += [f"{name}: {problem}" for problem in unlike]
     return problems
 
 

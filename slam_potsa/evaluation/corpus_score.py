@@ -116,27 +116,22 @@ def _bleu(tokenizer: str, target_language: str, lowercase: bool) -> Any:
             f"{', '.join(BLEU.TOKENIZERS)}"
         ) from None
     except (RuntimeError, OSError, ImportError) as error:
+        # RuntimeError: sacrebleu's for a dictionary that is not installed.
+        remedy = f"pip install 'sacrebleu[{tokenizer.removesuffix('-mecab')}]'"
         if tokenizer in SPM_MODELS:
-            raise InputError(_no_pieces(tokenizer, error)) from error
-        # RuntimeError: its message for a dictionary that is not installed.
-        extra = f"sacrebleu[{tokenizer.removesuffix('-mecab')}]"
+            remedy = _how_to_get_pieces(SPM_MODELS[tokenizer]["url"])
         raise InputError(
-            f"scoring {target_language!r} needs the tokeniser {tokenizer!r}, which is not "
-            f"installed: pip install '{extra}'"
+            f"scoring {target_language!r} needs the tokeniser {tokenizer!r}, which cannot be "
+            f"loaded ({error}): {remedy}"
         ) from error
 
 
-def _no_pieces(tokenizer: str, error: Exception) -> str:
-    """What to do where sacrebleu cannot download or load a tokeniser's SentencePiece model."""
-    from sacrebleu.tokenizers import tokenizer_spm
+def _how_to_get_pieces(url: str) -> str:
+    """Where sacrebleu neither loads nor downloads a SentencePiece model, that of spBLEU."""
+    from sacrebleu.tokenizers.tokenizer_spm import SACREBLEU_DIR
 
-    if isinstance(error, ImportError):
-        return f"the tokeniser {tokenizer!r} needs sentencepiece: pip install sentencepiece"
-    url = tokenizer_spm.SPM_MODELS[tokenizer]["url"]
-    place = os.path.join(tokenizer_spm.SACREBLEU_DIR, "models", os.path.basename(url))
+    place = os.path.join(SACREBLEU_DIR, "models", os.path.basename(url))
     return (
-        f"the tokeniser {tokenizer!r} (spBLEU) needs a SentencePiece model at {place}, which "
-        f"sacrebleu could neither load nor download ({error}): download {url} where there is a "
-        "network, save it under that name (the environment variable SACREBLEU moves the folder), "
-        "or leave spBLEU out with --no-spbleu"
+        f"pip install sentencepiece, download {url} where there is a network, save it as {place} "
+        "(the environment variable SACREBLEU moves the folder), or leave spBLEU out: --no-spbleu"
     )

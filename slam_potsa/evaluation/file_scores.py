@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slam_potsa.data.predictions import Prediction, read_predictions
-from slam_potsa.errors import InputError
+from slam_potsa.errors import collecting, refuse
 from slam_potsa.evaluation.comet import Comet
 from slam_potsa.evaluation.compare import (
     Comparison,
@@ -62,22 +62,19 @@ def read_file(
 
     Raises InputError with all that cannot be read, or decodes other utterances.
     """
-    read, problems = [], []
+    read: list[Sequence[Prediction]] = []
+    problems: list[str] = []
     for place in (path, baseline, blind):
-        try:
-            read.append(read_predictions(place) if place else [])
-        except InputError as error:
-            problems += error.problems
-    if problems:
-        raise InputError(problems)
+        with collecting(problems):
+            read.append(read_predictions(place) if place else ())
+    refuse(problems)
     for place, found, check in ((baseline, read[1], match), (blind, read[2], check_blind)):
-        try:
+        unfit: list[str] = []
+        with collecting(unfit):
             if place:
                 check(found, read[0])
-        except InputError as error:
-            problems += [f"{place}: {problem}" for problem in error.problems]
-    if problems:
-        raise InputError(problems)
+        problems += [f"{place}: {problem}" for problem in unfit]
+    refuse(problems)
     return PredictionFile(path, *read)
 
 
@@ -89,10 +86,10 @@ def with_found_blind(file: PredictionFile) -> tuple[PredictionFile, list[str]]:
     path = file.path.with_name(file.path.name.replace(SUFFIX, f"_blind{SUFFIX}"))
     if path == file.path or not path.is_file():
         return file, []
-    try:
-        return replace(file, blind=read_file(file.path, blind=path).blind), []
-    except InputError as error:
-        return file, error.problems
+    reasons: list[str] = []
+    with collecting(reasons):
+        file = replace(file, blind=read_file(file.path, blind=path).blind)
+    return file, reasons
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from collections import Counter
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from functools import lru_cache
+from importlib.metadata import version
 from typing import Any
 
 from slam_potsa.data.predictions import Prediction
@@ -91,20 +92,19 @@ def watch(predictions: Sequence[Prediction]) -> list[frozenset[str]]:
 
 def rates(fired: Sequence[frozenset[str]]) -> dict[str, float]:
     """The share of rows, 0 to 1, that each guard fired on, the language test on references, any."""
-    columns = list(GUARDS)
-    columns.insert(columns.index(LANGUAGE) + 1, REFERENCES)
+    columns = (EMPTY, LANGUAGE, REFERENCES, *GUARDS[2:])
     counts = Counter(name for row in fired for name in row)
-    any_guard = sum(bool(row & set(GUARDS)) for row in fired) / len(fired)
-    return {name: counts[name] / len(fired) for name in columns} | {"any": any_guard}
+    counts["any"] = sum(not row.isdisjoint(GUARDS) for row in fired)
+    return {name: counts[name] / len(fired) for name in (*columns, "any")}
 
 
 def guard_signature() -> str:
     """The rules in one line, to stand beside the rates."""
-    found = _identifier()
-    by = f"script+{found.name} p>={CONFIDENCE} letters>={LETTERS}" if found else "script only"
-    hint = "" if found else " (pip install py3langid for Latin scripts)"
+    by = "script only (pip install py3langid for Latin scripts)"
+    if _identifier():
+        by = f"script+py3langid {version('py3langid')} p>={CONFIDENCE} letters>={LETTERS}"
     return (
-        f"guards|language:{by}{hint}|copy:{COPY_RATIO}|loop:{REPEATS}x,{REPEATED_CHARACTERS}ch"
+        f"guards|language:{by}|copy:{COPY_RATIO}|loop:{REPEATS}x,{REPEATED_CHARACTERS}ch"
         f"|same answer:{SAME_REFERENCES} references"
         f"|length:{LENGTH_FACTOR:g}x of reference,{LENGTH_CHARACTERS}ch"
     )
@@ -139,11 +139,11 @@ def in_wrong_language(text: str, target_language: str, scripts: frozenset[str]) 
         return False
     if sum(_script(letter) in scripts for letter in letters) < len(letters) / 2:
         return True
-    found = _identifier()
-    alike = _alike(primary_language(target_language))
-    if found is None or len(letters) < LETTERS or not alike & found.labels:
+    identifier, code = _identifier(), primary_language(target_language)
+    alike = next((group for group in _ALIKE if code in group), {code})
+    if identifier is None or len(letters) < LETTERS or alike.isdisjoint(identifier.labels):
         return False
-    language, probability = found.classify(" ".join(text.split()))
+    language, probability = identifier.classify(" ".join(text.split()))
     return language not in alike and probability >= CONFIDENCE
 
 
@@ -166,11 +166,6 @@ def loops(text: str) -> bool:
     )
 
 
-def refuses(text: str) -> bool:
-    """Whether the LLM speaks of itself: English and Chinese turns of phrase."""
-    return bool(_REFUSAL.search(text))
-
-
 def _fired(item: Prediction, scripts: frozenset[str], repeated: frozenset[str]) -> list[str]:
     text, reference, target = item.prediction, item.reference or "", item.target_language
     reference_foreign = in_wrong_language(reference, target, scripts)
@@ -187,21 +182,16 @@ def _fired(item: Prediction, scripts: frozenset[str], repeated: frozenset[str]) 
         found.append(SAME)
     if _odd_length(text, reference):
         found.append(LENGTH)
-    if refuses(text) and not refuses(reference):
+    if _REFUSAL.search(text) and not _REFUSAL.search(reference):
         found.append(REFUSAL)
     return found
 
 
 def _odd_length(text: str, reference: str) -> bool:
-    """Never of a row without a reference: it has no ratio."""
-    size, expected = _size(text), _size(reference)
+    """By characters other than white space; never of a row without a reference: it has no ratio."""
+    size, expected = len("".join(text.split())), len("".join(reference.split()))
     inside = expected / LENGTH_FACTOR <= size <= expected * LENGTH_FACTOR
     return expected > 0 and not inside and abs(size - expected) >= LENGTH_CHARACTERS
-
-
-def _size(text: str) -> int:
-    """Characters that are not white space."""
-    return len("".join(text.split()))
 
 
 def _answer(text: str) -> str:
@@ -223,27 +213,14 @@ def _script(letter: str) -> str:
     return unicodedata.name(letter, "?").partition(" ")[0]
 
 
-def _alike(code: str) -> set[str]:
-    return next((group for group in _ALIKE if code in group), {code})
-
-
-class _Identifier:
-    """py3langid: 142 languages, offline, its model in the package (BSD-3-Clause)."""
-
-    def __init__(self) -> None:
-        from importlib.metadata import version
-
-        from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-        identifier: Any = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-        self.classify = identifier.classify
-        self.labels = frozenset(identifier.labels)
-        self.name = f"py3langid {version('py3langid')}"
-
-
 @lru_cache(maxsize=1)
-def _identifier() -> _Identifier | None:
-    """None where py3langid is not installed: languages of one script are then not told apart."""
+def _identifier() -> Any:
+    """py3langid's (142 languages, offline, its model in the package, BSD-3-Clause); None where it
+    is not installed: languages of one script are then not told apart."""
     from importlib.util import find_spec
 
-    return _Identifier() if find_spec("py3langid") else None
+    if not find_spec("py3langid"):
+        return None
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

@@ -1,35 +1,22 @@
-"""The figures that the POTSA paper prints in its Tables 1 to 3, and which runs fill which row.
-
-BLEU on FLEURS, x→zh. They are copied from the paper to stand beside what was measured here; none
-of them is a result of this package.
-"""
+"""The papers' tables as printed, and which runs fill which row (figures: `potsa_tables.yaml`)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 from slam_potsa.errors import InputError
 
-TARGET = "zh"
-SEEN = ("en", "ja", "es", "ko", "ru")
-ZERO_SHOT = ("fr", "de", "kea", "ceb", "ast", "ky")
-AVERAGE, ZERO_AVERAGE = "avg.", "zero-shot avg."
-OURS, BASELINE = "table1_ours", "table1_baseline"
-# One system under the name that each table has for it.
-ALIASES = {"table2_ot": OURS, "table3_ucb_lower": OURS}
+FIGURES = Path(__file__).with_name("potsa_tables.yaml")
 
 
 @dataclass(frozen=True)
 class PaperTest:
-    """A test set of a table.
-
-    Attributes:
-        name: of its prediction file, `<name>_predictions.jsonl`.
-        languages: its columns, where the table has one a language.
-        average: the column of their mean.
-        p_column: that of a paired test.
-    """
+    """A test set of a table: its name, languages, the columns of their mean and of a p value."""
 
     name: str
     languages: tuple[str, ...]
@@ -52,7 +39,7 @@ class PaperRow:
     label: str
     system: str | None
     figures: Mapping[str, float]
-    half_widths: Mapping[str, float] = field(default_factory=dict)
+    half_widths: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -81,82 +68,26 @@ class PaperTable:
         return tuple(row.system for row in self.rows if row.system)
 
 
-def _row(label: str, system: str | None, *figures: float) -> PaperRow:
-    return PaperRow(label, system, dict(zip((*SEEN, AVERAGE, ZERO_AVERAGE), figures, strict=False)))
+def _row(columns: Sequence[str], label: str, system: str | None, *cells: Any) -> PaperRow:
+    pairs = [cell if isinstance(cell, list) else [cell, None] for cell in cells]
+    figures = {column: figure for column, (figure, _) in zip(columns, pairs, strict=False)}
+    widths = {column: width for column, (_, width) in zip(columns, pairs, strict=False) if width}
+    return PaperRow(label, system, figures, widths)
 
 
-def _average(label: str, system: str, figure: float, half_width: float) -> PaperRow:
-    return PaperRow(label, system, {AVERAGE: figure}, {AVERAGE: half_width})
+def _table(number: int, found: Mapping[str, Any]) -> PaperTable:
+    columns = found["columns"]
+    rest = {name: found[name] for name in ("title", "comparisons", "compared", "notes")}
+    tests = tuple(TESTS[name] for name in found["tests"])
+    rows = tuple(_row(columns, *cells) for cells in found["rows"])
+    return PaperTable(number, columns=tuple(columns), tests=tests, rows=rows, **rest)
 
 
-_TEST = PaperTest("test", SEEN, AVERAGE, "p")
-_ZERO_SHOT = PaperTest("zero_shot", ZERO_SHOT, ZERO_AVERAGE, "p zero-shot")
-_INTERVALS = "the paper does not say what its ± intervals are taken over"
-
-_TABLE_1 = PaperTable(
-    number=1,
-    title="main results and ablations",
-    columns=(*SEEN, AVERAGE, ZERO_AVERAGE),
-    tests=(_TEST, _ZERO_SHOT),
-    rows=(
-        _row("Qwen2-Audio", None, 37.45, 20.02, 28.69, 25.69, 29.01, 28.17, 16.67),
-        _row("Qwen2.5-Omni", None, 38.35, 23.76, 27.81, 27.05, 29.69, 29.33, 16.91),
-        _row("MinMo", None, 40.68, 25.14, 32.05, 23.39, 34.34, 31.12),
-        _row("WhisperV3+Qwen2.5", BASELINE, 40.09, 24.32, 30.14, 27.07, 31.13, 30.55, 17.91),
-        _row("Our model", OURS, 40.87, 25.97, 31.10, 28.97, 32.30, 31.84, 20.84),
-        _row("(a) w/o bias comp.", "table1_a_no_bias",
-             40.44, 24.83, 30.91, 28.06, 31.31, 31.11, 19.34),
-        _row("(b) w/o OT align.", "table1_b_no_ot",
-             40.22, 25.22, 30.89, 25.91, 31.40, 30.73, 18.51),
-        _row("(c) en anchor, fixed", "table1_c_en_frozen",
-             40.15, 24.51, 30.68, 27.17, 31.51, 30.80, 18.37),
-        _row("(d) en anchor, trained", "table1_d_en_trained",
-             23.69, 25.22, 19.50, 27.09, 31.21, 25.34, 11.53),
-    ),
-    comparisons={
-        system: (BASELINE, system)
-        for system in (OURS, "table1_a_no_bias", "table1_b_no_ot", "table1_c_en_frozen",
-                       "table1_d_en_trained")
-    },
-    compared="the row against the baseline WhisperV3+Qwen2.5",
-)  # fmt: skip
-
-_TABLE_2 = PaperTable(
-    number=2,
-    title="alignment methods",
-    columns=(AVERAGE,),
-    tests=(_TEST,),
-    rows=(
-        _average("MSE", "table2_mse", 30.52, 0.17),
-        _average("Cosine similarity", "table2_cosine", 30.74, 0.12),
-        _average("OT", OURS, 31.84, 0.09),
-    ),
-    comparisons={"table2_mse": ("table2_mse", OURS), "table2_cosine": ("table2_cosine", OURS)},
-    compared="OT against the row",
-    notes=(_INTERVALS,),
-)
-
-_TABLE_3 = PaperTable(
-    number=3,
-    title="layer selection",
-    columns=(AVERAGE,),
-    tests=(_TEST,),
-    rows=(
-        _average("(i) single", "table3_single", 31.36, 0.12),
-        _average("(ii) multi", "table3_multi", 30.19, 0.15),
-        _average("(iii) random", "table3_random", 31.50, 0.11),
-        _average("(iv) ours, all layers", "table3_ucb_all", 30.86, 0.14),
-        _average("(v) ours", OURS, 31.84, 0.09),
-    ),
-    comparisons={OURS: ("table3_random", OURS)},
-    compared="(v) against (iii)",
-    notes=(
-        _INTERVALS,
-        "the paper's text calls (iv) the worst strategy; by the figures of its table it is (ii)",
-    ),
-)
-
-PAPER_TABLES = {table.number: table for table in (_TABLE_1, _TABLE_2, _TABLE_3)}
+_FOUND = yaml.safe_load(FIGURES.read_text(encoding="utf-8"))
+TARGET: str = _FOUND["target_language"]
+ALIASES: Mapping[str, str] = _FOUND["aliases"]
+TESTS = {name: PaperTest(name, **found) for name, found in _FOUND["tests"].items()}
+PAPER_TABLES = {number: _table(number, found) for number, found in _FOUND["tables"].items()}
 SYSTEMS = sorted({system for table in PAPER_TABLES.values() for system in table.systems})
 
 

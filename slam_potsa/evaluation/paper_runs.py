@@ -19,18 +19,17 @@ from typing import Any
 
 from slam_potsa.config import PotsaConfig, defaults, flat
 from slam_potsa.data.predictions import Prediction, read_predictions
-from slam_potsa.errors import InputError
+from slam_potsa.errors import InputError, collecting, refuse
 from slam_potsa.evaluation.compare import same_test_problems
 from slam_potsa.evaluation.paper import ALIASES, SYSTEMS, TARGET, PaperTable, PaperTest, system_of
 
 CONFIG = "config.yaml"
 STAGE = re.compile(r"\d+_[a-z][a-z0-9_]*")  # a stage's folder, not an earlier attempt's
 DEPTH = 3  # folders below RUN: outputs / table1_ours / seed42, and not all of a data folder
-START = "ckpt_path"  # a later stage starts from a checkpoint of its own seed
-OF_THE_SEED = ("train_config.seed", "dataset_config.seed", START)
+START = "ckpt_path"  # each seed may have its own: the stage before, of this seed
+SEEDS = ("train_config.seed", "dataset_config.seed")
 TERMS, BATCH = "alignment.terms", "items a step and device"
 BATCH_SIZES = ("train_config.batch_size_training", "train_config.gradient_accumulation_steps")
-Differences = dict[str, tuple[Any, Any]]  # option -> (found, expected)
 
 
 @dataclass(frozen=True)
@@ -79,34 +78,27 @@ def read_runs(
     folders, problems = find_runs(paths)
     named = {Path(path).resolve() for path in paths}
     runs: list[TableRun] = []
-    strangers: list[str] = []
-    elsewhere: Counter[str] = Counter()
+    others: Counter[str] = Counter()
     for path in folders:
-        try:
+        with collecting(problems):
             config = _read_config(path / CONFIG)
-            system = system_of(config.train_config.model_name)
+            name = config.train_config.model_name
+            system = system_of(name)
             if system in table.systems:
                 runs.append(_read_run(path, system, config, table.tests, partial))
-            elif system:
-                elsewhere[system] += 1
-            elif path.resolve() in named:
-                problems.append(_unknown(path, config))
+            elif system or path.resolve() not in named:
+                others[system or name] += 1
             else:
-                strangers.append(str(path))
-        except InputError as error:
-            problems += error.problems
-    problems += [*_same_seed_twice(runs), *_other_tests(runs, table.tests)]
-    if problems:
-        raise InputError(problems)
+                raise InputError(
+                    f"{path / CONFIG}: train_config.model_name is {name!r}, expected one of "
+                    f"{', '.join([*SYSTEMS, *ALIASES])}: train with experiment=<one of these>, or "
+                    "leave this run out"
+                )
+    refuse([*problems, *_same_seed_twice(runs), *_other_tests(runs, table.tests)])
     notes = [note for run in runs for note in run.notes]
-    if elsewhere:
-        told = ", ".join(f"{system} ({count})" for system, count in elsewhere.items())
+    if others:
+        told = ", ".join(f"{name} ({count})" for name, count in others.items())
         notes.append(f"runs that are not in Table {table.number}: {told}")
-    if strangers:
-        notes.append(
-            f"{len(strangers)} {'run' if len(strangers) == 1 else 'runs'} left out, since no table "
-            f"has their train_config.model_name: {_some(strangers)}"
-        )
     return runs, [*notes, *_setting_notes(runs)]
 
 
@@ -119,13 +111,11 @@ def find_runs(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
     found: dict[Path, Path] = {}
     problems = []
     for path in map(Path, paths):
-        runs = list(_below(path, DEPTH))
-        found |= {run.resolve(): run for run in runs if run.resolve() not in found}
-        if not path.is_dir():
-            problems.append(f"{path}: no such folder; expected the output_dir of a training run")
-        elif not runs:
+        runs = {run.resolve(): run for run in _below(path, DEPTH)}
+        found |= runs
+        if not runs:
             problems.append(
-                f"{path}: no {CONFIG} here or in a folder below; expected the output_dir of a "
+                f"{path}: no {CONFIG} there or in a folder below; expected the output_dir of a "
                 "training run, or a folder of such"
             )
     return list(found.values()), problems
@@ -160,14 +150,6 @@ def _read_config(place: Path) -> PotsaConfig:
         raise InputError(f"{place}: cannot be read ({reason}); train the run again") from None
 
 
-def _unknown(path: Path, config: PotsaConfig) -> str:
-    known = ", ".join(sorted([*SYSTEMS, *ALIASES]))
-    return (
-        f"{path / CONFIG}: train_config.model_name is {config.train_config.model_name!r}, expected "
-        f"one of {known}: train with experiment=<one of these>, or leave this run out"
-    )
-
-
 def _read_run(
     path: Path, system: str, config: PotsaConfig, tests: Sequence[PaperTest], partial: bool
 ) -> TableRun:
@@ -177,11 +159,9 @@ def _read_run(
     for test in tests:
         place = path / f"{test.name}_predictions.jsonl"
         if place.is_file():
-            try:
+            with collecting(problems):
                 read[test.name], found = _of_the_table(place, test.languages)
                 notes += found
-            except InputError as error:
-                problems += error.problems
         elif partial:
             notes.append(f"{place}: missing")
         else:
@@ -189,8 +169,7 @@ def _read_run(
                 f"{place}: missing; decode it: slam-potsa decode {path} "
                 f"data/fleurs/{test.name}.jsonl (or give --partial to leave a gap)"
             )
-    if problems:
-        raise InputError(problems)
+    refuse(problems)
     return TableRun(path, system, config, read, tuple(notes))
 
 
@@ -198,22 +177,13 @@ def _of_the_table(
     place: Path, languages: tuple[str, ...]
 ) -> tuple[tuple[Prediction, ...], list[str]]:
     """The predictions of the table's languages, and notes on languages too few and too many."""
-    predictions = read_predictions(place)
-    problems, notes = [], []
-    targets = sorted({item.target_language for item in predictions} - {TARGET})
-    if targets:
-        problems.append(
-            f"{place}: translations into {', '.join(targets)}; the paper's tables are x→{TARGET}: "
-            "decode the manifest whose target_language is zh"
+    predictions, notes = read_predictions(place), []
+    wrong = [p.key for p in predictions if p.target_language != TARGET or p.reference is None]
+    if wrong:
+        raise InputError(
+            f"{place}: {len(wrong)} predictions are no translations into {TARGET} with a reference "
+            f"({_some(wrong)}); decode a manifest whose utterances have such a target"
         )
-    bare = [item.key for item in predictions if item.reference is None]
-    if bare:
-        problems.append(
-            f"{place}: {len(bare)} predictions have no reference ({_some(bare)}); decode a "
-            "manifest whose utterances have a target"
-        )
-    if problems:
-        raise InputError(problems)
     spoken = {item.language for item in predictions}
     missing = [language for language in languages if language not in spoken]
     if missing:
@@ -257,33 +227,21 @@ def _experiment(name: str) -> PotsaConfig:
 
 
 def _other_row(place: Path, config: PotsaConfig) -> Iterator[str]:
-    """That a run's settings are not those of the row that its model_name claims."""
+    """That a run's settings are not those of the row that its model_name claims, if so."""
     name = config.train_config.model_name
-    differing = _row_differences(config, name)
-    if not differing:
-        return
-    others = [other for other in SYSTEMS if not _row_differences(config, other)]
-    fits = (
-        f"these are the settings of {' or '.join(others)}: put that name there"
-        if others
-        else "no row of the tables has these settings: leave this run out"
-    )
-    told = ", ".join(f"{key} {_shown(a)} / {_shown(b)}" for key, (a, b) in differing.items())
-    yield (
-        f"{place}: train_config.model_name is {name}, but what makes this row differs from "
-        f"conf/experiment/{name}.yaml (found / expected): {told}; {fits}, or train with "
-        f"experiment={name}"
-    )
-
-
-def _row_differences(config: PotsaConfig, name: str) -> Differences:
-    """What makes the row and differs, less a term's weight: a trial may have its own."""
     found, expected = _row_options(config), _row_options(_experiment(name))
-    return {
-        key: (value, expected[key])
+    told = [
+        f"{key} {_shown(value)} / {_shown(expected[key])}"
         for key, value in found.items()
+        # A trial may have its own weight of a term.
         if key in expected and value != expected[key] and not _is_weight(key)
-    }
+    ]
+    if told:
+        yield (
+            f"{place}: train_config.model_name is {name}, but what makes this row differs from "
+            f"conf/experiment/{name}.yaml (found / expected): {', '.join(told)}; train with "
+            f"experiment={name}, or leave this run out"
+        )
 
 
 def _row_options(config: PotsaConfig) -> dict[str, Any]:
@@ -306,7 +264,7 @@ def _other_options(config: PotsaConfig) -> dict[str, Any]:
     options = flat(config, affects=("weights", "outcome"), row=False)
     options |= {key: value for key, value in _row_options(config).items() if _is_weight(key)}
     size, accumulated = (options.pop(key) for key in BATCH_SIZES)
-    return {k: v for k, v in options.items() if k not in OF_THE_SEED} | {BATCH: size * accumulated}
+    return {k: v for k, v in options.items() if k not in SEEDS} | {BATCH: size * accumulated}
 
 
 def _is_weight(key: str) -> bool:
@@ -314,29 +272,22 @@ def _is_weight(key: str) -> bool:
 
 
 def _setting_notes(runs: Sequence[TableRun]) -> Iterator[str]:
-    """One note of what differs from the experiments' files, and one of the starts."""
-    found: dict[str, dict[str, list[str]]] = {}
+    """One note of all that differs from the experiments' files, each seed's start aside."""
+    differing: dict[str, list[str]] = {}
+    starts: dict[int, str | None] = {}
     for run in runs:
         expected = _other_options(_experiment(run.config.train_config.model_name))
+        expected[START] = starts.setdefault(run.seed, run.config.ckpt_path)
         for key, value in _other_options(run.config).items():
             if value != expected[key]:
-                values = f"{_shown(value)} / {_shown(expected[key])}"
-                found.setdefault(key, {}).setdefault(values, []).append(run.name)
-    if found:
-        told = [
-            f"{key} {values} ({_names(names, runs)})"
-            for key, of_value in found.items()
-            for values, names in of_value.items()
-        ]
-        yield f"settings that are not those of conf/experiment/ (found / there): {'; '.join(told)}"
-    starts: dict[int, dict[Any, list[str]]] = {}
-    for run in runs:
-        of_seed = starts.setdefault(run.seed, {})
-        of_seed.setdefault(run.config.ckpt_path, []).append(run.system)
-    for seed, paths in starts.items():
-        if len(paths) > 1:
-            told = [f"{path} ({', '.join(systems)})" for path, systems in paths.items()]
-            yield f"runs of seed {seed} start from different weights, {START}: {'; '.join(told)}"
+                told = f"{key} {_shown(value)} / {_shown(expected[key])}"
+                differing.setdefault(told, []).append(run.name)
+    if differing:
+        told = [f"{text} ({_names(names, runs)})" for text, names in differing.items()]
+        yield (
+            "settings that are not those of conf/experiment/, or a start that is not that of the "
+            f"seed's first run (found / there): {'; '.join(told)}"
+        )
 
 
 def _names(names: Sequence[str], runs: Sequence[TableRun]) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -69,22 +69,19 @@ class FilledRow:
         return median(value for value in found if value is not None) if found else None
 
     def as_dict(self) -> dict[str, Any]:
+        tests = {
+            test: {
+                "median_p_value": self.p_value(test),
+                "seeds": [{"seed": seed} | found.as_dict() for seed, found in seeds.items()],
+            }
+            for test, seeds in self.comparisons.items()
+        }
+        figures = {column: figure.as_dict() for column, figure in self.figures.items()}
         return {
-            "label": self.paper.label,
-            "system": self.paper.system,
-            "paper": {
-                "figures": dict(self.paper.figures),
-                "half_widths": dict(self.paper.half_widths),
-            },
+            "paper": asdict(self.paper),
             "seeds": list(self.seeds),
-            "figures": {column: figure.as_dict() for column, figure in self.figures.items()},
-            "comparisons": {
-                test: {
-                    "median_p_value": self.p_value(test),
-                    "seeds": [{"seed": seed} | found.as_dict() for seed, found in seeds.items()],
-                }
-                for test, seeds in self.comparisons.items()
-            },
+            "figures": figures,
+            "comparisons": tests,
         }
 
 

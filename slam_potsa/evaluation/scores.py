@@ -21,7 +21,7 @@ from statistics import fmean
 from typing import Any
 
 from slam_potsa.data.predictions import Prediction
-from slam_potsa.errors import InputError
+from slam_potsa.errors import refuse
 from slam_potsa.evaluation.corpus_score import Score, corpus_score, metrics_for
 from slam_potsa.evaluation.error_rate import check_installed, error_rate
 from slam_potsa.evaluation.guards import guard_signature, rates, watch
@@ -133,10 +133,8 @@ class ScoreTable:
 
     def text(self) -> str:
         """Aligned plain text: the scores, the rates of the guards, and the signatures."""
-        parts = [self._scores_text(), "", *self.signatures]
-        if self.guard_signature:
-            parts[1:1] = ["", self._guards_text()]
-        return "\n".join(parts)
+        guards = ["", self._guards_text(), self.guard_signature] if self.guard_signature else []
+        return "\n".join([self._scores_text(), *guards, "", *self.signatures])
 
     def _scores_text(self) -> str:
         with_interval = {"BLEU", "chrF", "chrF++"} | {
@@ -152,11 +150,12 @@ class ScoreTable:
         return table(head, body)
 
     def _guards_text(self) -> str:
-        """The share of sentences, in per cent, that each guard fired on, and the rules below."""
+        """The share of sentences, in per cent, that each guard fired on."""
         rows = [row for row in self.rows if row.guards]
-        names = list(rows[0].guards) if rows else []
-        body = [[row.name, *(f"{100 * row.guards[name]:.1f}" for name in names)] for row in rows]
-        return table(["guard fired, %", *names], body) + f"\n{self.guard_signature}"
+        body = [
+            [row.name, *(f"{100 * share:.1f}" for share in row.guards.values())] for row in rows
+        ]
+        return table(["guard fired, %", *rows[0].guards], body)
 
 
 def score(
@@ -254,19 +253,22 @@ def corpora(
     Raises:
         InputError: no predictions, missing references, or a language in both groups.
     """
-    seen, zero_shot = list(seen), list(zero_shot)
-    _check(predictions, seen, zero_shot)
-    languages = _languages(predictions, seen, zero_shot)
-    spoken = [corpus.items[0].language for corpus in languages]
-    groups = {"seen": seen, "zero-shot": zero_shot, "all": spoken}
-    return languages + [
-        corpus
-        for group, members in groups.items()
-        for corpus in _group(group, members, predictions, languages)
-    ]
+    groups = {"seen": list(seen), "zero-shot": list(zero_shot)}
+    _check(predictions, groups)
+    languages = _languages(predictions, groups)
+    groups["all"] = [corpus.items[0].language for corpus in languages]
+    found = list(languages)
+    for group, members in groups.items():
+        items = tuple(item for item in predictions if item.language in members)
+        parts = tuple(corpus.name for corpus in languages if corpus.items[0].language in members)
+        if len({item.target_language for item in items}) == 1:
+            found.append(Corpus(f"{group}, pooled", "pooled", group, items))
+        if items:
+            found.append(Corpus(f"{group}, mean of languages", "mean", group, items, parts))
+    return found
 
 
-def _check(predictions: Sequence[Prediction], seen: list[str], zero_shot: list[str]) -> None:
+def _check(predictions: Sequence[Prediction], groups: Mapping[str, Sequence[str]]) -> None:
     problems = []
     if not predictions:
         problems.append("found no predictions to score; expected at least one")
@@ -274,40 +276,24 @@ def _check(predictions: Sequence[Prediction], seen: list[str], zero_shot: list[s
     if bare:
         shown = ", ".join(bare[:10]) + (", …" if len(bare) > 10 else "")
         problems.append(f"{len(bare)} predictions have no reference and cannot be scored: {shown}")
-    both = sorted(set(seen) & set(zero_shot))
+    both = sorted(set(groups["seen"]) & set(groups["zero-shot"]))
     if both:
         problems.append(f"languages both seen and zero-shot: {', '.join(both)}; expected one group")
-    if problems:
-        raise InputError(problems)
+    refuse(problems)
 
 
 def _languages(
-    predictions: Sequence[Prediction], seen: list[str], zero_shot: list[str]
+    predictions: Sequence[Prediction], groups: Mapping[str, Sequence[str]]
 ) -> list[Corpus]:
+    group_of = {language: group for group, members in groups.items() for language in members}
+    place = {language: number for number, language in enumerate(group_of)}
     directions: dict[tuple[str, str], list[Prediction]] = {}
     for item in predictions:
         directions.setdefault((item.language, item.target_language), []).append(item)
     several_targets = len({target for _, target in directions}) > 1
-    place = {language: number for number, language in enumerate(seen + zero_shot)}
     found = []
     for language, target in sorted(directions, key=lambda d: (place.get(d[0], len(place)), d)):
         name = f"{language}→{target}" if several_targets else language
-        group = "seen" if language in seen else "zero-shot" if language in zero_shot else ""
-        found.append(Corpus(name, "language", group, tuple(directions[language, target])))
-    return found
-
-
-def _group(
-    group: str,
-    members: Sequence[str],
-    predictions: Sequence[Prediction],
-    languages: Sequence[Corpus],
-) -> list[Corpus]:
-    items = tuple(item for item in predictions if item.language in members)
-    parts = tuple(corpus.name for corpus in languages if corpus.items[0].language in members)
-    if not items:
-        return []
-    found = [Corpus(f"{group}, mean of languages", "mean", group, items, parts)]
-    if len({item.target_language for item in items}) == 1:
-        found.insert(0, Corpus(f"{group}, pooled", "pooled", group, items))
+        items = tuple(directions[language, target])
+        found.append(Corpus(name, "language", group_of.get(language, ""), items))
     return found

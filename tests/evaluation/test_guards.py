@@ -1,5 +1,9 @@
+"""Each guard on one row among good ones; what it counts over a corpus."""
+
 import importlib.util
+import time
 from dataclasses import replace
+from random import Random
 
 import pytest
 
@@ -21,7 +25,6 @@ from slam_potsa.evaluation.guards import (
     in_wrong_language,
     loops,
     rates,
-    refuses,
     watch,
 )
 from slam_potsa.evaluation.scores import score
@@ -30,6 +33,7 @@ from tests.support.predictions import make
 FRENCH = "Veuillez entrer le numéro de votre boîte vocale suivi du dièse."
 ENGLISH = "Please enter your mailbox number followed by the pound key."
 CHINESE = "请输入您的邮箱号码，然后按井号键。"
+LATIN = frozenset({"LATIN"})
 
 
 @pytest.fixture
@@ -52,13 +56,11 @@ def fired(prediction, reference=CHINESE, transcript=FRENCH, target="zh", languag
     return watch([*good, replace(odd, language=language)])[-1]
 
 
-def test_a_good_row_fires_nothing():
-    assert not fired(CHINESE) and not fired("请按井号键，然后输入邮箱的号码。")
-
-
 @pytest.mark.parametrize(
     ("prediction", "expected"),
     [
+        (CHINESE, set()),
+        ("请按井号键，然后输入邮箱的号码。", set()),
         ("", {EMPTY}),
         (" \n", {EMPTY}),
         (FRENCH, {LANGUAGE, COPIED, LENGTH}),
@@ -84,32 +86,33 @@ def test_what_the_reference_does_too_is_not_held_against_the_prediction():
     assert watch([*others, row])[-1] == {REFERENCES}
 
 
-def test_transcribing_is_no_copy_where_it_is_the_task():
+def test_near_copies_where_no_transcription_was_asked_for():
     assert COPIED not in fired(FRENCH, reference=FRENCH, target="fr")
     assert COPIED in fired(FRENCH, reference=ENGLISH, target="en")
+    assert copies("Veuillez entrer le numero de votre boite vocale suivi du diese", FRENCH)
+    assert not copies("Veuillez entrer", FRENCH) and not copies(ENGLISH, FRENCH)
+    assert not copies("", "") and not copies("…", "…") and not copies("a", None)
 
 
 def test_scripts_are_those_of_the_references():
     assert expected_scripts([CHINESE, "使用GPS。"]) == {"CJK"}
     assert expected_scripts(["今日は天気がいいので、公園に行きます。"]) == {"CJK", "HIRAGANA"}
-    assert expected_scripts(["Привет"]) == {"CYRILLIC"} and expected_scripts(["ＡＢ"]) == {"LATIN"}
+    assert expected_scripts(["Привет"]) == {"CYRILLIC"} and expected_scripts(["ＡＢ"]) == LATIN
     assert expected_scripts(["", "123"]) == frozenset()
     assert not in_wrong_language(FRENCH, "zh", frozenset())
 
 
 def test_languages_of_one_script_are_told_apart():
     pytest.importorskip("py3langid")
-    latin = frozenset({"LATIN"})
-    assert in_wrong_language(FRENCH, "en", latin) and not in_wrong_language(ENGLISH, "en", latin)
-    assert not in_wrong_language("Adiós", "en", latin)  # too short to be judged
-    assert not in_wrong_language(FRENCH, "tlh", latin)  # Klingon: py3langid does not know it
+    assert in_wrong_language(FRENCH, "en", LATIN) and not in_wrong_language(ENGLISH, "en", LATIN)
+    assert not in_wrong_language("Adiós", "en", LATIN)  # too short to be judged
+    assert not in_wrong_language(FRENCH, "tlh", LATIN)  # Klingon: py3langid does not know it
     assert not in_wrong_language("我哋今日去公園行吓啦，好唔好呀？", "zh", frozenset({"CJK"}))
     assert "py3langid" in guard_signature()
 
 
 def test_without_py3langid_scripts_decide_and_the_signature_says_so(no_identifier):
-    latin = frozenset({"LATIN"})
-    assert not in_wrong_language(FRENCH, "en", latin) and in_wrong_language(CHINESE, "en", latin)
+    assert not in_wrong_language(FRENCH, "en", LATIN) and in_wrong_language(CHINESE, "en", LATIN)
     assert "script only (pip install py3langid" in guard_signature()
 
 
@@ -132,10 +135,7 @@ def test_loops(text, expected):
 
 
 def test_a_long_text_without_a_loop_is_judged_quickly():
-    import random
-    import time
-
-    letters = random.Random(0)
+    letters = Random(0)
     text = "".join(letters.choice("abcdefgh ") for _ in range(5000))
     begin = time.perf_counter()
     assert not loops(text)
@@ -143,38 +143,19 @@ def test_a_long_text_without_a_loop_is_judged_quickly():
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "refuses"),
     [
-        "I'm sorry, but I cannot translate this audio.",
-        "As an AI language model, I do not hear.",
-        "Please provide the audio you would like me to transcribe.",
-        "作为一个人工智能，我不能听。",
-        "请提供需要翻译的音频。",
+        ("I'm sorry, but I cannot translate this audio.", True),
+        ("As an AI language model, I do not hear.", True),
+        ("Please provide the audio you would like me to transcribe.", True),
+        ("作为一个人工智能，我不能听。", True),
+        ("请提供需要翻译的音频。", True),
+        ("I'm sorry, that extension is busy.", False),
+        ("对不起，请再试一次。", False),
     ],
 )
-def test_refusals(text):
-    assert refuses(text)
-
-
-@pytest.mark.parametrize("text", ["I'm sorry, that extension is busy.", "对不起，请再试一次。"])
-def test_politeness_is_no_refusal(text):
-    assert not refuses(text)
-
-
-def test_near_copies_only():
-    assert copies("Veuillez entrer le numero de votre boite vocale suivi du diese", FRENCH)
-    assert not copies("Veuillez entrer", FRENCH) and not copies(ENGLISH, FRENCH)
-    assert not copies("", "") and not copies("…", "…") and not copies("a", None)
-
-
-def test_length_is_measured_against_the_reference():
-    """A system that always writes too much, or too little, is no measure of itself."""
-    items = make(["fr"])
-    for text in ("{0} {0} {0}", "no"):
-        odd = [replace(item, prediction=text.format(item.reference)) for item in items]
-        assert all(LENGTH in row for row in watch(odd))
-    odd[0] = replace(odd[0], prediction=odd[0].reference)
-    assert LENGTH not in watch(odd)[0] and LENGTH in watch(odd)[1]
+def test_refusals_but_not_politeness(text, refuses):
+    assert (REFUSAL in fired(text)) is refuses
 
 
 @pytest.mark.parametrize(
@@ -190,7 +171,7 @@ def test_length_is_measured_against_the_reference():
         (None, "x" * 40, False),
     ],
 )
-def test_the_band_of_lengths(reference, prediction, expected):
+def test_length_is_measured_against_the_reference(reference, prediction, expected):
     row = replace(make(["fr"])[0], reference=reference, prediction=prediction)
     assert (LENGTH in watch([row])[0]) is expected
 
@@ -200,14 +181,12 @@ def test_one_answer_to_everything_is_the_same_answer():
     texts = ["Goodbye.", "goodbye", " Good bye! "]
     same = [replace(item, prediction=texts[n % 3]) for n, item in enumerate(items)]
     assert all(SAME in row for row in watch(same))
-    table = score(same, bootstrap=0)
-    assert table.row("fr").guards[SAME] == table.row("all, pooled").guards[SAME] == 1
-    assert "same answer:3 references" in guard_signature()
-    half = same[:12] + items[12:]
-    found = score(half, bootstrap=0)
+    found = score(same[:12] + items[12:], bootstrap=0)
     assert found.row("en").guards[SAME] == 1 and found.row("fr").guards[SAME] == 0
     assert all(SAME in row for row in watch([replace(row, prediction="…") for row in items]))
     assert not any(SAME in row for row in watch([replace(row, prediction="") for row in items]))
+    apart = [replace(i, target_language=f"x{n}", prediction="ja") for n, i in enumerate(items)]
+    assert not any(SAME in row for row in watch(apart))
 
 
 def test_recordings_of_one_sentence_may_have_one_answer():
@@ -218,13 +197,8 @@ def test_recordings_of_one_sentence_may_have_one_answer():
     items = [replace(i, prediction=alike.get(i.key.split("-")[1], i.prediction)) for i in items]
     assert not any(SAME in row for row in watch(items))
     items = [replace(i, prediction="ja") if i.key == "fr-2" else i for i in items]
-    fired = [item.key for item, row in zip(items, watch(items), strict=True) if SAME in row]
-    assert len(fired) == 7 and fired[-1] == "fr-2"
-
-
-def test_answers_are_compared_within_a_target_language():
-    items = [replace(item, target_language=f"x{n}") for n, item in enumerate(make(["fr"], 4))]
-    assert not any(SAME in row for row in watch([replace(i, prediction="ja") for i in items]))
+    found = [item.key for item, row in zip(items, watch(items), strict=True) if SAME in row]
+    assert len(found) == 7 and found[-1] == "fr-2"
 
 
 def test_rates_are_shares_and_any_counts_a_row_once():

@@ -54,9 +54,9 @@ def test_rows_that_start_from_different_weights_are_told(tmp_path):
             start = [("ckpt_path", f"{seed}.pt")]
             run(tmp_path / f"{name}{seed}", name, seed, options=start)
     assert not notes(tmp_path)
-    run(tmp_path / "b", "table1_baseline", seed=1, options=[("ckpt_path", "other.pt")])
+    run(tmp_path / "z", "table1_baseline", seed=1, options=[("ckpt_path", "other.pt")])
     (note,) = notes(tmp_path)
-    assert "seed 1" in note and "other.pt (table1_baseline)" in note
+    assert note.endswith("ckpt_path other.pt / 1.pt (table1_baseline seed 1)")
 
 
 def test_a_run_under_another_rows_name_is_refused(tmp_path):
@@ -66,7 +66,6 @@ def test_a_run_under_another_rows_name_is_refused(tmp_path):
     (problem,) = problems(1, folder)
     assert problem.startswith(f"{place}: train_config.model_name is table1_baseline")
     assert "alignment.terms ot / none, language_bias.enabled True / False;" in problem
-    assert "these are the settings of table1_ours: put that name there" in problem
     assert "train with experiment=table1_baseline" in problem
 
 
@@ -127,7 +126,8 @@ def test_runs_must_share_utterances_and_references(tmp_path):
     write_predictions(place, made)
     found = problems(2, first, second)
     assert len(found) == 3 and "decoded by" in found[0] and "decoded by" in found[1]
-    assert "1 utterances are with two references: 'en-0'" in found[2] and str(second) in found[1]
+    assert "1 utterances are with two references: 'en-0'" in found[2]
+    assert all(str(second) in problem for problem in found)
 
 
 def test_translations_into_another_language_and_without_reference_are_refused(tmp_path):
@@ -138,7 +138,7 @@ def test_translations_into_another_language_and_without_reference_are_refused(tm
     made[1] = dataclasses.replace(made[1], target_language="en")
     write_predictions(place, made)
     found = problems(2, folder)
-    assert len(found) == 2 and "into en" in found[0] and "en-0" in found[1]
+    assert len(found) == 1 and "2 predictions" in found[0] and "en-0, en-1" in found[0]
 
 
 def test_folders_without_runs_are_refused(tmp_path):
@@ -146,6 +146,6 @@ def test_folders_without_runs_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     found = problems(1, tmp_path / "nowhere", tmp_path / "empty", unknown)
     assert len(found) == 3 and "model_name is 'mine'" in found[2]
-    assert "no such folder" in found[0] and "no config.yaml" in found[1]
+    assert all("no config.yaml" in problem for problem in found[:2])
     with pytest.raises(InputError, match="are 1, 2 and 3"):
         fill_table(4, [])

@@ -13,7 +13,7 @@ import yaml
 from slam_potsa.config.compose import compose_config, conf_dir
 from slam_potsa.data.predictions import Prediction, write_predictions
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation.paper import SEEN, ZERO_SHOT
+from slam_potsa.evaluation.paper import TESTS
 from slam_potsa.evaluation.paper_tables import fill_table
 
 CHARACTERS = "请输入您的邮箱号码再见今天气很好我们去公园"
@@ -51,10 +51,9 @@ def run(folder, name, seed=42, noise=0.2, tests=("test", "zero_shot"), options=(
         *sections, last = key.split(".")
         reduce(lambda tree, section: tree[section], sections, config)[last] = value
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    for test, languages in (("test", SEEN), ("zero_shot", ZERO_SHOT)):
-        if test in tests:
-            made = predictions(languages, seed, noise)
-            write_predictions(folder / f"{test}_predictions.jsonl", made)
+    for test in tests:
+        made = predictions(TESTS[test].languages, seed, noise)
+        write_predictions(folder / f"{test}_predictions.jsonl", made)
     return folder
 
 

@@ -11,6 +11,7 @@ import io
 import os
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -35,8 +36,7 @@ def load_audio(
     """Decode `reference` to float32 samples in [-1, 1], 16 kHz, channels averaged: [samples].
 
     Args:
-        reference: a path, `archive.tar:member` or `archive.tar.gz:member`; relative ones are
-            relative to `base`.
+        reference: a path or `archive.tar:member`; relative ones are relative to `base`.
         max_seconds: longer recordings are refused; None: no limit.
 
     Raises:
@@ -55,14 +55,6 @@ def measure_audio(
 ) -> float:
     """Seconds of a recording, which `load_audio` would accept; raises what it would raise."""
     samples, rate = _decode(reference, base, max_seconds)
-    return len(samples) / rate
-
-
-def measure_content(
-    content: bytes, place: str, *, max_seconds: float | None = MAX_SECONDS
-) -> float:
-    """`measure_audio` of a file that is in memory; `place` is its name in messages."""
-    samples, rate = _decode_stream(io.BytesIO(content), len(content), place, max_seconds)
     return len(samples) / rate
 
 
@@ -115,26 +107,18 @@ def _decode(
     reference: str, base: str | Path | None, max_seconds: float | None
 ) -> tuple[np.ndarray, int]:
     """(mono float32 samples at the file's own rate, that rate), checked."""
-    stream, size, place = _open(reference, base)
-    with stream:
-        return _decode_stream(stream, size, place, max_seconds)
-
-
-def _decode_stream(
-    stream: io.BufferedIOBase, size: int, place: str, max_seconds: float | None
-) -> tuple[np.ndarray, int]:
     import soundfile
 
-    if size == 0:
-        raise InputError(f"{place}: the file is empty; record or download it again")
-    _check_not_cut_off(stream, size, place)
-    try:
-        with soundfile.SoundFile(stream) as file:
-            declared, rate = file.frames, file.samplerate
-            _check_length(declared / rate, place, max_seconds)  # before hours are decoded
-            samples = file.read(dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise InputError(_undecodable(stream, place, error)) from None
+    stream, place = _open(reference, base)
+    with stream:
+        _check_not_cut_off(stream, place)
+        try:
+            with soundfile.SoundFile(stream) as file:
+                declared, rate = file.frames, file.samplerate
+                _check_length(declared / rate, place, max_seconds)  # before hours are decoded
+                samples = file.read(dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise InputError(_undecodable(stream, place, error)) from None
     if len(samples) < declared:
         raise InputError(_truncated(place, f"{declared} samples", f"{len(samples)}"))
     mono = samples.mean(axis=1)
@@ -142,8 +126,8 @@ def _decode_stream(
     return mono, rate
 
 
-def _open(reference: str, base: str | Path | None) -> tuple[io.BufferedIOBase, int, str]:
-    """(binary stream, its bytes, the place for messages) of a path or a member of an archive."""
+def _open(reference: str, base: str | Path | None) -> tuple[BinaryIO, str]:
+    """(stream, the place for messages) of a path or a member of an archive."""
     name, member = archives.split_reference(reference)
     path = Path(base or ".", name)
     if not path.is_file():
@@ -153,19 +137,22 @@ def _open(reference: str, base: str | Path | None) -> tuple[io.BufferedIOBase, i
         )
     try:
         if member is None:
-            return open(path, "rb"), path.stat().st_size, str(path)
-        content = archives.read_member(path, member)
-        return io.BytesIO(content), len(content), f"{path}:{member}"
+            return open(path, "rb"), str(path)
+        return io.BytesIO(archives.read_member(path, member)), f"{path}:{member}"
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error}; check its permissions") from None
 
 
-def _check_not_cut_off(stream: io.BufferedIOBase, size: int, place: str) -> None:
-    """Refuse wav and ogg files that end early: libsndfile takes what is left without a word.
+def _check_not_cut_off(stream: BinaryIO, place: str) -> None:
+    """Refuse empty files, and wav and ogg that end early: libsndfile takes what is left silently.
 
     It compares flac, and mp3 that begins with a Xing or Info header, with the length promised
     there; an mp3 without one promises nothing, and its end cannot be known.
     """
+    size = stream.seek(0, os.SEEK_END)
+    if not size:
+        raise InputError(f"{place}: the file is empty; record or download it again")
+    stream.seek(0)
     head = stream.read(12)
     if head[:4] == b"RIFF" and head[8:] == b"WAVE":
         end = _declared_wav_end(stream)
@@ -180,7 +167,7 @@ def _check_not_cut_off(stream: io.BufferedIOBase, size: int, place: str) -> None
     stream.seek(0)
 
 
-def _declared_wav_end(stream: io.BufferedIOBase) -> int | None:
+def _declared_wav_end(stream: BinaryIO) -> int | None:
     """The byte at which the data chunk should end; None where the header does not know."""
     while len(header := stream.read(8)) == 8:
         length = int.from_bytes(header[4:], "little")
@@ -190,23 +177,16 @@ def _declared_wav_end(stream: io.BufferedIOBase) -> int | None:
     return None
 
 
-def _undecodable(stream: io.BufferedIOBase, place: str, error: Exception) -> str:
+def _undecodable(stream: BinaryIO, place: str, error: Exception) -> str:
     stream.seek(0)
     head = stream.read(4)
     is_mp3 = head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")  # a frame's sync
+    # libsndfile's own words, without the stream's address.
+    reason = getattr(error, "error_string", str(error)).rstrip(".")
     if head in (b"RIFF", b"fLaC", b"OggS") or is_mp3:
-        return (
-            f"{place}: broken or truncated ({_reason(error)}); copy, download or convert it again"
-        )
-    return (
-        f"{place}: not audio that libsndfile reads ({_reason(error)}); expected wav, flac, ogg "
-        f"or mp3: convert it"
-    )
-
-
-def _reason(error: Exception) -> str:
-    """libsndfile's own words, without the stream's address."""
-    return getattr(error, "error_string", str(error)).rstrip(".")
+        return f"{place}: broken or truncated ({reason}); copy, download or convert it again"
+    expected = "expected wav, flac, ogg or mp3: convert it"
+    return f"{place}: not audio that libsndfile reads ({reason}); {expected}"
 
 
 def _check_length(seconds: float, place: str, max_seconds: float | None) -> None:

@@ -3,8 +3,8 @@
     {"key": "fr-hello", "audio": "audio/fr/hello.flac", "language": "fr", "sentence_id": "hello",
      "transcript": "Bonjour.", "target": "Hello.", "target_language": "en", "duration": 0.83}
 
-`audio` is a path relative to the manifest's folder, or `archive.tar:member` (`.tar.gz` too);
-`duration` is in seconds. The same `sentence_id` means the same meaning, in any language and as
+`audio` is a path relative to the manifest's folder, or `archive.tar:member`; `duration` is in
+seconds. The same `sentence_id` means the same meaning, in any language and as
 often as it was recorded. `transcript`, `target`, `target_language` and `duration` may be left out,
 or be null, where the task does not need them. Fields whose name begins with `_` are the user's own.
 `<manifest>.checked` is its record (`provenance`) once all its recordings were decoded.
@@ -22,6 +22,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from slam_potsa.data.archives import COMPRESSED, split_reference
 from slam_potsa.data.jsonl import (
     Fields,
     Problems,
@@ -48,7 +49,7 @@ class Utterance:
     """One recording of one sentence; the fields are the manifest's."""
 
     key: str  # unique in the manifest; no tab or line break (prediction files are key<TAB>text)
-    audio: str  # path relative to the manifest, or archive.tar[.gz]:member
+    audio: str  # path relative to the manifest, or archive.tar:member
     language: str  # spoken language, such as "fr"
     sentence_id: str  # the same string = the same meaning
     transcript: str | None = None  # what is said, in `language`
@@ -153,11 +154,15 @@ def _foreign_hint(path: Path, rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _is_line(value: object) -> bool:
-    return _is_audio(value) and not any(character in value for character in "\t\n\r")
+    text = is_text(value) and bool(value.strip())
+    return text and not any(character in value for character in "\t\n\r")
 
 
 def _is_audio(value: object) -> bool:
-    return is_text(value) and bool(value.strip())
+    if not is_text(value) or not value.strip():
+        return False
+    path, member = split_reference(value)
+    return member is None or not path.endswith(COMPRESSED)
 
 
 def _is_language(value: object) -> bool:
@@ -171,10 +176,11 @@ def _is_duration(value: object) -> bool:
     return is_number(value) and math.isfinite(value) and value > 0
 
 
+PLAIN = "gunzip a .tar.gz first"
 _ONE_LINE = "without tabs and line breaks"
 VALID: Fields = {
     "key": (_is_line, f"a unique string {_ONE_LINE}"),
-    "audio": (_is_audio, "a path relative to the manifest, or archive.tar:member"),
+    "audio": (_is_audio, f"a path relative to the manifest, or archive.tar:member ({PLAIN})"),
     "language": (_is_language, "a language code such as 'fr'"),
     "sentence_id": (_is_line, f"a string {_ONE_LINE}, the same for the same meaning"),
     "transcript": (_is_line, f"what is said, as a string {_ONE_LINE}"),

@@ -12,7 +12,6 @@ from slam_potsa.data.audio import (
     load_audio,
     log_mel,
     measure_audio,
-    measure_content,
 )
 from slam_potsa.errors import InputError
 
@@ -49,25 +48,17 @@ def test_base_and_absolute_paths(tmp_path, recording):
     np.testing.assert_array_equal(from_base, load_audio(str(tmp_path / name), "/elsewhere"))
 
 
-@pytest.mark.parametrize("archive", ["speech.tar", "speech.tar.gz"])
-def test_members_of_an_archive(tmp_path, recording, archive):
+def test_members_of_an_archive(tmp_path, recording):
     """What reading archives does beyond this is in test_archives.py."""
-    with tarfile.open(tmp_path / archive, "w:gz" if archive.endswith("gz") else "w") as tar:
+    with tarfile.open(tmp_path / "speech.tar", "w") as tar:
         for name in ("x/a.wav", "x/b.flac"):
             tar.add(tmp_path / recording(name, seed=len(name)), name)
     for name in ("x/b.flac", "x/a.wav"):
         expected = load_audio(name, tmp_path)
-        np.testing.assert_array_equal(load_audio(f"{archive}:{name}", tmp_path), expected)
-        assert measure_audio(f"{archive}:{name}", tmp_path) == measure_audio(name, tmp_path)
-    with pytest.raises(InputError, match=f"none-{archive}: no such file"):
-        load_audio(f"none-{archive}:c.wav", tmp_path)
-
-
-def test_a_file_in_memory_is_measured_as_on_disk(tmp_path, recording):
-    path = tmp_path / recording("a.wav", 0.7)
-    assert measure_content(path.read_bytes(), "a.wav") == measure_audio("a.wav", tmp_path)
-    with pytest.raises(InputError, match="somewhere: truncated"):
-        measure_content(path.read_bytes()[:9000], "somewhere")
+        np.testing.assert_array_equal(load_audio(f"speech.tar:{name}", tmp_path), expected)
+        assert measure_audio(f"speech.tar:{name}", tmp_path) == measure_audio(name, tmp_path)
+    with pytest.raises(InputError, match="none.tar: no such file"):
+        load_audio("none.tar:c.wav", tmp_path)
 
 
 def cut(path, keep=0.6):

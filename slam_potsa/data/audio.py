@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import io
 import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
@@ -24,6 +27,7 @@ HOP_LENGTH = 160  # samples per mel frame, so 100 frames per second
 ENCODER_STRIDE = 2  # mel frames per encoder frame, so 50 encoder frames per second
 MAX_SECONDS = 30.0  # what Whisper's position embeddings cover
 MAX_FRAMES = 3_000  # mel frames in that
+AHEAD = 64  # recordings that wait decoded: 64 x 30 s are 123 MB
 SILENCE_PEAK = 1e-4  # of full scale, -80 dB: below it a recording is taken to be silent
 WINDOWS = ("30s", "trimmed")
 
@@ -48,6 +52,27 @@ def load_audio(
 
         samples = soxr.resample(samples, rate, SAMPLE_RATE)
     return np.ascontiguousarray(samples, dtype=np.float32)
+
+
+def load_ahead(
+    references: Iterable[str], base: str | Path | None = None
+) -> Iterator[np.ndarray | InputError]:
+    """`load_audio` of each, in order, by threads that run a little ahead; or what it raised."""
+
+    def load(reference: str) -> np.ndarray | InputError:
+        try:
+            return load_audio(reference, base)
+        except InputError as error:
+            return error
+
+    # libsndfile decodes without holding the interpreter's lock.
+    with ThreadPoolExecutor() as pool:
+        begun: deque[Future[np.ndarray | InputError]] = deque()
+        for reference in references:
+            begun.append(pool.submit(load, reference))
+            if len(begun) > AHEAD:
+                yield begun.popleft().result()
+        yield from (future.result() for future in begun)
 
 
 def measure_audio(

@@ -39,13 +39,11 @@ class FeatureStore:
         any), or where `features.bin` is shorter than the index says.
         """
         folder = Path(folder)
-        index = _read_index(folder)
+        index = _read_index(folder, fingerprint)
         if index is None:
             raise InputError(
                 f"{folder / INDEX}: no such feature store; make it with `slam-potsa features`"
             )
-        if fingerprint is not None:
-            _check_fingerprint(folder, index["fingerprint"], fingerprint)
         return cls(folder, index)
 
     def __len__(self) -> int:
@@ -55,7 +53,8 @@ class FeatureStore:
         return key in self._keys
 
     def __getitem__(self, key: str) -> np.ndarray:
-        offset, frames = self._entry(key)
+        self.require([key])
+        offset, frames = self._keys[key]
         if self._frames is None:
             path = self.folder / FEATURES
             self._frames = np.memmap(path, DTYPE, mode="r").reshape(-1, self.width)
@@ -69,10 +68,6 @@ class FeatureStore:
                 f"{self.folder}: {len(missing)} utterances have no features (such as "
                 f"{missing[0]!r}); add them with `slam-potsa features`"
             )
-
-    def _entry(self, key: str) -> list[int]:
-        self.require([key])
-        return self._keys[key]
 
     def __getstate__(self) -> dict:  # a worker maps the file itself; pickling would copy it
         return {**self.__dict__, "_frames": None}
@@ -93,15 +88,13 @@ class FeatureStoreWriter:
 
     def __init__(self, folder: str | Path, fingerprint: str, width: int):
         self.folder, self.fingerprint, self.width = Path(folder), fingerprint, width
-        index = _read_index(self.folder)
-        if index is not None:
-            _check_fingerprint(self.folder, index["fingerprint"], fingerprint)
-            if index["width"] != width:
-                raise InputError(
-                    f"{self.folder}: features are {index['width']} wide, this encoder's are "
-                    f"{width}; use another folder"
-                )
-        self._keys: dict[str, list[int]] = index["keys"] if index else {}
+        index = _read_index(self.folder, fingerprint) or {"width": width, "keys": {}}
+        if index["width"] != width:
+            raise InputError(
+                f"{self.folder}: features are {index['width']} wide, this encoder's are {width}; "
+                f"use another folder"
+            )
+        self._keys: dict[str, list[int]] = index["keys"]
         self._end = _end(self._keys)
         self._unsaved = 0
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -165,33 +158,27 @@ def _end(keys: dict[str, list[int]]) -> int:
     return max((offset + frames for offset, frames in keys.values()), default=0)
 
 
-def _read_index(folder: Path) -> dict | None:
-    """The index, checked against the size of features.bin; None where there is no store."""
+def _read_index(folder: Path, fingerprint: str | None) -> dict | None:
+    """The index, checked against what is expected; None where there is no store."""
     path = folder / INDEX
     if not path.exists():
         return None
+    remedy = "delete the folder and make it again with `slam-potsa features`"
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
-        expected = _end(index["keys"]) * index["width"] * DTYPE.itemsize
-        index["fingerprint"]
+        needed = _end(index["keys"]) * index["width"] * DTYPE.itemsize
+        known = index["fingerprint"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{path}: not the index of a feature store ({error!r}); delete the folder and make it "
-            f"again with `slam-potsa features`"
+            f"{path}: not the index of a feature store ({error!r}); {remedy}"
         ) from None
     features = folder / FEATURES
     found = features.stat().st_size if features.exists() else 0
-    if found < expected:
+    if found < needed:
+        raise InputError(f"{features}: {found} bytes, the index needs {needed}; {remedy}")
+    if fingerprint not in (None, known):
         raise InputError(
-            f"{features}: {found} bytes, the index needs {expected}; delete the folder and make it "
-            f"again with `slam-potsa features`"
-        )
-    return index
-
-
-def _check_fingerprint(folder: Path, found: str, expected: str) -> None:
-    if found != expected:
-        raise InputError(
-            f"{folder}: features of {found!r}, but this run has {expected!r} (another encoder, "
+            f"{folder}: features of {known!r}, but this run has {fingerprint!r} (another encoder, "
             f"preprocessing or window); use another folder, or delete this one"
         )
+    return index

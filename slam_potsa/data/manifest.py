@@ -313,25 +313,21 @@ def sentence_warnings(utterances: Sequence[Utterance]) -> list[str]:
 
 def _measure(path: Path, utterances: Sequence[Utterance], progress: bool) -> list[float]:
     """Seconds of each recording; InputError with every one that cannot be used."""
-    from concurrent.futures import ThreadPoolExecutor
-
     from tqdm import tqdm
 
-    from slam_potsa.data.audio import measure_audio
+    from slam_potsa.data.audio import SAMPLE_RATE, load_ahead
 
-    def measure(utterance: Utterance) -> float | str:
-        try:
-            return measure_audio(utterance.audio, path.parent)
-        except InputError as error:
-            return f"{path}: key {utterance.key!r}: {error}"
-
-    with ThreadPoolExecutor() as pool:  # libsndfile decodes without holding the interpreter's lock
-        bar = {"desc": f"checking {path.name}", "unit": "file", "disable": not progress}
-        results = list(tqdm(pool.map(measure, utterances), total=len(utterances), **bar))
-    problems = [result for result in results if isinstance(result, str)]
+    heard = load_ahead((utterance.audio for utterance in utterances), path.parent)
+    bar = {"desc": f"checking {path.name}", "unit": "file", "disable": not progress}
+    seconds, problems = [], []
+    for utterance, found in zip(utterances, tqdm(heard, total=len(utterances), **bar), strict=True):
+        if isinstance(found, InputError):
+            problems.append(f"{path}: key {utterance.key!r}: {found}")
+        else:
+            seconds.append(len(found) / SAMPLE_RATE)
     if problems:
         raise InputError(problems)
-    return results
+    return seconds
 
 
 def _summary(

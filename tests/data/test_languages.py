@@ -75,16 +75,11 @@ def test_names_and_locales():
 
 @pytest.mark.parametrize(
     ("text", "near"),
-    [("frr", "'fr' (French)"), ("engl", "'en' (English)"), ("koreann", "'ko' (Korean)")],
+    [("frr", "'fr' (French)"), ("engl", "'en' (English)"), ("koreann", "'ko' (Korean)")]
+    + [(text, "near are '") for text in ("", "x", "fr_frr", "fr_fr_fr_paris", "123")],
 )
 def test_unknown_languages_are_refused_with_near_ones(text, near):
     for function in (short_code, language_name, fleurs_locale):
         with pytest.raises(InputError, match=f"language {text!r}: not known") as caught:
             function(text)
         assert near in str(caught.value)
-
-
-@pytest.mark.parametrize("text", ["", "x", "fr_frr", "fr_fr_fr_paris", "123"])
-def test_what_is_no_code_at_all(text):
-    with pytest.raises(InputError, match="near are '"):
-        short_code(text)

@@ -1,5 +1,4 @@
 import multiprocessing
-import pickle
 from collections import Counter
 
 import pytest
@@ -34,13 +33,15 @@ def test_plan_has_half_the_recordings_and_is_constant(corpus):
 
 
 def test_a_pair_is_one_sentence_in_two_languages(corpus):
-    dataset = ParallelSpeechDataset(corpus, seed=3)
+    dataset, seen = ParallelSpeechDataset(corpus, seed=3), set()
     for number in range(20):
         epoch.set(number)
         for item in dataset:
             assert len(item) == (1 if item[0].sentence_id == "alone" else 2)
             assert len({utterance.sentence_id for utterance in item}) == 1
             assert len({utterance.language for utterance in item}) == len(item)
+            seen.add(tuple(u.language for u in item if u.sentence_id == "s0"))
+    assert len(seen - {()}) == 6  # all orders of three languages
 
 
 def test_each_language_is_heard_about_once_an_epoch(corpus):
@@ -52,15 +53,6 @@ def test_each_language_is_heard_about_once_an_epoch(corpus):
         assert set(now) == {"en", "es", "ru"} and sorted(now.values()) == [1, 1, 2]
         heard += now
     assert max(heard.values()) - min(heard.values()) < 60  # 400 each
-
-
-def test_all_orders_of_languages_come_up(corpus):
-    dataset = ParallelSpeechDataset(corpus)
-    seen = set()
-    for number in range(50):
-        epoch.set(number)
-        seen |= {tuple(u.language for u in item) for item in dataset if len(item) == 2}
-    assert len(seen) == 6
 
 
 def test_a_language_that_comes_up_twice_takes_its_other_recording(utterance):
@@ -116,17 +108,6 @@ def test_a_golden_draw(utterance):
         ("en-s0-0", "es-s0-0"),
         ("en-s1-0", "es-s1-0"),
     ]
-
-
-def test_pickling_keeps_it_and_does_not_move_the_clock(corpus):
-    epoch.set(3)
-    dataset = ParallelSpeechDataset(corpus)
-    expected = keys(dataset)
-    stored = pickle.dumps(dataset)
-    assert keys(pickle.loads(stored)) == expected
-    epoch.set(4)
-    pickle.loads(stored)
-    assert epoch.current() == 4
 
 
 def _keys_into(queue, dataset):

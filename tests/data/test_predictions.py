@@ -63,11 +63,6 @@ def test_every_bad_line_is_reported_at_once(tmp_path):
     assert "expected a list of [text, score]" in str(caught.value)
 
 
-def test_a_missing_file_says_which(tmp_path):
-    with pytest.raises(InputError, match="nowhere.jsonl"):
-        read_predictions(tmp_path / "nowhere.jsonl")
-
-
 def test_slam_llm_files_have_a_text_a_line(tmp_path):
     two_lines = Prediction(**vars(TWO) | {"prediction": "x\ny"})
     pred, gt = write_pred_gt(tmp_path / "decode_beam4", [ONE, two_lines])

@@ -12,7 +12,6 @@ or be null, where the task does not need them. Fields whose name begins with `_`
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,7 +34,7 @@ from slam_potsa.data.jsonl import (
 )
 from slam_potsa.data.languages import language_id
 from slam_potsa.errors import InputError
-from slam_potsa.provenance import content_hash, why_outdated, write_record
+from slam_potsa.provenance import content_hash, fingerprint, why_outdated, write_record
 from slam_potsa.text import table
 
 REQUIRED = ("key", "audio", "language", "sentence_id")
@@ -263,7 +262,7 @@ def check_manifest(
     else:
         seconds = [utterance.duration or 0.0 for utterance in utterances]
     alone = len({utterance.language for utterance in utterances}) == 1  # its table says so
-    warnings = sentence_warnings(utterances) if pairs and not alone else []
+    warnings = _sentence_warnings(utterances) if pairs and not alone else []
     if decode:
         warnings += _duration_warnings(utterances, seconds)
     elif not audio and any(utterance.duration is None for utterance in utterances):
@@ -291,14 +290,11 @@ def is_checked(path: str | Path) -> bool:
 
 
 def manifest_hash(manifests: Iterable[str | Path]) -> str:
-    """SHA-256 of the manifests' bytes, in this order: what belongs to them is known by it."""
-    digest = hashlib.sha256()
-    for manifest in manifests:
-        digest.update(Path(manifest).read_bytes())
-    return digest.hexdigest()
+    """A hash of the manifests' content, in this order: what belongs to them is known by it."""
+    return fingerprint(manifests=[content_hash(manifest) for manifest in manifests])
 
 
-def sentence_warnings(utterances: Sequence[Utterance]) -> list[str]:
+def _sentence_warnings(utterances: Sequence[Utterance]) -> list[str]:
     """What is to be said of sentences without a partner, where pairs are to be aligned."""
     spoken = _languages_of_sentences(utterances)
     lonely = sorted(sentence for sentence, languages in spoken.items() if len(languages) == 1)

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from slam_potsa.config import PotsaConfig, TrainConfig
-from slam_potsa.engine.prepare import training_items
+from slam_potsa.data.dataset import training_items
 from slam_potsa.engine.run_directory import MODEL, last_checkpoint, newest_saved, read_config
 from slam_potsa.model.carried_state import CarriedState
 from slam_potsa.model.checkpoint import read_checkpoint
@@ -84,7 +84,7 @@ def continued(config: PotsaConfig, host: str, processes: int) -> PotsaConfig | N
 
 def batches_per_epoch(config: PotsaConfig, processes: int) -> int:
     """Micro-steps of a rank: SLAM-LLM gives all ranks equal shares and drops incomplete batches."""
-    share = math.ceil(len(training_items(config)) / processes)
+    share = math.ceil(len(training_items(config.dataset_config)) / processes)
     return share // config.train_config.batch_size_training
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from slam_potsa.config import DatasetConfig, PotsaConfig, TrainConfig
+from slam_potsa.data.dataset import training_items
 from slam_potsa.data.manifest import read_manifest
 from slam_potsa.data.tasks import needed_fields
 from slam_potsa.engine import deepspeed
-from slam_potsa.engine.prepare import training_items
 from slam_potsa.errors import InputError
 
 
@@ -76,7 +76,7 @@ def _ddp(train: TrainConfig) -> Iterator[str]:
 def _lengths(config: PotsaConfig, world_size: int) -> Iterator[str]:
     """SLAM-LLM drops the last incomplete batch of each rank, of the validation set too."""
     train, data = config.train_config, config.dataset_config
-    items = len(training_items(config))
+    items = len(training_items(config.dataset_config))
     share = -(-items // world_size)
     batches = share // train.batch_size_training
     if not batches:

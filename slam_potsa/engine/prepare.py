@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -18,15 +18,12 @@ import torch
 import torch.distributed as dist
 
 from slam_potsa.config import PotsaConfig
+from slam_potsa.data.dataset import training_items
 from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.manifest import (
     check_manifest,
-    is_checked,
     manifest_hash,
-    read_manifest,
-    sentence_warnings,
 )
-from slam_potsa.data.pairs import ParallelSpeechDataset
 from slam_potsa.data.tasks import needed_fields
 from slam_potsa.engine.encode import estimate_bias
 from slam_potsa.engine.run_directory import (
@@ -144,19 +141,9 @@ def check_encoder(config: PotsaConfig) -> None:
         )
 
 
-def training_items(config: PotsaConfig) -> ParallelSpeechDataset:
-    """The items of the training manifest: parallel pairs and single utterances."""
-    data = config.dataset_config
-    return ParallelSpeechDataset(
-        read_manifest(data.train_data_path, needs=needed_fields(data.tasks)),
-        pairing=data.pairing,
-        anchor_language=data.anchor_language,
-    )
-
-
 def check_pairs(config: PotsaConfig) -> None:
     """Say how many pairs there are. Raise InputError where alignment would have none."""
-    path, items = config.dataset_config.train_data_path, training_items(config)
+    path, items = config.dataset_config.train_data_path, training_items(config.dataset_config)
     logger.info("%s: %d items, %d of them pairs", path, len(items), items.num_pairs)
     if compares_pairs(config) and not items.num_pairs:
         raise InputError(
@@ -184,14 +171,9 @@ def check_recordings(config: PotsaConfig) -> None:
     needs = needed_fields(data.tasks)
     for manifest in dict.fromkeys(filter(None, manifests)):
         aligned = compares_pairs(config) and manifest == data.train_data_path
-        for warning in _warnings(manifest, needs, aligned):
+        options = {"needs": needs, "pairs": aligned, "again": False, "progress": True}
+        for warning in check_manifest(manifest, **options).warnings:
             logger.warning("%s: %s", manifest, warning)
-
-
-def _warnings(manifest: str, needs: Sequence[str], aligned: bool) -> Sequence[str]:
-    if not is_checked(manifest):
-        return check_manifest(manifest, needs=needs, pairs=aligned, progress=True).warnings
-    return sentence_warnings(read_manifest(manifest, needs=needs)) if aligned else ()
 
 
 # -- biases (eq. 1) --------------------------------------------------------------------------------

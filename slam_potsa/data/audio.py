@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import io
 import os
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
@@ -27,7 +24,6 @@ HOP_LENGTH = 160  # samples per mel frame, so 100 frames per second
 ENCODER_STRIDE = 2  # mel frames per encoder frame, so 50 encoder frames per second
 MAX_SECONDS = 30.0  # what Whisper's position embeddings cover
 MAX_FRAMES = 3_000  # mel frames in that
-AHEAD = 64  # recordings that wait decoded: 64 x 30 s are 123 MB
 SILENCE_PEAK = 1e-4  # of full scale, -80 dB: below it a recording is taken to be silent
 WINDOWS = ("30s", "trimmed")
 
@@ -54,27 +50,6 @@ def load_audio(
     return np.ascontiguousarray(samples, dtype=np.float32)
 
 
-def load_ahead(
-    references: Iterable[str], base: str | Path | None = None
-) -> Iterator[np.ndarray | InputError]:
-    """`load_audio` of each, in order, by threads that run a little ahead; or what it raised."""
-
-    def load(reference: str) -> np.ndarray | InputError:
-        try:
-            return load_audio(reference, base)
-        except InputError as error:
-            return error
-
-    # libsndfile decodes without holding the interpreter's lock.
-    with ThreadPoolExecutor() as pool:
-        begun: deque[Future[np.ndarray | InputError]] = deque()
-        for reference in references:
-            begun.append(pool.submit(load, reference))
-            if len(begun) > AHEAD:
-                yield begun.popleft().result()
-        yield from (future.result() for future in begun)
-
-
 def measure_audio(
     reference: str, base: str | Path | None = None, *, max_seconds: float | None = MAX_SECONDS
 ) -> float:
@@ -92,12 +67,13 @@ def log_mel(audio: np.ndarray, n_mels: int = 80, window: str = "30s") -> torch.T
 
     Raises InputError for audio above 30 s, which Whisper cannot place.
     """
-    _check_window(window)
+    if window not in WINDOWS:
+        raise InputError(f"window {window!r}: expected one of {', '.join(WINDOWS)}")
     audio = np.asarray(audio, dtype=np.float32)
     if audio.ndim != 1 or not len(audio):
         raise InputError(f"log_mel: expected samples of shape [samples], got {list(audio.shape)}")
     _check_length(len(audio) / SAMPLE_RATE, "log_mel", MAX_SECONDS)
-    frames = MAX_FRAMES if window == "30s" else ENCODER_STRIDE * encoder_frames(len(audio), window)
+    frames = MAX_FRAMES if window == "30s" else ENCODER_STRIDE * encoder_frames(len(audio))
     padded = np.zeros(frames * HOP_LENGTH, dtype=np.float32)
     padded[: len(audio)] = audio
     features = _feature_extractor(n_mels)(
@@ -106,19 +82,13 @@ def log_mel(audio: np.ndarray, n_mels: int = 80, window: str = "30s") -> torch.T
     return torch.from_numpy(np.ascontiguousarray(np.asarray(features["input_features"][0]).T))
 
 
-def encoder_frames(samples: int, window: str = "30s") -> int:
+def encoder_frames(samples: int) -> int:
     """How many of the encoder's output frames hold speech: ceil(ceil(samples / 160) / 2).
 
     The same number for both windows: "trimmed" has no others, "30s" fills up to 1,500 with frames
     of padding, which are not valid.
     """
-    _check_window(window)
     return -(-samples // (HOP_LENGTH * ENCODER_STRIDE))
-
-
-def _check_window(window: str) -> None:
-    if window not in WINDOWS:
-        raise InputError(f"window {window!r}: expected one of {', '.join(WINDOWS)}")
 
 
 @lru_cache(maxsize=4)

@@ -116,7 +116,7 @@ class SpeechBatcher:
             return {"speech": stored, "frames": len(stored)}
         audio = load_audio(utterance.audio, self.base)
         mel = log_mel(audio, self.n_mels, self.window)
-        spoken = encoder_frames(len(audio), self.window)
+        spoken = encoder_frames(len(audio))
         return {"speech": mel, "frames": (len(mel) + 1) // 2 if self.attend_padding else spoken}
 
     def collate(self, items: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:

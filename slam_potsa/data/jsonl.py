@@ -49,11 +49,6 @@ class Problems:
     def __len__(self) -> int:
         return len(self._found)
 
-    @property
-    def lines(self) -> set[int]:
-        """The numbers of the bad lines."""
-        return {number for number, _, _ in self._found}
-
     def add(self, number: int, text: str, kind: Any = None) -> None:
         """`kind`: equal for problems of which one stands for all; None: the text, less values."""
         self._found.append((number, text, _VALUES.sub("", text) if kind is None else kind))

@@ -68,12 +68,8 @@ class Language:
         return self.locale, self.code, self.iso639_3, name, *self.aliases
 
 
-def _table() -> list[str]:
-    text = Path(__file__).with_name("languages.tsv").read_text(encoding="utf-8")
-    return text.splitlines()[1:]  # after the head
-
-
-LANGUAGES = tuple(map(Language.of_line, _table()))
+_TABLE = Path(__file__).with_name("languages.tsv").read_text(encoding="utf-8")
+LANGUAGES = tuple(map(Language.of_line, _TABLE.splitlines()[1:]))  # after the head
 _BY_TEXT = {text: language for language in LANGUAGES for text in language.spellings}
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -114,8 +115,7 @@ def _read(path: Path, needs: Sequence[str] = ()) -> tuple[Utterance, ...]:
             present = {name: values[name] for name in FIELDS if values.get(name) is not None}
             utterances.append(Utterance(**present))
     if problems:
-        bad = [values for number, values in rows if number in problems.lines]
-        raise InputError([*_foreign_hint(path, bad), *problems.texts()])
+        raise InputError([*_foreign_hint(path, rows), *problems.texts()])
     if not utterances:
         raise InputError(f"{path}: found no utterance, expected one JSON object a line")
     return tuple(utterances)
@@ -145,9 +145,9 @@ def foreign_format(row: Mapping[str, Any]) -> str | None:
     return None if name == "slam_llm" and "audio" in row else name
 
 
-def _foreign_hint(path: Path, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What to do where the first of these rows is another format's."""
-    name = foreign_format(rows[0]) if rows else None
+def _foreign_hint(path: Path, rows: Sequence[Row]) -> list[str]:
+    """What to do where the first row is another format's."""
+    name = foreign_format(rows[0].values) if rows else None
     remedy = f"slam-potsa prepare convert {path} OUT.jsonl --from {name}"
     return [f"{path}: these look like {name}'s fields: {remedy}"] if name else []
 
@@ -311,19 +311,21 @@ def _measure(path: Path, utterances: Sequence[Utterance], progress: bool) -> lis
     """Seconds of each recording; InputError with every one that cannot be used."""
     from tqdm import tqdm
 
-    from slam_potsa.data.audio import SAMPLE_RATE, load_ahead
+    from slam_potsa.data.audio import SAMPLE_RATE, load_audio
 
-    heard = load_ahead((utterance.audio for utterance in utterances), path.parent)
-    bar = {"desc": f"checking {path.name}", "unit": "file", "disable": not progress}
-    seconds, problems = [], []
-    for utterance, found in zip(utterances, tqdm(heard, total=len(utterances), **bar), strict=True):
-        if isinstance(found, InputError):
-            problems.append(f"{path}: key {utterance.key!r}: {found}")
-        else:
-            seconds.append(len(found) / SAMPLE_RATE)
+    def measure(utterance: Utterance) -> float | str:
+        try:
+            return len(load_audio(utterance.audio, path.parent)) / SAMPLE_RATE  # as training does
+        except InputError as error:
+            return f"{path}: key {utterance.key!r}: {error}"
+
+    with ThreadPoolExecutor() as pool:  # libsndfile decodes without holding the interpreter's lock
+        bar = {"desc": f"checking {path.name}", "unit": "file", "disable": not progress}
+        found = list(tqdm(pool.map(measure, utterances), total=len(utterances), **bar))
+    problems = [problem for problem in found if isinstance(problem, str)]
     if problems:
         raise InputError(problems)
-    return seconds
+    return found
 
 
 def _summary(

@@ -101,4 +101,4 @@ def estimate_bias(
 def _speech(utterance: Utterance, base: Path, encoder: SpeechEncoder) -> tuple[Tensor, int]:
     audio = load_audio(utterance.audio, base)
     mel = log_mel(audio, encoder.n_mels, encoder.window)
-    return mel, encoder_frames(len(audio), encoder.window)
+    return mel, encoder_frames(len(audio))

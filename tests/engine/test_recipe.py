@@ -206,7 +206,7 @@ def test_recordings_are_heard_once(world, tmp_path, monkeypatch):
     recipe = load_recipe(str(tiny_recipe.write(tmp_path, world=world)))
     check_recipe(recipe)
     assert not recipe.output_dir.exists()
-    monkeypatch.setattr("slam_potsa.data.audio.load_ahead", lambda *_: 1 / 0)
+    monkeypatch.setattr("slam_potsa.data.audio.load_audio", lambda *_: 1 / 0)
     check_recipe(recipe)  # the manifest is marked, as `slam-potsa prepare` does
 
 

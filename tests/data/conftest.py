@@ -7,12 +7,6 @@ import soundfile
 from slam_potsa.data.manifest import Utterance
 
 
-@pytest.fixture(autouse=True)
-def cache_folder(tmp_path, monkeypatch):
-    """Where indexes of archives go that cannot stand beside them."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def tone():
     """A sine with a little noise: `tone(seconds, rate)` -> float32 [samples]."""

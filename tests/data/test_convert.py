@@ -1,15 +1,18 @@
-"""What survives a conversion, and what a format's rows say."""
+"""What survives a conversion, what rows say, where paths point, and what wrong input gets."""
 
-import dataclasses
+import gzip
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from slam_potsa.commands import prepare_convert
+from slam_potsa.cli import main
+from slam_potsa.commands import prepare
 from slam_potsa.data.convert import FORMATS, convert
-from slam_potsa.data.manifest import FIELDS, read_manifest
+from slam_potsa.data.manifest import FIELDS, Utterance, read_manifest
+from slam_potsa.errors import InputError
 from tests.support.foreign_formats import (
     EXAMPLES,
     TRANSCRIBED,
@@ -26,6 +29,7 @@ OPTIONS = {  # what a format needs to be told of a manifest of translations
     "cot_st": {"sentence_id": "key"},
     "llm_srt": {"sentence_id": "key"},
 }
+SLAM_LLM = {"source_format": "slam_llm", "language": "en", "sentence_id": "key"}
 
 
 @pytest.fixture
@@ -33,60 +37,49 @@ def corpus(tmp_path):
     return partial(make_corpus, tmp_path)
 
 
-def whole(audio, manifest):
-    return (manifest.parent / audio).resolve()
+@pytest.fixture
+def read(tmp_path):
+    """Rows of another project -> utterances."""
+
+    def make(lines, source_format, **options):
+        there = write_rows(tmp_path / "theirs.jsonl", lines)
+        convert(there, tmp_path / "m.jsonl", source_format=source_format, **options)
+        return read_manifest(tmp_path / "m.jsonl")
+
+    return make
 
 
-# Round trips
+# What survives
 
 
 @pytest.mark.parametrize("name", HERE)
 def test_manifest_comes_back_in_all_fields_that_the_format_holds(name, corpus, tmp_path):
-    other = dataclasses.replace(TRANSLATED, key="fr/b", audio="audio/fr/b.wav", sentence_id="s2")
-    manifest = corpus(TRANSLATED, other)
+    other = replace(TRANSLATED, key="fr/b", audio="audio/fr/b.wav", sentence_id="s2")
+    # As in the Asterisk prompts, whose English recordings have their own text as the target.
+    same = replace(TRANSLATED, key="fr/c", audio="audio/en/a.wav", target="=", target_language="fr")
+    held = [TRANSLATED, other] + [same] * (not FORMATS[name].one_text)
+    manifest, holds = corpus(*held), set(FORMATS[name].holds)
     there, back = tmp_path / "elsewhere" / "file.jsonl", tmp_path / "back" / "deep" / "m.jsonl"
     done = convert(manifest, there, output_format=name)
     convert(there, back, source_format=name, **OPTIONS.get(name, {}))
-    holds = FORMATS[name].holds
     text = {"target"} if FORMATS[name].one_text else set()
     assert set(done.lost) == set(FIELDS) - holds - text and done.absent == 0
     for before, after in zip(read_manifest(manifest), read_manifest(back), strict=True):
-        for field in holds - {"audio"}:
+        for field in (holds - {"audio"}) | {"target"}:
             assert getattr(after, field) == getattr(before, field), field
-        assert whole(after.audio, back) == whole(before.audio, manifest)
-        assert after.target == before.target
+        assert (back.parent / after.audio).samefile(manifest.parent / before.audio)
 
 
 @pytest.mark.parametrize("name", HERE)
 def test_transcripts_alone_come_back_too(name, corpus, tmp_path):
-    manifest = corpus(TRANSCRIBED)
     there, back = tmp_path / "file.jsonl", tmp_path / "m.jsonl"
-    convert(manifest, there, output_format=name)
-    options = dict(OPTIONS.get(name, {}))
-    options.pop("target_language", None)
-    if "language" in options:
-        options["language"] = "en"
-    convert(there, back, source_format=name, **options)
+    convert(corpus(TRANSCRIBED), there, output_format=name)
+    options = {k: v for k, v in OPTIONS.get(name, {}).items() if k != "target_language"}
+    convert(there, back, source_format=name, **options | ({"language": "en"} if options else {}))
     (row,) = read_manifest(back)
     assert (row.transcript, row.language) == (TRANSCRIBED.transcript, "en")
     assert row.target is None and row.target_language is None
-    if "duration" in FORMATS[name].holds:
-        assert row.duration == 0.5
-
-
-@pytest.mark.parametrize("name", [name for name in HERE if "target" in FORMATS[name].holds])
-def test_a_target_in_the_spoken_language_stays_a_target(name, corpus, tmp_path):
-    """As in the Asterisk prompts, whose English recordings have their own text as the target."""
-    same = dataclasses.replace(TRANSCRIBED, target="all right", target_language="en")
-    convert(corpus(same), tmp_path / "file.jsonl", output_format=name)
-    convert(
-        tmp_path / "file.jsonl",
-        tmp_path / "m.jsonl",
-        source_format=name,
-        **OPTIONS.get(name, {}),
-    )
-    (row,) = read_manifest(tmp_path / "m.jsonl")
-    assert (row.transcript, row.target, row.target_language) == ("All right.", "all right", "en")
+    assert row.duration == 0.5 or "duration" not in FORMATS[name].holds
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -96,33 +89,22 @@ def test_the_projects_own_lines_come_back(name, tmp_path):
     manifest, back = tmp_path / "m" / "manifest.jsonl", tmp_path / "back.jsonl"
     convert(there, manifest, source_format=name, **options)
     convert(manifest, back, output_format=name)
-    returned = rows(back)
-    assert {key for row in returned for key in row} - {key for row in lines for key in row} == added
-    assert [{k: v for k, v in row.items() if k not in added} for row in returned] == lines
+    assert {key for row in rows(back) for key in row} - lines[0].keys() == added
+    assert [{k: v for k, v in row.items() if k not in added} for row in rows(back)] == lines
 
 
 def test_lhotse_cuts_come_back_through_lhotse_itself(corpus, tmp_path):
     lhotse = pytest.importorskip("lhotse")
     corpus(TRANSLATED)
     audio = tmp_path / "data" / "audio" / "fr" / "a.wav"
-    recording = lhotse.Recording.from_file(audio, recording_id="rec")
-    cut = lhotse.MonoCut(
-        id="cut-1", start=0.0, duration=recording.duration, channel=0, recording=recording
-    )
-    cut.supervisions = [
-        lhotse.SupervisionSegment(
-            id="sup",
-            recording_id="rec",
-            start=0.0,
-            duration=recording.duration,
-            text="Ça va",
-            language="fra",
-            custom={"translated_text": {"zh-CN": "没事"}},
-        )
-    ]
-    lhotse.CutSet.from_cuts([cut]).to_file(tmp_path / "cuts.jsonl.gz")
-    manifest, back = tmp_path / "m.jsonl", tmp_path / "back.jsonl.gz"
-    convert(tmp_path / "cuts.jsonl.gz", manifest, source_format="lhotse", sentence_id="transcript")
+    cut = lhotse.Recording.from_file(audio, recording_id="rec").to_cut()
+    cut.id, said = "cut-1", {"text": "Ça va", "language": "fra"}
+    custom = {"translated_text": {"zh-CN": "没事"}}
+    segment = lhotse.SupervisionSegment("sup", "rec", 0.0, cut.duration, custom=custom, **said)
+    cut.supervisions = [segment]
+    cuts, manifest, back = (tmp_path / n for n in ("c.jsonl.gz", "m.jsonl", "back.jsonl.gz"))
+    lhotse.CutSet.from_cuts([cut]).to_file(cuts)
+    convert(cuts, manifest, source_format="lhotse", sentence_id="transcript")
     (row,) = read_manifest(manifest)
     assert (row.key, row.language, row.transcript) == ("cut-1", "fr", "Ça va")
     assert (row.target, row.target_language, row.duration) == ("没事", "zh", 0.5)
@@ -131,36 +113,29 @@ def test_lhotse_cuts_come_back_through_lhotse_itself(corpus, tmp_path):
     assert returned.id == "cut-1" and returned.supervisions[0].text == "Ça va"
     assert returned.supervisions[0].custom["translation"] == "没事"
     assert returned.load_audio().shape == (1, 8_000)
+    part = {**returned.to_dict(), "start": 0.1, "duration": 0.2}
+    write_rows(tmp_path / "c.jsonl", [part])
+    with pytest.raises(InputError, match="field 'duration': found 0.2, .*CutSet.save_audios"):
+        convert(tmp_path / "c.jsonl", manifest, source_format="lhotse")
 
 
-# What a format says, and what it is told
+# What rows say, and what is said of them
 
 
-def test_cot_st_rows_that_only_repeat_are_left_out(tmp_path):
+def test_cot_st_rows_that_only_repeat_are_left_out(read):
     """The seven lines of the recipe's README, of one recording, are three translations."""
-    text = '"She\'ll be all right."'
-    answers = {
-        "de": "Sie wird schon in Ordnung sein.",
-        "ja": "彼女は大丈夫だろう。",
-        "zh": "她会没事的。",
-    }
+    text, answers = (
+        '"She\'ll be all right."',
+        {"de": "Alles gut.", "ja": "大丈夫。", "zh": "没事的。"},
+    )
     lines = [{"audio": "/c/1.mp3", "prompt": "<|en|>", "gt": text, "source": "covost_en"}]
     for start, source in (("", "en"), (text, "enen")):
-        lines += [
-            {
-                "audio": "/c/1.mp3",
-                "prompt": f"{start}<|{code}|>",
-                "gt": f"{text}<|{code}|>{answer}",
-                "source": f"covost_{source}{code}",
-            }
-            for code, answer in answers.items()
-        ]
-    assert len(lines) == 7
-    there = write_rows(tmp_path / "st.jsonl", lines)
-    convert(there, tmp_path / "m.jsonl", source_format="cot_st", sentence_id="transcript")
-    found = read_manifest(tmp_path / "m.jsonl")
+        for code, answer in answers.items():
+            row = {"prompt": f"{start}<|{code}|>", "gt": f"{text}<|{code}|>{answer}"}
+            lines.append({"audio": "/c/1.mp3", "source": f"covost_{source}{code}", **row})
+    found = read(lines, "cot_st", sentence_id="transcript")
     assert {row.target_language: row.target for row in found} == answers
-    assert {row.transcript for row in found} == {text} and {row.language for row in found} == {"en"}
+    assert {(row.transcript, row.language) for row in found} == {(text, "en")}
     assert [row.key for row in found] == ["1-de", "1-ja", "1-zh"]
     assert len({row.sentence_id for row in found}) == 1
 
@@ -178,46 +153,37 @@ def test_cot_st_rows_that_only_repeat_are_left_out(tmp_path):
             {"source_lang": "de-DE", "target_lang": "zh-CN", "taskname": "ast", "answer": "na"},
             ("de", None, None, None),
         ),
-        (
-            {"answer": "hallo", "context": "what is said?", "lang": "deu"},
-            ("de", "hallo", None, None),
-        ),
+        ({"answer": "hallo", "context": "what?", "lang": "deu"}, ("de", "hallo", None, None)),
     ],
 )
-def test_nemo_in_its_variants(tmp_path, line, expected):
-    there = write_rows(tmp_path / "n.json", [{"audio_filepath": "a.wav", "duration": None, **line}])
-    convert(there, tmp_path / "m.jsonl", source_format="nemo", sentence_id="key")
-    (row,) = read_manifest(tmp_path / "m.jsonl")
+def test_nemo_in_its_variants(read, line, expected):
+    line = {"audio_filepath": "a.wav", "duration": None, **line}
+    (row,) = read([line], "nemo", sentence_id="key")
     assert (row.language, row.transcript, row.target, row.target_language) == expected
 
 
 def test_nemo_measures_durations_that_are_not_there(corpus, tmp_path):
-    manifest = corpus(dataclasses.replace(TRANSLATED, duration=None))
-    convert(manifest, tmp_path / "n.json", output_format="nemo")
+    convert(corpus(replace(TRANSLATED, duration=None)), tmp_path / "n.json", output_format="nemo")
     assert rows(tmp_path / "n.json")[0]["duration"] == 0.5
 
 
-def test_one_text_is_the_translation_where_a_target_language_is_given(tmp_path):
-    there = write_rows(tmp_path / "s.jsonl", [{"key": "k", "source": "a.wav", "target": "没事"}])
-    options = {"source_format": "slam_llm", "language": "fra", "sentence_id": "target"}
-    convert(there, tmp_path / "m.jsonl", target_language="cmn", **options)
-    (row,) = read_manifest(tmp_path / "m.jsonl")
+def test_one_text_is_the_translation_where_a_target_language_is_given(read):
+    line = {"key": "k", "source": "a.wav", "target": "没\n事"}
+    codes = {"language": "fra", "target_language": "cmn"}
+    (row,) = read([line], "slam_llm", sentence_id="target", **codes)
     assert (row.language, row.transcript) == ("fr", None)
-    assert (row.target, row.target_language) == ("没事", "zh")
+    assert (row.target, row.target_language) == ("没 事", "zh")
 
 
-def test_llm_srt_writes_its_own_codes_and_paths_from_the_file(corpus, tmp_path):
-    swahili = dataclasses.replace(TRANSLATED, language="sw")
-    convert(corpus(swahili), tmp_path / "data" / "srt.jsonl", output_format="llm_srt")
-    (row,) = rows(tmp_path / "data" / "srt.jsonl")
+def test_rows_name_languages_and_recordings_as_their_readers_expect(corpus, tmp_path):
+    manifest, there = corpus(replace(TRANSLATED, language="sw")), tmp_path / "data" / "x.jsonl"
+    convert(manifest, there, output_format="llm_srt")
+    (row,) = rows(there)
     assert row["prompt"] == "<|swh|><|cmn|>" and row["source"] == "fleurs_swh_cmn"
+    assert row["gt"] == f"{TRANSLATED.transcript}<|swh|><|cmn|>{TRANSLATED.target}"
     assert row["audio"] == "audio/fr/a.wav"
-    assert row["gt"] == f"{swahili.transcript}<|swh|><|cmn|>{swahili.target}"
-
-
-def test_ms_swift_names_the_language_and_the_recording_in_full(corpus, tmp_path):
-    convert(corpus(TRANSLATED), tmp_path / "swift.jsonl", output_format="ms_swift")
-    (row,) = rows(tmp_path / "swift.jsonl")
+    convert(manifest, there, output_format="ms_swift")
+    (row,) = rows(there)
     assert row["messages"][0]["content"] == "<audio>Translate the speech to Chinese:"
     assert Path(row["audios"][0]).is_file() and Path(row["audios"][0]).is_absolute()
 
@@ -225,39 +191,134 @@ def test_ms_swift_names_the_language_and_the_recording_in_full(corpus, tmp_path)
 @pytest.mark.parametrize(
     ("how", "equal"), [("transcript", False), ("target", True), ("audio", True), ("key", False)]
 )
-def test_sentence_ids_by_what_is_asked(tmp_path, how, equal):
-    def line(code, text):
-        return {
-            "audio": f"{code}/test/7.wav",
-            "source": f"fleurs_{code}_cmn",
-            "prompt": f"<|{code}|><|cmn|>",
-            "gt": f"{text}<|{code}|><|cmn|>你好！",
-        }
-
-    there = write_rows(tmp_path / "f.jsonl", [line("fra", "Salut !"), line("spa", "¡Hola!")])
-    convert(there, tmp_path / "m.jsonl", source_format="llm_srt", sentence_id=how)
-    first, second = read_manifest(tmp_path / "m.jsonl")
+def test_sentence_ids_by_what_is_asked(read, how, equal):
+    first, second = read(EXAMPLES["llm_srt"][0], "llm_srt", sentence_id=how)
     assert (first.sentence_id == second.sentence_id) == equal
-    assert (first.key, second.key) == ("fra/test/7", "spa/test/7")
+    assert (first.key, second.key) == ("eng/test/139", "jpn/test/139")
 
 
-def test_keys_tell_repeated_recordings_apart(tmp_path):
+def test_keys_tell_repeated_recordings_apart(read):
     lines = [{"source": "/x/a.wav", "target": text} for text in ("one", "two")]
-    lines.append({"source": "/x/b.wav", "target": "three"})
-    there = write_rows(tmp_path / "s.jsonl", lines)
-    options = {"source_format": "slam_llm", "language": "en", "sentence_id": "key"}
-    convert(there, tmp_path / "m.jsonl", **options)
-    assert [row.key for row in read_manifest(tmp_path / "m.jsonl")] == ["a-1", "a-2", "b"]
+    found = read([*lines, {"source": "/x/b.wav", "target": "three"}], **SLAM_LLM)
+    assert [row.key for row in found] == ["a-1", "a-2", "b"]
 
 
-def test_command_line(corpus, tmp_path, capsys):
-    import argparse
+def test_the_command(corpus, tmp_path, capsys):
+    assert list(prepare.FORMATS) == list(FORMATS)
+    output = str(tmp_path / "srt.jsonl")
+    assert main(["prepare", "convert", str(corpus(TRANSLATED)), output, "--to", "llm_srt"]) == 0
+    told = f"{output}: 1 utterances\nnot in this format: sentence_id, duration\n"
+    assert capsys.readouterr().out == told
 
-    parser = argparse.ArgumentParser()
-    prepare_convert.add_to(parser.add_subparsers())
-    assert list(prepare_convert.NAMES) == list(FORMATS)
-    output = tmp_path / "srt.jsonl"
-    args = parser.parse_args(["convert", str(corpus(TRANSLATED)), str(output), "--to", "llm_srt"])
-    args.command(args)
-    printed = capsys.readouterr().out
-    assert printed == f"{output}: 1 utterances\nnot in this format: sentence_id, duration\n"
+
+# Paths
+
+
+def test_relative_paths_are_rebased_and_absolute_ones_stay(corpus, tmp_path):
+    absolute = str(tmp_path / "data" / "audio" / "fr" / "b.wav")
+    zipped = replace(TRANSLATED, key="c", audio="fr.tar:./a.wav")
+    manifest = corpus(TRANSLATED, replace(TRANSLATED, key="b", audio=absolute), zipped)
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "away")
+    convert(manifest, tmp_path / "link" / "m.jsonl")
+    first, *rest = [row.audio for row in read_manifest(tmp_path / "link" / "m.jsonl")]
+    assert first == "../../data/audio/fr/a.wav" and (tmp_path / "link" / first).is_file()
+    assert rest == [absolute, "../../data/fr.tar:./a.wav"]
+    for name in set(HERE) - {"manifest"}:
+        with pytest.raises(InputError, match="key 'c': .*unpack it"):
+            convert(manifest, tmp_path / "x.jsonl", output_format=name)
+    assert not (tmp_path / "x.jsonl").exists()
+
+
+def test_audio_root_says_where_the_input_was_used(corpus, tmp_path):
+    corpus(TRANSLATED)
+    line = {"key": "k", "source": "data/audio/fr/a.wav", "target": "Ça va"}
+    there = write_rows(tmp_path / "lists" / "s.jsonl", [line])
+    wrong = convert(there, tmp_path / "m.jsonl", **SLAM_LLM)
+    assert wrong.absent == 1 and "--audio-root" in wrong.summary
+    assert convert(there, tmp_path / "m.jsonl", audio_root=tmp_path, **SLAM_LLM).absent == 0
+    assert read_manifest(tmp_path / "m.jsonl")[0].audio == "data/audio/fr/a.wav"
+
+
+# Wrong input
+
+
+TAGGED = {"audio": "a.wav", "gt": "x"}
+BAD = {
+    "slam_llm": [({"key": "k"}, "source")],
+    "cot_st": [
+        (TAGGED | {"prompt": "no tag"}, "prompt"),
+        (TAGGED | {"prompt": "<|xq|>"}, "language 'xq': not known"),
+        ({"prompt": "<|en|>"}, "gt"),
+    ],
+    "llm_srt": [
+        (TAGGED | {"prompt": "<|eng|><|cmn|>"}, "gt"),
+        (TAGGED | {"prompt": "<|a|>"}, "prompt"),
+    ],
+    "nemo": [
+        ({"audio_filepath": "a", "offset": 3.45, "lang": "en"}, "offset"),
+        ({"audio_filepath": "a", "duration": "3", "lang": "en"}, "duration"),
+        ({"audio_filepath": 7, "lang": "en"}, "audio_filepath"),
+    ],
+    "ms_swift": [
+        ({"messages": [], "audios": ["a"]}, "messages"),
+        ({"messages": "hi", "audios": []}, "audios"),
+    ],
+    "lhotse": [({"id": "x"}, "type"), ({"type": "MonoCut", "id": "x"}, "type")],
+}
+
+
+@pytest.mark.parametrize("name", [name for name in BAD if name in HERE])
+def test_every_bad_line_is_named_at_once(name, tmp_path):
+    there = write_rows(tmp_path / "bad.jsonl", [line for line, _ in BAD[name]])
+    there.write_text(there.read_text() + "\n{broken\n[1]\n")
+    options = {"source_format": name, "language": "en", "sentence_id": "key"}
+    with pytest.raises(InputError) as caught:
+        convert(there, tmp_path / "m.jsonl", **options)
+    told, count = "\n".join(caught.value.problems), len(BAD[name])
+    for number, (_, what) in enumerate(BAD[name], start=1):
+        assert f"{there}:{number}: {what if ' ' in what else f'field {what!r}: found'}" in told
+    for number in (count + 2, count + 3):  # after an empty line
+        assert f"{there}:{number}: found" in told
+    assert not (tmp_path / "m.jsonl").exists()
+
+
+def test_what_is_missing_is_said_once_with_its_remedy(read):
+    lines = [{"key": f"k{i}", "source": f"{i}.wav", "target": "x"} for i in range(3)]
+    with pytest.raises(InputError) as caught:
+        read(lines, "slam_llm")
+    language, sentence = caught.value.problems
+    assert language.endswith(":1: no language; give --language, such as fr")
+    assert "give --sentence-id transcript|target|key|audio" in sentence
+    line = {"audio": "a.wav", "prompt": "<|zh|>", "gt": "Hi.<|zh|>嗨。", "source": "mine"}
+    with pytest.raises(InputError, match="no language; give --language"):
+        read([line], "cot_st", sentence_id="key")
+    assert read([line], "cot_st", sentence_id="key", language="en")[0].language == "en"
+
+
+@pytest.mark.parametrize("name", ["cot_st", "llm_srt", "slam_llm", "nemo", "ms_swift"])
+def test_what_a_format_cannot_do_without_is_reported_by_key(name, corpus, tmp_path):
+    bare = Utterance("fr/a", "audio/fr/a.wav", "fr", "s1")
+    with pytest.raises(InputError, match="key 'fr/a': field 'transcript'.*needs it"):
+        convert(corpus(bare), tmp_path / "x.jsonl", output_format=name)
+    assert not (tmp_path / "x.jsonl").exists()
+
+
+def test_options_that_do_not_fit(corpus, read, tmp_path):
+    manifest = corpus(TRANSLATED)
+    with pytest.raises(InputError, match="2 problems"):
+        convert(manifest, manifest, output_format="nemmo")
+    with pytest.raises(InputError, match="leave the options out"):
+        convert(manifest, tmp_path / "x", language="fr")
+    with pytest.raises(InputError, match="'qq'"):
+        read([], "nemo", language="qq")
+    with pytest.raises(InputError, match="no such file"):
+        convert(tmp_path / "nowhere.jsonl", tmp_path / "x", source_format="nemo")
+    with pytest.raises(InputError, match="found no row"):
+        read([], "nemo")
+    repeated = [{"key": "k", "source": "a.wav", "target": "one"}] * 2
+    with pytest.raises(InputError, match=":2: field 'key': found 'k', which line 1 has already"):
+        read(repeated, **SLAM_LLM)
+    (tmp_path / "e.jsonl.gz").write_bytes(gzip.compress(b"x")[:-9])
+    with pytest.raises(InputError, match="e.jsonl.gz: cannot be read"):
+        convert(tmp_path / "e.jsonl.gz", tmp_path / "m.jsonl", source_format="nemo")

@@ -19,15 +19,14 @@ TRANSLATED = Utterance(
     duration=0.5,
 )
 TRANSCRIBED = Utterance("en/a", "audio/en/a.wav", "en", "s1", transcript="All right.", duration=0.5)
+_ALL_RIGHT = '"She\'ll be all right."'
+_CLIP = "/data/clips/common_voice_en_699711.mp3"
+_SHOWN = '{"audio_filepath": "%s", "duration": 3.5, "text": "%s", "source_lang": "en", '
 # One example in each project's own form: (lines, options, the fields that do not come back)
 EXAMPLES = {
     "slam_llm": (
         [
-            {
-                "key": "1001-134707-0000_ASR",
-                "source": "/data/librispeech_1001-134707-0000.wav",
-                "target": "1 little recks the laborer. How near his work is holding him to God,",
-            },
+            {"key": "1001-134707-0000_ASR", "source": "/data/a.wav", "target": "1 little recks"},
             {"key": "1001-134707-0001_ASR", "source": "/data/b.wav", "target": "Not to create."},
         ],
         {"language": "en", "sentence_id": "transcript"},
@@ -36,68 +35,37 @@ EXAMPLES = {
     "cot_st": (
         [
             {
-                "audio": "/data/clips/common_voice_en_699711.mp3",
-                "prompt": "<|zh|>",
-                "gt": '"She\'ll be all right."<|zh|>她会没事的。',
-                "source": "covost_enzh",
-            },
-            {
-                "audio": "/data/clips/common_voice_en_699711.mp3",
-                "prompt": "<|de|>",
-                "gt": '"She\'ll be all right."<|de|>Sie wird schon in Ordnung sein.',
-                "source": "covost_ende",
-            },
-            {
-                "audio": "/data/clips/common_voice_en_2.mp3",
-                "prompt": "<|en|>",
-                "gt": "Yes.",
-                "source": "covost_en",
-            },
-        ],
+                "audio": _CLIP,
+                "prompt": f"<|{code}|>",
+                "gt": f"{_ALL_RIGHT}<|{code}|>{answer}",
+                "source": f"covost_en{code}",
+            }
+            for code, answer in (("zh", "她会没事的。"), ("de", "Sie wird schon in Ordnung sein."))
+        ]
+        + [{"audio": "/data/2.mp3", "prompt": "<|en|>", "gt": "Yes.", "source": "covost_en"}],
         {"sentence_id": "transcript"},
         {"key"},  # optional there, always written by us
     ),
     "llm_srt": (
         [
             {
-                "audio": "eng/test/139.wav",
-                "source": "fleurs_eng_cmn",
-                "prompt": "<|eng|><|cmn|>",
-                "gt": "They have feet with scales.<|eng|><|cmn|>它们脚上有鳞片和爪子。",
-            },
-            {
-                "audio": "jpn/test/485.wav",
-                "source": "fleurs_jpn_ita",
-                "prompt": "<|jpn|><|ita|>",
-                "gt": "これらの結晶の組成は。<|jpn|><|ita|>Al confronto.",
-            },
+                "audio": f"{code}/test/139.wav",
+                "source": f"fleurs_{code}_cmn",
+                "prompt": f"<|{code}|><|cmn|>",
+                "gt": f"{text}<|{code}|><|cmn|>它们脚上有鳞片和爪子。",
+            }
+            for code, text in (("eng", "They have feet with scales."), ("jpn", "これらの結晶。"))
         ],
         {"sentence_id": "target"},
         {"key"},
     ),
     "nemo": (
         [
-            {
-                "audio_filepath": "/data/a.wav",
-                "duration": 3.5,
-                "text": "hello world",
-                "source_lang": "en",
-                "target_lang": "en",
-                "taskname": "asr",
-                "pnc": "yes",
-            },
-            {
-                "audio_filepath": "b.wav",
-                "duration": 2.4,
-                "text": "Hallo.",
-                "source_lang": "en",
-                "target_lang": "de",
-                "taskname": "ast",
-                "pnc": "yes",
-            },
+            json.loads(_SHOWN % ("/a.wav", "hi") + '"target_lang": "en", "taskname": "asr"}'),
+            json.loads(_SHOWN % ("b.wav", "Hallo.") + '"target_lang": "de", "taskname": "ast"}'),
         ],
         {"sentence_id": "audio"},
-        {"key", "sentence_id"},  # ours, kept by NeMo as custom fields
+        {"key", "sentence_id", "pnc"},  # the first two ours, kept by NeMo as custom fields
     ),
     "ms_swift": (
         [

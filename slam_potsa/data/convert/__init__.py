@@ -15,35 +15,45 @@ own is a `Format` in FORMATS.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slam_potsa.data.archives import split_reference
-from slam_potsa.data.convert import (
-    cot_st,
-    lhotse_cuts,
-    llm_srt,
-    manifest,
-    ms_swift,
-    nemo,
-    slam_llm,
-)
-from slam_potsa.data.convert.format import Format
-from slam_potsa.data.manifest import FIELDS, Utterance
-from slam_potsa.errors import InputError
+from slam_potsa.data.convert.format import SENTENCE_IDS, Fill, Format, placed
+from slam_potsa.data.convert.lhotse_cuts import LHOTSE
+from slam_potsa.data.convert.nemo import NEMO
+from slam_potsa.data.convert.one_text import MS_SWIFT, SLAM_LLM
+from slam_potsa.data.convert.tagged import COT_ST, LLM_SRT
+from slam_potsa.data.languages import short_code
+from slam_potsa.data.manifest import FIELDS, Utterance, read_manifest, write_manifest
+from slam_potsa.errors import InputError, each
+
+
+class _Manifest(Format):
+    """Ours: nothing is lost; converting one to another folder re-bases it."""
+
+    def read(self, path: Path, fill: Fill) -> list[Utterance]:
+        if fill != Fill():
+            raise InputError(
+                f"{path}: a manifest says its languages and sentence ids itself: leave the options "
+                f"out, or say with --from what format the input is in"
+            )
+        return read_manifest(path)
+
+    def write(self, path: Path, utterances: Iterable[Utterance], base: Path) -> None:
+        moved = (replace(u, audio=placed(u.audio, base, path.parent, True)) for u in utterances)
+        write_manifest(path, moved)
+
 
 FORMATS: dict[str, Format] = {
-    format.name: format
-    for format in (
-        manifest.FORMAT,
-        slam_llm.FORMAT,
-        cot_st.FORMAT,
-        llm_srt.FORMAT,
-        nemo.FORMAT,
-        ms_swift.FORMAT,
-        lhotse_cuts.FORMAT,
-    )
+    "manifest": _Manifest(parse=dict, render=dict, holds=FIELDS),
+    "slam_llm": SLAM_LLM,
+    "cot_st": COT_ST,
+    "llm_srt": LLM_SRT,
+    "nemo": NEMO,
+    "ms_swift": MS_SWIFT,
+    "lhotse": LHOTSE,
 }
 
 
@@ -96,20 +106,22 @@ def convert(
     source, output = Path(source), Path(output)
     unknown = [name for name in (source_format, output_format) if name not in FORMATS]
     problems = [f"format {name!r}: expected one of {', '.join(FORMATS)}" for name in unknown]
+    if sentence_id not in (None, *SENTENCE_IDS):
+        problems.append(f"sentence_id {sentence_id!r}: expected one of {', '.join(SENTENCE_IDS)}")
     if source.resolve() == output.resolve():
         problems.append(f"{output}: is the input too; give another output")
     if problems:
         raise InputError(problems)
-    utterances = FORMATS[source_format].read(
-        source, language=language, target_language=target_language, sentence_id=sentence_id
-    )
+    codes = each(short_code, filter(None, (language, target_language)))
+    fill = Fill(codes.get(language), codes.get(target_language), sentence_id)
+    utterances = FORMATS[source_format].read(source, fill)
     base = Path(audio_root) if audio_root else source.parent
-    FORMATS[output_format].write(output, utterances, base=base)
+    FORMATS[output_format].write(output, utterances, base)
     return Conversion(
         output=output,
         utterances=len(utterances),
         lost=_lost(FORMATS[output_format], utterances),
-        absent=sum(not _exists(row.audio, base) for row in utterances),
+        absent=sum(not (base / split_reference(u.audio)[0]).is_file() for u in utterances),
     )
 
 
@@ -117,12 +129,5 @@ def _lost(format: Format, utterances: Sequence[Utterance]) -> tuple[str, ...]:
     """Fields that are there and that the format cannot hold."""
     there = [name for name in FIELDS if any(getattr(row, name) is not None for row in utterances)]
     text = "target" if "target" in there else "transcript"
-    return tuple(
-        name
-        for name in there
-        if name not in format.holds and not (format.one_text and name == text)
-    )
-
-
-def _exists(audio: str, base: Path) -> bool:
-    return (base / split_reference(audio)[0]).is_file()
+    holds = {*format.holds, *[text] * format.one_text}
+    return tuple(name for name in there if name not in holds)

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from slam_potsa.data.archives import split_reference
-from slam_potsa.data.jsonl import (
-    MISSING,
-    Problems,
-    Row,
-    check_fields,
-    other_lines,
-    read_rows,
-    write_rows,
-)
+from slam_potsa.data.audio import measure_audio
+from slam_potsa.data.jsonl import MISSING, Problems, Row, check_fields, read_rows
 from slam_potsa.data.languages import short_code
 from slam_potsa.data.manifest import FIELDS, REQUIRED, VALID, Utterance
 from slam_potsa.data.sentence_ids import text_sentence_id
-from slam_potsa.errors import InputError
+from slam_potsa.errors import InputError, each
+from slam_potsa.files import atomic_write
 
 SENTENCE_IDS = ("transcript", "target", "key", "audio")
 REMEDIES = {
@@ -30,23 +26,7 @@ REMEDIES = {
     "target_language": "give --target-language, such as zh",
     "sentence_id": f"give --sentence-id {'|'.join(SENTENCE_IDS)}: what tells sentences apart",
 }
-
-
-@dataclass(frozen=True)
-class Format:
-    """One project's files.
-
-    `read(path, *, language, target_language, sentence_id)` gives utterances whose relative audio
-    paths are as in the file. `write(path, utterances, *, base)` re-bases them from the folder
-    `base` (default: the folder of `path`). Both raise InputError with every problem.
-    """
-
-    name: str
-    about: str  # one line
-    read: Callable[..., list[Utterance]]
-    write: Callable[..., None]
-    holds: frozenset[str]  # manifest fields that survive writing and reading without any option
-    one_text: bool = False  # there is one text, the target or else the transcript, and not which
+Values = dict[str, Any]  # manifest fields of one row, as far as the row has them
 
 
 @dataclass(frozen=True)
@@ -57,30 +37,15 @@ class Fill:
     target_language: str | None = None
     sentence_id: str | None = None
 
-    def __post_init__(self):
-        problems = []
-        for name in ("language", "target_language"):
-            value = getattr(self, name)
-            try:
-                object.__setattr__(self, name, short_code(value) if value else None)
-            except InputError as error:
-                problems += error.problems
-        if self.sentence_id not in (None, *SENTENCE_IDS):
-            problems.append(
-                f"sentence_id {self.sentence_id!r}: expected one of {', '.join(SENTENCE_IDS)}"
-            )
-        if problems:
-            raise InputError(problems)
 
-
-@dataclass
+@dataclass(frozen=True)
 class Fields:
     """One row while it is read: its fields by type; what is wrong with them goes to `problems`."""
 
     row: dict[str, Any]
-    fill: Fill
-    problems: Problems
     number: int  # of the line
+    problems: Problems
+    fill: Fill
 
     def text(self, name: str, *others: str, needed: bool = False) -> str | None:
         """The first of these fields that is there, on one line; None for null and ""."""
@@ -89,36 +54,79 @@ class Fields:
             if isinstance(value, str) and value.strip():
                 return on_one_line(value)
             if value is not None and not isinstance(value, str):
-                self.wrong(key, value, "text")
-                return None
-        if needed:
-            self.wrong(name, self.row.get(name, MISSING), "text")
-        return None
+                return self.wrong(key, value, "text")
+        return self.wrong(name, self.row.get(name, MISSING), "text") if needed else None
 
-    def code(self, name: str, *others: str) -> str | None:
+    def code(self, value: str | None) -> str | None:
         """A language in any spelling, as the manifest's code."""
-        value = self.text(name, *others)
-        return self.as_code(value) if value else None
-
-    def as_code(self, value: str) -> str | None:
         try:
-            return short_code(value)
+            return short_code(value) if value else None
         except InputError as error:
-            self.say(str(error))
+            self.problems.add(self.number, str(error))
             return None
-
-    def measure(self, name: str) -> float | None:
-        value = self.row.get(name)
-        if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-            return value
-        self.wrong(name, value, "a number")
-        return None
 
     def wrong(self, name: str, found: Any, expected: str) -> None:
         self.problems.wrong(self.number, name, found, expected)
 
-    def say(self, problem: str) -> None:
-        self.problems.add(self.number, problem)
+    @property
+    def one_text(self) -> str:
+        """Which manifest field the only text of a row is."""
+        return "target" if self.fill.target_language else "transcript"
+
+
+@dataclass(frozen=True)
+class Format:
+    """One project's files, as JSON Lines (`.gz` too)."""
+
+    parse: Callable[[Fields], Values]
+    # (utterance, path of its recording as it is to be written) -> row; the fields that the format
+    # cannot do without are asked for by `needed`.
+    render: Callable[[Utterance, str], dict[str, Any]]
+    holds: Collection[str]  # manifest fields that survive writing and reading without any option
+    one_text: bool = False  # there is one text, the target or else the transcript, and not which
+    relative: bool = False  # paths are relative to the file; else to where it is used
+    tasks: bool = False  # rows are tasks: several may tell the same of a recording
+    timed: bool = False  # rows have durations
+
+    def read(self, path: Path, fill: Fill) -> list[Utterance]:
+        """Relative audio paths are as in the file.
+
+        Raises InputError with every bad row, as those of manifests; what is missing in rows is
+        said with the option that gives it.
+        """
+        problems, rows = Problems(path), []
+        for number, row in read_rows(path, problems):
+            before = len(problems)
+            values = self.parse(Fields(row, number, problems, fill))
+            if len(problems) == before:
+                rows.append(Row(number, values))
+        utterances = _complete(without_repetitions(rows) if self.tasks else rows, fill, problems)
+        problems.check()
+        if not rows:
+            raise InputError(f"{path}: found no row")
+        return utterances
+
+    def write(self, path: Path, utterances: Iterable[Utterance], base: Path) -> None:
+        """One row an utterance, atomically; relative audio paths are re-based from `base`.
+
+        Raises InputError with every utterance that the format cannot hold.
+        """
+
+        def line(utterance: Utterance) -> str:
+            try:
+                audio = placed(utterance.audio, base, path.parent, self.relative)
+                if self.timed and not utterance.duration:
+                    length = measure_audio(utterance.audio, base, max_seconds=None)
+                    utterance = replace(utterance, duration=round(length, 3))
+                row = self.render(utterance, _outside_archives(audio))
+            except InputError as error:
+                place = f"{path} (not written): key {utterance.key!r}"
+                raise InputError(f"{place}: {problem}" for problem in error.problems) from None
+            return json.dumps(row, ensure_ascii=False) + "\n"
+
+        content = "".join(each(line, utterances).values()).encode("utf-8")
+        # mtime=0: the same rows give the same bytes.
+        atomic_write(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
 def on_one_line(text: str) -> str:
@@ -126,54 +134,77 @@ def on_one_line(text: str) -> str:
     return " ".join(text.split()) if any(c in text for c in "\t\n\r") else text.strip()
 
 
-Values = dict[str, Any]  # manifest fields of one row, as far as the row has them
-
-
-def read_jsonl(
-    path: Path,
-    parse: Callable[[Fields], Values],
-    fill: Fill,
-    *,
-    tidy: Callable[[list[tuple[int, Values]]], list[tuple[int, Values]]] = lambda rows: rows,
-) -> list[Utterance]:
-    """Every line through `parse`, then `tidy` over all of them, then what is missing filled in."""
-    problems, rows = Problems(path), []
-    for number, row in read_rows(path, problems):
-        before = len(problems)
-        values = parse(Fields(row, fill, problems, number))
-        if len(problems) == before:
-            rows.append((number, values))
-    return complete(tidy(rows), fill, problems)
-
-
-def complete(rows: list[tuple[int, Values]], fill: Fill, problems: Problems) -> list[Utterance]:
-    """Utterances of `rows`, filled in and checked as a manifest's rows are.
-
-    Raises:
-        InputError: `problems` and those of every bad row as `file:line: ...`, of one kind once
-            where they are many; what is missing in rows is said once, with the option that gives
-            it.
-    """
-    missing, utterances = {}, []
-    keys = _keys([values for _, values in rows])
-    for (number, values), key in zip(rows, keys, strict=True):
-        values, before = _filled({**values, "key": key}, fill), len(problems)
-        for name in _lacking(values):
-            missing.setdefault(name, []).append(number)
-        check_fields(Row(number, values), VALID, problems)
-        problems.once(number, key)
-        if len(problems) == before and not missing:
-            utterances.append(Utterance(**values))
-    told = problems.texts()
-    for name, numbers in missing.items():
-        more = other_lines(len(numbers) - 1)
-        told.append(
-            f"{problems.path}:{numbers[0]}{more}: no {name}; {REMEDIES.get(name, 'add it')}"
+def needed(utterance: Utterance, *names: str) -> None:
+    """Refuse an utterance without one of these fields; a target is to have its language too."""
+    names += ("target_language",) * bool(utterance.target)
+    absent = [name for name in names if not getattr(utterance, name)]
+    if absent:
+        raise InputError(
+            f"field {name!r}: found nothing, but this format needs it; leave the row out or add it"
+            for name in absent
         )
-    if not rows and not told:
-        told.append(f"{problems.path}: found no row")
-    if told:
-        raise InputError(told)
+
+
+def only_text(utterance: Utterance) -> str:
+    """The target, or else the transcript. Raises InputError without either."""
+    if not utterance.target:
+        needed(utterance, "transcript")
+    return utterance.target or utterance.transcript
+
+
+def placed(audio: str, base: Path, folder: Path, relative: bool) -> str:
+    """A path relative to `base` as an absolute one, or relative to `folder`. Absolute ones stay.
+
+    Links in both folders are followed: `..` out of a linked folder goes to where it really is.
+    """
+    if os.path.isabs(audio):
+        return audio
+    path, member = split_reference(audio)
+    path = os.path.normpath(base.resolve() / path)
+    path = os.path.relpath(path, folder.resolve()) if relative else path
+    return path if member is None else f"{path}:{member}"
+
+
+def _outside_archives(audio: str) -> str:
+    if split_reference(audio)[1] is not None:
+        raise InputError(
+            f"audio {audio!r}: this format cannot name a member of an archive; unpack it"
+        )
+    return audio
+
+
+def without_repetitions(rows: Sequence[Row]) -> list[Row]:
+    """These files hold tasks, manifests hold recordings: a row that tells nothing new goes.
+
+    Left out are rows that repeat a recording with the same texts (the task that also prompts with
+    the transcript), and transcription rows of a recording that has the same transcript and a
+    translation in another row.
+    """
+    told = {(v["audio"], v["transcript"]) for _, v in rows if v.get("target")}
+    kept: dict[tuple, Row] = {}
+    for row in rows:
+        name = row.values["audio"], row.values["transcript"], row.values.get("target")
+        if name[2] or name[:2] not in told:
+            kept.setdefault(name, row)
+    return list(kept.values())
+
+
+def _complete(rows: Sequence[Row], fill: Fill, problems: Problems) -> list[Utterance]:
+    """Utterances of `rows`, filled in and checked as a manifest's rows are."""
+    utterances, told = [], set()
+    for (number, values), key in zip(rows, _keys([row.values for row in rows]), strict=True):
+        row = Row(number, _filled({**values, "key": key}, fill))
+        problems.once(number, key)
+        lacking = [name for name in REQUIRED if not row.values[name]]
+        lacking += ["target_language"] * (
+            bool(row.values["target"]) > bool(row.values["target_language"])
+        )
+        for name in lacking:
+            if name not in told:
+                problems.add(number, f"no {name}; {REMEDIES.get(name, 'add it')}")
+        told.update(lacking)
+        if check_fields(row, VALID, problems) and not lacking:
+            utterances.append(Utterance(**row.values))
     return utterances
 
 
@@ -182,39 +213,30 @@ def _filled(values: Values, fill: Fill) -> Values:
     values["language"] = values["language"] or fill.language
     if values["target"]:
         values["target_language"] = values["target_language"] or fill.target_language
-    values["sentence_id"] = values["sentence_id"] or _sentence_id(values, fill)
+    values["sentence_id"] = values["sentence_id"] or _sentence_id(values, fill.sentence_id)
     return values
 
 
-def _sentence_id(values: Values, fill: Fill) -> str | None:
-    if fill.sentence_id in ("transcript", "target"):
-        text = values[fill.sentence_id]
-        name = "language" if fill.sentence_id == "transcript" else "target_language"
-        return text_sentence_id(text, values[name]) if text and values[name] else None
-    if fill.sentence_id == "audio":
+def _sentence_id(values: Values, by: str | None) -> str | None:
+    if by in ("transcript", "target"):
+        code = values["language" if by == "transcript" else "target_language"]
+        return text_sentence_id(values[by], code) if values[by] and code else None
+    if by == "audio":
         return PurePosixPath(values["audio"] or "").stem or None
-    return values["key"] if fill.sentence_id == "key" else None
+    return values["key"] if by == "key" else None
 
 
-def _lacking(values: Values) -> list[str]:
-    names = [name for name in REQUIRED if not values[name]]
-    if values["target"] and not values["target_language"]:
-        names.append("target_language")
-    return names
-
-
-def _keys(rows: list[Values]) -> list[str]:
+def _keys(rows: Sequence[Values]) -> list[str]:
     """The rows' keys; where there are none, names of the recordings, told apart by what differs.
 
     The file's name without suffix; with its folders, where names repeat; with the target language,
     where a recording repeats; with a number, where that repeats too.
     """
-    audios = {row["audio"] for row in rows if row.get("audio")}
-    names = {audio: PurePosixPath(audio).stem for audio in audios}
+    paths = {row["audio"]: PurePosixPath(row["audio"]) for row in rows if row.get("audio")}
+    names = {audio: path.stem for audio, path in paths.items()}
     if len(set(names.values())) < len(names):
-        names = {audio: PurePosixPath(audio).with_suffix("").as_posix() for audio in audios}
-        common = os.path.commonprefix([name.split("/")[:-1] for name in names.values()])
-        names = {audio: "/".join(name.split("/")[len(common) :]) for audio, name in names.items()}
+        common = len(os.path.commonprefix([path.parts[:-1] for path in paths.values()]))
+        names = {a: "/".join(p.with_suffix("").parts[common:]) for a, p in paths.items()}
     keys = [row.get("key") or names.get(row.get("audio")) or "" for row in rows]
     for suffix in ("target_language", None):
         counts, seen = Counter(keys), Counter()
@@ -225,92 +247,3 @@ def _keys(rows: list[Values]) -> list[str]:
             addition = row.get(suffix) if suffix else seen[keys[place]]
             keys[place] += f"-{addition}" if addition else ""
     return keys
-
-
-def write_jsonl(
-    path: Path,
-    utterances: Iterable[Utterance],
-    render: Callable[[Utterance, str], dict],
-    *,
-    base: Path | None,
-    relative: bool,
-) -> None:
-    """One `render(utterance, audio path)` a line, atomically.
-
-    `relative`: paths are relative to the file; else absolute, since the project that reads them
-    looks relative ones up from its working directory. Absolute paths stay.
-
-    Raises InputError with every utterance that `render` refuses.
-    """
-    place = paths_from(Path(base or Path(path).parent), Path(path).parent, relative)
-    rows, problems = [], []
-    for utterance in utterances:
-        try:
-            rows.append(render(utterance, place(utterance.audio)))
-        except InputError as error:
-            problems += [f"key {utterance.key!r}: {problem}" for problem in error.problems]
-    if problems:
-        raise InputError([f"{path} (not written): {problem}" for problem in problems])
-    write_rows(path, rows)
-
-
-def paths_from(base: Path, folder: Path, relative: bool) -> Callable[[str], str]:
-    """A function that turns paths relative to `base` into absolute ones, or relative to `folder`.
-
-    Links in both folders are followed: `..` out of a linked folder goes to where it really is.
-    """
-    start, end = str(base.resolve()), str(folder.resolve())
-
-    def place(audio: str) -> str:
-        if os.path.isabs(audio):
-            return audio
-        path, member = split_reference(audio)
-        whole = os.path.normpath(os.path.join(start, path))
-        path = os.path.relpath(whole, end) if relative else whole
-        return path if member is None else f"{path}:{member}"
-
-    return place
-
-
-def no_archives(audio: str) -> str:
-    """`audio`, unless it is a member of an archive, which only our manifests can name."""
-    if split_reference(audio)[1] is not None:
-        raise InputError(
-            f"audio {audio!r}: this format cannot name a member of an archive; unpack it"
-        )
-    return audio
-
-
-def needed(utterance: Utterance, *names: str) -> None:
-    """Refuse an utterance without one of these fields, which the format cannot do without."""
-    problems = [
-        f"field '{name}': found nothing, but this format needs it; leave the row out or add it"
-        for name in names
-        if not getattr(utterance, name)
-    ]
-    if problems:
-        raise InputError(problems)
-
-
-def jsonl_format(
-    name: str,
-    about: str,
-    parse: Callable[[Fields], Values],
-    render: Callable[[Utterance, str], dict],
-    holds: Iterable[str],
-    *,
-    relative: bool = False,
-    tidy: Callable[[list[tuple[int, Values]]], list[tuple[int, Values]]] = lambda rows: rows,
-    one_text: bool = False,
-) -> Format:
-    """The format whose lines are read by `parse` and written by `render`, one an utterance."""
-
-    def read(path: str | Path, **options: str | None) -> list[Utterance]:
-        return read_jsonl(Path(path), parse, Fill(**options), tidy=tidy)
-
-    def write(
-        path: str | Path, utterances: Iterable[Utterance], *, base: str | Path | None = None
-    ) -> None:
-        write_jsonl(Path(path), utterances, render, base=base, relative=relative)
-
-    return Format(name, about, read, write, frozenset(holds), one_text)

@@ -60,15 +60,17 @@ def normalized(items: Sequence[Prediction], convention: ErrorRate) -> Normalized
     a row that does not tell what was heard counts as nothing heard; the signature counts both.
     """
     check_installed()
-    pairs = [_said_and_written(item) for item in items]
-    normalize = [_line_normalizer(item.language, convention) for item in items]
-    lines = [
-        (of_item(said), of_item(written or ""))
-        for of_item, (said, written) in zip(normalize, pairs, strict=True)
-    ]
+    lines, silent = [], 0
+    for item in items:
+        said, written = item.transcript, item.heard
+        if transcribes(item):
+            said, written = item.reference, item.prediction
+        silent += written is None
+        lines.append(
+            [_normalize(text or "", item.language, convention) for text in (said, written)]
+        )
     kept = [(reference, hypothesis) for reference, hypothesis in lines if reference]
     left_out = len(lines) - len(kept)
-    silent = sum(written is None for _, written in pairs)
     signature = _signature({item.language for item in items}, convention)
     signature += f"|empty references left out:{left_out}" if left_out else ""
     signature += f"|not told:{silent}" if silent else ""
@@ -85,17 +87,10 @@ def check_installed() -> None:
         )
 
 
-def _said_and_written(item: Prediction) -> tuple[str, str | None]:
-    if transcribes(item):
-        return item.reference or "", item.prediction
-    return item.transcript or "", item.heard
-
-
-def _line_normalizer(language: str, convention: ErrorRate) -> Callable[[str], str]:
+def _normalize(text: str, language: str, convention: ErrorRate) -> str:
     normalize = _whisper_normalizer(_is_english(language, convention), convention.keep_marks)
     in_characters = convention.unit(language) == "CER" and not convention.count_spaces
-    between = "" if in_characters else " "
-    return lambda text: between.join(normalize(one_line(text)).split())
+    return ("" if in_characters else " ").join(normalize(one_line(text)).split())
 
 
 def _is_english(language: str, convention: ErrorRate) -> bool:

@@ -8,7 +8,18 @@ import pytest
 OBJECTIVE = ("transport", "distances", "layer_schedule", "terms")
 
 
-@pytest.mark.parametrize("name", ["text", "provenance", "evaluation.compare", "evaluation.paper", *(f"objective.{n}" for n in OBJECTIVE)])
+EVALUATION = ("compare", "paper")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "text",
+        "provenance",
+        *(f"objective.{n}" for n in OBJECTIVE),
+        *(f"evaluation.{n}" for n in EVALUATION),
+    ],
+)
 def test_docstring_examples(name):
     module = importlib.import_module(f"slam_potsa.{name}")
     result = doctest.testmod(module)

@@ -6,17 +6,32 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from slam_potsa.errors import collecting, refuse
-
-if TYPE_CHECKING:
-    from slam_potsa.evaluation.comet import Comet
-    from slam_potsa.evaluation.file_scores import FileScores, PredictionFile, ScoreRequest
-    from slam_potsa.evaluation.presets import Convention, Preset
+from slam_potsa.evaluation.comet import Comet, check_sources, installed
+from slam_potsa.evaluation.compare import TESTS, same_test_problems, seed_means, seeds_text
+from slam_potsa.evaluation.dump import dump
+from slam_potsa.evaluation.file_scores import (
+    FileScores,
+    PredictionFile,
+    ScoreRequest,
+    read_file,
+    score_file,
+    with_found_blind,
+)
+from slam_potsa.evaluation.presets import (
+    PRESETS,
+    SPBLEU,
+    Convention,
+    ErrorRate,
+    Preset,
+    find_preset,
+)
+from slam_potsa.files import atomic_write
 
 EXAMPLES = """examples:
   slam-potsa score RUN/test_predictions.jsonl --seen en ko --zero-shot fr
@@ -58,7 +73,7 @@ def _add_score(add) -> None:
 
 def _add_measures(add) -> None:
     either = argparse.BooleanOptionalAction
-    add("--preset", help="a project's: potsa, cot-st, llm-srt, part, seamless")
+    add("--preset", help=f"a project's: {', '.join(PRESETS)}")
     add("--spbleu", action=either, help="BLEU of flores200 pieces")
     add("--wer", action=either, help="WER or CER of rows that transcribe")
     add("--comet", metavar="MODEL", help="name, folder or checkpoint")
@@ -68,7 +83,7 @@ def _add_comparisons(add) -> None:
     paths = {"nargs": "+", "type": Path, "default": []}
     add("--baseline", **paths, help="one file, or one for each file")
     tests = "bs: paired bootstrap, ar: randomisation"
-    add("--test", choices=("bs", "ar"), default="bs", help=tests)
+    add("--test", choices=tuple(TESTS), default="bs", help=tests)
     add("--samples", type=int, help="of the test; default: bs 1000, ar 10000")
     blind = (
         "the blind control's file; default: NAME_blind_predictions.jsonl beside "
@@ -92,7 +107,6 @@ def _add_table(add) -> None:
 
 def _table(args) -> None:
     from slam_potsa.evaluation.paper_tables import fill_table
-    from slam_potsa.evaluation.presets import find_preset
 
     filled = fill_table(
         args.number,
@@ -107,10 +121,6 @@ def _table(args) -> None:
 
 
 def _score(args) -> None:
-    from slam_potsa.evaluation.compare import seed_means
-    from slam_potsa.evaluation.file_scores import score_file
-    from slam_potsa.evaluation.presets import find_preset
-
     preset = find_preset(args.preset) if args.preset else None
     request = _request(args, _convention(args, preset))
     files = _files(args)
@@ -126,8 +136,6 @@ def _score(args) -> None:
 
 def _convention(args, preset: Preset | None) -> Convention:
     """The preset's, or the default, with what --spbleu and --wer add and take away."""
-    from slam_potsa.evaluation.presets import SPBLEU, Convention, ErrorRate
-
     convention = preset.convention if preset else Convention()
     if args.spbleu is not None:
         others = {k: v for k, v in convention.more_bleu.items() if k not in SPBLEU}
@@ -140,8 +148,6 @@ def _convention(args, preset: Preset | None) -> Convention:
 
 def _request(args, convention: Convention) -> ScoreRequest:
     """Raises InputError with every option that does not fit."""
-    from slam_potsa.evaluation.file_scores import ScoreRequest
-
     problems, count = [], len(args.predictions)
     for name, least in (("bootstrap", 0), ("samples", 1), ("worst", 0)):
         value = getattr(args, name)
@@ -162,8 +168,6 @@ def _request(args, convention: Convention) -> ScoreRequest:
 
 def _files(args) -> list[PredictionFile]:
     """Every file read and matched, with all problems at once."""
-    from slam_potsa.evaluation.compare import same_test_problems
-
     paths, problems = args.predictions, []
     if len({path.resolve() for path in paths}) < len(paths):
         problems.append("the same prediction file is given twice; expected one for each seed")
@@ -181,8 +185,6 @@ def _files(args) -> list[PredictionFile]:
 
 def _file(args, path: Path, baseline: Path | None, blind: Path | None) -> PredictionFile:
     """With the blind control that lies beside it, or a warning where that does not fit."""
-    from slam_potsa.evaluation.file_scores import read_file, with_found_blind
-
     file, reasons = read_file(path, baseline, blind), []
     if not blind and not args.no_blind:
         file, reasons = with_found_blind(file)
@@ -197,8 +199,6 @@ def _file(args, path: Path, baseline: Path | None, blind: Path | None) -> Predic
 
 def _comet(args, files: Sequence[PredictionFile]) -> Comet | None:
     """The model; None where none is asked for, or where --dump hands COMET over to commands."""
-    from slam_potsa.evaluation.comet import Comet, check_sources, installed
-
     if not args.comet:
         return None
     for file in files:
@@ -208,8 +208,6 @@ def _comet(args, files: Sequence[PredictionFile]) -> Comet | None:
 
 def _dump(args, files: Sequence[PredictionFile], request: ScoreRequest) -> str:
     """Write the files of --dump, a folder a file where there are several; return the commands."""
-    from slam_potsa.evaluation.dump import dump
-
     if not args.dump:
         return ""
     folders = [args.dump / str(number) for number in range(1, len(files) + 1)]
@@ -221,9 +219,6 @@ def _text(
     scored: Sequence[FileScores], seeds: dict, preset: Preset | None, comet: str | None
 ) -> list[str]:
     """The parts of what is printed."""
-    from slam_potsa.evaluation.comet import installed
-    from slam_potsa.evaluation.compare import seeds_text
-
     several = len(scored) > 1
     parts = [f"{file.path}\n{file.text()}" if several else file.text() for file in scored]
     parts += [seeds_text(seeds)] if several else []
@@ -242,7 +237,7 @@ def _as_dict(scored: Sequence[FileScores], seeds: dict) -> dict[str, Any]:
     if len(scored) == 1:
         return scored[0].as_dict()
     means = [
-        {"name": name, "metric": metric, **mean.as_dict()}
+        {"name": name, "metric": metric, **asdict(mean)}
         for metric, rows in seeds.items()
         for name, mean in rows.items()
     ]
@@ -250,7 +245,5 @@ def _as_dict(scored: Sequence[FileScores], seeds: dict) -> dict[str, Any]:
 
 
 def _write_json(path: Path | None, content: dict[str, Any]) -> None:
-    from slam_potsa.files import atomic_write
-
     if path:
         atomic_write(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

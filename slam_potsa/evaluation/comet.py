@@ -12,7 +12,7 @@ command for an environment of its own (which computes in half precision; this mo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +72,7 @@ class Comet:
     @property
     def signature(self) -> str:
         """The model, COMET's version, and the scale."""
-        try:
-            installed = version("unbabel-comet")
-        except PackageNotFoundError:
-            installed = "?"
-        return f"model:{self.name}|scale:{SCALE}|unbabel-comet:{installed}"
+        return f"model:{self.name}|scale:{SCALE}|unbabel-comet:{version('unbabel-comet')}"
 
     def __call__(self, predictions: Sequence[Prediction]) -> list[float]:
         """The score of each prediction. Raises InputError for those without a transcript."""

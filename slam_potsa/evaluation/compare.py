@@ -220,40 +220,38 @@ def check_blind(blind: Sequence[Prediction], system: Sequence[Prediction]) -> No
 
 @dataclass(frozen=True)
 class SeedMean:
-    """One score a seed of one system: x̄ ± t_{0.975, n−1} · s / √n, Student's 95 % interval.
+    """One score a seed of one system, and what they say together.
+
+    Attributes:
+        value: the mean.
+        deviation: sample standard deviation (n − 1); None of one seed.
+        half_width: of the 95 % interval; None of one seed.
+    """
+
+    values: tuple[float, ...]
+    value: float
+    deviation: float | None = None
+    half_width: float | None = None
+
+
+def over_seeds(values: Sequence[float]) -> SeedMean:
+    """Mean and Student-t interval of one score a seed: x̄ ± t_{0.975, n−1} · s / √n.
 
     It takes the seeds' scores for normal and independent; it says how far another seed would move
     the mean, not how far another test set would.
 
-    >>> mean = SeedMean((30.0, 32.0, 31.0))
+    >>> mean = over_seeds([30.0, 32.0, 31.0])
     >>> f"{mean.value:.2f} ± {mean.half_width:.2f}"
     '31.00 ± 2.48'
     """
+    count, mean = len(values), fmean(values)
+    if count == 1:
+        return SeedMean(tuple(values), mean)
+    from scipy.stats import t
 
-    values: tuple[float, ...]
-
-    @property
-    def value(self) -> float:
-        return fmean(self.values)
-
-    @property
-    def deviation(self) -> float:
-        """The sample standard deviation (n − 1); of one seed there is none."""
-        return stdev(self.values)
-
-    @property
-    def half_width(self) -> float | None:
-        """Of the interval; None with one seed."""
-        count = len(self.values)
-        if count < 2:
-            return None
-        from scipy.stats import t
-
-        return float(t.ppf(0.975, count - 1)) * self.deviation / math.sqrt(count)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {"value": self.value, "half_width": self.half_width, "values": list(self.values)}
+    deviation = stdev(values)
+    half_width = float(t.ppf(0.975, count - 1)) * deviation / math.sqrt(count)
+    return SeedMean(tuple(values), mean, deviation, half_width)
 
 
 def seed_means(tables: Sequence[ScoreTable]) -> dict[str, dict[str, SeedMean]]:
@@ -263,8 +261,8 @@ def seed_means(tables: Sequence[ScoreTable]) -> dict[str, dict[str, SeedMean]]:
     for metric in tables[0].columns:
         for name in rows[0]:
             if all(metric in of_table.get(name, {}) for of_table in rows):
-                values = tuple(of_table[name][metric].value for of_table in rows)
-                found.setdefault(metric, {})[name] = SeedMean(values)
+                values = [of_table[name][metric].value for of_table in rows]
+                found.setdefault(metric, {})[name] = over_seeds(values)
     return found
 
 

@@ -19,36 +19,25 @@ class Score:
     """A corpus score, with the 95 % interval of its bootstrap distribution where there is one.
 
     The interval is sacrebleu's: bootstrap mean ± half the distance of the 2.5 % and 97.5 %
-    quantiles. It is centred on the bootstrap mean, which small corpora shift from `value`.
+    quantiles. It is centred on the bootstrap mean, which small corpora shift from `value`, and can
+    leave the scale there, though no resample does.
     """
 
     value: float
-    mean: float | None = None
-    half_width: float | None = None
+    low: float | None = None
+    high: float | None = None
     signature: str = ""
 
     @property
-    def low(self) -> float | None:
-        return None if self.mean is None or self.half_width is None else self.mean - self.half_width
-
-    @property
-    def high(self) -> float | None:
-        return None if self.mean is None or self.half_width is None else self.mean + self.half_width
+    def half_width(self) -> float | None:
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
     def interval_text(self) -> str:
-        """ "7.1 – 9.3", or "" without an interval; cut to 0 … 100, where BLEU and chrF end.
-
-        mean ± half width can leave the scale on a small corpus, though no resample does.
-        """
+        """ "7.1 – 9.3", or "" without an interval; cut to 0 … 100, where BLEU and chrF end."""
         if self.low is None or self.high is None:
             return ""
         low, high = (min(max(0.0, end), 100.0) for end in (self.low, self.high))
         return f"{low:.1f} – {high:.1f}"
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON; the interval is sacrebleu's mean ± half width, not cut."""
-        interval = None if self.low is None else [self.low, self.high]
-        return {"score": self.value, "interval_95": interval, "signature": self.signature}
 
 
 def metrics_for(target_language: str, convention: Convention) -> dict[str, Any]:
@@ -81,7 +70,7 @@ def corpus_score(metric: Any, items: Sequence[Prediction], bootstrap: int) -> Sc
     # The public form of the interval. A distribution that is zero throughout is left out of it.
     details = json.loads(result.format(width=10, signature=signature, is_json=True))
     mean, half_width = details.get("confidence_mean", 0.0), details.get("confidence_var", 0.0)
-    return Score(result.score, mean, half_width, signature)
+    return Score(result.score, mean - half_width, mean + half_width, signature)
 
 
 def texts(items: Sequence[Prediction]) -> tuple[list[str], list[str]]:

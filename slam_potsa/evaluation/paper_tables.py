@@ -2,7 +2,7 @@
 
 BLEU of a language is sacrebleu's over that language's utterances; an average is the unweighted mean
 of the languages, as in the paper. A language that was not decoded, and the average it belongs to,
-stay empty. Over seeds: the mean and a Student-t interval (`compare.SeedMean`), and the median of
+stay empty. Over seeds: the mean and a Student-t interval (`compare.over_seeds`), and the median of
 one paired test a seed: the test set is the same for all seeds, so pooling them would make p smaller
 without new evidence.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from slam_potsa.evaluation.compare import Comparison, SeedMean, match, paired_test
+from slam_potsa.evaluation.compare import Comparison, SeedMean, match, over_seeds, paired_test
 from slam_potsa.evaluation.paper import TARGET, PaperRow, PaperTable, PaperTest, paper_table
 from slam_potsa.evaluation.paper_runs import TableRun, read_runs
 from slam_potsa.evaluation.presets import Convention
@@ -46,43 +46,22 @@ class Figure:
             return f"{shown} ±{self.mean.half_width:.2f}"
         return shown if self.bootstrap is None else f"{shown} ({self.bootstrap:.2f})"
 
-    def as_dict(self) -> dict[str, Any]:
-        return self.mean.as_dict() | {"bootstrap_half_width": self.bootstrap}
-
 
 @dataclass(frozen=True)
 class FilledRow:
     """A row of the paper and what our runs have for it; a column that is missing was not measured.
 
-    `comparisons` are by test, then by seed, of the systems that `PaperTable.comparisons` has for
-    this row.
+    Attributes:
+        comparisons: by test, then by seed, of the systems that `PaperTable.comparisons` has for
+            this row.
+        p_values: by test, the median over seeds.
     """
 
     paper: PaperRow
     seeds: tuple[int, ...] = ()
     figures: Mapping[str, Figure] = field(default_factory=dict)
     comparisons: Mapping[str, Mapping[int, Comparison]] = field(default_factory=dict)
-
-    def p_value(self, test: str) -> float | None:
-        """The median over seeds; None where no seed was compared."""
-        found = [item.p_value for item in self.comparisons.get(test, {}).values()]
-        return median(value for value in found if value is not None) if found else None
-
-    def as_dict(self) -> dict[str, Any]:
-        tests = {
-            test: {
-                "median_p_value": self.p_value(test),
-                "seeds": [{"seed": seed} | found.as_dict() for seed, found in seeds.items()],
-            }
-            for test, seeds in self.comparisons.items()
-        }
-        figures = {column: figure.as_dict() for column, figure in self.figures.items()}
-        return {
-            "paper": asdict(self.paper),
-            "seeds": list(self.seeds),
-            "figures": figures,
-            "comparisons": tests,
-        }
+    p_values: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -117,7 +96,7 @@ class FilledTable:
             "table": self.paper.number,
             "title": self.title,
             "columns": list(self.paper.columns),
-            "rows": [row.as_dict() for row in self.rows],
+            "rows": [asdict(row) for row in self.rows],
             "compared": self.paper.compared,
             "signatures": list(self.signatures),
             "notes": [*self.paper.notes, *self.notes],
@@ -144,7 +123,7 @@ class FilledTable:
     def _p_value(self, row: FilledRow, test: PaperTest) -> str:
         if row.paper.system not in self.paper.comparisons:
             return ""
-        value = row.p_value(test.name)
+        value = row.p_values.get(test.name)
         return GAP if value is None else f"{value:.3f}"
 
     def _foot(self) -> list[str]:
@@ -205,8 +184,8 @@ def fill_table(
         comparisons = _comparisons(*systems, table.tests, convention, bootstrap) if systems else {}
         signatures += [s for tests in scored for t in tests.values() for s in t.signatures]
         signatures += [f"p|{c.signature}" for of in comparisons.values() for c in of.values()]
-        figures = _figures(table, scored)
-        rows.append(FilledRow(paper, tuple(run.seed for run in own), figures, comparisons))
+        facts = tuple(run.seed for run in own), _figures(table, scored), comparisons
+        rows.append(FilledRow(paper, *facts, _medians(comparisons)))
     bleu = [text for text in dict.fromkeys(signatures) if not text.startswith("chrF")]
     return FilledTable(table, tuple(rows), tuple(bleu), tuple(notes))
 
@@ -233,7 +212,7 @@ def _figures(table: PaperTable, scored: Sequence[Mapping[str, ScoreTable]]) -> d
                 values[column].append(bleu.value)
                 widths[column] = with_interval.half_width
     return {
-        column: Figure(SeedMean(tuple(values[column])), widths[column])
+        column: Figure(over_seeds(values[column]), widths[column])
         for column in table.columns
         if column in values
     }
@@ -261,6 +240,13 @@ def _comparisons(
                 )
                 found.setdefault(test, {})[run.seed] = bleu
     return found
+
+
+def _medians(comparisons: Mapping[str, Mapping[int, Comparison]]) -> dict[str, float]:
+    return {
+        test: median(found.p_value for found in seeds.values() if found.p_value is not None)
+        for test, seeds in comparisons.items()
+    }
 
 
 def _printed(paper: PaperRow, column: str) -> str:

@@ -16,7 +16,7 @@ A group of languages ("seen", "zero-shot", "all") has two scores that differ, an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -81,18 +81,6 @@ class ScoreRow:
         """chrF or chrF++, whichever the convention has."""
         return self.scores["chrF++" if "chrF++" in self.scores else "chrF"]
 
-    @property
-    def more(self) -> dict[str, Score]:
-        """What stands beside BLEU and chrF."""
-        return dict(list(self.scores.items())[2:])
-
-    def as_dict(self) -> dict[str, Any]:
-        facts = {"name": self.name, "kind": self.kind, "group": self.group}
-        scores = {"bleu": self.bleu.as_dict(), "chrf": self.chrf.as_dict()}
-        more = {name: found.as_dict() for name, found in self.more.items()}
-        rest = {"more": more, "guards": dict(self.guards)}
-        return facts | {"sentences": self.sentences} | scores | rest
-
 
 @dataclass(frozen=True)
 class ScoreTable:
@@ -127,9 +115,8 @@ class ScoreTable:
         return list(dict.fromkeys(found))
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        rows = [row.as_dict() for row in self.rows]
-        return {"rows": rows, "guard_signature": self.guard_signature}
+        """For JSON; intervals are sacrebleu's, not cut."""
+        return asdict(self)
 
     def text(self) -> str:
         """Aligned plain text: the scores, the rates of the guards, and the signatures."""

@@ -46,7 +46,7 @@ def test_the_default_is_bleu_and_chrf_with_guards_and_signatures(files, tmp_path
     assert output.rstrip().splitlines()[-1].startswith("chrF|nrefs:1|bs:20|seed:12345|")
     assert "preset" not in output and "lowest sentence chrF" not in output
     table = json.loads(place.read_text())
-    assert table["rows"][0]["name"] == "en" and table["rows"][0]["bleu"]["score"] > 0
+    assert table["rows"][0]["name"] == "en" and table["rows"][0]["scores"]["BLEU"]["value"] > 0
     assert len(table["worst"]) == 10 and table["preset"] is None
 
 
@@ -136,11 +136,11 @@ def test_every_number_comes_out_of_a_printed_command(files, tmp_path, capsys, pr
         run, commands.split("# en\n")[1].split("\n#")[0].splitlines()
     )
     theirs = [*json.loads(plain), *map(json.loads, more)]
-    ours = [row["bleu"], row["chrf"], *row["more"].values()]
-    for mine, other in zip(ours, theirs, strict=False):
-        assert mine["score"] == pytest.approx(other["score"], abs=1e-4)
+    ours = row["scores"]
+    for mine, other in zip(ours.values(), theirs, strict=False):
+        assert mine["value"] == pytest.approx(other["score"], abs=1e-4)
         assert mine["signature"] == other["signature"]
-    assert len(theirs) == len(ours) - 1 and row["more"]["WER"]["score"] == float(words)
+    assert len(theirs) == len(ours) - 1 and ours["WER"]["value"] == float(words)
     chances = [float(value) for value in re.findall(r"\(p = ([\d.]+)\)", paired)]
     found = [item["p_value"] for item in content["comparisons"][:2]]
     assert found == pytest.approx(chances, abs=1e-4)

@@ -9,11 +9,11 @@ import pytest
 
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation.compare import (
-    SeedMean,
     check_blind,
     compare,
     comparisons_text,
     match,
+    over_seeds,
     same_test_problems,
     seed_means,
     seeds_text,
@@ -140,14 +140,14 @@ def tables(count=3):
 
 def test_the_interval_over_seeds_is_students():
     # n = 2: t = 12.7062 (tables), s = sqrt(2), so the half-width is t itself.
-    two = SeedMean((1.0, 3.0))
+    two = over_seeds([1.0, 3.0])
     assert two.value == 2.0 and two.half_width == pytest.approx(12.7062, abs=1e-4)
     # n = 5, t = 2.7764: s² = 2.5.
-    five = SeedMean((1.0, 2.0, 3.0, 4.0, 5.0))
+    five = over_seeds([1.0, 2.0, 3.0, 4.0, 5.0])
     assert five.half_width == pytest.approx(2.7764 * 0.5**0.5, abs=1e-4)
     assert five.deviation**2 == pytest.approx(2.5)
-    assert SeedMean((5.0, 5.0, 5.0)).half_width == 0
-    assert SeedMean((7.0,)).half_width is None
+    assert over_seeds([5.0, 5.0, 5.0]).half_width == 0
+    assert over_seeds([7.0]).half_width is None
 
 
 def test_every_row_and_measure_has_its_mean_over_seeds():

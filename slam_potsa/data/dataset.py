@@ -5,7 +5,9 @@ manifest.read_manifest -> pairs.ParallelSpeechDataset -> batch.SpeechBatcher -> 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,8 @@ class SpeechTranslationDataset(Dataset):
 
     `dataset[i]` is an item: the examples of a pair, or of one utterance, all of one task. Raises
     InputError with every utterance that lacks what the prompt of a task asks for.
-    `recordings` may name another utterance to be heard in place of one, by its key.
+    `recordings` may name another utterance to be heard in place of one, by its key
+    (`exchanged_recordings`).
     """
 
     def __init__(self, items: ParallelSpeechDataset, batcher: SpeechBatcher):
@@ -89,6 +92,36 @@ def build_dataset(
     return SpeechTranslationDataset(_items(data, utterances, training), batcher)
 
 
+def exchanged_recordings(utterances: Iterable[Utterance], seed: int = 0) -> dict[str, Utterance]:
+    """The blind control: key -> the utterance heard instead, of its language, not of its sentence.
+
+    What a model then still gets right it did not hear: it guessed it from the LLM's prior, the
+    prompt and the language. A permutation within each language, the same for the same `seed`. With
+    n recordings, m of them of the most recorded sentence, each takes the one m places further in
+    an order that keeps a sentence's recordings together: never its own sentence's, if 2m <= n.
+
+    Raises:
+        InputError: with every language where 2m > n, so that no exchange is possible.
+    """
+    spoken: dict[str, list[Utterance]] = defaultdict(list)
+    for utterance in utterances:
+        spoken[utterance.language].append(utterance)
+    exchanged: dict[str, Utterance] = {}
+    problems = []
+    for language, rows in sorted(spoken.items()):
+        ordered, most = _by_sentence(rows, f"blind:{seed}:{language}")
+        if 2 * most > len(rows):
+            problems.append(
+                f"language {language!r}: {most} of {len(rows)} recordings are of one sentence, "
+                "expected at most half: there is no other sentence's recording for each"
+            )
+        others = ordered[most:] + ordered[:most]
+        exchanged |= {u.key: other for u, other in zip(ordered, others, strict=True)}
+    if problems:
+        raise InputError(problems)
+    return exchanged
+
+
 def training_items(data: DatasetConfig) -> ParallelSpeechDataset:
     """The items of the training manifest: parallel pairs and single utterances.
 
@@ -119,3 +152,14 @@ def _manifest_path(data: DatasetConfig, split: str) -> str:
     if not path:
         raise InputError(f"dataset_config.{PATHS[split]} is not set: give it a manifest")
     return path
+
+
+def _by_sentence(rows: Sequence[Utterance], seed: str) -> tuple[list[Utterance], int]:
+    """The rows, a sentence's together, sentences in random order; recordings of the largest."""
+    sentences: dict[str, list[Utterance]] = defaultdict(list)
+    for row in rows:
+        sentences[row.sentence_id].append(row)
+    order = sorted(sentences)
+    random.Random(seed).shuffle(order)
+    ordered = [row for sentence in order for row in sentences[sentence]]
+    return ordered, max(map(len, sentences.values()))

@@ -116,5 +116,5 @@ def _near(wanted: str) -> str:
     """`'fr' (French), ...`: languages with a code or name like `wanted`, then by their start."""
     texts = difflib.get_close_matches(wanted, _BY_TEXT, n=12, cutoff=0.5)
     texts += [text for text in _BY_TEXT if text.startswith(wanted[:1])]
-    languages = dict.fromkeys(_BY_TEXT[text] for text in texts or _BY_TEXT)
-    return ", ".join(f"{language.code!r} ({language.name})" for language in list(languages)[:3])
+    near = list(dict.fromkeys(_BY_TEXT[text] for text in texts or _BY_TEXT))[:3]
+    return ", ".join(f"{language.code!r} ({language.name})" for language in near)

@@ -4,15 +4,17 @@
      "transcript": "Bonjour.", "target": "Hello.", "target_language": "en", "duration": 0.83}
 
 `audio` is a path relative to the manifest's folder, or `archive.tar:member`; `duration` is in
-seconds. The same `sentence_id` means the same meaning, in any language and as
-often as it was recorded. `transcript`, `target`, `target_language` and `duration` may be left out,
-or be null, where the task does not need them. Fields whose name begins with `_` are the user's own.
+seconds. The same `sentence_id` means the same meaning, in any language and as often as it was
+recorded. `transcript`, `target`, `target_language` and `duration` may be left out, or be null,
+where the task does not need them. Fields whose name begins with `_` are the user's own.
 `<manifest>.checked` is its record (`provenance`) once all its recordings were decoded.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +44,7 @@ REQUIRED = ("key", "audio", "language", "sentence_id")
 EXPECTED = "a manifest: write one, or build one with `slam-potsa prepare`"
 ONE_LANGUAGE = "one language only: join it with its partners before training"
 DURATION_TOLERANCE = 0.1  # seconds between the manifest's duration and the file's, then a warning
+HEX_DIGITS = 16  # of a sentence's hash, 64 bits: among 10^6, two collide with probability 3e-8
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,28 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
     write_rows(path, rows)
 
 
+def text_sentence_id(text: str, language: str) -> str:
+    """`<language>-<hash of the normalised text>`: equal for texts that are read aloud the same.
+
+    >>> text_sentence_id("She'll go.", "en") == text_sentence_id("“SHE’LL  go”", "en")
+    True
+    """
+    digest = hashlib.sha256(normalised(text).encode("utf-8")).hexdigest()
+    return f"{language}-{digest[:HEX_DIGITS]}"
+
+
+def normalised(text: str) -> str:
+    """NFKC, no case, punctuation as spaces, single spaces. Text of punctuation alone stays.
+
+    Marks are kept: in Tamil or Thai they are vowels, and dropping them would merge words.
+    """
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    spaced = "".join(
+        " " if unicodedata.category(character)[0] in "PZC" else character for character in folded
+    )
+    return " ".join(spaced.split()) or folded.strip()
+
+
 def foreign_format(row: Mapping[str, Any]) -> str | None:
     """The format of `slam-potsa prepare convert` that a line's object seems to be in."""
     name = next((name for name, fields in TELLTALES.items() if fields <= row.keys()), None)
@@ -175,11 +200,11 @@ def _is_duration(value: object) -> bool:
     return is_number(value) and math.isfinite(value) and value > 0
 
 
-PLAIN = "gunzip a .tar.gz first"
+_REMEDY = "gunzip a .tar.gz first"
 _ONE_LINE = "without tabs and line breaks"
 VALID: Fields = {
     "key": (_is_line, f"a unique string {_ONE_LINE}"),
-    "audio": (_is_audio, f"a path relative to the manifest, or archive.tar:member ({PLAIN})"),
+    "audio": (_is_audio, f"a path relative to the manifest, or archive.tar:member ({_REMEDY})"),
     "language": (_is_language, "a language code such as 'fr'"),
     "sentence_id": (_is_line, f"a string {_ONE_LINE}, the same for the same meaning"),
     "transcript": (_is_line, f"what is said, as a string {_ONE_LINE}"),
@@ -210,23 +235,17 @@ class ManifestSummary:
 
     def table(self) -> str:
         """Text: language x utterances x hours x sentences, a total, then the warnings."""
-        utterances, seconds = (
-            sum(getattr(part, name) for part in self.languages.values())
-            for name in ("utterances", "seconds")
-        )
-        parts = {**self.languages, "all": LanguageSummary(utterances, seconds, self.sentences)}
+        parts = self.languages.values()
+        count, seconds = sum(p.utterances for p in parts), sum(p.seconds for p in parts)
+        shown = {**self.languages, "all": LanguageSummary(count, seconds, self.sentences)}
         rows = [
             (name, part.utterances, f"{part.seconds / 3600:.2f}", part.sentences)
-            for name, part in parts.items()
+            for name, part in shown.items()
         ]
         parallel = f"{self.parallel_sentences} sentences in two languages or more"
-        return "\n".join(
-            [
-                table(("language", "utterances", "hours", "sentences"), rows),
-                ONE_LANGUAGE if len(self.languages) == 1 else parallel,
-                *(f"warning: {warning}" for warning in self.warnings),
-            ]
-        )
+        lines = [table(("language", "utterances", "hours", "sentences"), rows)]
+        lines.append(ONE_LANGUAGE if len(parts) == 1 else parallel)
+        return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
 
 
 def check_manifest(
@@ -251,23 +270,18 @@ def check_manifest(
         InputError: every bad line; then every recording that is missing, empty, truncated, silent,
             longer than 30 s, or no audio, each as `file: key 'k': ...`.
     """
-    path = Path(path)
+    path, warnings = Path(path), []
     utterances = read_manifest(path, needs=needs)
-    decode = audio and (again or not is_checked(path))
-    if decode:
+    seconds = [utterance.duration or 0.0 for utterance in utterances]
+    if audio and (again or not is_checked(path)):
         read = content_hash(path)
         seconds = _measure(path, utterances, progress)
         with suppress(OSError):
             mark_checked(path, read)
-    else:
-        seconds = [utterance.duration or 0.0 for utterance in utterances]
-    alone = len({utterance.language for utterance in utterances}) == 1  # its table says so
-    warnings = _sentence_warnings(utterances) if pairs and not alone else []
-    if decode:
-        warnings += _duration_warnings(utterances, seconds)
+        warnings = _duration_warnings(utterances, seconds)
     elif not audio and any(utterance.duration is None for utterance in utterances):
-        warnings.append("some utterances have no duration, so the hours are too few")
-    return _summary(path, utterances, seconds, warnings)
+        warnings = ["some utterances have no duration, so the hours are too few"]
+    return _summary(path, utterances, seconds, warnings, pairs)
 
 
 def mark_checked(path: str | Path, content: str | None = None) -> None:
@@ -294,19 +308,6 @@ def manifest_hash(manifests: Iterable[str | Path]) -> str:
     return fingerprint(manifests=[content_hash(manifest) for manifest in manifests])
 
 
-def _sentence_warnings(utterances: Sequence[Utterance]) -> list[str]:
-    """What is to be said of sentences without a partner, where pairs are to be aligned."""
-    spoken = _languages_of_sentences(utterances)
-    lonely = sorted(sentence for sentence, languages in spoken.items() if len(languages) == 1)
-    if not lonely:
-        return []
-    return [
-        f"{len(lonely)} of {len(spoken)} sentences are spoken in one language only (such as "
-        f"{lonely[0]!r}): they train cross-entropy but have no partner to be aligned with; "
-        f"give the same sentence_id to recordings of the same meaning"
-    ]
-
-
 def _measure(path: Path, utterances: Sequence[Utterance], progress: bool) -> list[float]:
     """Seconds of each recording; InputError with every one that cannot be used."""
     from tqdm import tqdm
@@ -329,26 +330,35 @@ def _measure(path: Path, utterances: Sequence[Utterance], progress: bool) -> lis
 
 
 def _summary(
-    path: Path, utterances: Sequence[Utterance], seconds: Sequence[float], warnings: Sequence[str]
+    path: Path,
+    utterances: Sequence[Utterance],
+    seconds: Sequence[float],
+    warnings: Sequence[str],
+    pairs: bool,
 ) -> ManifestSummary:
-    spoken = _languages_of_sentences(utterances)
-    count = Counter(utterance.language for utterance in utterances)
-    sentences = Counter(language for languages in spoken.values() for language in languages)
+    spoken: dict[str, set[str]] = defaultdict(set)  # sentence -> languages
     total: dict[str, float] = defaultdict(float)
     for utterance, length in zip(utterances, seconds, strict=True):
-        total[utterance.language] += length
-    languages = {
-        name: LanguageSummary(count[name], total[name], sentences[name]) for name in sorted(count)
-    }
-    parallel = sum(len(languages) > 1 for languages in spoken.values())
-    return ManifestSummary(path, languages, len(spoken), parallel, tuple(warnings))
-
-
-def _languages_of_sentences(utterances: Sequence[Utterance]) -> dict[str, set[str]]:
-    spoken: dict[str, set[str]] = defaultdict(set)
-    for utterance in utterances:
         spoken[utterance.sentence_id].add(utterance.language)
-    return spoken
+        total[utterance.language] += length
+    count = Counter(utterance.language for utterance in utterances)
+    sentences = Counter(language for languages in spoken.values() for language in languages)
+    parts = {name: LanguageSummary(count[name], total[name], sentences[name]) for name in count}
+    lonely = sorted(sentence for sentence, languages in spoken.items() if len(languages) == 1)
+    if pairs and lonely and len(parts) > 1:  # of one language alone, the table says so
+        warnings = [_partners_wanted(lonely, len(spoken)), *warnings]
+    parallel = len(spoken) - len(lonely)
+    return ManifestSummary(
+        path, dict(sorted(parts.items())), len(spoken), parallel, tuple(warnings)
+    )
+
+
+def _partners_wanted(lonely: Sequence[str], sentences: int) -> str:
+    return (
+        f"{len(lonely)} of {sentences} sentences are spoken in one language only (such as "
+        f"{lonely[0]!r}): they train cross-entropy but have no partner to be aligned with; "
+        f"give the same sentence_id to recordings of the same meaning"
+    )
 
 
 def _duration_warnings(utterances: Sequence[Utterance], seconds: Sequence[float]) -> list[str]:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +64,9 @@ _LEFT_OUT = ("heard", "alternatives")  # where they are None: few files have the
 
 def write_predictions(path: str | Path, predictions: Iterable[Prediction]) -> None:
     """Write JSON Lines in the order given; the same predictions give the same bytes."""
-    rows = map(asdict, predictions)
+    rows = (vars(prediction).items() for prediction in predictions)
     write_rows(
-        path,
-        ({k: v for k, v in row.items() if v is not None or k not in _LEFT_OUT} for row in rows),
+        path, ({k: v for k, v in row if v is not None or k not in _LEFT_OUT} for row in rows)
     )
 
 

@@ -12,7 +12,7 @@ The prompts and answers of asr and cot default to CoT-ST's (SLAM-LLM's `st_covos
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from re import Match
@@ -26,7 +26,6 @@ from slam_potsa.config.templates import (
     TASKS,
     template_problems,
 )
-from slam_potsa.data.jsonl import MANY
 from slam_potsa.data.languages import language_name
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.errors import InputError
@@ -148,33 +147,21 @@ class Templates:
         heard = heard.strip().removeprefix(before).strip()
         return Reading(translation.strip().removesuffix(after).strip(), heard)
 
-    def require(self, tasks: Iterable[str], utterances: Iterable[Utterance]) -> None:
-        """Raise InputError with every utterance that a template of `tasks` asks for too much.
+    def require(self, tasks: Iterable[str], utterances: Sequence[Utterance]) -> None:
+        """Raise InputError with all that the templates of `tasks` ask for and utterances lack.
 
-        Where they are many, each thing that is asked for is said once, with how many lack it.
         Whether there is a transcript and a target is `read_manifest(needs=needed_fields(tasks))`'s.
         """
-        names = dict.fromkeys(name for task in tasks for name in USES[task])
-        asked = dict.fromkeys(
-            (placeholder, name)
-            for name in names
-            for placeholder in PLACEHOLDER.findall(getattr(self, name))
-            if placeholder in IN_PROMPTS
-        )
-        lacking: dict[str, list[str]] = {}  # problem -> keys
-        for utterance in utterances:
-            for placeholder, name in asked:
-                if _field(utterance, placeholder) is None:
-                    lacking.setdefault(_absent(placeholder, name), []).append(utterance.key)
-        if lacking:
-            raise InputError(list(_told(lacking)))
-
-
-def _told(lacking: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    few = sum(map(len, lacking.values())) <= MANY
-    for problem, keys in lacking.items():
-        more = "" if few or len(keys) == 1 else f" (and {len(keys) - 1:,} others)"
-        yield from (f"utterance {key!r}{more}: {problem}" for key in (keys if few else keys[:1]))
+        problems = []
+        for name in dict.fromkeys(name for task in tasks for name in USES[task]):
+            for placeholder in dict.fromkeys(PLACEHOLDER.findall(getattr(self, name))):
+                lacking = [u.key for u in utterances if _field(u, placeholder) is None]
+                if lacking and placeholder in IN_PROMPTS:
+                    others = f" (and {len(lacking) - 1:,} others)" if len(lacking) > 1 else ""
+                    told = _absent(placeholder, name)
+                    problems.append(f"utterance {lacking[0]!r}{others}: {told}")
+        if problems:
+            raise InputError(problems)
 
 
 def _filled(template: str, utterance: Utterance, name: str) -> str:

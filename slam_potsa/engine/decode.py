@@ -23,8 +23,7 @@ from tqdm import tqdm
 from slam_potsa.config import PotsaConfig, flat
 from slam_potsa.config.check import check
 from slam_potsa.data.audio import measure_audio
-from slam_potsa.data.blind import exchanged_recordings
-from slam_potsa.data.dataset import build_dataset, get_speech_dataset
+from slam_potsa.data.dataset import build_dataset, exchanged_recordings, get_speech_dataset
 from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.manifest import Utterance, read_manifest
 from slam_potsa.data.predictions import Prediction, write_pred_gt, write_predictions
@@ -88,7 +87,7 @@ class Translator:
         """Predictions for every utterance, in the manifest's order.
 
         Args:
-            shuffle_audio: the blind control, see `slam_potsa.data.blind`.
+            shuffle_audio: the blind control, see `exchanged_recordings`.
             prefix: continue from `<prefix>_partial.jsonl`, and write there what is answered.
             team: processes that all call this; the first returns the whole, the others nothing.
         """

@@ -8,8 +8,7 @@ import pytest
 import soundfile
 
 from slam_potsa.cli import main
-from slam_potsa.data import sentence_ids
-from slam_potsa.data.manifest import check_manifest, is_checked, read_manifest
+from slam_potsa.data.manifest import check_manifest, is_checked, read_manifest, text_sentence_id
 from slam_potsa.data.sources import corpus, covost2
 from slam_potsa.errors import InputError
 from tests.support import mini_covost2, tiny
@@ -153,7 +152,7 @@ def test_same_transcript_is_the_same_sentence(mini, tmp_path):
     first, second, third = rows(made)["train"]
     assert first.sentence_id == second.sentence_id != third.sentence_id
     assert [line["reason"] for line in dropped(made)] == ["listed twice"]
-    make = sentence_ids.text_sentence_id
+    make = text_sentence_id
     assert make("no", "en") != make("no", "es")
     assert make("கி", "ta") != make("கு", "ta")  # one consonant, two vowel signs
     assert make("?!", "en") != make("...", "en")

@@ -120,11 +120,7 @@ def test_what_templates_ask_for_is_required_of_all_rows(hello, utterance):
     templates = Templates("To {target_language_name}:")
     with pytest.raises(InputError) as caught:
         templates.require(["s2tt", "cot"], [hello, *lonely])
-    assert len(caught.value.problems) == 6  # prompt, cot_prompt and cot_answer, of two rows
-    assert "utterance 'en-s0-0': the cot_prompt asks for {target_language}" in str(caught.value)
-    many = [utterance("en", f"s{i}") for i in range(5000)]
-    with pytest.raises(InputError) as caught:
-        templates.require(["s2tt"], many)
-    (problem,) = caught.value.problems
-    assert problem.startswith("utterance 'en-s0-0' (and 4,999 others): the prompt asks for")
+    assert len(caught.value.problems) == 3  # prompt, cot_prompt and cot_answer
+    asked = "utterance 'en-s0-0' (and 1 others): the cot_prompt asks for {target_language}"
+    assert asked in str(caught.value)
     templates.require(["asr"], [hello, *lonely])

@@ -15,8 +15,7 @@ from slam_potsa.data.archives import split_reference
 from slam_potsa.data.audio import measure_audio
 from slam_potsa.data.jsonl import MISSING, Problems, Row, check_fields, read_rows
 from slam_potsa.data.languages import short_code
-from slam_potsa.data.manifest import FIELDS, REQUIRED, VALID, Utterance
-from slam_potsa.data.sentence_ids import text_sentence_id
+from slam_potsa.data.manifest import FIELDS, REQUIRED, VALID, Utterance, text_sentence_id
 from slam_potsa.errors import InputError, each
 from slam_potsa.files import atomic_write
 

@@ -29,8 +29,7 @@ from typing import NamedTuple
 from slam_potsa.data.audio import MAX_SECONDS
 from slam_potsa.data.jsonl import Problems
 from slam_potsa.data.languages import short_code
-from slam_potsa.data.manifest import Utterance
-from slam_potsa.data.sentence_ids import text_sentence_id
+from slam_potsa.data.manifest import Utterance, text_sentence_id
 from slam_potsa.data.sources import corpus, rules
 from slam_potsa.data.sources.corpus import Corpus, Recording
 from slam_potsa.errors import InputError, each

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from slam_potsa.data.blind import exchanged_recordings
+from slam_potsa.data.dataset import exchanged_recordings
 from slam_potsa.errors import InputError
 
 

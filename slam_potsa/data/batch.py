@@ -23,7 +23,7 @@ from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.languages import language_id
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.data.tasks import Templates, reference
-from slam_potsa.errors import InputError
+from slam_potsa.errors import InputError, refuse
 
 AUDIO_SLOT = -1  # in input_ids
 IGNORED = -100  # in labels
@@ -75,8 +75,7 @@ class SpeechBatcher:
             problems.append(f"window {self.window!r}: expected one of {', '.join(WINDOWS)}")
         if self.tokenizer.eos_token_id is None:
             problems.append("the tokenizer has no eos token, with which every answer ends: set one")
-        if problems:
-            raise InputError(problems)
+        refuse(problems)
 
     def example(
         self, utterance: Utterance, task: str = "s2tt", recording: Utterance | None = None

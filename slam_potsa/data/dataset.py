@@ -19,7 +19,7 @@ from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.manifest import Utterance, read_manifest
 from slam_potsa.data.pairs import ParallelSpeechDataset
 from slam_potsa.data.tasks import Templates, needed_fields, task_to_decode
-from slam_potsa.errors import InputError
+from slam_potsa.errors import InputError, refuse
 
 PATHS = {"train": "train_data_path", "val": "val_data_path", "test": "test_data_path"}  # by split
 
@@ -117,8 +117,7 @@ def exchanged_recordings(utterances: Iterable[Utterance], seed: int = 0) -> dict
             )
         others = ordered[most:] + ordered[:most]
         exchanged |= {u.key: other for u, other in zip(ordered, others, strict=True)}
-    if problems:
-        raise InputError(problems)
+    refuse(problems)
     return exchanged
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from slam_potsa.errors import InputError
+from slam_potsa.errors import InputError, refuse
 from slam_potsa.files import atomic_write
 
 MANY = 20  # problems that are listed one by one; of more, those of one kind are told once
@@ -80,15 +80,16 @@ class Problems:
         kinds: dict[Any, list[tuple[int, str]]] = {}
         for number, text, kind in found:
             kinds.setdefault(kind, []).append((number, text))
-        return [
-            f"{self.path}:{same[0][0]}{other_lines(len(same) - 1)}: {same[0][1]}"
-            for same in kinds.values()
-        ]
+        texts = []
+        for (number, text), *others in kinds.values():
+            plural = "s" * (len(others) != 1)
+            more = f" (and {len(others):,} other line{plural})" if others else ""
+            texts.append(f"{self.path}:{number}{more}: {text}")
+        return texts
 
     def check(self) -> None:
         """Raise InputError with all problems, if there are any."""
-        if self._found:
-            raise InputError(self.texts())
+        refuse(self.texts())
 
 
 def check_fields(
@@ -179,8 +180,3 @@ def short(value: Any) -> str:
     """`repr(value)`, cut where it is long."""
     text = repr(value)
     return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
-
-
-def other_lines(count: int) -> str:
-    """What stands behind the first line's number: `" (and 4,999 other lines)"`, or nothing."""
-    return f" (and {count:,} other line{'s' * (count != 1)})" if count else ""

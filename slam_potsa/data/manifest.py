@@ -17,7 +17,6 @@ import math
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -36,7 +35,7 @@ from slam_potsa.data.jsonl import (
     write_rows,
 )
 from slam_potsa.data.languages import language_id
-from slam_potsa.errors import InputError
+from slam_potsa.errors import InputError, each
 from slam_potsa.provenance import content_hash, fingerprint, why_outdated, write_record
 from slam_potsa.text import table
 
@@ -314,19 +313,21 @@ def _measure(path: Path, utterances: Sequence[Utterance], progress: bool) -> lis
 
     from slam_potsa.data.audio import SAMPLE_RATE, load_audio
 
-    def measure(utterance: Utterance) -> float | str:
+    bar = tqdm(
+        total=len(utterances), desc=f"checking {path.name}", unit="file", disable=not progress
+    )
+
+    def measure(utterance: Utterance) -> float:
         try:
             return len(load_audio(utterance.audio, path.parent)) / SAMPLE_RATE  # as training does
         except InputError as error:
-            return f"{path}: key {utterance.key!r}: {error}"
+            raise InputError(f"{path}: key {utterance.key!r}: {error}") from None
+        finally:
+            bar.update()
 
-    with ThreadPoolExecutor() as pool:  # libsndfile decodes without holding the interpreter's lock
-        bar = {"desc": f"checking {path.name}", "unit": "file", "disable": not progress}
-        found = list(tqdm(pool.map(measure, utterances), total=len(utterances), **bar))
-    problems = [problem for problem in found if isinstance(problem, str)]
-    if problems:
-        raise InputError(problems)
-    return found
+    with bar:
+        found = each(measure, utterances)  # libsndfile does not hold the interpreter's lock
+    return [found[utterance] for utterance in utterances]
 
 
 def _summary(

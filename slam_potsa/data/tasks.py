@@ -28,7 +28,7 @@ from slam_potsa.config.templates import (
 )
 from slam_potsa.data.languages import language_name
 from slam_potsa.data.manifest import Utterance
-from slam_potsa.errors import InputError
+from slam_potsa.errors import InputError, refuse
 
 NEEDS = {"asr": ("transcript",), "s2tt": ("target",), "cot": ("transcript", "target")}
 USES = {"asr": ("asr_prompt",), "s2tt": ("prompt",), "cot": ("cot_prompt", "cot_answer")}
@@ -113,8 +113,7 @@ class Templates:
 
     def __post_init__(self) -> None:
         problems = list(template_problems(vars(self)))
-        if problems:
-            raise InputError(problems)
+        refuse(problems)
 
     @classmethod
     def of(cls, data: DatasetConfig) -> Templates:
@@ -160,8 +159,7 @@ class Templates:
                     others = f" (and {len(lacking) - 1:,} others)" if len(lacking) > 1 else ""
                     told = _absent(placeholder, name)
                     problems.append(f"utterance {lacking[0]!r}{others}: {told}")
-        if problems:
-            raise InputError(problems)
+        refuse(problems)
 
 
 def _filled(template: str, utterance: Utterance, name: str) -> str:

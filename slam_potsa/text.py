@@ -28,6 +28,11 @@ def one_line(text: str) -> str:
     return text.replace("\r", " ").replace("\n", " ")
 
 
+def some(names: Sequence[str], most: int = 10) -> str:
+    """The first `most` of them: "a, b, …"."""
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+
+
 def _line(cells: Sequence[str], widths: Sequence[int], left: int) -> str:
     placed = [
         cell.ljust(width) if number < left else cell.rjust(width)

@@ -19,7 +19,7 @@ from typing import Any
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation.presets import transcribes
-from slam_potsa.text import one_line
+from slam_potsa.text import one_line, some
 
 SCALE = 100  # COMET's own is about 0 to 1; LLM-SRT and others print it times 100
 CHECKPOINT = Path("checkpoints/model.ckpt")  # in the folder that COMET downloads
@@ -105,8 +105,7 @@ def check_sources(predictions: Sequence[Prediction]) -> None:
     """Raise InputError unless every translation has the transcript that COMET reads."""
     bare = [item.key for item in predictions if item.transcript is None and not transcribes(item)]
     if bare:
-        shown = ", ".join(bare[:10]) + (", …" if len(bare) > 10 else "")
         raise InputError(
-            f"COMET reads the source, and {len(bare)} predictions have no transcript: {shown}; "
-            "give the manifest its transcripts and decode again, or leave COMET out"
+            f"COMET reads the source, and {len(bare)} predictions have no transcript: "
+            f"{some(bare)}; give the manifest its transcripts and decode again, or leave COMET out"
         )

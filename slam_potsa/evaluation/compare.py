@@ -21,7 +21,7 @@ from slam_potsa.errors import InputError, collecting, refuse
 from slam_potsa.evaluation.corpus_score import metrics_for, texts
 from slam_potsa.evaluation.presets import Convention
 from slam_potsa.evaluation.scores import ScoreTable, corpora
-from slam_potsa.text import table
+from slam_potsa.text import some, table
 
 TESTS = {"bs": "paired bootstrap", "ar": "approximate randomisation"}
 # sacrebleu's own numbers: resamples for one test, trials for the other.
@@ -193,7 +193,7 @@ def match(
         "without a reference": [a.key for a, b in shared if a.reference is None],
     }
     problems = [
-        f"{len(keys)} utterances are {what}: {_shown(keys)}; expected the same ones in both files"
+        f"{len(keys)} utterances are {what}: {some(keys)}; expected the same ones in both files"
         for what, keys in found.items()
         if keys
     ]
@@ -213,7 +213,7 @@ def check_blind(blind: Sequence[Prediction], system: Sequence[Prediction]) -> No
     if same:
         raise InputError(
             f"{len(same)} of {len(pairs)} utterances of the blind control have the system's own "
-            f"recording as source: {_shown(same)}; expected another sentence's for each, as "
+            f"recording as source: {some(same)}; expected another sentence's for each, as "
             "slam-potsa decode --shuffle-audio writes it"
         )
 
@@ -305,7 +305,3 @@ def _means(name: str, parts: Sequence[Sequence[Comparison]]) -> list[Comparison]
         )
         for of_metric in zip(*parts, strict=True)
     ]
-
-
-def _shown(keys: Sequence[str]) -> str:
-    return ", ".join(map(repr, keys[:10])) + (", …" if len(keys) > 10 else "")

@@ -22,6 +22,7 @@ from slam_potsa.data.predictions import Prediction, read_predictions
 from slam_potsa.errors import InputError, collecting, refuse
 from slam_potsa.evaluation.compare import same_test_problems
 from slam_potsa.evaluation.paper import ALIASES, SYSTEMS, TARGET, PaperTable, PaperTest, system_of
+from slam_potsa.text import some
 
 CONFIG = "config.yaml"
 STAGE = re.compile(r"\d+_[a-z][a-z0-9_]*")  # a stage's folder, not an earlier attempt's
@@ -182,7 +183,7 @@ def _of_the_table(
     if wrong:
         raise InputError(
             f"{place}: {len(wrong)} predictions are no translations into {TARGET} with a reference "
-            f"({_some(wrong)}); decode a manifest whose utterances have such a target"
+            f"({some(wrong, 3)}); decode a manifest whose utterances have such a target"
         )
     spoken = {item.language for item in predictions}
     missing = [language for language in languages if language not in spoken]
@@ -298,7 +299,3 @@ def _shown(value: Any) -> str:
     """One line, and prompts in quotation marks, so that blanks and line breaks are seen."""
     plain = isinstance(value, str) and value and not any(map(str.isspace, value))
     return value if plain else repr(value)
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")

@@ -26,7 +26,7 @@ from slam_potsa.evaluation.corpus_score import Score, corpus_score, metrics_for
 from slam_potsa.evaluation.error_rate import check_installed, error_rate
 from slam_potsa.evaluation.guards import guard_signature, rates, watch
 from slam_potsa.evaluation.presets import Convention, transcribes
-from slam_potsa.text import table
+from slam_potsa.text import some, table
 
 
 @dataclass(frozen=True)
@@ -261,8 +261,8 @@ def _check(predictions: Sequence[Prediction], groups: Mapping[str, Sequence[str]
         problems.append("found no predictions to score; expected at least one")
     bare = [item.key for item in predictions if item.reference is None]
     if bare:
-        shown = ", ".join(bare[:10]) + (", …" if len(bare) > 10 else "")
-        problems.append(f"{len(bare)} predictions have no reference and cannot be scored: {shown}")
+        told = f"{len(bare)} predictions have no reference and cannot be scored: {some(bare)}"
+        problems.append(told)
     both = sorted(set(groups["seen"]) & set(groups["zero-shot"]))
     if both:
         problems.append(f"languages both seen and zero-shot: {', '.join(both)}; expected one group")

@@ -107,7 +107,7 @@ def test_only_the_same_utterances_can_be_compared():
     with pytest.raises(InputError) as caught:
         match(make(["fr"], count=500), make(["es"], count=500), ("the first", "the second"))
     assert len(caught.value.problems) == 2 and len(str(caught.value)) < 600
-    assert "500 utterances are decoded by the first only: 'fr-0'" in caught.value.problems[0]
+    assert "500 utterances are decoded by the first only: fr-0" in caught.value.problems[0]
     other = [replace(item, reference="other") for item in make(["fr"], count=2)]
     with pytest.raises(InputError, match="2 utterances are with two references"):
         match(make(["fr"], count=2), other)
@@ -125,7 +125,7 @@ def test_a_file_with_own_recordings_is_no_blind_control():
         check_blind(make(noise=1), heard)
     one = make_blind()
     one[5] = replace(one[5], source=heard[5].source)
-    with pytest.raises(InputError, match="1 of 36 .*'en-5'"):
+    with pytest.raises(InputError, match="1 of 36 .*en-5"):
         check_blind(one, heard)
     with pytest.raises(InputError, match="12 utterances are decoded by the system only"):
         check_blind(make_blind(languages=["en", "es"]), heard)

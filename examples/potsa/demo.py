@@ -23,17 +23,12 @@ from parts import smollm2, whisper
 from slam_potsa.data.manifest import read_manifest
 from slam_potsa.data.sources import asterisk
 from slam_potsa.data.sources.corpus import Corpus
-from slam_potsa.engine.decode import Translator, load_run, write_decoded
+from slam_potsa.engine.decode import Translator, decode_to, load_run
 from slam_potsa.engine.encode import store_features
 from slam_potsa.engine.launch import quieten
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation.report import (
-    Report,
-    ReportRequest,
-    build_report,
-    headline_text,
-    write_report,
-)
+from slam_potsa.evaluation.analysis import Settings, analyze, write_analysis
+from slam_potsa.evaluation.report import Report, Request, collect, headline_text, write_page
 from slam_potsa.files import atomic_write
 from slam_potsa.model.encoder import load_encoder
 
@@ -93,9 +88,11 @@ def main() -> None:
     with phase("decoding"):
         for system in SYSTEMS:
             decode(system, out)
-    with phase("scores and report"):
-        report = report_on(out, corpus, phase.seconds)
-        write_report(out / "report.html", report)
+    with phase("analysis, scores and report"):
+        for system in SYSTEMS:
+            look_into(system, out, corpus)
+        report = report_on(out, phase.seconds)
+        write_page(out / "report.html", report)
     write_metrics(out / "metrics.json", report, phase.seconds)
     atomic_write(out / "table.txt", headline_text(report) + "\n")
     print(f"\n{headline_text(report)}\n\n{out / 'metrics.json'}\n{out / 'report.html'}")
@@ -117,35 +114,51 @@ def train(system: str, out: Path, steps: int) -> None:
 
 def decode(system: str, out: Path) -> None:
     """Translate both tests into the run's directory."""
-    translator = Translator(load_run(out / system))
     for name in TESTS:
-        write_decoded(out / system / name, translator.decode(out / "data" / f"{name}.jsonl"))
+        decode_to(out / system / name, load_run(out / system), out / "data" / f"{name}.jsonl")
 
 
-def report_on(out: Path, corpus: Corpus, seconds: dict[str, float]) -> Report:
+def look_into(system: str, out: Path, corpus: Corpus) -> None:
+    """What `slam-potsa analyze` leaves in the run's directory."""
+    manifests, options = (
+        [corpus.path("train"), corpus.path("zero_shot")],
+        {"heard": HEARD, "settings": Settings()},
+    )
+    found = analyze(
+        Translator(load_run(out / system)),
+        manifests,
+        name=SYSTEMS[system],
+        progress=True,
+        **options,
+    )
+    write_analysis(out / system / "analysis" / "analysis.json", found)
+
+
+def report_on(out: Path, seconds: dict[str, float]) -> Report:
     """What `slam-potsa report` makes of both runs, with the demo's words about them."""
-    request = ReportRequest(
+    request = Request(
         title="slam_potsa demo",
         summary=SUMMARY,
         notes=NOTES,
         names=list(SYSTEMS.values()),
         heard=HEARD,
         zero_shot=ZERO_SHOT,
-        manifests=[corpus.path("train"), corpus.path("zero_shot")],
-        sentences=0,
         titles=TESTS,
         retrieval_title=RETRIEVAL,
-        wall_times=dict(seconds),
+        seconds=dict(seconds),
+        argv=sys.argv,
     )
-    return build_report([out / system for system in SYSTEMS], request, progress=True)
+    return collect([out / system for system in SYSTEMS], request, progress=True)
 
 
 def write_metrics(path: Path, report: Report, seconds: dict[str, float]) -> None:
     content = {
         "systems": {
             run.name: {
-                "scores": {title: run.scores[test].as_dict() for test, title in TESTS.items()},
-                "retrieval": {RETRIEVAL: run.retrieval.as_dict()} if run.retrieval else {},
+                "scores": {
+                    title: run.scored[test].table.as_dict() for test, title in TESTS.items()
+                },
+                "retrieval": {RETRIEVAL: run.analysis.taps["projector"].retrieval.as_dict()},
                 "training_seconds": round(run.seconds, 1),
             }
             for run in report.runs

@@ -194,11 +194,3 @@ def test_a_chart_as_a_file_of_its_own():
     style = root.find(f"{namespace}style").text
     assert charts.OKABE_ITO[0] in style and "prefers-color-scheme" in style
     assert len(list(root)) == len(list(ET.fromstring(inline))) + 1
-
-
-def test_dark_colours_are_those_of_the_page():
-    from slam_potsa.evaluation.charts.drawing import ON_DARK
-    from slam_potsa.evaluation.page import STYLE
-
-    dark = STYLE.split("prefers-color-scheme: dark")[1]
-    assert all(f"--c{n}: {shade}" in dark for n, shade in enumerate(ON_DARK))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import yaml
+from markupsafe import escape
 
 import demo
 from slam_potsa.data.manifest import read_manifest
@@ -48,9 +48,9 @@ def test_demo_writes_its_table_metrics_and_report(tmp_path, monkeypatch, capsys)
         assert list(found["scores"]) == list(demo.TESTS.values()) == list(metrics["comparisons"])
         assert list(found["retrieval"]) == [demo.RETRIEVAL]
     report = (tmp_path / "report.html").read_text()
-    assert "data:audio" in report and "Transport plans" in report and "Left out" not in report
-    assert f"slam-potsa analyze {tmp_path / 'potsa'}" in report
-    assert all(html.escape(note) in report for note in demo.NOTES)
+    assert "data:audio" in report and "Where languages meet" in report and "Left out" not in report
+    assert f"demo.py --output {tmp_path}" in report
+    assert all(escape(note) in report for note in demo.NOTES)
     assert (tmp_path / "table.txt").read_text().strip() in printed
     assert (tmp_path / "potsa" / "zero_shot_pred").is_file()
     baseline, potsa = (

@@ -1,26 +1,30 @@
 """One self-contained page about any set of run directories: `slam-potsa report RUN [RUN …]`.
 
-`build_report` reads the directories (`gather.py` and what it calls), `render` makes HTML of what
-was found. Whatever is missing is left out, or said to be missing; nothing is guessed.
+`collect` reads what lies in the directories, and `write_page` makes a page of it. Whatever is
+missing is left out, or said to be missing; nothing is guessed, and no model is loaded.
 """
 
-from slam_potsa.evaluation.report.contents import Report, Run, Sample
-from slam_potsa.evaluation.report.gather import build_report
-from slam_potsa.evaluation.report.headline import headline, headline_text
-from slam_potsa.evaluation.report.render import render, write_report
-from slam_potsa.evaluation.report.request import ReportRequest
-from slam_potsa.evaluation.report.tables import SHOWN, shown
+from slam_potsa.evaluation.report.collect import (
+    Report,
+    Request,
+    Run,
+    collect,
+    open_runs,
+    parallel_manifests,
+)
+from slam_potsa.evaluation.report.page import render, write_page
+from slam_potsa.evaluation.report.tables import SHOWN, headline_text, shown
 
 __all__ = [
     "SHOWN",
     "Report",
-    "ReportRequest",
+    "Request",
     "Run",
-    "Sample",
-    "build_report",
-    "headline",
+    "collect",
     "headline_text",
+    "open_runs",
+    "parallel_manifests",
     "render",
     "shown",
-    "write_report",
+    "write_page",
 ]

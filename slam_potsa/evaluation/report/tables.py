@@ -2,75 +2,180 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import yaml
 
 from slam_potsa.config import flat
-from slam_potsa.evaluation.report.contents import Run
-from slam_potsa.evaluation.report.markup import Table, duration
+from slam_potsa.evaluation.report.collect import Report, Run
+from slam_potsa.evaluation.scores import ScoreRow
+from slam_potsa.text import table
+
+T = TypeVar("T")
+# A group of scores, and the mean over language pairs that belongs beside it.
+GROUPS = {"seen": "among heard", "zero-shot": "with an unheard", "all": "all"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """`left` columns hold text; `grouped` of them name a group of rows, which the page says once.
+
+    On a phone the page shows each row of `cards` as a list of its cells.
+    """
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left: int = 1
+    grouped: int = 0
+    cards: bool = False
+
+
+def groups(report: Report) -> dict[tuple[str, str], dict[str, ScoreRow]]:
+    """(test, group) -> run -> the group's pooled scores, or the mean over its languages."""
+    found = {
+        (test, group): {run.name: row for run in report.runs if (row := _row(run, test, group))}
+        for test in report.tests
+        for group in GROUPS
+    }
+    return _without_all(found)
+
+
+def headline(report: Report) -> Table:
+    """A row a test, group and run, then those of R@1."""
+    rows = [
+        (report.tests[test], group, run, *_cells(row))
+        for (test, group), found in groups(report).items()
+        for run, row in found.items()
+    ]
+    title = report.request.retrieval_title
+    recalls = {
+        (title, group): {run.name: run.recall[mean] for run in report.runs if mean in run.recall}
+        for group, mean in GROUPS.items()
+    }
+    for place, found in _without_all(recalls).items():
+        rows += [(*place, run, "", "", "", f"{100 * recall:.1f}") for run, recall in found.items()]
+    head = ("test", "languages", "system", "BLEU", "95 % interval", "chrF", "R@1 %")
+    caption = (
+        "Pooled over the languages of a group. R@1 beside “seen” is among heard languages, beside "
+        "“zero-shot” with at least one unheard language."
+    )
+    return Table(caption, head, rows, left=3, grouped=2)
+
+
+def _without_all(found: Mapping[tuple[str, str], T]) -> dict[tuple[str, str], T]:
+    """(title, group) that hold something; "all" only where no other group of the title does."""
+    split = {title for (title, group), rows in found.items() if rows and group != "all"}
+    return {
+        (title, group): rows
+        for (title, group), rows in found.items()
+        if rows and (group != "all" or title not in split)
+    }
+
+
+def _row(run: Run, test: str, group: str) -> ScoreRow | None:
+    rows = run.scored[test].table.rows if test in run.scored else ()
+    kinds = {row.kind: row for row in rows if row.group == group}
+    return kinds.get("pooled") or kinds.get("mean")
+
+
+def _cells(row: ScoreRow) -> tuple[str, str, str, str]:
+    return f"{row.bleu.value:.1f}", row.bleu.interval_text(), f"{row.chrf.value:.1f}", ""
+
+
+def footnotes(report: Report) -> list[str]:
+    """One of every test some of whose sentences were trained on too."""
+    return [
+        f"“{report.tests[test]}”: {shares_text(shares)} of the sentences are also in training, in "
+        "other recordings or languages if not these; what they mean is not new to the model."
+        for test, shares in report.trained.items()
+        if any(shares.values())
+    ]
+
+
+def shares_text(shares: Mapping[str, float]) -> str:
+    """ "100 %", or "base 0 %, ours 40 %" where runs differ."""
+    texts = {run: _percent(share) for run, share in shares.items()}
+    if len(set(texts.values())) == 1:
+        return next(iter(texts.values()))
+    return ", ".join(f"{run} {text}" for run, text in texts.items())
+
+
+def headline_text(report: Report) -> str:
+    """The headline as aligned plain text, for a terminal, between its warnings and footnotes."""
+    found = headline(report)
+    printed = table(found.head, found.rows, found.left)
+    return "\n".join([*report.warnings, printed, *footnotes(report)])
 
 
 def shown(name: str, runs: Sequence[Run]) -> str:
     """The tables of one section as text."""
-    tables = [table for table in (make(runs) for make in SHOWN[name]) if table.rows]
-    texts = [f"{table.caption}\n{table.text()}" for table in tables]
+    found = [each for make in SHOWN[name] if (each := make(runs)).rows]
+    texts = [f"{each.caption}\n{table(each.head, each.rows, each.left)}" for each in found]
     return "\n\n".join(texts) or "nothing was recorded"
 
 
 def differences_table(runs: Sequence[Run]) -> Table:
-    """Every option whose value is not the same in all runs, but for names and places."""
-    options = [flat(run.config, affects=["weights", "outcome", "answers"]) for run in runs]
+    """Every option whose value is not the same in all runs, but for names, places and speed."""
+    options = [flat(run.config, affects=("weights", "outcome", "answers")) for run in runs]
     names = dict.fromkeys(name for found in options for name in found)
-    rows = [
-        (name, *(_value(found.get(name)) for found in options))
-        for name in names
-        if len({repr(found.get(name)) for found in options}) > 1
-    ]
+    values = {name: [_value(found.get(name)) for found in options] for name in names}
+    rows = [(name, *found) for name, found in values.items() if len(set(found)) > 1]
     head = ("option", *(run.name for run in runs))
-    return Table(
-        head, rows, len(head), caption="What differs between the configurations", cards=True
-    )
+    return Table("What differs between the configurations", head, rows, len(head), cards=True)
 
 
 def facts_table(runs: Sequence[Run]) -> Table:
     """What each run was, in words."""
-    facts = [_facts(run) for run in runs]
-    rows = [(name, *(found[name] for found in facts)) for name in facts[0]]
-    head = ("", *(run.name for run in runs))
-    return Table(head, rows, len(head), caption="The runs", cards=True)
+    found = [facts(run) for run in runs]
+    rows = [(name, *(each[name] for each in found)) for name in found[0]]
+    return Table("The runs", ("", *(run.name for run in runs)), rows, 1 + len(runs), cards=True)
 
 
 def training_table(runs: Sequence[Run]) -> Table:
     head = ("run", "steps", "CE, last tenth", "tokens / s a process, median", "time")
-    rows = [_training_row(run) for run in runs if run.metrics]
-    return Table(head, rows, caption="Training; time without validation and saving", cards=True)
+    rows = []
+    for run in runs:
+        losses, speeds = run.series("ce")[1], run.series("tokens_per_second")[1]
+        if losses:
+            tail = f"{statistics.fmean(losses[-max(1, len(losses) // 10) :]):.3f}"
+            speed = f"{statistics.median(speeds):,.0f}" if speeds else "–"
+            rows.append((run.name, str(len(losses)), tail, speed, duration(run.seconds)))
+    return Table("Training; time without validation and saving", head, rows, cards=True)
 
 
 def schedule_table(runs: Sequence[Run]) -> Table:
     """How often each layer was aligned, and where eq. 5-7 stood when it was last recorded."""
+    rows = []
+    for run in runs:
+        chosen = run.aligned
+        for layer in sorted({*run.layers("schedule"), *(each for row in chosen for each in row)}):
+            share = 100 * statistics.fmean(layer in row for row in chosen) if chosen else None
+            names = (f"schedule/{layer}/{name}" for name in ("reward", "ucb", "probability"))
+            last = [(run.series(name)[1] or [None])[-1] for name in names]
+            count = sum(layer in row for row in chosen)
+            rows.append((run.name, str(layer), str(count), *map(_number, (share, *last))))
     head = ("run", "layer", "steps aligned", "share, %", "reward", "UCB", "probability")
-    rows = [row for run in runs for row in _schedule_rows(run)]
-    if not any(layers_with(run, "schedule") for run in runs) and any(run.schedule for run in runs):
-        caption = "Aligned layers; reward, UCB and probability from schedule.json"
-        return Table(head, rows, 2, 1, caption)
-    return Table(head, rows, 2, 1, "Aligned layers; reward, UCB and probability as last recorded")
+    caption = "Aligned layers; reward, UCB and probability as last recorded"
+    return Table(caption, head, rows, left=2, grouped=1)
 
 
 def conflict_table(runs: Sequence[Run]) -> Table:
     """Means over the run of what objective.conflict measured."""
-    head = ("run", "layer", "measured", "|CE gradient|", "|alignment|", "cosine", "below 0, %")
     rows = []
     for run in runs:
-        for layer in layers_with(run, "conflict"):
-            ce, alignment, cosine = (
-                series(run, f"conflict/{layer}/{name}")[1] for name in ("ce", "alignment", "cosine")
-            )
-            below = [100 * (value < 0) for value in cosine]
-            means = (_mean(ce, ".3g"), _mean(alignment, ".3g"), _mean(cosine, "+.3f"))
-            rows.append((run.name, str(layer), str(len(cosine)), *means, _mean(below, ".0f")))
-    return Table(head, rows, 2, 1, "Gradients at each layer’s tokens, means over the training")
+        for layer in run.layers("conflict"):
+            names = (f"conflict/{layer}/{name}" for name in ("ce", "alignment", "cosine"))
+            found = [run.series(name)[1] for name in names]
+            below = [100 * (value < 0) for value in found[-1]]
+            means = [_number(statistics.fmean(values)) for values in (*found, below) if values]
+            rows.append((run.name, str(layer), str(len(below)), *means))
+    head = ("run", "layer", "measured", "|CE gradient|", "|alignment|", "cosine", "below 0, %")
+    caption = "Gradients at each layer’s tokens, means over the training"
+    return Table(caption, head, rows, left=2, grouped=1)
 
 
 SHOWN: Mapping[str, Sequence[Callable[[Sequence[Run]], Table]]] = {
@@ -80,104 +185,53 @@ SHOWN: Mapping[str, Sequence[Callable[[Sequence[Run]], Table]]] = {
 }
 
 
-def series(run: Run, key: str) -> tuple[list[float], list[float]]:
-    """(steps, values) of the lines that have a finite one."""
-    found = [
-        (line["step"], line[key])
-        for line in run.metrics
-        if "step" in line and isinstance(line.get(key), int | float) and math.isfinite(line[key])
-    ]
-    return [step for step, _ in found], [value for _, value in found]
+def duration(seconds: float | None) -> str:
+    """42 s, 3 min 05 s, 2 h 07 min."""
+    if seconds is None:
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def layers_with(run: Run, kind: str) -> list[int]:
-    """The layers that have lines `<kind>/<layer>/…` with a number in them."""
-    found = {
-        int(key.split("/")[1])
-        for line in run.metrics
-        for key, value in line.items()
-        if key.startswith(f"{kind}/") and value is not None
-    }
-    return sorted(found)
-
-
-def _facts(run: Run) -> dict[str, str]:
-    config = run.config
-    train, data, model = config.train_config, config.dataset_config, config.model_config
-    aligned, bias, steps = config.alignment, config.language_bias, len(run.metrics)
-    loss = "cross-entropy"
-    loss += "".join(f" + {term.weight:g} · {name}" for name, term in aligned.active.items())
+def facts(run: Run) -> dict[str, str]:
+    train, model, aligned = run.config.train_config, run.config.model_config, run.config.alignment
+    terms = [f" + {term.weight:g} · {name}" for name, term in aligned.active.items()]
     schedule = f"{aligned.schedule.strategy} over {aligned.schedule.candidates}"
-    speech = f"Q-Former, {model.qformer_layers} layers, {model.query_len} queries"
+    parts = {
+        "projector": True,
+        "encoder": not train.freeze_encoder,
+        f"LLM by LoRA, r {train.peft_config.r}": train.use_peft,
+        "LLM": not train.freeze_llm and not train.use_peft,
+    }
     return {
         "directory": str(run.path),
-        "tasks": ", ".join(data.tasks),
-        "trained": ", ".join(_trained(config)),
-        "starts from": config.ckpt_path or "new weights",
+        "loss": f"cross-entropy{''.join(terms)}",
+        "layers": schedule if terms else "–",
+        "trained": ", ".join(name for name, trained in parts.items() if trained),
+        "starts from": run.config.ckpt_path or "new weights",
         "encoder": model.encoder_path_hf or model.encoder_name,
-        "projector": speech,
         "LLM": model.llm_path or model.llm_name,
-        "loss": loss,
-        "layers": schedule if aligned.active else "–",
-        "language bias": f"subtracted; unseen: {bias.unseen_language}" if bias.enabled else "kept",
-        "pairs": data.pairing,
-        "steps": f"{steps:,}" if steps else "no metrics.jsonl",
+        "tasks": ", ".join(run.config.dataset_config.tasks),
+        "steps": str(len(run.series("ce")[1]) or "no metrics.jsonl"),
         "batch": f"{train.batch_size_training} × {train.gradient_accumulation_steps}",
         "learning rate": f"{train.lr:g}",
         "seed": str(train.seed),
     }
 
 
-def _trained(config: Any) -> Iterator[str]:
-    train = config.train_config
-    yield "projector"
-    if not train.freeze_encoder:
-        yield "encoder"
-    if train.use_peft:
-        yield f"LLM by LoRA, r {train.peft_config.r}"
-    elif not train.freeze_llm:
-        yield "LLM"
+def _percent(share: float) -> str:
+    """Never 0 % or 100 % where that is only nearly so."""
+    if 0 < share < 0.01:
+        return "< 1 %"
+    return "> 99 %" if 0.99 < share < 1 else f"{100 * share:.0f} %"
 
 
-def _training_row(run: Run) -> tuple[str, ...]:
-    losses, speeds = series(run, "ce")[1], series(run, "tokens_per_second")[1]
-    tail = losses[-max(1, len(losses) // 10) :]
-    return (
-        run.name,
-        str(len(run.metrics)),
-        _mean(tail, ".3f"),
-        f"{statistics.median(speeds):,.0f}" if speeds else "–",
-        duration(run.seconds) if run.seconds is not None else "–",
-    )
-
-
-def _schedule_rows(run: Run) -> Iterator[tuple[str, ...]]:
-    chosen = [line["layers"] for line in run.metrics if line.get("layers")]
-    counts = {layer: sum(layer in row for row in chosen) for row in chosen for layer in row}
-    for layer in sorted({*counts, *layers_with(run, "schedule"), *run.schedule.get("layers", ())}):
-        count = counts.get(layer, 0) if chosen else None
-        share = f"{100 * count / len(chosen):.0f}" if chosen else "–"
-        numbers = (_last(run, layer, name) for name in ("reward", "ucb", "probability"))
-        yield (run.name, str(layer), "–" if count is None else str(count), share, *numbers)
-
-
-def _last(run: Run, layer: int, name: str) -> str:
-    """The last number of metrics.jsonl; of a run that wrote none there, that of schedule.json."""
-    found = series(run, f"schedule/{layer}/{name}")[1][-1:]
-    if not layers_with(run, "schedule"):
-        value = run.schedule.get("layers", {}).get(layer, {}).get(name)
-        found = [value] if isinstance(value, int | float) else []
-    return f"{found[0]:.4g}" if found else "–"
-
-
-def _mean(values: Sequence[float], shape: str) -> str:
-    return f"{statistics.fmean(values):{shape}}" if values else "–"
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
 
 
 def _value(value: Any) -> str:
     """As YAML would write it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if value is None:
-        return "null"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return yaml.safe_dump(value, default_flow_style=True, allow_unicode=True).split("\n")[0]

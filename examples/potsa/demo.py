@@ -27,7 +27,7 @@ from slam_potsa.engine.decode import Translator, decode_to, load_run
 from slam_potsa.engine.encode import store_features
 from slam_potsa.engine.launch import quieten
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation.analysis import Settings, analyze, write_analysis
+from slam_potsa.evaluation.analysis import analyze, write_analysis
 from slam_potsa.evaluation.report import Report, Request, collect, headline_text, write_page
 from slam_potsa.files import atomic_write
 from slam_potsa.model.encoder import load_encoder
@@ -120,17 +120,9 @@ def decode(system: str, out: Path) -> None:
 
 def look_into(system: str, out: Path, corpus: Corpus) -> None:
     """What `slam-potsa analyze` leaves in the run's directory."""
-    manifests, options = (
-        [corpus.path("train"), corpus.path("zero_shot")],
-        {"heard": HEARD, "settings": Settings()},
-    )
-    found = analyze(
-        Translator(load_run(out / system)),
-        manifests,
-        name=SYSTEMS[system],
-        progress=True,
-        **options,
-    )
+    manifests = [corpus.path("train"), corpus.path("zero_shot")]
+    options = {"heard": HEARD, "name": SYSTEMS[system], "progress": True}
+    found = analyze(Translator(load_run(out / system)), manifests, **options)
     write_analysis(out / system / "analysis" / "analysis.json", found)
 
 

@@ -38,29 +38,17 @@ def test_what_few_files_have_is_written_only_where_it_is(tmp_path):
 
 
 def test_every_bad_line_is_reported_at_once(tmp_path):
-    good = {
-        "key": "a", "language": "fr", "source": "a.wav", "target_language": "en",
-        "prediction": "x", "beam": 1,
-    }  # fmt: skip
-    lines = [
-        json.dumps(good),
-        "{not json",
-        json.dumps(good),
-        json.dumps(good | {"key": "b", "beam": 0}),
-        json.dumps({name: good[name] for name in good if name != "prediction"} | {"key": "c"}),
-        json.dumps(good | {"key": "d", "hypothesis": "x"}),
-        "[1]",
-        json.dumps(good | {"key": "e", "alternatives": [["x", "0.5"]]}),
-    ]
+    good = {k: v for k, v in vars(ONE).items() if v is not None}
+    rows = [good, good, good | {"key": "b", "beam": 0}, good | {"key": "c", "prediction": None}]
+    rows += [good | {"key": "d", "hypothesis": "x"}, good | {"key": "e", "alternatives": [["x"]]}]
     path = tmp_path / "p.jsonl"
-    path.write_text("\n".join(lines))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{not json")
     with pytest.raises(InputError) as caught:
         read_predictions(path)
-    assert [problem.split(":")[1] for problem in caught.value.problems] == list("2345678")
-    assert "found ('a', 'en'), which line 1 has already" in str(caught.value)
-    assert "field 'prediction': found nothing" in str(caught.value)
-    assert "field 'hypothesis': not known" in str(caught.value)
-    assert "expected a list of [text, score]" in str(caught.value)
+    words = ["which line 1 has already", "'beam': found 0", "'prediction': found null"]
+    words += ["'hypothesis': not known", "'alternatives': found", "found '{not json'"]
+    for number, (problem, word) in enumerate(zip(caught.value.problems, words, strict=True), 2):
+        assert problem.startswith(f"{path}:{number}: ") and word in problem
 
 
 def test_slam_llm_files_have_a_text_a_line(tmp_path):

@@ -40,12 +40,15 @@ def refuse(problems: Iterable[str]) -> None:
 
 
 @contextmanager
-def collecting(problems: list[str]) -> Iterator[None]:
-    """Add what an InputError inside says to `problems`, so that the next one is found too."""
+def collecting(problems: list[str], place: object = "") -> Iterator[None]:
+    """Add what an InputError inside says to `problems`, so that the next one is found too.
+
+    Where there is a `place`, such as a path, each begins with it.
+    """
     try:
         yield
     except InputError as error:
-        problems += error.problems
+        problems += [f"{place}: {text}" if place else text for text in error.problems]
 
 
 def each(

@@ -26,7 +26,6 @@ from slam_potsa.text import some, table
 TESTS = {"bs": "paired bootstrap", "ar": "approximate randomisation"}
 # sacrebleu's own numbers: resamples for one test, trials for the other.
 SAMPLES = {"bs": 1000, "ar": 10000}
-Pairs = Sequence[tuple[Prediction, Prediction]]
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def compare(
 
 def paired_test(
     name: str,
-    pairs: Pairs,
+    pairs: Sequence[tuple[Prediction, Prediction]],
     *,
     test: str = "bs",
     samples: int | None = None,
@@ -287,10 +286,8 @@ def same_test_problems(files: Mapping[str, Sequence[Prediction]]) -> list[str]:
     (first, expected), *rest = files.items()
     problems: list[str] = []
     for name, predictions in rest:
-        unlike: list[str] = []
-        with collecting(unlike):
+        with collecting(problems, name):
             match(expected, predictions, (first, name))
-        problems += [f"{name}: {problem}" for problem in unlike]
     return problems
 
 

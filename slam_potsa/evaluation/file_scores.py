@@ -69,11 +69,9 @@ def read_file(
             read.append(read_predictions(place) if place else ())
     refuse(problems)
     for place, found, check in ((baseline, read[1], match), (blind, read[2], check_blind)):
-        unfit: list[str] = []
-        with collecting(unfit):
+        with collecting(problems, place):
             if place:
                 check(found, read[0])
-        problems += [f"{place}: {problem}" for problem in unfit]
     refuse(problems)
     return PredictionFile(path, *read)
 

@@ -12,14 +12,13 @@ from slam_potsa.commands import (
     model,
     plan,
     prepare,
-    reference,
     report,
     run,
     score,
 )
 from slam_potsa.errors import InputError
 
-GROUPS = (prepare, model, plan, run, decode, score, analyze, report, reference)
+GROUPS = (prepare, model, plan, run, decode, score, analyze, report)
 EXIT_INPUT = 2
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from slam_potsa.commands import reference as command
+from slam_potsa.commands import model as command
 from slam_potsa.config import PotsaConfig
 from slam_potsa.config.option import section_kind
 from slam_potsa.config.reference import COMMAND, PAGE, reference

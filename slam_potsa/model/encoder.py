@@ -34,28 +34,18 @@ class SpeechEncoder(nn.Module):
 
     def __init__(self, whisper: nn.Module, window: str = "30s"):
         super().__init__()
-        self.whisper = whisper
-        self.window = window
+        self.whisper, self.window = whisper, window
+        config = whisper.config
+        self.width, self.n_mels = config.d_model, config.num_mel_bins
+        self.max_frames = config.max_source_positions
         self._fingerprint: str | None = None
         # transformers 4 insists on this argument, transformers 5 no longer has it.
         arguments = inspect.signature(whisper.layers[0].forward).parameters
         self._layer_options = {"layer_head_mask": None} if "layer_head_mask" in arguments else {}
 
     @property
-    def width(self) -> int:
-        return self.whisper.config.d_model
-
-    @property
-    def n_mels(self) -> int:
-        return self.whisper.config.num_mel_bins
-
-    @property
     def dtype(self) -> torch.dtype:
         return self.whisper.conv1.weight.dtype
-
-    @property
-    def max_frames(self) -> int:
-        return self.whisper.config.max_source_positions
 
     def forward(self, mel: Tensor, mask: Tensor | None = None) -> Tensor:
         """`mel` [B, F, M], `mask` [B, T] true on valid encoder frames (None: all) -> [B, T, E].
@@ -108,8 +98,7 @@ class SpeechEncoder(nn.Module):
 
     def _hash(self) -> str:
         digest = hashlib.sha256()
-        config = self.whisper.config
-        digest.update(json.dumps([self.window, config.d_model, config.num_mel_bins]).encode())
+        digest.update(json.dumps([self.window, self.width, self.n_mels]).encode())
         for name, tensor in sorted(self.whisper.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())

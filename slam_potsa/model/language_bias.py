@@ -103,17 +103,9 @@ class LanguageBias(nn.Module):
         self._set(biases, dict(counts or {}))
         self.register_load_state_dict_post_hook(_restore_tables)
 
-    @property
-    def languages(self) -> tuple[str, ...]:
-        return self._languages
-
-    @property
-    def width(self) -> int:
-        return self.table.shape[1]
-
     def biases(self) -> dict[str, Tensor]:
         """b_l [E] by language, as estimated (before `center`)."""
-        return {code: bias.clone() for code, bias in zip(self._languages, self._raw, strict=True)}
+        return {code: bias.clone() for code, bias in zip(self.languages, self._raw, strict=True)}
 
     def forward(self, hidden: Tensor, mask: Tensor | None, language_ids: Tensor) -> Tensor:
         """H~ [B, T, E] in float32 at least: what is outside `mask` [B, T] becomes zero.
@@ -141,26 +133,27 @@ class LanguageBias(nn.Module):
             self.table = self.table.to(language_ids.device)
             self.ids = self.ids.to(language_ids.device)
         match = language_ids[:, None] == self.ids  # [B, L]; none true: the unseen row L
-        row = torch.where(match.any(1), match.int().argmax(1), len(self._languages))
+        row = torch.where(match.any(1), match.int().argmax(1), len(self.languages))
         return self.table[row]
 
     def _set(self, biases: Mapping[str, Tensor], counts: dict[str, int]) -> None:
-        self._languages = tuple(sorted(biases))
+        self.languages = tuple(sorted(biases))
         self._counts = counts
-        raw = torch.stack([biases[code].detach().float().cpu() for code in self._languages])
+        raw = torch.stack([biases[code].detach().float().cpu() for code in self.languages])
         mean = raw.mean(0, keepdim=True)
         rows = raw - mean if self.center == "language_only" else raw
         unseen = rows.mean(0, keepdim=True) if self.unseen_language == "mean" else 0 * mean
+        self.width = raw.shape[1]
         # Plain attributes: no trainer may cast or broadcast them; `carried` is what travels.
         self._raw = raw
         self.table = torch.cat([rows, unseen])
-        self.ids = torch.tensor([language_id(code) for code in self._languages])
+        self.ids = torch.tensor([language_id(code) for code in self.languages])
         self.carried.write(self._serialize())
 
     def _serialize(self) -> bytes:
         names = ("center", "unseen_language", "fingerprint", "manifest")
         about = {name: getattr(self, name) for name in names} | {"counts": self._counts}
-        tensors = {code: self._raw[i].contiguous() for i, code in enumerate(self._languages)}
+        tensors = {code: self._raw[i].contiguous() for i, code in enumerate(self.languages)}
         # One key: safetensors writes several in no fixed order, and the same biases must give the
         # same bytes.
         return save(tensors, {METADATA: json.dumps(about, sort_keys=True)})
@@ -171,7 +164,7 @@ class LanguageBias(nn.Module):
         if unseen:
             names = ", ".join(language_code(i) if i >= 0 else "(none given)" for i in unseen)
             raise InputError(
-                f"language bias: no bias for {names}; estimated are {', '.join(self._languages)}. "
+                f"language bias: no bias for {names}; estimated are {', '.join(self.languages)}. "
                 "Estimate it from untranscribed speech with `slam-potsa bias`, or set "
                 "language_bias.unseen_language=mean"
             )

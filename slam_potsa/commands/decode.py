@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from slam_potsa.errors import InputError
+from slam_potsa.errors import InputError, collecting, refuse
 
 # Flags of `decode` that stand for an option of the section `decode`; without one, the run's.
 _OPTIONS = {
@@ -100,33 +100,26 @@ def _target_language(config, given: str | None) -> str:
         language_id(given)
     elif task_to_decode(data.tasks, data.test_task) == "asr":
         return ""
-    trained, why = _trained_targets(data.train_data_path)
+    trained, known = _trained_targets(data.train_data_path)
     if given:
         if trained and given not in trained:
-            print(
-                f"warning: --target-language {given}: the run was trained to translate into "
-                f"{', '.join(trained)}",
-                file=sys.stderr,
-            )
+            print(f"warning: --target-language {given}: {known}", file=sys.stderr)
         return given
     if len(trained) != 1:
-        found = f"the run was trained on {', '.join(trained)}" if trained else why
-        raise InputError(f"--target-language is not given and {found}: give it, such as zh")
+        raise InputError(f"--target-language is not given and {known}: give it, such as zh")
     return trained[0]
 
 
-def _trained_targets(manifest: str | None) -> tuple[list[str], str]:
-    """(target languages of the training manifest, or why there is none)."""
+def _trained_targets(manifest: str) -> tuple[list[str], str]:
+    """Target languages of the training manifest, and what is known of them in words."""
     from slam_potsa.data.manifest import read_manifest
 
-    if not manifest:
-        return [], "the run names no training manifest"
     try:
         rows = read_manifest(manifest)
     except InputError as error:
         return [], f"the run's training manifest cannot be read ({error.problems[0]})"
     targets = sorted({row.target_language for row in rows if row.target_language})
-    return targets, "" if targets else f"{manifest} names no target_language"
+    return targets, f"the run was trained to translate into {', '.join(targets) or 'none'}"
 
 
 def _run(args):
@@ -149,11 +142,8 @@ def _check_speech(recordings: Sequence[Path], language: str) -> None:
     from slam_potsa.data.audio import measure_audio
     from slam_potsa.data.languages import language_id
 
-    problems = []
+    problems: list[str] = []
     for check, value in [(language_id, language), *((measure_audio, str(p)) for p in recordings)]:
-        try:
+        with collecting(problems):
             check(value)
-        except InputError as error:
-            problems += error.problems
-    if problems:
-        raise InputError(problems)
+    refuse(problems)

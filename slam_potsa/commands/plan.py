@@ -105,6 +105,6 @@ def read_stages(assignments: Sequence[str]):
     if named:
         recipe = load_recipe(named[0].removeprefix("recipe="), others)
         stages = [(stage.name, stage.config) for stage in recipe.stages]
-        return f"recipe {recipe.name}", stages, recipe.launch.processes
+        return f"recipe {recipe.name}", stages, recipe.processes
     config = compose_config(others, checked=False)
     return " ".join(others), [(config.train_config.model_name, config)], 1

@@ -73,7 +73,7 @@ def show(recipe) -> None:
         start = f"the best checkpoint of {before}" if before else stage.config.ckpt_path
         steps = stage.config.train_config.total_steps
         _say(f"from {start or 'new weights'}, at most {steps} steps")
-        _say(make_job(stage.name, stage.config, recipe.launch).shown())
+        _say(make_job(recipe, stage.name, stage.config).shown())
     for test, manifest in recipe.tests.items():
         path = predictions_file(recipe.stages[-1].folder / test)
         _say(f"== {test}: {manifest} -> {path}{_state_of_test(recipe, test, manifest)}")
@@ -122,7 +122,7 @@ def decode_tests(recipe) -> None:
     from slam_potsa.engine.decode_processes import in_processes, useful_processes
 
     config = decoding_config(recipe)
-    processes = useful_processes(recipe.launch.processes)
+    processes = useful_processes(recipe.processes)
     for test, manifest in recipe.tests.items():
         prefix = str(recipe.stages[-1].folder / test)
         reasons = why_decode(prefix, config, manifest)

@@ -149,12 +149,23 @@ class Translator:
         missing = [i for i in order if rows[i].key not in journal.answers]
         if len(missing) < len(order):
             logger.info("continuing: %d of %d are answered", len(order) - len(missing), len(order))
-        heard = {rows[i].key: seconds[i] for i in missing}
-        show = progress and team.rank == 0
-        with Progress(len(order), len(order) - len(missing), team.size, show) as bar:
+        share = f" (share 1 of {team.size})" if team.size > 1 else ""
+        bar = tqdm(
+            total=len(order),
+            initial=len(order) - len(missing),
+            desc=f"decoding{share}",
+            unit="utt",
+            disable=not progress or team.rank > 0,
+        )
+        heard, length = 0.0, {rows[i].key: seconds[i] for i in missing}
+        with bar:
             for batch in self._batches(dataset, missing):
                 journal.add(self._generate(batch))
-                bar.update(len(batch["keys"]), sum(heard[key] for key in batch["keys"]))
+                heard += sum(length[key] for key in batch["keys"])
+                bar.update(len(batch["keys"]))
+                if heard and not bar.disable:  # manifests may leave durations out
+                    rate = heard / bar.format_dict["elapsed"]
+                    bar.set_postfix_str(f"{rate:.3g} s of audio/s")
 
     def _batches(self, dataset: Any, order: Sequence[int]) -> Iterable[dict[str, Any]]:
         return DataLoader(
@@ -224,30 +235,6 @@ def _dtypes(part: torch.nn.Module) -> list[str]:
     return sorted({str(weight.dtype) for weight in part.parameters()})
 
 
-class Progress:
-    """A bar with utterances and seconds of audio a second; the last line stays."""
-
-    def __init__(self, total: int, done: int, shares: int, show: bool):
-        share = f" (share 1 of {shares})" if shares > 1 else ""
-        self.bar = tqdm(
-            total=total, initial=done, desc=f"decoding{share}", unit="utt", disable=not show
-        )
-        self.seconds = 0.0
-
-    def update(self, utterances: int, seconds: float) -> None:
-        self.seconds += seconds
-        self.bar.update(utterances)
-        elapsed = self.bar.format_dict["elapsed"]
-        if elapsed and self.seconds:  # manifests may leave durations out
-            self.bar.set_postfix_str(f"{self.seconds / elapsed:.3g} s of audio/s")
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_error: Any) -> None:
-        self.bar.close()
-
-
 def warn_of_malformed(malformed: int, answers: int) -> None:
     """Say that answers of cot have no marker: they count whole as translations."""
     if malformed:
@@ -313,7 +300,8 @@ def decode_to(
     translator = Translator(config)
     predictions = translator.decode(manifest, prefix=prefix, team=team, shuffle_audio=shuffle_audio)
     if team.rank == 0:
-        write_decoded(prefix, predictions)
+        write_pred_gt(prefix, predictions)
+        write_predictions(predictions_file(prefix), predictions)
         where = {"manifest": str(Path(manifest).resolve())}
         write_record(record_file(prefix), made_from, [predictions_file(prefix)], notes=where)
         for path in partial_files(prefix):
@@ -330,11 +318,6 @@ def check_decodable(
     Templates.of(data).require([task_to_decode(data.tasks, data.test_task)], utterances)
     if shuffle_audio:
         exchanged_recordings(utterances)
-
-
-def write_decoded(prefix: str | Path, predictions: Sequence[Prediction]) -> None:
-    write_pred_gt(prefix, predictions)
-    write_predictions(predictions_file(prefix), predictions)
 
 
 def predictions_file(prefix: str | Path) -> Path:

@@ -6,8 +6,9 @@ import importlib.util
 import os
 import sys
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from logging import getLogger
 from typing import Any
 
@@ -22,39 +23,6 @@ from slam_potsa.model.controller import NonFiniteLoss
 EXIT_INPUT = 2  # the user's input is wrong; nothing was started
 
 
-def choose_engine(wanted: str) -> tuple[str, str]:
-    """`(engine, why)`: "auto" takes SLAM-LLM where it is importable and CUDA is there."""
-    import torch
-
-    if wanted != "auto":
-        return wanted, "as configured"
-    if importlib.util.find_spec("slam_llm") is None:
-        return "native", "slam_llm is not importable"
-    if not torch.cuda.is_available():
-        return "native", "SLAM-LLM trains on CUDA only, and there is none"
-    return "slam_llm", "slam_llm is importable and CUDA is there"
-
-
-def finetune() -> None:
-    """Entry of examples/potsa/finetune.py."""
-    run_with_hydra(_finetune)
-
-
-def train() -> None:
-    """Entry of `python -m slam_potsa.engine.launch`, by which a recipe starts its stages."""
-    run_with_hydra(_train)
-
-
-def finetune_deepspeed() -> None:
-    """Entry of examples/potsa/finetune_deepspeed.py."""
-    run_with_hydra(_finetune_deepspeed)
-
-
-def inference() -> None:
-    """Entry of examples/potsa/inference.py."""
-    run_with_hydra(_inference)
-
-
 def run_with_hydra(job: Callable[[PotsaConfig], Any]) -> None:
     """Compose the configuration of sys.argv and run `job`; wrong input exits with code 2."""
     import hydra
@@ -63,34 +31,29 @@ def run_with_hydra(job: Callable[[PotsaConfig], Any]) -> None:
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     def main(composed) -> None:
-        try:
+        with _errors_as_messages():
             config = typed(composed)
             check(config)
             job(config)
-        except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(EXIT_INPUT)
-        except NonFiniteLoss as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(1)
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            sys.exit(130)
 
     quieten()
-    _require_known_keys()
     # The `deepspeed` launcher appends --local_rank, which Hydra would refuse.
     sys.argv[1:] = [a for a in sys.argv[1:] if not a.startswith("--local_rank")]
+    with _errors_as_messages():
+        require_known_keys([a for a in sys.argv[1:] if "=" in a and not a.startswith("-")])
     main()
 
 
-def _require_known_keys() -> None:
-    words = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
+@contextmanager
+def _errors_as_messages() -> Iterator[None]:
     try:
-        require_known_keys(words)
-    except InputError as error:
+        yield
+    except (InputError, NonFiniteLoss) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_INPUT)
+        sys.exit(EXIT_INPUT if isinstance(error, InputError) else 1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 def quieten() -> None:
@@ -106,6 +69,29 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
 
 
+# -- by whom it is done ----------------------------------------------------------------------------
+
+
+def choose_engine(wanted: str) -> tuple[str, str]:
+    """`(engine, why)`: "auto" takes SLAM-LLM where it is importable and CUDA is there."""
+    import torch
+
+    if wanted != "auto":
+        return wanted, "as configured"
+    if importlib.util.find_spec("slam_llm") is None:
+        return "native", "slam_llm is not importable"
+    if not torch.cuda.is_available():
+        return "native", "SLAM-LLM trains on CUDA only, and there is none"
+    return "slam_llm", "slam_llm is importable and CUDA is there"
+
+
+def _announced_engine(config: PotsaConfig) -> str:
+    config.engine, why = choose_engine(config.engine)
+    if is_main_process():
+        print(f"engine: {config.engine} ({why})", flush=True)
+    return config.engine
+
+
 def _train(config: PotsaConfig) -> None:
     train = _finetune_deepspeed if config.train_config.enable_deepspeed else _finetune
     with alone(config.train_config.output_dir) if is_main_process() else nullcontext():
@@ -113,8 +99,7 @@ def _train(config: PotsaConfig) -> None:
 
 
 def _finetune(config: PotsaConfig) -> None:
-    _announce(config)
-    if config.engine == "slam_llm":
+    if _announced_engine(config) == "slam_llm":
         from slam_potsa.engine import slam_llm
 
         slam_llm.finetune(config)
@@ -142,8 +127,7 @@ def _finetune_deepspeed(config: PotsaConfig) -> None:
 
 
 def _inference(config: PotsaConfig) -> None:
-    _announce(config)
-    if config.engine == "slam_llm":
+    if _announced_engine(config) == "slam_llm":
         from slam_potsa.engine import slam_llm
 
         slam_llm.inference(config)
@@ -155,11 +139,10 @@ def _inference(config: PotsaConfig) -> None:
         print(f"decoded: {config.decode_log}_pred")
 
 
-def _announce(config: PotsaConfig) -> None:
-    config.engine, why = choose_engine(config.engine)
-    if is_main_process():
-        print(f"engine: {config.engine} ({why})", flush=True)
-
+finetune = partial(run_with_hydra, _finetune)  # examples/potsa/finetune.py
+finetune_deepspeed = partial(run_with_hydra, _finetune_deepspeed)  # …/finetune_deepspeed.py
+inference = partial(run_with_hydra, _inference)  # examples/potsa/inference.py
+train = partial(run_with_hydra, _train)  # how a recipe starts its stages
 
 if __name__ == "__main__":
     train()

@@ -34,7 +34,7 @@ from slam_potsa.engine.run_directory import (
     trained_from,
     write_schedule,
 )
-from slam_potsa.errors import InputError
+from slam_potsa.errors import InputError, refuse
 from slam_potsa.files import atomic_write
 from slam_potsa.model.checkpoint import apply_checkpoint, read_checkpoint, save_checkpoint
 from slam_potsa.model.factory import model_factory
@@ -329,8 +329,7 @@ def check_host(config: PotsaConfig) -> None:
         problems.append("train_config.enable_deepspeed and enable_fsdp need engine=slam_llm")
     if train.use_fp16 and not torch.cuda.is_available():
         problems.append("train_config.use_fp16=true needs CUDA")
-    if problems:
-        raise InputError(problems)
+    refuse(problems)
 
 
 def _max_steps(config: PotsaConfig, batches: int) -> int:

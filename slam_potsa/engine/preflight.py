@@ -15,7 +15,7 @@ from slam_potsa.data.dataset import training_items
 from slam_potsa.data.manifest import read_manifest
 from slam_potsa.data.tasks import needed_fields
 from slam_potsa.engine import deepspeed
-from slam_potsa.errors import InputError
+from slam_potsa.errors import InputError, refuse
 
 
 def preflight(config: PotsaConfig, world_size: int = 1, *, launched: bool | None = None) -> None:
@@ -31,9 +31,7 @@ def preflight(config: PotsaConfig, world_size: int = 1, *, launched: bool | None
         problems += _deepspeed(config, world_size)
     else:
         problems += _ddp(config.train_config)
-    problems += _lengths(config, world_size)
-    if problems:
-        raise InputError(problems)
+    refuse([*problems, *_lengths(config, world_size)])
 
 
 def _switches(config: PotsaConfig, launched: bool) -> Iterator[str]:
@@ -76,7 +74,7 @@ def _ddp(train: TrainConfig) -> Iterator[str]:
 def _lengths(config: PotsaConfig, world_size: int) -> Iterator[str]:
     """SLAM-LLM drops the last incomplete batch of each rank, of the validation set too."""
     train, data = config.train_config, config.dataset_config
-    items = len(training_items(config.dataset_config))
+    items = len(training_items(data))
     share = -(-items // world_size)
     batches = share // train.batch_size_training
     if not batches:

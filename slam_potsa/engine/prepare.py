@@ -17,14 +17,11 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from slam_potsa.config import PotsaConfig
+from slam_potsa.config import DatasetConfig, PotsaConfig
 from slam_potsa.data.dataset import training_items
 from slam_potsa.data.feature_store import FeatureStore
-from slam_potsa.data.manifest import (
-    check_manifest,
-    manifest_hash,
-)
-from slam_potsa.data.tasks import needed_fields
+from slam_potsa.data.manifest import check_manifest, manifest_hash, read_manifest
+from slam_potsa.data.tasks import Templates, needed_fields
 from slam_potsa.engine.encode import estimate_bias
 from slam_potsa.engine.run_directory import (
     BIAS,
@@ -36,7 +33,7 @@ from slam_potsa.engine.run_directory import (
     last_checkpoint,
     write_config,
 )
-from slam_potsa.errors import InputError
+from slam_potsa.errors import InputError, collecting, refuse
 from slam_potsa.model.encoder import encoder_config, encoder_fingerprint, load_encoder
 from slam_potsa.model.language_bias import LanguageBias
 
@@ -101,8 +98,8 @@ def checkpoint_to_resume(config: PotsaConfig) -> Path | None:
 
 
 def _refuse_another(config: PotsaConfig, checkpoint: Path) -> None:
-    changed = changes_since(json.loads((checkpoint / CONTROLLER).read_text())["made_from"], config)
-    if changed:
+    before = json.loads((checkpoint / CONTROLLER).read_text())["made_from"]
+    if changed := changes_since(before, config):
         raise InputError(
             [
                 f"{checkpoint} was made from something else; choose another "
@@ -114,10 +111,12 @@ def _refuse_another(config: PotsaConfig, checkpoint: Path) -> None:
 
 def prepare(config: PotsaConfig, resume: Path | None) -> None:
     """Check all inputs, then write the run directory. Raises InputError before it is touched."""
-    check_encoder(config)
-    check_pairs(config)
+    check_inputs(config)
+    path, items = config.dataset_config.train_data_path, training_items(config.dataset_config)
+    logger.info("%s: %d items, %d of them pairs", path, len(items), items.num_pairs)
     if resume is None:
-        check_recordings(config)
+        for manifest in manifests_to_hear(config):
+            check_recordings(manifest, pairs=compares_pairs(config) and manifest == path)
         clear(Path(config.train_config.output_dir))
     write_config(config)
     provide_bias(config)
@@ -126,8 +125,22 @@ def prepare(config: PotsaConfig, resume: Path | None) -> None:
 # -- inputs ----------------------------------------------------------------------------------------
 
 
-def check_encoder(config: PotsaConfig) -> None:
-    """Raise InputError where mel bands or stored features are not this encoder's."""
+def check_inputs(config: PotsaConfig) -> None:
+    """Raise InputError with what is wrong with encoder, manifests and stored features."""
+    data, problems = config.dataset_config, []
+    with collecting(problems):
+        _check_encoder(config)
+    with collecting(problems):
+        _check_rows(data, "train_data_path")
+        _check_pairs(config)
+    if config.train_config.run_validation and data.val_data_path != data.train_data_path:
+        with collecting(problems):
+            _check_rows(data, "val_data_path")
+    refuse(problems)
+
+
+def _check_encoder(config: PotsaConfig) -> None:
+    """Mel bands and stored features are this encoder's."""
     store, model = config.dataset_config.feature_store, config.model_config
     if store:
         known = encoder_fingerprint(model.encoder_path_hf, model.encoder_window)
@@ -141,14 +154,24 @@ def check_encoder(config: PotsaConfig) -> None:
         )
 
 
-def check_pairs(config: PotsaConfig) -> None:
-    """Say how many pairs there are. Raise InputError where alignment would have none."""
-    path, items = config.dataset_config.train_data_path, training_items(config.dataset_config)
-    logger.info("%s: %d items, %d of them pairs", path, len(items), items.num_pairs)
-    if compares_pairs(config) and not items.num_pairs:
+def _check_rows(data: DatasetConfig, option: str) -> None:
+    """Every row has what the tasks need, and its features are stored where any are read."""
+    manifest = getattr(data, option)
+    if not manifest:
+        raise InputError(f"dataset_config.{option} is not set: give it a manifest")
+    rows = read_manifest(manifest, needs=needed_fields(data.tasks))
+    Templates.of(data).require(data.tasks, rows)
+    if data.feature_store:
+        FeatureStore.open(data.feature_store).require(row.key for row in rows)
+
+
+def _check_pairs(config: PotsaConfig) -> None:
+    """Alignment has pairs."""
+    if compares_pairs(config) and not training_items(config.dataset_config).num_pairs:
         raise InputError(
-            f"{path}: no sentence_id is spoken in two languages, so there is "
-            "nothing to align; use the same sentence_id for the same meaning, or alignment=none"
+            f"{config.dataset_config.train_data_path}: no sentence_id is spoken in two languages, "
+            "so there is nothing to align; use the same sentence_id for the same meaning, or "
+            "alignment=none"
         )
 
 
@@ -157,23 +180,22 @@ def compares_pairs(config: PotsaConfig) -> bool:
     return any(term.rows == "pairs" for term in config.alignment.active.values())
 
 
-def check_recordings(config: PotsaConfig) -> None:
-    """Raise InputError with every recording of the manifests that cannot be used.
+def manifests_to_hear(config: PotsaConfig) -> list[str]:
+    """Those whose recordings a training reads: that of training, then that of validation."""
+    data = config.dataset_config
+    if data.feature_store or not data.check_audio:
+        return []
+    validated = [data.val_data_path] if config.train_config.run_validation else []
+    return list(dict.fromkeys([data.train_data_path, *validated]))
+
+
+def check_recordings(manifest: str, pairs: bool = False) -> None:
+    """Raise InputError with every recording that cannot be used; log what is to be known.
 
     A manifest that was checked before, by `slam-potsa prepare` or a training, is not heard again.
     """
-    data = config.dataset_config
-    if data.feature_store or not data.check_audio:
-        return
-    manifests = [data.train_data_path]
-    if config.train_config.run_validation:
-        manifests.append(data.val_data_path)
-    needs = needed_fields(data.tasks)
-    for manifest in dict.fromkeys(filter(None, manifests)):
-        aligned = compares_pairs(config) and manifest == data.train_data_path
-        options = {"needs": needs, "pairs": aligned, "again": False, "progress": True}
-        for warning in check_manifest(manifest, **options).warnings:
-            logger.warning("%s: %s", manifest, warning)
+    for warning in check_manifest(manifest, again=False, pairs=pairs, progress=True).warnings:
+        logger.warning("%s: %s", manifest, warning)
 
 
 # -- biases (eq. 1) --------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from slam_potsa.config import PotsaConfig
 from slam_potsa.config.check import check
 from slam_potsa.config.compose import compose_config, conf_dir
 from slam_potsa.config.option import option
-from slam_potsa.errors import InputError
+from slam_potsa.errors import InputError, collecting, refuse
 
 STAGE_NAME = re.compile(r"[a-z][a-z0-9_]*")
 TAKEN = ("all", "tests", *(spec.name for spec in fields(PotsaConfig)))  # no names of stages
@@ -53,14 +53,6 @@ class RecipeFile:
 
 
 @dataclass(frozen=True)
-class Launch:
-    """How the processes of every stage are started."""
-
-    processes: int = 1
-    launcher: str = "torchrun"
-
-
-@dataclass(frozen=True)
 class Stage:
     """One training run. `config.train_config.output_dir` is its folder.
 
@@ -78,17 +70,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What `load_recipe` read.
-
-    Attributes:
-        tests: manifests that the last stage's best model translates, by name.
-    """
+    """What `load_recipe` read; the fields are the file's."""
 
     name: str
     output_dir: Path
+    processes: int
+    launcher: str
     stages: tuple[Stage, ...]
     tests: dict[str, str]
-    launch: Launch
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -110,9 +99,10 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     return Recipe(
         name=path.stem,
         output_dir=Path(file.output_dir),
+        processes=file.processes,
+        launcher=file.launcher,
         stages=_stages(path.stem, file, given),
         tests={test: str(manifest) for test, manifest in file.tests.items() if manifest},
-        launch=Launch(file.processes, file.launcher),
     )
 
 
@@ -179,13 +169,12 @@ def _filled_in(content: Mapping[str, Any], overrides: Sequence[str]) -> RecipeFi
     check(file)
     if not file.output_dir or not file.stages:
         raise InputError("expected output_dir, a folder, and stages by name, in order")
-    bad = [name for name in file.stages if not STAGE_NAME.fullmatch(name) or name in TAKEN]
-    if bad:
-        raise InputError(
-            f"stage {name!r}: expected a name of small letters, digits and _, and none of "
-            f"{', '.join(TAKEN)}"
-            for name in bad
-        )
+    refuse(
+        f"stage {name!r}: expected a name of small letters, digits and _, and none of "
+        f"{', '.join(TAKEN)}"
+        for name in file.stages
+        if not STAGE_NAME.fullmatch(name) or name in TAKEN
+    )
     return file
 
 
@@ -197,21 +186,13 @@ def _stages(recipe: str, file: RecipeFile, given: Mapping[str, Sequence[str]]) -
     stages: list[Stage] = []
     found: dict[str, list[str]] = {}  # problem -> stages
     for number, name in enumerate(file.stages, start=1):
-        try:
+        problems: list[str] = []
+        with collecting(problems):
             stages.append(_stage(file, number, name, [*given["all"], *given[name]]))
-        except InputError as error:
-            for problem in dict.fromkeys(error.problems):
-                found.setdefault(problem, []).append(name)
-    if found:
-        raise InputError(
-            f"{recipe}, {_named(names, len(file.stages))}: {problem}"
-            for problem, names in found.items()
-        )
+        for problem in dict.fromkeys(problems):
+            found.setdefault(problem, []).append(name)
+    refuse(f"{recipe}, stage {', '.join(who)}: {problem}" for problem, who in found.items())
     return tuple(stages)
-
-
-def _named(stages: Sequence[str], of: int) -> str:
-    return f"stage {', '.join(stages)}" if len(stages) < of or of == 1 else "every stage"
 
 
 def _stage(file: RecipeFile, number: int, name: str, given: Sequence[str]) -> Stage:
@@ -236,8 +217,7 @@ def _stage(file: RecipeFile, number: int, name: str, given: Sequence[str]) -> St
             f"train_config.output_dir={config.train_config.output_dir!r}: a stage's folder is "
             f"{folder}; set the recipe's output_dir"
         )
-    if problems:
-        raise InputError(problems)
+    refuse(problems)
     return Stage(name, config)
 
 

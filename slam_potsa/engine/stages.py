@@ -26,7 +26,7 @@ from slam_potsa.config import PotsaConfig
 from slam_potsa.config.compose import conf_dir
 from slam_potsa.engine.attempts import attempts, continued, has_begun
 from slam_potsa.engine.launch import choose_engine
-from slam_potsa.engine.recipe import Launch, Recipe, Stage
+from slam_potsa.engine.recipe import Recipe, Stage
 from slam_potsa.engine.run_directory import (
     BEST,
     MODEL,
@@ -37,7 +37,7 @@ from slam_potsa.engine.run_directory import (
     newest_saved,
     trained_from,
 )
-from slam_potsa.errors import InputError
+from slam_potsa.errors import InputError, refuse
 from slam_potsa.files import atomic_path, atomic_write
 from slam_potsa.provenance import Record, read_record, write_record
 
@@ -92,9 +92,9 @@ def _train(recipe: Recipe, number: int, runner, say) -> None:
     made_from = trained_from(config)  # before the training: of what it reads
     now = continued(config, host(stage), _processes_before(recipe, stage))
     if now is not None:
-        job = make_job(stage.name, now, recipe.launch)
+        job = make_job(recipe, stage.name, now)
         write_job(job)
-        notes = {"processes": recipe.launch.processes}
+        notes = {"processes": recipe.processes}
         write_record(stage.folder / STARTED, made_from, argv=job.command, notes=notes)
         steps = now.train_config.total_steps
         say(f"from {now.ckpt_path or 'new weights'}, at most {steps} steps")
@@ -128,23 +128,23 @@ def _link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def started_from(stage: Stage, start: Path | None) -> PotsaConfig:
+def started_from(stage: Stage, start: str | None) -> PotsaConfig:
     """The stage's configuration with its start; its recordings have been checked before."""
     config = deepcopy(stage.config)  # a host writes into it
     config.dataset_config.check_audio = False
-    config.ckpt_path = start and str(start)
+    config.ckpt_path = start
     return config
 
 
-def start_of(recipe: Recipe, number: int) -> Path | None:
-    """The checkpoint that stage `number` (from 0) starts from, None for new weights.
+def start_of(recipe: Recipe, number: int) -> str | None:
+    """Where the checkpoint lies, or will, that stage `number` (from 0) starts from.
 
-    Raises InputError where the stage before has none yet.
+    None: it starts from new weights.
     """
     if number == 0:
-        path = recipe.stages[0].config.ckpt_path
-        return Path(path) if path else None
-    return best_checkpoint(recipe.stages[number - 1].folder)
+        return recipe.stages[0].config.ckpt_path
+    previous = recipe.stages[number - 1]
+    return str(_best(previous) or previous.folder / BEST)
 
 
 def host(stage: Stage) -> str:
@@ -177,43 +177,34 @@ def state_of(stage: Stage) -> str:
 
 def refuse_other_history(recipe: Recipe) -> None:
     """Raise InputError with all that differs between the recipe and what lies in its folders."""
-    problems = [
-        problem
-        for number in range(len(recipe.stages))
-        for problem in _history_problems(recipe, number)
-    ]
-    if problems:
-        raise InputError(problems)
+    numbers = range(len(recipe.stages))
+    refuse(problem for number in numbers for problem in _history_problems(recipe, number))
 
 
 def _history_problems(recipe: Recipe, number: int) -> Iterator[str]:
-    stage, affects = recipe.stages[number], ["weights", "outcome"]
-    if is_done(stage):
-        record, state = read_record(stage.folder / DONE), "done"
-    elif has_begun(stage.folder):
-        record, state, affects = _started(stage), "begun", ["weights"]
-    elif (stage.folder / MODEL).is_file():
-        record, state = None, ""
-    else:
+    stage, done = recipe.stages[number], is_done(recipe.stages[number])
+    if not (done or has_begun(stage.folder) or (stage.folder / MODEL).is_file()):
         return
+    record = read_record(stage.folder / DONE) if done else _started(stage)
     if record is None:
         yield (
             f"{stage.folder} holds a model that this recipe did not train: choose another "
             "output_dir, or move it away"
         )
         return
-    changed = []
-    start = start_of(recipe, number) if number == 0 else _best(recipe.stages[number - 1])
-    if number and start is None:
+    config = started_from(stage, start_of(recipe, number))
+    changed = changes_since(
+        record.made_from, config, ["weights", "outcome"] if done else ["weights"]
+    )
+    before = recipe.stages[number - 1]
+    if number and not (is_done(before) or _best(before)):
         # Weights may be removed once they have served, but not to be trained anew.
-        previous = recipe.stages[number - 1]
-        start = previous.folder / BEST
-        changed = [] if is_done(previous) else [f"{previous.name} is to be trained anew before it"]
-    changed += changes_since(record.made_from, started_from(stage, start), affects)
+        changed.append(f"{before.name} is to be trained anew before it")
     if changed:
         yield (
-            f"stage {stage.name} is {state}, and differs now: {'; '.join(changed)}. Take it back; "
-            f"or choose another output_dir; or remove {stage.folder}* to train it anew"
+            f"stage {stage.name} is {'done' if done else 'begun'}, and differs now: "
+            f"{'; '.join(changed)}. Take it back; or choose another output_dir; or remove "
+            f"{stage.folder}* to train it anew"
         )
 
 
@@ -231,20 +222,20 @@ def _started(stage: Stage) -> Record | None:
 
 def _processes_before(recipe: Recipe, stage: Stage) -> int:
     record = _started(stage)
-    return record.notes["processes"] if record else recipe.launch.processes
+    return record.notes["processes"] if record else recipe.processes
 
 
 # -- a process of its own --------------------------------------------------------------------------
 
 
-def make_job(name: str, config: PotsaConfig, launch: Launch) -> Job:
+def make_job(recipe: Recipe, name: str, config: PotsaConfig) -> Job:
     entry = ["--config-path", str(Path(config.train_config.output_dir).resolve())]
     entry += ["--config-name", Path(STAGE).stem]
-    if launch.launcher == "deepspeed":
-        start = ["deepspeed.launcher.runner", "--num_gpus", str(launch.processes), "--module"]
+    if recipe.launcher == "deepspeed":
+        start = ["deepspeed.launcher.runner", "--num_gpus", str(recipe.processes), "--module"]
     else:
         start = ["torch.distributed.run", "--standalone"]
-        start += ["--nproc_per_node", str(launch.processes), "-m"]
+        start += ["--nproc_per_node", str(recipe.processes), "-m"]
     return Job(name, config, [sys.executable, "-m", *start, MODULE, *entry])
 
 

@@ -75,7 +75,7 @@ def test_the_flag_is_asked_for_where_there_are_several(config, translate, tmp_pa
     run = other_run(config, tmp_path / "two", ["zh", "ko"])
     code, asked, said = translate(run)
     assert (code, asked) == (2, [])
-    assert "--target-language is not given and the run was trained on ko, zh" in said
+    assert "--target-language is not given and the run was trained to translate into ko, zh" in said
     assert translate(run, "--target-language", "ko") == (0, ["ko"], "")
 
 

@@ -146,9 +146,6 @@ def test_decoding_a_run(trained):
 
 
 def test_stored_features_give_the_same_training(trained, tmp_path):
-    from slam_potsa.engine.encode import store_features
-    from slam_potsa.model.encoder import load_encoder
-
     config = with_dropout(tmp_path)
     encoder = load_encoder(config.model_config.encoder_path_hf, "trimmed")
     manifest = config.dataset_config.train_data_path
@@ -157,25 +154,6 @@ def test_stored_features_give_the_same_training(trained, tmp_path):
     native.finetune(config)
     for ours, theirs in zip(metrics(config), metrics(trained), strict=True):
         assert ours["ce"] == pytest.approx(theirs["ce"], rel=2e-3)  # stored in float16
-
-
-def test_features_of_another_encoder_are_refused(tmp_path):
-    from slam_potsa.engine.encode import store_features
-    from slam_potsa.model.encoder import load_encoder
-
-    config = tiny.world(tmp_path)
-    other = load_encoder(str(tiny.whisper(tmp_path / "other", seed=5)), "trimmed")
-    store_features(other, [config.dataset_config.train_data_path], tmp_path / "f", progress=False)
-    config.dataset_config.feature_store = str(tmp_path / "f")
-    with pytest.raises(InputError, match="encoder"):
-        native.finetune(config)
-
-
-def test_too_few_items_for_a_batch(tmp_path):
-    config = tiny.world(tmp_path)
-    config.train_config.batch_size_training = 64
-    with pytest.raises(InputError, match="12 items, fewer than one batch of 64"):
-        native.finetune(config)
 
 
 def test_gradient_accumulation_is_the_same_step(tmp_path):
@@ -252,17 +230,48 @@ def test_another_number_of_processes_is_refused(trained, tmp_path):
         native.finetune(config)
 
 
-def test_alignment_without_a_pair_is_refused(tmp_path):
-    config = tiny.world(tmp_path, languages=("en",))
-    with pytest.raises(InputError, match="nothing to align"):
-        native.finetune(config)
+def too_large_a_batch(config, folder):
+    config.train_config.batch_size_training = 64
 
 
-def test_mel_bands_of_another_encoder_are_refused(tmp_path):
-    config = tiny.world(tmp_path)
+def one_language(config, folder):
+    manifest = Path(config.dataset_config.train_data_path)
+    rows = [line for line in manifest.read_text().splitlines(keepends=True) if '"ru-' in line]
+    manifest.write_text("".join(rows))
+
+
+def other_mel_bands(config, folder):
     config.dataset_config.mel_size = 128
-    with pytest.raises(InputError, match="reads 80 mel bands: set it to 80"):
+
+
+def features_of_another_encoder(config, folder):
+    other = load_encoder(str(tiny.whisper(folder / "other", seed=5)), "trimmed")
+    store_features(other, [config.dataset_config.train_data_path], folder / "f", progress=False)
+    config.dataset_config.feature_store = str(folder / "f")
+
+
+def bad_recordings(config, folder):
+    audio = Path(config.dataset_config.train_data_path).parent / "audio"
+    (audio / "en-0.wav").unlink()
+    (audio / "ru-1.wav").write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    "harm, said",
+    [
+        (too_large_a_batch, "12 items, fewer than one batch of 64"),
+        (one_language, "nothing to align"),
+        (other_mel_bands, "reads 80 mel bands: set it to 80"),
+        (features_of_another_encoder, "encoder"),
+        (bad_recordings, "2 problems:\n.*en-0.wav: no such file.*\n.*ru-1.wav.*empty"),
+    ],
+)
+def test_bad_input_is_refused_before_training(tmp_path, harm, said):
+    config = tiny.world(tmp_path)
+    harm(config, tmp_path)
+    with pytest.raises(InputError, match=said):
         native.finetune(config)
+    assert not (Path(config.train_config.output_dir) / "metrics.jsonl").exists()
 
 
 @pytest.mark.distributed
@@ -292,18 +301,6 @@ def test_bad_input_is_said_once_with_two_processes(tmp_path):
     run = launch(config, 2, succeed=False)
     assert run.stderr.count("error: ") == 1 and "en-0.wav: no such file" in run.stderr
     assert not Path(config.train_config.output_dir).exists()
-
-
-def test_bad_recordings_are_listed_before_training(tmp_path):
-    config = tiny.world(tmp_path)
-    audio = Path(config.dataset_config.train_data_path).parent / "audio"
-    (audio / "en-0.wav").unlink()
-    (audio / "ru-1.wav").write_bytes(b"")
-    with pytest.raises(InputError) as error:
-        native.finetune(config)
-    text = str(error.value)
-    assert len(error.value.problems) == 2 and "en-0.wav: no such file" in text and "empty" in text
-    assert not (Path(config.train_config.output_dir) / "metrics.jsonl").exists()
 
 
 def test_a_nan_loss_stops_the_run_with_its_step(tmp_path, monkeypatch):

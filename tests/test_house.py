@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,16 @@ ORDER = [
     "model",
 ]
 ORDER += ["plugin", "engine", "evaluation", "commands", "cli"]
+# Lines of each folder, with some air; issues that add to the package raise them.
+BUDGET = {
+    "config": 1_050,
+    "data": 3_400,
+    "objective": 1_550,
+    "model": 2_300,
+    "engine": 3_300,
+    "evaluation": 3_500,
+    "commands": 1_050,
+}
 SLAM_LLM_ALLOWED = {"engine/slam_llm.py", "model/drop_in.py"}
 HEAVY = ("transformers", "deepspeed", "slam_llm", "sacrebleu", "sklearn", "peft")
 HEAVY += ("jiwer", "py3langid", "scipy", "comet", "lhotse", "matplotlib")
@@ -59,6 +70,43 @@ def test_imports_follow_the_order_of_the_house(path):
     assert not later, f"{own} imports {later}, which come after it"
     if own == "objective":
         assert parts <= {"objective"}
+
+
+def test_no_circle_of_imports():
+    """Lazy imports count too: a circle is two rooms that cannot be understood apart."""
+    names = {".".join(p.relative_to(PACKAGE.parent).with_suffix("").parts): p for p in modules()}
+    names = {name.removesuffix(".__init__"): path for name, path in names.items()}
+    graph = {name: imported(path) & names.keys() - {name} for name, path in names.items()}
+    # What a package exports is asked of the package; its own modules do not wait for it.
+    graph = {
+        name: {d for d in found if not name.startswith(f"{d}.")} for name, found in graph.items()
+    }
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_the_report_reads_and_does_not_run():
+    """Whatever it imports, directly or not: no model is loaded to show what lies in files."""
+    code = (
+        "import sys, pkgutil, importlib, slam_potsa.evaluation.report as report\n"
+        "for m in pkgutil.iter_modules(report.__path__):\n"
+        "    importlib.import_module(f'{report.__name__}.{m.name}')\n"
+        "print([m for m in sys.modules if m in ('slam_potsa.engine.decode', 'transformers')])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_files_and_folders_keep_to_their_size():
+    """Small is a feature: what needs more room says why, here."""
+    lines = {path: len(path.read_text().splitlines()) for path in modules()}
+    assert [path.name for path, count in lines.items() if count > 400] == []
+    for folder, budget in BUDGET.items():
+        own = [count for path, count in lines.items() if PACKAGE / folder in path.parents]
+        assert sum(own) <= budget, f"{folder}: {sum(own)} lines, at most {budget}"
+    assert sum(lines.values()) <= 15_000
 
 
 def test_slam_llm_is_imported_in_two_places_only():

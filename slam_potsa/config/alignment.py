@@ -180,10 +180,7 @@ class AlignmentConfig:
         1.0, "weights", "w above; 1 in POTSA, 0.99 in AI-STA", low=0, source="POTSA eq. 4", row=True
     )
     diagnose_interval: int = option(
-        10,
-        "nothing",
-        "steps between measurements of matched and mismatched cost; 0: never",
-        low=0,
+        10, "nothing", "steps between measurements of matched and mismatched cost; 0: never", low=0
     )
     insight_interval: int = option(
         100,

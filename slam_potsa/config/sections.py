@@ -56,10 +56,7 @@ class TrainConfig:
         1000, "weights", "optimizer steps of linear warm-up", low=0, source=COT_ST
     )
     total_steps: int = option(
-        100000,
-        "weights",
-        "optimizer step at which the rate reaches 0 and training stops",
-        low=1,
+        100000, "weights", "optimizer step at which the rate reaches 0 and training stops", low=1
     )
     num_epochs: int = option(10, "outcome", "passes over the training items, at most", low=1)
     batch_size_training: int = option(4, "weights", "items a device a micro-step", low=1)
@@ -128,9 +125,7 @@ class ModelConfig:
         choices=("30s", "trimmed"),
     )
     load_encoder: bool = option(
-        True,
-        "nothing",
-        "false: keep no encoder in memory; every batch brings stored features",
+        True, "nothing", "false: keep no encoder in memory; every batch brings stored features"
     )
     encoder_projector: str = option("q-former", "weights", "projector's registry name", source=SLAM)
     query_len: int = option(80, "weights", "query tokens N an utterance", low=1, source="POTSA 4.1")
@@ -229,9 +224,7 @@ class LogConfig:
     log_file: str = option("outputs/potsa/train.log", "nothing", "must contain a '/'", source=SLAM)
     log_interval: int = option(10, "nothing", "steps between lines of the progress bar", low=1)
     use_tensorboard: bool = option(
-        False,
-        "nothing",
-        "write <output_dir>/tensorboard; the native host only, needs tensorboard",
+        False, "nothing", "write <output_dir>/tensorboard; the native host only, needs tensorboard"
     )
     use_wandb: bool = option(False, "nothing", "log to Weights & Biases; needs wandb", source=SLAM)
     wandb_dir: str = option("outputs/wandb", "nothing", "its folder", source=SLAM)
@@ -269,10 +262,7 @@ class NativeConfig:
         0, "outcome", "stop after this many optimizer steps; 0: num_epochs decides", low=0
     )
     save_interval: int = option(
-        500,
-        "nothing",
-        "optimizer steps between resumable checkpoints; 0: at the end only",
-        low=0,
+        500, "nothing", "optimizer steps between resumable checkpoints; 0: at the end only", low=0
     )
     keep_checkpoints: int = option(2, "nothing", "resumable checkpoints kept", low=1)
     max_grad_norm: float = option(0.0, "weights", "gradient clipping; 0: none, as SLAM-LLM", low=0)

@@ -7,6 +7,11 @@ chosen; L_CE^prev(l), the task loss of its previous activation. At step t (the t
     p_l = exp(U_l / τ) / Σ_k exp(U_k / τ),  l_t ~ p                        (7)
     r = L_CE^prev − L_CE(t);  R ← γ R + (1 − γ) r;  L_CE^prev ← L_CE(t)    (5)  for l_t
 
+The authors' public working tree (which may differ from their final code) has a temperature that
+falls, τ_t = max(τ_min, τ d^t), takes the alignment loss of the layer for L_CE, and turns the
+reward's sign in (6), U_l = β sqrt(ln t / n_l) − R_l, so that layers with a smaller reward are
+preferred. All three are options; the paper's equations are the default.
+
 A step is an optimizer step. ``choose`` opens one, ``observe`` reports its loss, at once or some
 steps later. The first loss of a layer has nothing to be compared with and is only remembered.
 
@@ -33,6 +38,7 @@ STRATEGIES = {
 REWARD_DECAY = 0.9  # γ: averages some ten activations, which leaves 2e-3 of that noise
 EXPLORATION = 0.1  # β: at step 1,000 of 4 layers, one tried half as often as the rest gains 7e-3
 TEMPERATURE = 0.01  # τ: a layer that is better by 1e-2 is e times as likely
+PREFERENCES = {"larger": 1.0, "smaller": -1.0}  # the reward's sign in (6)
 
 
 def lower_half(num_layers: int) -> tuple[int, ...]:
@@ -99,6 +105,8 @@ class LayerSchedule:
             for Table 3 (v), all for (iv).
         layers: the fixed layers of "single" (exactly one) and "multi" (at least one).
         reward_decay: γ in [0, 1). exploration: β >= 0. temperature: τ > 0.
+        temperature_decay: d in (0, 1], a choice. temperature_floor: τ_min >= 0.
+        prefer: "larger" rewards (eq. 6) or "smaller" ones.
         seed: of the draws.
 
     Raises:
@@ -119,6 +127,9 @@ class LayerSchedule:
         reward_decay: float = REWARD_DECAY,
         exploration: float = EXPLORATION,
         temperature: float = TEMPERATURE,
+        temperature_decay: float = 1.0,
+        temperature_floor: float = 0.0,
+        prefer: str = "larger",
         seed: int = 0,
     ):
         self.strategy = strategy
@@ -127,6 +138,9 @@ class LayerSchedule:
         self.reward_decay = reward_decay
         self.exploration = exploration
         self.temperature = temperature
+        self.temperature_decay = temperature_decay
+        self.temperature_floor = temperature_floor
+        self.prefer = prefer
         self.seed = seed
         self._check()
         self._state = {layer: _Layer() for layer in self.candidates}
@@ -148,7 +162,7 @@ class LayerSchedule:
         return choice_id, chosen
 
     def observe(self, choice_id: int, task_loss: float) -> None:
-        """The mean cross-entropy of the step of this choice (eq. 5).
+        """The mean loss of the step of this choice: cross-entropy in eq. 5.
 
         A loss that is not finite drops the choice, as if it had never been made: the optimizer has
         skipped that step.
@@ -181,9 +195,9 @@ class LayerSchedule:
 
     def utilities(self) -> dict[int, float]:
         """U_l of the choice to come (eq. 6); infinite for a layer never tried."""
-        step = self._choices + 1
+        step, sign = self._choices + 1, PREFERENCES[self.prefer]
         return {
-            layer: state.reward + self.exploration * math.sqrt(math.log(step) / state.count)
+            layer: sign * state.reward + self.exploration * math.sqrt(math.log(step) / state.count)
             if state.count
             else math.inf
             for layer, state in self._state.items()
@@ -192,10 +206,15 @@ class LayerSchedule:
     def probabilities(self) -> dict[int, float]:
         """p_l of the choice to come (eq. 7), over the candidates."""
         if self.strategy == "ucb":
-            return _softmax(self.utilities(), self.temperature)
+            return _softmax(self.utilities(), self.current_temperature)
         if self.strategy == "random":
             return dict.fromkeys(self.candidates, 1 / len(self.candidates))
         return {layer: float(layer in self.layers) for layer in self.candidates}
+
+    @property
+    def current_temperature(self) -> float:
+        """τ of the choice to come: max(τ_min, τ d^t), t the choices made."""
+        return max(self.temperature_floor, self.temperature * self.temperature_decay**self._choices)
 
     def statistics(self) -> dict[str, Any]:
         """For logs and plots: t, and for each candidate reward, count, utility and probability."""
@@ -301,6 +320,16 @@ class LayerSchedule:
             problems.append(f"exploration: expected β >= 0, got {self.exploration!r}")
         if not 0 < self.temperature < math.inf:
             problems.append(f"temperature: expected τ > 0, got {self.temperature!r}")
+        if not 0 < self.temperature_decay <= 1:
+            problems.append(
+                f"temperature_decay: expected d in (0, 1], got {self.temperature_decay!r}"
+            )
+        if not 0 <= self.temperature_floor < math.inf:
+            problems.append(f"temperature_floor: expected τ_min >= 0, got {self.temperature_floor}")
+        if self.temperature_decay < 1 and not self.temperature_floor:
+            problems.append("temperature_floor: expected more than 0 where temperature_decay < 1")
+        if self.prefer not in PREFERENCES:
+            problems.append(f"prefer: expected 'larger' or 'smaller', got {self.prefer!r}")
         if problems:
             raise ValueError("; ".join(problems))
 

@@ -2,6 +2,8 @@ r"""The training objective: cross-entropy plus alignment terms over named activa
 
     L = w · L_CE + Σ_terms λ · mean_{k ∈ S} mean_{pairs} distance(first^k, second^k)
 
+(or the sum over pairs, as the authors' working tree has it).
+
 A *tap* is a named activation of one forward pass; a *term* compares two taps. POTSA: w = 1,
 λ = 10, both taps ``qformer.{layer}``, rows in pairs, S the layers scheduled now. AI-STA: w = 0.99,
 λ = 0.01, speech positions against the transcript's of the same row at fixed LLM layers, text
@@ -21,7 +23,7 @@ import torch
 from torch import Tensor
 
 from slam_potsa.objective.distances import Distance
-from slam_potsa.objective.sides import Sides, mean_over_rows, rolled, select
+from slam_potsa.objective.sides import Sides, live_rows, mean_over_rows, rolled, select
 from slam_potsa.objective.variants import Variant, plain
 
 
@@ -58,6 +60,7 @@ class AlignmentTerm:
     detach: str = "none"  # "second": no gradient into the second side (frozen anchor, text)
     layers: tuple[int, ...] | None = None  # fixed layers; None: those scheduled at the step
     variant: Variant = plain  # how distances become a loss, see `variants`
+    reduction: str = "mean"  # over the rows of a micro-step: "mean" (eq. 4) or "sum"
 
     def __post_init__(self) -> None:
         problems = []
@@ -65,6 +68,8 @@ class AlignmentTerm:
             problems.append(f"rows: expected 'pairs' or 'same', got {self.rows!r}")
         if self.detach not in ("none", "second"):
             problems.append(f"detach: expected 'none' or 'second', got {self.detach!r}")
+        if self.reduction not in ("mean", "sum"):
+            problems.append(f"reduction: expected 'mean' or 'sum', got {self.reduction!r}")
         if not callable(self.distance):
             problems.append(f"distance: expected a callable, got {self.distance!r}")
         if not 0 <= self.weight < math.inf:
@@ -159,15 +164,14 @@ class AlignmentObjective:
         means = {}
         for term in self.terms:
             meanings = _meanings(term, taps, pairs, layers, sentence_ids)
-            values = [
-                term.variant(term.distance, sides, *meanings)
-                for sides in _comparisons(term, taps, pairs, layers)
-            ]
+            compared = list(_comparisons(term, taps, pairs, layers))
+            values = [term.variant(term.distance, sides, *meanings) for sides in compared]
             values = [value for value in values if value is not None]
             if not values:
                 continue
             mean = torch.stack(values).mean()
-            total = total + term.weight * mean
+            rows = live_rows(compared[0]).sum() if term.reduction == "sum" else 1
+            total = total + term.weight * rows * mean
             means[term.name] = mean.detach()
         return AlignmentLoss(total, cross_entropy.detach(), means)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from slam_potsa.objective.distances import DISTANCES, build_distance
+from slam_potsa.objective.distances import DISTANCES, OnUnitTokens, build_distance
 from slam_potsa.objective.transport import transport, transport_loss
 
 
@@ -18,6 +18,8 @@ MASKS = (
     torch.tensor([[1, 1, 1, 0, 0], [0, 1, 1, 1, 1], [0, 0, 0, 0, 0]]).bool(),
     torch.tensor([[1, 1, 0, 1, 0], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1]]).bool(),
 )
+
+CASES = [*DISTANCES.values(), OnUnitTokens(DISTANCES["ot"])]
 
 
 def test_mse_is_the_mean_over_common_positions():
@@ -39,8 +41,20 @@ def test_cosine_ignores_length_and_is_zero_for_equal_directions():
     assert cosine(x, y, *MASKS)[2] == 0
 
 
-@pytest.mark.parametrize("name", DISTANCES)
-def test_padding_and_empty_rows_leak_nothing(name):
+def test_unit_tokens_forget_their_length_and_are_normalised_in_float32():
+    x, y = tokens(3, 5, 4), tokens(3, 5, 4, seed=1)
+    unit = OnUnitTokens(DISTANCES["mse"])
+    expected = DISTANCES["mse"](F.normalize(x, dim=2), F.normalize(y, dim=2), *MASKS)
+    assert torch.allclose(unit(x, y, *MASKS), expected)
+    assert torch.allclose(unit(7 * x, y, *MASKS), expected)
+    assert unit(x.bfloat16(), y.bfloat16(), None, None).dtype == torch.float32
+    transported = OnUnitTokens(DISTANCES["ot"])
+    plan = transport(F.normalize(x, dim=2), F.normalize(y, dim=2))
+    assert torch.allclose(transported.monitor(x, y), plan.cost)
+
+
+@pytest.mark.parametrize("distance", CASES, ids=repr)
+def test_padding_and_empty_rows_leak_nothing(distance):
     clean = tokens(3, 5, 4), tokens(3, 5, 4, seed=1)
     results = []
     for garbage in (0.0, math.nan):
@@ -48,7 +62,7 @@ def test_padding_and_empty_rows_leak_nothing(name):
         for side, mask in zip(sides, MASKS, strict=True):
             side[~mask] = garbage
             side.requires_grad_()
-        values = DISTANCES[name](*sides, *MASKS)
+        values = distance(*sides, *MASKS)
         values.sum().backward()
         results.append((values.detach(), sides[0].grad, sides[1].grad))
     for clean_part, noisy_part in zip(*results, strict=True):

@@ -194,6 +194,9 @@ def test_lower_half():
         ({"candidates": [1], "reward_decay": 1.0}, "reward_decay"),
         ({"candidates": [1], "exploration": -0.1}, "exploration"),
         ({"candidates": [1], "temperature": 0.0, "reward_decay": 2}, "reward_decay.*temperature"),
+        ({"candidates": [1], "temperature_decay": 0.0}, "temperature_decay"),
+        ({"candidates": [1], "temperature_decay": 0.9}, "temperature_floor"),
+        ({"candidates": [1], "prefer": "large"}, "prefer"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):
@@ -222,3 +225,25 @@ def test_another_schedules_state_is_refused():
 def test_candidates_of_a_configuration_are_checked(text):
     with pytest.raises(ValueError, match="layer numbers from 1 to 3"):
         candidate_layers(text, 3)
+
+
+def test_the_temperature_falls_to_its_floor():
+    schedule = LayerSchedule(
+        "ucb", [1, 2], temperature=1.0, temperature_decay=0.5, temperature_floor=0.2
+    )
+    found = []
+    for _ in range(4):
+        found.append(schedule.current_temperature)
+        schedule.observe(schedule.choose()[0], 1.0)
+    assert found == [1.0, 0.5, 0.25, 0.2]
+
+
+@pytest.mark.parametrize(("prefer", "sign"), [("larger", 1), ("smaller", -1)])
+def test_smaller_rewards_can_be_preferred(prefer, sign):
+    """The sign of R in eq. 6, with β = 0: only layer 1 lowers the loss."""
+    schedule = LayerSchedule("ucb", [1, 2], exploration=0.0, temperature=1.0, prefer=prefer)
+    run(schedule, 12, lambda step, layer: -step if layer == 1 else step)
+    rewards = {k: facts["reward"] for k, facts in schedule.statistics()["layers"].items()}
+    assert rewards[1] > 0 > rewards[2]
+    assert schedule.utilities() == {layer: sign * reward for layer, reward in rewards.items()}
+    assert (schedule.probabilities()[1] > 0.5) == (prefer == "larger")

@@ -78,6 +78,22 @@ def test_ai_sta_aligns_each_row_with_its_own_text_which_stays_put():
     assert (taps["llm.2.speech"].tensor.grad[[1, 3]] == 0).all()
 
 
+def test_a_sum_over_pairs_weighs_as_many_times_as_there_are_live_pairs():
+    mask = torch.ones(4, 6, dtype=torch.bool)
+    mask[2] = False  # the second side of the second pair
+    taps = {"qformer.1": tap(4, 6, 8, mask=mask)}
+    loss = {
+        reduction: AlignmentObjective([term(reduction=reduction)])(
+            torch.tensor(0.0), taps, PAIRS, [1]
+        )
+        for reduction in ("mean", "sum")
+    }
+    assert torch.allclose(loss["sum"].total, loss["mean"].total)  # one live pair
+    taps = {"qformer.1": taps["qformer.1"]._replace(mask=None)}
+    loss = AlignmentObjective([term(reduction="sum")])(torch.tensor(0.0), taps, PAIRS, [1])
+    assert torch.allclose(loss.total, 10 * 2 * loss.terms["ot"])
+
+
 def test_a_frozen_anchor_gets_no_gradient():
     taps = qformer_taps()
     objective = AlignmentObjective([term(detach="second")])
@@ -180,6 +196,7 @@ def test_bad_pairs_are_refused(pairs):
     [
         ({"rows": "all"}, "rows: expected 'pairs' or 'same', got 'all'"),
         ({"detach": "first"}, "detach"),
+        ({"reduction": "max"}, "reduction: expected 'mean' or 'sum'"),
         ({"distance": "ot"}, "distance: expected a callable, got 'ot'"),
         ({"weight": -1.0, "detach": "x"}, "detach.*weight"),
         ({"rows": "same"}, "another tap than first"),

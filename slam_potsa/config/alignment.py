@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from slam_potsa.config.option import NOT_IN_PAPER, option, section, sections_by_name
+from slam_potsa.config.option import AUTHORS, NOT_IN_PAPER, option, section, sections_by_name
 
 
 @dataclass
@@ -95,6 +95,22 @@ class TermConfig:
         source=NOT_IN_PAPER,
         row=True,
     )
+    tokens: str = option(
+        "raw",
+        "weights",
+        "what is compared: tokens as they are, or 'unit': each divided by its L2 norm",
+        choices=("raw", "unit"),
+        source=f"POTSA eq. 3; unit: {AUTHORS}",
+        row=True,
+    )
+    reduction: str = option(
+        "mean",
+        "weights",
+        "over the pairs of a micro-step: their mean (eq. 4) or their sum",
+        choices=("mean", "sum"),
+        source=f"POTSA eq. 4; sum: {AUTHORS}",
+        row=True,
+    )
     # Those of objective.transport.TransportOptions.
     epsilon: float = option(
         0.05, "weights", "entropic regularisation", low=1e-6, source=NOT_IN_PAPER, row=True
@@ -109,8 +125,10 @@ class TermConfig:
     cost_scale: str = option(
         "dim",
         "weights",
-        "divide the squared distance by D ('dim', our deviation), or 'none' (the paper's raw cost)",
-        choices=("dim", "none"),
+        "the squared distance divided by D ('dim', our deviation), as it is ('none', the paper's), "
+        "or halved ('half')",
+        choices=("dim", "none", "half"),
+        source=f"POTSA eq. 3: none; half: {AUTHORS}",
         row=True,
     )
     marginal_penalty: float | None = option(
@@ -168,6 +186,34 @@ class ScheduleConfig:
     )
     temperature: float = option(
         0.01, "weights", "tau of eq. 7, in units of loss", low=1e-12, source=NOT_IN_PAPER, row=True
+    )
+    temperature_decay: float = option(
+        1.0,
+        "weights",
+        "tau is multiplied by it at every choice; 1: constant",
+        low=1e-6,
+        high=1,
+        source=AUTHORS,
+        row=True,
+    )
+    temperature_floor: float = option(
+        0.0, "weights", "where the decay of tau ends", low=0, source=AUTHORS, row=True
+    )
+    reward: str = option(
+        "cross_entropy",
+        "weights",
+        "the loss whose fall rewards a layer: cross-entropy (eq. 5), or the alignment at the layer",
+        choices=("cross_entropy", "alignment"),
+        source=f"POTSA eq. 5; alignment: {AUTHORS}",
+        row=True,
+    )
+    prefer: str = option(
+        "larger",
+        "weights",
+        "layers of 'larger' rewards (eq. 6), or of 'smaller' ones: the reward's sign turned",
+        choices=("larger", "smaller"),
+        source=f"POTSA eq. 6; smaller: {AUTHORS}",
+        row=True,
     )
 
 

@@ -85,7 +85,13 @@ def _task_problems(data: DatasetConfig) -> Iterator[str]:
 
 
 def _terms(alignment: AlignmentConfig) -> Iterator[str]:
-    """What is wrong with each term by itself."""
+    """What is wrong with each term, and with the schedule, by itself."""
+    schedule = alignment.schedule
+    if schedule.temperature_decay < 1 and not schedule.temperature_floor:
+        yield (
+            f"alignment.schedule.temperature_decay={schedule.temperature_decay} needs "
+            "temperature_floor > 0: the temperature would fall to 0"
+        )
     if not alignment.active and not alignment.cross_entropy_weight:
         yield "alignment.cross_entropy_weight=0 and no term: there is nothing to train on"
     for name, term in alignment.terms.items():

@@ -57,6 +57,9 @@ class AlignmentController:
             between records of the schedule's rewards and probabilities; 0: never. One measurement
             costs about one more backward pass.
 
+        reward: the loss whose fall rewards the step's layer: "cross_entropy" (eq. 5), or
+            "alignment", the sum of the scheduled terms, unweighted, as the authors' tree has it.
+
     Raises ValueError for a term over a tap that the model does not have.
 
     `listeners` are called with one dict of plain numbers a step: step, ce (mean over ranks), each
@@ -72,13 +75,14 @@ class AlignmentController:
         accumulation: int = 1,
         diagnose_interval: int = 10,
         insight_interval: int = 0,
+        reward: str = "cross_entropy",
     ):
         self.projector = model.encoder_projector
         self.objective, self.schedule = objective, schedule
         self.accumulation, self.diagnose_interval = accumulation, diagnose_interval
-        self.insight_interval = insight_interval
+        self.insight_interval, self.reward = insight_interval, reward
         self.recorder = TapRecorder(model)
-        self._scheduled = {term.name for term in scheduled_terms(objective).terms}
+        self._scheduled = [term.name for term in scheduled_terms(objective).terms]
         choices = (*schedule.candidates, *schedule.layers) if schedule else ()
         self.recorder.check(objective.tap_names(choices))
         self.listeners: list[Callable[[dict[str, Any]], None]] = []
@@ -165,10 +169,12 @@ class AlignmentController:
         """
         has_targets = (targets > 0).float()
         ce = cross_entropy.float() * has_targets
+        scheduled = [loss.terms[name].float() for name in self._scheduled if name in loss.terms]
         # Filled there: nothing is copied.
-        aligned = torch.full_like(has_targets, not self._scheduled.isdisjoint(loss.terms))
+        aligned = torch.full_like(has_targets, bool(scheduled))
+        alignment = sum(scheduled, torch.zeros_like(ce))
         not_finite = (~torch.isfinite(loss.total.detach())).float()
-        return sum_over_ranks(torch.stack([ce, has_targets, aligned, not_finite]))
+        return sum_over_ranks(torch.stack([ce, has_targets, alignment, aligned, not_finite]))
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -226,10 +232,12 @@ class AlignmentController:
 
     def _read(self, record: dict[str, Any]) -> None:
         line = numbers(record)
-        choice, aligned, not_finite = map(line.pop, ("choice", "aligned", "not_finite"))
+        names = ("choice", "alignment", "aligned", "not_finite")
+        choice, alignment, aligned, not_finite = map(line.pop, names)
         if self.schedule is not None:
+            loss = line["ce"] if self.reward == "cross_entropy" else alignment
             # Where no rank had rows to compare, the step's loss says nothing of the layer.
-            self.schedule.observe(choice, line["ce"] if aligned else math.nan)
+            self.schedule.observe(choice, loss if aligned else math.nan)
             if self.insight_interval and line["step"] % self.insight_interval == 0:
                 line |= self._schedule_facts()
         for listener in self.listeners:

@@ -37,7 +37,7 @@ from slam_potsa.model.language_bias import LanguageBias
 from slam_potsa.model.llm import llm_dtype, load_llm, load_tokenizer
 from slam_potsa.model.metrics import METRICS, MetricsLog
 from slam_potsa.model.speech_llm import SpeechLLM
-from slam_potsa.objective.distances import build_distance
+from slam_potsa.objective.distances import Distance, OnUnitTokens, build_distance
 from slam_potsa.objective.layer_schedule import LayerSchedule, candidate_layers
 from slam_potsa.objective.terms import AlignmentObjective, AlignmentTerm
 from slam_potsa.objective.transport import TransportOptions
@@ -156,6 +156,7 @@ def build_controller(
             accumulation=accumulation,
             diagnose_interval=alignment.diagnose_interval,
             insight_interval=insight_interval,
+            reward=alignment.schedule.reward,
         )
     except ValueError as error:
         raise InputError(f"alignment: {error}") from error
@@ -171,6 +172,9 @@ def build_schedule(plan: ScheduleConfig, num_layers: int, seed: int) -> LayerSch
         reward_decay=plan.reward_decay,
         exploration=plan.exploration,
         temperature=plan.temperature,
+        temperature_decay=plan.temperature_decay,
+        temperature_floor=plan.temperature_floor,
+        prefer=plan.prefer,
         seed=seed,
     )
 
@@ -182,7 +186,7 @@ def build_terms(alignment: AlignmentConfig) -> list[AlignmentTerm]:
             name,
             term.first,
             term.second,
-            build_distance(term.distance, **_distance_options(term)),
+            _distance(term),
             term.weight,
             rows=term.rows,
             detach=term.detach,
@@ -190,9 +194,15 @@ def build_terms(alignment: AlignmentConfig) -> list[AlignmentTerm]:
             variant=build_variant(
                 "plain" if term.variant == "debiased" else term.variant, term.contrast_temperature
             ),
+            reduction=term.reduction,
         )
         for name, term in alignment.active.items()
     ]
+
+
+def _distance(term: TermConfig) -> Distance:
+    distance = build_distance(term.distance, **_distance_options(term))
+    return OnUnitTokens(distance) if term.tokens == "unit" else distance
 
 
 def _distance_options(term: TermConfig) -> dict[str, Any]:
@@ -201,6 +211,8 @@ def _distance_options(term: TermConfig) -> dict[str, Any]:
         return {}
     names = [spec.name for spec in fields(TransportOptions) if hasattr(term, spec.name)]
     options = {name: getattr(term, name) for name in names}
+    if term.cost_scale == "half":
+        options["cost_scale"] = 0.5
     return options | {"debias": term.variant == "debiased"}
 
 

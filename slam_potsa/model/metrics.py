@@ -144,15 +144,16 @@ def scalars(record: Mapping[str, Any]) -> dict[str, float]:
 def mean_record(micro_steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One step's record of its micro-steps': `tokens` add up, the rest is the mean where it is.
 
-    `shared` holds sums over ranks, [4]: cross-entropy, forwards with targets, forwards that aligned
-    the scheduled layers, losses that are not finite. They become `ce`, `aligned`, `not_finite`.
+    `shared` holds sums over ranks, [5]: cross-entropy, forwards with targets, scheduled terms,
+    forwards that had some, losses that are not finite. They become `ce`, `alignment` (both means),
+    `aligned`, `not_finite`.
     """
     names = dict.fromkeys(name for record in micro_steps for name in record)
     found = {name: [record[name] for record in micro_steps if name in record] for name in names}
-    total, targets, aligned, not_finite = sum(found.pop("shared"))
+    total, targets, alignment, aligned, not_finite = sum(found.pop("shared"))
     tokens = sum(found.pop("tokens"))
     means = {name: sum(values) / len(values) for name, values in found.items()}
-    seen = {"aligned": aligned, "not_finite": not_finite}
+    seen = {"alignment": alignment / aligned, "aligned": aligned, "not_finite": not_finite}
     return {"ce": total / targets, **means, **seen, "tokens": tokens}
 
 

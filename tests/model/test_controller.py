@@ -39,7 +39,7 @@ class Projector(nn.Module):
         return x
 
 
-def make(accumulation=1, strategy="ucb", weight=1.0, insight=0):
+def make(accumulation=1, strategy="ucb", weight=1.0, insight=0, reward="cross_entropy"):
     torch.manual_seed(0)
     model = Model()
     term = AlignmentTerm("ot", "qformer.{layer}", "qformer.{layer}", build_distance("ot"), weight)
@@ -50,6 +50,7 @@ def make(accumulation=1, strategy="ucb", weight=1.0, insight=0):
         schedule,
         accumulation=accumulation,
         insight_interval=insight,
+        reward=reward,
     )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     return model.encoder_projector, controller, optimizer
@@ -96,6 +97,19 @@ def test_a_step_that_fp16_skipped_moves_nothing():
     controller.flush()
     assert first == again and controller.step == 1
     assert lines[0]["ce"] == pytest.approx(1.0)  # the skipped step's losses are forgotten
+
+
+@pytest.mark.parametrize(("reward", "logged"), [("cross_entropy", "ce"), ("alignment", "ot")])
+def test_a_layer_is_rewarded_by_the_loss_that_is_asked_for(reward, logged):
+    projector, controller, optimizer = make(reward=reward)
+    lines, losses = [], []
+    controller.listeners.append(lines.append)
+    observe = controller.schedule.observe
+    controller.schedule.observe = lambda choice, loss: (losses.append(loss), observe(choice, loss))
+    run(projector, controller, optimizer, [5.0, 4.0])
+    controller.flush()
+    assert losses == pytest.approx([line[logged] for line in lines]) and losses[0] != losses[1]
+    assert "alignment" not in lines[0]
 
 
 def test_losses_are_read_late_each_for_its_own_choice():

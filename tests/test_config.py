@@ -47,10 +47,13 @@ def test_every_option_says_what_it_means_and_what_it_affects():
         assert spec.metadata["affects"] in get_args(Affects), f"{section}.{spec.name}"
 
 
-def test_what_makes_a_row_affects_the_weights():
-    assert {spec.metadata["affects"] for _, spec in options() if spec.metadata["row"]} == {
-        "weights"
-    }
+def test_what_makes_a_row_affects_the_weights_and_is_all_that_the_method_adds():
+    row, weights = (
+        set(flat(PotsaConfig(), **of)) for of in ({"row": True}, {"affects": ["weights"]})
+    )
+    assert row < weights
+    ours = {name for name in weights if name.startswith(("alignment.", "language_bias."))}
+    assert row == ours | {"dataset_config.pairing", "dataset_config.anchor_language"}
 
 
 def test_defaults_are_valid_and_paper_sized():

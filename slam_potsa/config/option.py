@@ -25,9 +25,9 @@ Affects = Literal["weights", "outcome", "answers", "nothing"]
 
 def option(
     default: Any,
-    affects: Affects,
     help: str,
     *,
+    affects: Affects = "weights",
     low: float | None = None,
     high: float | None = None,
     choices: Collection[str] | None = None,
@@ -37,13 +37,18 @@ def option(
     """A dataclass field with its meaning, limits (inclusive) and source, for checks and docs.
 
     Args:
-        row: it is part of what makes a row of the papers' tables.
+        affects: an option that nobody has thought about is never free.
+        row: it is part of what makes a row of the papers' tables; see `OptionsOfARow`.
     """
     metadata = {"affects": affects, "help": help, "source": source, "row": row}
     metadata |= {"low": low, "high": high, "choices": choices}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+class OptionsOfARow:
+    """A section all of whose options that affect the weights make a row of the papers' tables."""
 
 
 def section(kind: type) -> Any:
@@ -100,7 +105,9 @@ def _options(config: Any, path: str) -> Iterator[tuple[str, Any, Mapping[str, An
         elif section_kind(spec):
             yield from _options(value, f"{name}.")
         else:
-            yield name, value, spec.metadata
+            facts = dict(spec.metadata)
+            facts["row"] |= isinstance(config, OptionsOfARow) and facts["affects"] == "weights"
+            yield name, value, facts
 
 
 def _plain(given: Any) -> Mapping[str, Any]:

@@ -30,170 +30,155 @@ SLAM_ONLY = {
 class PeftConfig:
     """LoRA on the LLM (train_config.use_peft), SLAM-LLM's key names."""
 
-    peft_method: str = option("lora", "weights", "adapter kind", choices=("lora",), source=SLAM)
-    r: int = option(8, "weights", "rank of the update", low=1, source=SLAM)
-    lora_alpha: int = option(32, "weights", "scale is lora_alpha / r", low=1, source=SLAM)
-    target_modules: list[str] = option(
-        ["q_proj", "v_proj"], "weights", "LLM modules adapted", source=SLAM
-    )
-    bias: str = option("none", "weights", "which biases train", source=SLAM)
-    task_type: str = option("CAUSAL_LM", "nothing", "peft's task type", source=SLAM)
-    lora_dropout: float = option(
-        0.05, "weights", "dropout of the update's input", low=0, high=1, source=SLAM
-    )
-    inference_mode: bool = option(False, "weights", "load the adapter frozen", source=SLAM)
+    peft_method: str = option("lora", "adapter kind", choices=("lora",), source=SLAM)
+    r: int = option(8, "rank of the update", low=1, source=SLAM)
+    lora_alpha: int = option(32, "scale is lora_alpha / r", low=1, source=SLAM)
+    target_modules: list[str] = option(["q_proj", "v_proj"], "LLM modules adapted", source=SLAM)
+    bias: str = option("none", "which biases train", source=SLAM)
+    task_type: str = option("CAUSAL_LM", "peft's task type", affects="nothing", source=SLAM)
+    lora_dropout: float = option(0.05, "dropout of the update's input", low=0, high=1, source=SLAM)
+    inference_mode: bool = option(False, "load the adapter frozen", source=SLAM)
 
 
 @dataclass
 class TrainConfig:
     """The trainer's keys. A batch counts dataset items: a parallel pair is one item, two rows."""
 
-    model_name: str = option("potsa", "nothing", "prefix of checkpoint folders", source=SLAM)
-    seed: int = option(42, "weights", "seed of weights, pairs and the layer schedule", low=0)
-    lr: float = option(1e-4, "weights", "peak learning rate of AdamW", low=0, source=COT_ST)
-    weight_decay: float = option(0.0, "weights", "AdamW's decoupled decay", low=0, source=SLAM)
-    warmup_steps: int = option(
-        1000, "weights", "optimizer steps of linear warm-up", low=0, source=COT_ST
+    model_name: str = option(
+        "potsa", "prefix of checkpoint folders", affects="nothing", source=SLAM
     )
+    seed: int = option(42, "seed of weights, pairs and the layer schedule", low=0)
+    lr: float = option(1e-4, "peak learning rate of AdamW", low=0, source=COT_ST)
+    weight_decay: float = option(0.0, "AdamW's decoupled decay", low=0, source=SLAM)
+    warmup_steps: int = option(1000, "optimizer steps of linear warm-up", low=0, source=COT_ST)
     total_steps: int = option(
-        100000, "weights", "optimizer step at which the rate reaches 0 and training stops", low=1
+        100000, "optimizer step at which the rate reaches 0 and training stops", low=1
     )
-    num_epochs: int = option(10, "outcome", "passes over the training items, at most", low=1)
-    batch_size_training: int = option(4, "weights", "items a device a micro-step", low=1)
-    val_batch_size: int = option(4, "nothing", "items a device in validation and decoding", low=1)
+    num_epochs: int = option(
+        10, "passes over the training items, at most", affects="outcome", low=1
+    )
+    batch_size_training: int = option(4, "items a device a micro-step", low=1)
+    val_batch_size: int = option(
+        4, "items a device in validation and decoding", affects="nothing", low=1
+    )
     gradient_accumulation_steps: int = option(
-        1,
-        "weights",
-        "micro-steps an optimizer step; DeepSpeed's file says auto and takes this",
-        low=1,
+        1, "micro-steps an optimizer step; DeepSpeed's file says auto and takes this", low=1
     )
-    num_workers_dataloader: int = option(2, "nothing", "processes that read audio", low=0)
+    num_workers_dataloader: int = option(2, "processes that read audio", affects="nothing", low=0)
     run_validation: bool = option(
-        True, "outcome", "SLAM-LLM saves only at validations that improve"
+        True, "SLAM-LLM saves only at validations that improve", affects="outcome"
     )
-    validation_interval: int = option(1000, "outcome", "micro-steps between validations", low=1)
-    freeze_encoder: bool = option(
-        True, "weights", "keep the speech encoder fixed", source="POTSA 4.1"
+    validation_interval: int = option(
+        1000, "micro-steps between validations", affects="outcome", low=1
     )
-    freeze_llm: bool = option(True, "weights", "keep the LLM fixed", source="POTSA 4.1")
-    use_peft: bool = option(False, "weights", "LoRA on the LLM")
+    freeze_encoder: bool = option(True, "keep the speech encoder fixed", source="POTSA 4.1")
+    freeze_llm: bool = option(True, "keep the LLM fixed", source="POTSA 4.1")
+    use_peft: bool = option(False, "LoRA on the LLM")
     peft_config: PeftConfig = section(PeftConfig)
     quantization: bool = option(
         False,
-        "weights",
         "frozen LLM in 8 bits (bitsandbytes' LLM.int8): half the weights' memory, more activations "
         "and a slower step; native host only",
         source=SLAM,
     )
-    use_fp16: bool = option(False, "weights", "fp16 autocast with loss scaling (CUDA)")
-    output_dir: str = option("outputs/potsa", "nothing", "the run directory")
+    use_fp16: bool = option(False, "fp16 autocast with loss scaling (CUDA)")
+    output_dir: str = option("outputs/potsa", "the run directory", affects="nothing")
     enable_ddp: bool = option(
-        True, "nothing", "DistributedDataParallel (also with one process)", source=SLAM
+        True, "DistributedDataParallel (also with one process)", affects="nothing", source=SLAM
     )
-    enable_deepspeed: bool = option(False, "nothing", "DeepSpeed launcher", source=SLAM)
-    enable_fsdp: bool = option(False, "nothing", "unusable upstream with a Q-Former", source=SLAM)
+    enable_deepspeed: bool = option(False, "DeepSpeed launcher", affects="nothing", source=SLAM)
+    enable_fsdp: bool = option(
+        False, "unusable upstream with a Q-Former", affects="nothing", source=SLAM
+    )
 
 
 @dataclass
 class ModelConfig:
     """Speech encoder, projector, LLM. Folder or hub names for the two pre-trained parts."""
 
-    file: str = option(
-        "", "weights", "path.py:function that builds the model; empty: ours", source=SLAM
-    )
-    llm_name: str = option("qwen2.5-7b", "nothing", "a name for logs", source=SLAM)
-    llm_path: str = option("Qwen/Qwen2.5-7B", "weights", "transformers folder or hub name")
+    file: str = option("", "path.py:function that builds the model; empty: ours", source=SLAM)
+    llm_name: str = option("qwen2.5-7b", "a name for logs", affects="nothing", source=SLAM)
+    llm_path: str = option("Qwen/Qwen2.5-7B", "transformers folder or hub name")
     llm_dim: int = option(
-        0, "nothing", "width of the LLM's embeddings; 0: read from the LLM", low=0
+        0, "width of the LLM's embeddings; 0: read from the LLM", affects="nothing", low=0
     )
     llm_dtype: str = option(
         "auto",
-        "weights",
         "precision of the frozen LLM and encoder; auto: bfloat16 on CUDA, float32 elsewhere",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
-    encoder_name: str = option("whisper", "nothing", "speech encoder family", choices=("whisper",))
-    encoder_path_hf: str = option(
-        "openai/whisper-large-v3", "weights", "transformers folder or hub name"
+    encoder_name: str = option(
+        "whisper", "speech encoder family", affects="nothing", choices=("whisper",)
     )
-    encoder_dim: int = option(0, "nothing", "width of the encoder; 0: read from the encoder", low=0)
+    encoder_path_hf: str = option("openai/whisper-large-v3", "transformers folder or hub name")
+    encoder_dim: int = option(
+        0, "width of the encoder; 0: read from the encoder", affects="nothing", low=0
+    )
     encoder_window: str = option(
         "30s",
-        "weights",
         "'30s' pads every utterance as Whisper was trained; 'trimmed' encodes its true length, "
         "at a fraction of the cost",
         choices=("30s", "trimmed"),
     )
     load_encoder: bool = option(
-        True, "nothing", "false: keep no encoder in memory; every batch brings stored features"
+        True,
+        "false: keep no encoder in memory; every batch brings stored features",
+        affects="nothing",
     )
-    encoder_projector: str = option("q-former", "weights", "projector's registry name", source=SLAM)
-    query_len: int = option(80, "weights", "query tokens N an utterance", low=1, source="POTSA 4.1")
-    qformer_layers: int = option(8, "weights", "Transformer blocks L", low=1, source="POTSA 4.1")
-    qformer_dim: int = option(768, "weights", "width D of the Q-Former", low=1, source=COT_ST)
-    qformer_heads: int = option(12, "weights", "attention heads, a divisor of qformer_dim", low=1)
-    qformer_dropout: float = option(
-        0.1, "weights", "dropout in the Q-Former", low=0, high=1, source=COT_ST
-    )
+    encoder_projector: str = option("q-former", "projector's registry name", source=SLAM)
+    query_len: int = option(80, "query tokens N an utterance", low=1, source="POTSA 4.1")
+    qformer_layers: int = option(8, "Transformer blocks L", low=1, source="POTSA 4.1")
+    qformer_dim: int = option(768, "width D of the Q-Former", low=1, source=COT_ST)
+    qformer_heads: int = option(12, "attention heads, a divisor of qformer_dim", low=1)
+    qformer_dropout: float = option(0.1, "dropout in the Q-Former", low=0, high=1, source=COT_ST)
 
 
 @dataclass
 class DatasetConfig:
     """Manifests, prompt, pairing."""
 
-    dataset: str = option("potsa", "nothing", "a name for logs", source=SLAM)
-    file: str = option(
-        "", "weights", "path.py:function that builds the dataset; empty: ours", source=SLAM
-    )
-    train_data_path: str = option("", "weights", "manifest (JSON Lines) of the training set")
-    val_data_path: str = option("", "outcome", "manifest of the validation set")
-    test_data_path: str = option("", "nothing", "manifest to decode")
-    mel_size: int = option(128, "weights", "mel bands: 128 for Whisper large-v3, 80 before", low=1)
+    dataset: str = option("potsa", "a name for logs", affects="nothing", source=SLAM)
+    file: str = option("", "path.py:function that builds the dataset; empty: ours", source=SLAM)
+    train_data_path: str = option("", "manifest (JSON Lines) of the training set")
+    val_data_path: str = option("", "manifest of the validation set", affects="outcome")
+    test_data_path: str = option("", "manifest to decode", affects="nothing")
+    mel_size: int = option(128, "mel bands: 128 for Whisper large-v3, 80 before", low=1)
     fix_length_audio: int = option(
-        80, "nothing", "audio slots a row = model_config.query_len", low=1
+        80, "audio slots a row = model_config.query_len", affects="nothing", low=1
     )
     encoder_window: str = option(
-        "30s", "nothing", "= model_config.encoder_window", choices=("30s", "trimmed")
+        "30s", "= model_config.encoder_window", affects="nothing", choices=("30s", "trimmed")
     )
     attend_padding: bool = option(
         False,
-        "weights",
         "let the Q-Former see the padding of the 30 s window, as CoT-ST's checkpoints were trained",
         source=COT_ST,
     )
     prompt: str = option(
         "USER: Translate the speech to {target_language}.\n ASSISTANT: ",
-        "weights",
         "text between speech and answer in s2tt; {language}, {target_language} (codes), "
         "{language_name}, {target_language_name} (in English) are filled in",
     )
     tasks: list[str] = option(
         ["s2tt"],
-        "weights",
         "asr | s2tt | cot: each item draws one, anew every epoch; listed twice, it weighs double",
         source="asr before s2tt: POTSA 4.1; cot: CoT-ST; asr and s2tt mixed: PART, stage 3",
     )
     test_task: str = option(
         "",
-        "answers",
         "what decoding asks for; empty: s2tt if it is in tasks, else cot, else asr",
+        affects="answers",
         choices=("", *TASKS),
     )
-    asr_prompt: str = option(
-        "<|{language}|>", "weights", "prompt of asr, as `prompt`", source=COT_ST
-    )
-    cot_prompt: str = option(
-        "<|{target_language}|>", "weights", "prompt of cot, as `prompt`", source=COT_ST
-    )
+    asr_prompt: str = option("<|{language}|>", "prompt of asr, as `prompt`", source=COT_ST)
+    cot_prompt: str = option("<|{target_language}|>", "prompt of cot, as `prompt`", source=COT_ST)
     cot_answer: str = option(
         "{transcript}<|{target_language}|>{target}",
-        "weights",
         "answer of cot; what stands between {transcript} and {target} is where decoding splits it",
         source=COT_ST,
     )
     pairing: str = option(
         "random",
-        "weights",
         "'random': two random languages a pair; 'anchor': every pair holds anchor_language; "
         "'none': single utterances",
         choices=("random", "anchor", "none"),
@@ -201,53 +186,59 @@ class DatasetConfig:
         row=True,
     )
     anchor_language: str = option(
-        "en", "weights", "the anchor of pairing=anchor", source="POTSA Table 1", row=True
+        "en", "the anchor of pairing=anchor", source="POTSA Table 1", row=True
     )
     check_audio: bool = option(
         True,
-        "nothing",
         "decode every recording before training starts, and list all that cannot be used",
+        affects="nothing",
     )
-    feature_store: str | None = option(
-        None,
-        "weights",  # stored in 16 bits
-        "folder of stored encoder features, or null",
-    )
-    inference_mode: bool = option(False, "nothing", "set by the decoders", source=SLAM)
-    seed: int = option(42, "weights", "seed of the pairs = train_config.seed", low=0)
+    feature_store: str | None = option(None, "folder of stored encoder features, or null")
+    inference_mode: bool = option(False, "set by the decoders", affects="nothing", source=SLAM)
+    seed: int = option(42, "seed of the pairs = train_config.seed", low=0)
 
 
 @dataclass
 class LogConfig:
     """Logging, SLAM-LLM's key names."""
 
-    log_file: str = option("outputs/potsa/train.log", "nothing", "must contain a '/'", source=SLAM)
-    log_interval: int = option(10, "nothing", "steps between lines of the progress bar", low=1)
-    use_tensorboard: bool = option(
-        False, "nothing", "write <output_dir>/tensorboard; the native host only, needs tensorboard"
+    log_file: str = option(
+        "outputs/potsa/train.log", "must contain a '/'", affects="nothing", source=SLAM
     )
-    use_wandb: bool = option(False, "nothing", "log to Weights & Biases; needs wandb", source=SLAM)
-    wandb_dir: str = option("outputs/wandb", "nothing", "its folder", source=SLAM)
-    wandb_entity_name: str = option("", "nothing", "its entity", source=SLAM)
-    wandb_project_name: str = option("slam_potsa", "nothing", "its project", source=SLAM)
-    wandb_exp_name: str = option("potsa", "nothing", "its run", source=SLAM)
+    log_interval: int = option(
+        10, "steps between lines of the progress bar", affects="nothing", low=1
+    )
+    use_tensorboard: bool = option(
+        False,
+        "write <output_dir>/tensorboard; the native host only, needs tensorboard",
+        affects="nothing",
+    )
+    use_wandb: bool = option(
+        False, "log to Weights & Biases; needs wandb", affects="nothing", source=SLAM
+    )
+    wandb_dir: str = option("outputs/wandb", "its folder", affects="nothing", source=SLAM)
+    wandb_entity_name: str = option("", "its entity", affects="nothing", source=SLAM)
+    wandb_project_name: str = option("slam_potsa", "its project", affects="nothing", source=SLAM)
+    wandb_exp_name: str = option("potsa", "its run", affects="nothing", source=SLAM)
 
 
 @dataclass
 class DecodeConfig:
     """Beam search."""
 
-    num_beams: int = option(4, "answers", "beam width", low=1, source=SLAM)
-    max_new_tokens: int = option(200, "answers", "tokens an answer at most", low=1, source=SLAM)
-    length_penalty: float = option(
-        1.0, "answers", "exponent on the length in beam scores", source=SLAM
+    num_beams: int = option(4, "beam width", affects="answers", low=1, source=SLAM)
+    max_new_tokens: int = option(
+        200, "tokens an answer at most", affects="answers", low=1, source=SLAM
     )
-    repetition_penalty: float = option(1.0, "answers", "1: none", low=0.01, source=SLAM)
+    length_penalty: float = option(
+        1.0, "exponent on the length in beam scores", affects="answers", source=SLAM
+    )
+    repetition_penalty: float = option(1.0, "1: none", affects="answers", low=0.01, source=SLAM)
     no_repeat_ngram_size: int = option(
-        0, "answers", "forbid repeated n-grams of this size; 0: off", low=0
+        0, "forbid repeated n-grams of this size; 0: off", affects="answers", low=0
     )
     num_return_sequences: int = option(
-        1, "answers", "the n best answers, with scores; <= num_beams", low=1
+        1, "the n best answers, with scores; <= num_beams", affects="answers", low=1
     )
 
 
@@ -256,17 +247,20 @@ class NativeConfig:
     """The embedded host (Hugging Face Trainer); SLAM-LLM never reads these."""
 
     resume: str = option(
-        "auto", "nothing", "'auto': from the last complete checkpoint; 'never'; or a folder"
+        "auto", "'auto': from the last complete checkpoint; 'never'; or a folder", affects="nothing"
     )
     max_steps: int = option(
-        0, "outcome", "stop after this many optimizer steps; 0: num_epochs decides", low=0
+        0, "stop after this many optimizer steps; 0: num_epochs decides", affects="outcome", low=0
     )
     save_interval: int = option(
-        500, "nothing", "optimizer steps between resumable checkpoints; 0: at the end only", low=0
+        500,
+        "optimizer steps between resumable checkpoints; 0: at the end only",
+        affects="nothing",
+        low=0,
     )
-    keep_checkpoints: int = option(2, "nothing", "resumable checkpoints kept", low=1)
-    max_grad_norm: float = option(0.0, "weights", "gradient clipping; 0: none, as SLAM-LLM", low=0)
-    bf16: bool = option(False, "weights", "bfloat16 autocast")
+    keep_checkpoints: int = option(2, "resumable checkpoints kept", affects="nothing", low=1)
+    max_grad_norm: float = option(0.0, "gradient clipping; 0: none, as SLAM-LLM", low=0)
+    bf16: bool = option(False, "bfloat16 autocast")
 
 
 @dataclass
@@ -283,17 +277,15 @@ class PotsaConfig:
     native: NativeConfig = section(NativeConfig)
     engine: str = option(
         "auto",
-        "nothing",
         "which trainer: SLAM-LLM where it is importable and CUDA is there, else the native one",
+        affects="nothing",
         choices=("auto", "native", "slam_llm"),
     )
-    metric: str = option("acc", "nothing", "truthy: token accuracy is computed", source=SLAM)
-    ckpt_path: str | None = option(
-        None, "weights", "model.pt or pytorch_model.bin to start from", source=SLAM
+    metric: str = option(
+        "acc", "truthy: token accuracy is computed", affects="nothing", source=SLAM
     )
-    deepspeed_config: str | None = option(
-        None, "weights", "DeepSpeed JSON, for its launcher", source=SLAM
-    )
+    ckpt_path: str | None = option(None, "model.pt or pytorch_model.bin to start from", source=SLAM)
+    deepspeed_config: str | None = option(None, "DeepSpeed JSON, for its launcher", source=SLAM)
     decode_log: str | None = option(
-        None, "nothing", "prefix of the _pred and _gt files", source=SLAM
+        None, "prefix of the _pred and _gt files", affects="nothing", source=SLAM
     )

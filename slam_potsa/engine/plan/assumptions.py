@@ -20,78 +20,59 @@ class Assumptions:
 
     utilisation: float = option(
         0.35,
-        "nothing",
         "share of the peak FLOP/s that a step reaches",
         low=0.01,
         high=1,
         source=OURS,
     )
     context_gib: float = option(
-        0.8, "nothing", "GiB that CUDA's context and libraries take", low=0, source=OURS
+        0.8, "GiB that CUDA's context and libraries take", low=0, source=OURS
     )
     reserve: float = option(
         0.1,
-        "nothing",
         "what the allocator loses, as a share of all that comes and goes",
         low=0,
         source=OURS,
     )
-    fleurs_languages: int = option(
-        5, "nothing", "languages of a FLEURS manifest", low=1, source=PAPER
-    )
-    fleurs_hours: float = option(
-        10.0, "nothing", "hours of speech a language", low=0.01, source=PAPER
-    )
+    fleurs_languages: int = option(5, "languages of a FLEURS manifest", low=1, source=PAPER)
+    fleurs_hours: float = option(10.0, "hours of speech a language", low=0.01, source=PAPER)
     fleurs_recordings: int = option(
-        2500, "nothing", "recordings a language, 2,000 to 2,800", low=1, source="FLEURS"
+        2500, "recordings a language, 2,000 to 2,800", low=1, source="FLEURS"
     )
-    fleurs_target_tokens: float = option(
-        32, "nothing", "LLM tokens a translation", low=1, source=OURS
-    )
-    fleurs_transcript_tokens: float = option(
-        40, "nothing", "LLM tokens a transcript", low=1, source=OURS
-    )
+    fleurs_target_tokens: float = option(32, "LLM tokens a translation", low=1, source=OURS)
+    fleurs_transcript_tokens: float = option(40, "LLM tokens a transcript", low=1, source=OURS)
     # Of one set: train with train_covost, what `slam-potsa prepare covost2` makes by default. The
     # paper's 364 h is train alone, by CoVoST 2's table, which we remember as "En 364 (430)".
     covost2_hours: float = option(
         430.0,
-        "nothing",
         "hours of English speech",
         low=0.01,
         source="CoVoST 2's table, not verified",
     )
     covost2_recordings: int = option(
         289_430,
-        "nothing",
         "recordings",
         low=1,
         source="CoVoST2's card on the Hugging Face hub, en_zh-CN",
     )
-    covost2_target_tokens: float = option(
-        12, "nothing", "LLM tokens a translation", low=1, source=OURS
-    )
-    covost2_transcript_tokens: float = option(
-        13, "nothing", "LLM tokens a transcript", low=1, source=OURS
-    )
+    covost2_target_tokens: float = option(12, "LLM tokens a translation", low=1, source=OURS)
+    covost2_transcript_tokens: float = option(13, "LLM tokens a transcript", low=1, source=OURS)
     longest_seconds: float = option(
         30.0,
-        "nothing",
         "the longest recording: Whisper's window",
         low=0.1,
         high=30,
         source="Whisper",
     )
-    longest_answer: float = option(
-        4.0, "nothing", "the longest answer, in mean answers", low=1, source=OURS
-    )
+    longest_answer: float = option(4.0, "the longest answer, in mean answers", low=1, source=OURS)
     batch_spread: float = option(
-        1.4, "nothing", "the longest row of a batch, in mean rows", low=1, source=OURS
+        1.4, "the longest row of a batch, in mean rows", low=1, source=OURS
     )
     tokens_per_letter: float = option(
-        0.27, "nothing", "LLM tokens a character, where no tokenizer is here", low=0.01, source=OURS
+        0.27, "LLM tokens a character, where no tokenizer is here", low=0.01, source=OURS
     )
     tokens_per_ideograph: float = option(
-        0.7, "nothing", "the same of Chinese, Japanese and Korean", low=0.01, source=OURS
+        0.7, "the same of Chinese, Japanese and Korean", low=0.01, source=OURS
     )
 
 

@@ -27,7 +27,7 @@ ORDER = [
 ORDER += ["plugin", "engine", "evaluation", "commands", "cli"]
 # Lines of each folder, with some air; issues that add to the package raise them.
 BUDGET = {
-    "config": 1_050,
+    "config": 1_100,
     "data": 3_400,
     "objective": 1_550,
     "model": 2_300,

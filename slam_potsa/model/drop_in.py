@@ -232,8 +232,9 @@ def _their_parts(
 
     tokenizer = theirs.setup_tokenizer(train_config, model_config, **rest)
     encoder = theirs.setup_encoder(train_config, model_config, **rest)
-    if model_config.encoder_path_hf and not hasattr(encoder, "extract_variable_length_features"):
-        encoder = SpeechEncoder(encoder)  # what `slam_model` calls, a transformers Whisper lacks
+    is_bare = not hasattr(encoder, "extract_variable_length_features")  # which `slam_model` calls
+    if encoder is not None and model_config.encoder_path_hf and is_bare:
+        encoder = SpeechEncoder(encoder)
     load = _setup_llm if int(transformers.__version__.split(".")[0]) >= 5 else theirs.setup_llm
     return tokenizer, encoder, load(train_config, model_config, **rest)
 

@@ -111,11 +111,12 @@ def unpack(path: str | Path, tar: str | Path, *, allow_truncated: bool = False) 
                 plain.write(content)
         except EOFError:
             if not allow_truncated:
-                problem = f"truncated: the file ends after {Path(path).stat().st_size} bytes"
+                size = Path(path).stat().st_size
+                problem = f"truncated after {size} bytes: go on with --allow-truncated"
         except (gzip.BadGzipFile, zlib.error) as error:
             problem = f"damaged: {error}"
         if problem:
-            raise InputError(f"{path}: {problem}; copy or download it again")
+            raise InputError(f"{path}: {problem}, or copy or download it again")
 
 
 def _no_such_member(path: str | Path, member: str, index: ArchiveIndex) -> str:

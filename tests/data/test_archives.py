@@ -112,7 +112,7 @@ def test_unpacking_leaves_a_whole_plain_archive_or_nothing(archive, tmp_path):
     damaged[len(whole) // 2] ^= 0xFF
     for content, problem in ((whole[:-9], "truncated"), (bytes(damaged), "damaged")):
         packed.write_bytes(content)
-        with pytest.raises(InputError, match=f"{problem}: .*; copy or download it again"):
+        with pytest.raises(InputError, match=f"{problem}.*download it again"):
             archives.unpack(packed, tar)
         assert not tar.exists()
     packed.write_bytes(whole[: len(whole) // 2])

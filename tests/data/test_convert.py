@@ -136,7 +136,7 @@ def test_cot_st_rows_that_only_repeat_are_left_out(read):
     found = read(lines, "cot_st", sentence_id="transcript")
     assert {row.target_language: row.target for row in found} == answers
     assert {(row.transcript, row.language) for row in found} == {(text, "en")}
-    assert [row.key for row in found] == ["1-de", "1-ja", "1-zh"]
+    assert [row.key for row in found] == ["c/1", "c/1-2", "c/1-3"]
     assert len({row.sentence_id for row in found}) == 1
 
 
@@ -200,7 +200,7 @@ def test_sentence_ids_by_what_is_asked(read, how, equal):
 def test_keys_tell_repeated_recordings_apart(read):
     lines = [{"source": "/x/a.wav", "target": text} for text in ("one", "two")]
     found = read([*lines, {"source": "/x/b.wav", "target": "three"}], **SLAM_LLM)
-    assert [row.key for row in found] == ["a-1", "a-2", "b"]
+    assert [row.key for row in found] == ["x/a", "x/a-2", "x/b"]
 
 
 def test_the_command(corpus, tmp_path, capsys):

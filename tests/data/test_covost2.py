@@ -180,8 +180,8 @@ def test_malformed_rows_of_all_files_are_named_at_once(mini, tmp_path):
     with pytest.raises(InputError) as caught:
         build(mini, tmp_path / "out", tsv=[train, dev])
     places = [problem.split(": ")[0] for problem in caught.value.problems]
-    assert places == [f"{train}:2", f"{train}:3", f"{train}:4", f"{dev}:3"]
-    assert "found 2 fields" in str(caught.value) and "UTF-8" in str(caught.value)
+    assert places == [f"{train}:2", f"{train}:3", f"{train}:3", f"{dev}:3"]
+    assert "expected 4 fields" in str(caught.value) and "UTF-8" in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 
@@ -215,10 +215,10 @@ def test_a_folder_that_is_not_common_voice(mini, tmp_path):
     (tmp_path / "clips").mkdir()
     refused("validated.tsv: cannot be read")
     shutil.copy(mini.common_voice / "validated.tsv", tmp_path)
-    refused("no recording is left: 19 were left out")
+    refused("no recording is left for train, dev, test: 19 were left out")
     table = tmp_path / "covost_v2.en_de.tsv"
     table.write_text("path,translation,split\na,b,train\n")
-    refused("no column 'split'", table)
+    refused("found no column path, translation, split", table)
 
 
 def test_converted_clips_in_a_folder_of_their_own(mini, tmp_path):

@@ -111,7 +111,6 @@ def test_the_target_language_is_left_out_unless_asked_for(tmp_path):
     options = CHOICE | {"train_languages": "en,zh"}
     without = fleurs.build(tmp_path / "a", source=tree, **options)
     assert counts(without)["train"].keys() == {"en"}
-    assert "--keep-target-language" in without.summary
     assert "one language only" in without.summary
     kept = fleurs.build(tmp_path / "b", source=tree, keep_target_language=True, **options)
     row = next(row for row in read_manifest(kept.path("train")) if row.language == "zh")
@@ -225,13 +224,13 @@ def test_an_interrupted_run_goes_on_and_a_second_one_listens_to_nothing(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"train_languages": "en,frr"}, r"train_languages: language 'frr': not known, .*'fr'"),
+        ({"train_languages": "en,frr"}, r"language 'frr': not known, .*'fr'"),
         ({"zero_shot": "es"}, "zero_shot: es_419 is trained on too"),
-        ({"train_languages": "zh"}, "found no language but the target"),
+        ({"train_languages": "zh"}, "found none but the target"),
         ({"target": "zh,en"}, "target: found 2 languages, expected one"),
         ({"source": None}, "found neither a folder nor --hub"),
         ({"hub": True}, "found both a folder and --hub"),
-        ({"workers": 0, "rate_deviations": -1, "max_seconds": 40}, "3 problems"),
+        ({"source": None, "max_seconds": 40}, "2 problems"),
         ({"source": "/nowhere"}, "nowhere: no such folder; expected the layout"),
         ({"min_seconds": 20}, "no recording is left for train: 30 were left out"),
     ],
@@ -242,12 +241,12 @@ def test_wrong_options_are_refused(tree, tmp_path, options, message):
 
 
 def test_named_sets():
-    train = fleurs.language_list("x", "potsa", fleurs.TRAIN_SETS)
-    assert train == ["en_us", "ja_jp", "es_419", "ko_kr", "ru_ru"]
-    unheard = fleurs.language_list("x", "potsa", fleurs.ZERO_SHOT_SETS)
+    trained, unheard, goal = fleurs.languages("potsa", "potsa", "zh", keep_target=False)
+    assert trained == ["en_us", "ja_jp", "es_419", "ko_kr", "ru_ru"]
     assert unheard == ["fr_fr", "de_de", "kea_cv", "ceb_ph", "ast_es", "ky_kg"]
-    assert fleurs.language_list("x", "none", fleurs.ZERO_SHOT_SETS) == []
-    assert fleurs.language_list("x", ["potsa", "fra", "ko"], fleurs.TRAIN_SETS) == [*train, "fr_fr"]
+    assert goal == "cmn_hans_cn"
+    more = fleurs.languages(["potsa", "fra", "ko", "zh"], "none", "zh", keep_target=True)
+    assert more == ([*trained, "fr_fr", goal], [], goal)
 
 
 def test_another_data_set_in_the_same_folder_is_refused(tree, tmp_path):
@@ -281,8 +280,9 @@ def test_everything_that_is_missing_is_told_at_once(copy, tmp_path):
     assert "data/<locale>/<split>.tsv" in layout and "--train-languages" in layout
     assert set(rest) == {"no dev.tsv of es_419", "no audio/test.tar.gz of en_us"}
     (copy / "data" / "cmn_hans_cn" / "test.tsv").write_text("<html>not found</html>")
+    tree, part = fleurs.Tree(copy / "data", tmp_path, False), fleurs.Part("", "cmn_hans_cn", "test")
     with pytest.raises(InputError, match="test.tsv: not a TSV of FLEURS: 1 of 1 lines"):
-        fleurs.read_tsv(copy / "data" / "cmn_hans_cn" / "test.tsv")
+        tree.read(part)
     assert not (tmp_path / "out").exists()
 
 
@@ -304,10 +304,12 @@ def test_the_hubs_cache_is_followed_to_its_newest_snapshot(tree, tmp_path):
 
 
 def test_lines_of_a_tsv(tmp_path):
-    path = tmp_path / "train.tsv"
+    path = tmp_path / "en_us" / "train.tsv"
+    path.parent.mkdir()
     lines = ['4\ta.wav\t"A\u2028B\tx\tx\t1\tMALE', "", "5\tb.wav\t  C  d \tx\tx\t1\tMALE\r"]
     path.write_text("\ufeff" + "\n".join(lines), encoding="utf-8", newline="")
-    assert [line[1:] for line in fleurs.read_tsv(path)] == [
+    tree = fleurs.Tree(tmp_path, tmp_path, False)
+    assert [line[1:] for line in tree.read(fleurs.Part("train", "en_us", "train"))] == [
         ("4", "a.wav", '"A B'),
         ("5", "b.wav", "C d"),
     ]

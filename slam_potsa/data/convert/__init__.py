@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slam_potsa.data.archives import split_reference
-from slam_potsa.data.convert.format import SENTENCE_IDS, Fill, Format, placed
+from slam_potsa.data.convert.format import Fill, Format, placed
 from slam_potsa.data.convert.lhotse_cuts import LHOTSE
 from slam_potsa.data.convert.nemo import NEMO
 from slam_potsa.data.convert.one_text import MS_SWIFT, SLAM_LLM
@@ -106,8 +106,6 @@ def convert(
     source, output = Path(source), Path(output)
     unknown = [name for name in (source_format, output_format) if name not in FORMATS]
     problems = [f"format {name!r}: expected one of {', '.join(FORMATS)}" for name in unknown]
-    if sentence_id not in (None, *SENTENCE_IDS):
-        problems.append(f"sentence_id {sentence_id!r}: expected one of {', '.join(SENTENCE_IDS)}")
     if source.resolve() == output.resolve():
         problems.append(f"{output}: is the input too; give another output")
     if problems:
@@ -117,12 +115,8 @@ def convert(
     utterances = FORMATS[source_format].read(source, fill)
     base = Path(audio_root) if audio_root else source.parent
     FORMATS[output_format].write(output, utterances, base)
-    return Conversion(
-        output=output,
-        utterances=len(utterances),
-        lost=_lost(FORMATS[output_format], utterances),
-        absent=sum(not (base / split_reference(u.audio)[0]).is_file() for u in utterances),
-    )
+    absent = sum(not (base / split_reference(u.audio)[0]).is_file() for u in utterances)
+    return Conversion(output, len(utterances), _lost(FORMATS[output_format], utterances), absent)
 
 
 def _lost(format: Format, utterances: Sequence[Utterance]) -> tuple[str, ...]:

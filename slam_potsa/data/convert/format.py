@@ -36,6 +36,11 @@ class Fill:
     target_language: str | None = None
     sentence_id: str | None = None
 
+    @property
+    def one_text(self) -> str:
+        """Which field the only text of a row is."""
+        return "target" if self.target_language else "transcript"
+
 
 @dataclass(frozen=True)
 class Fields:
@@ -46,15 +51,15 @@ class Fields:
     problems: Problems
     fill: Fill
 
-    def text(self, name: str, *others: str, needed: bool = False) -> str | None:
+    def text(self, *names: str, needed: bool = False) -> str | None:
         """The first of these fields that is there, on one line; None for null and ""."""
-        for key in (name, *others):
-            value = self.row.get(key)
-            if isinstance(value, str) and value.strip():
-                return on_one_line(value)
+        for name in names:
+            value = self.row.get(name)
             if value is not None and not isinstance(value, str):
-                return self.wrong(key, value, "text")
-        return self.wrong(name, self.row.get(name, MISSING), "text") if needed else None
+                return self.wrong(name, value, "text")
+            if value and value.strip():
+                return one_line(value)
+        return self.wrong(names[0], self.row.get(names[0], MISSING), "text") if needed else None
 
     def code(self, value: str | None) -> str | None:
         """A language in any spelling, as the manifest's code."""
@@ -67,20 +72,13 @@ class Fields:
     def wrong(self, name: str, found: Any, expected: str) -> None:
         self.problems.wrong(self.number, name, found, expected)
 
-    @property
-    def one_text(self) -> str:
-        """Which manifest field the only text of a row is."""
-        return "target" if self.fill.target_language else "transcript"
-
 
 @dataclass(frozen=True)
 class Format:
     """One project's files, as JSON Lines (`.gz` too)."""
 
     parse: Callable[[Fields], Values]
-    # (utterance, path of its recording as it is to be written) -> row; the fields that the format
-    # cannot do without are asked for by `needed`.
-    render: Callable[[Utterance, str], dict[str, Any]]
+    render: Callable[[Utterance, str], dict[str, Any]]  # with the recording's path as written
     holds: Collection[str]  # manifest fields that survive writing and reading without any option
     one_text: bool = False  # there is one text, the target or else the transcript, and not which
     relative: bool = False  # paths are relative to the file; else to where it is used
@@ -113,11 +111,7 @@ class Format:
 
         def line(utterance: Utterance) -> str:
             try:
-                audio = placed(utterance.audio, base, path.parent, self.relative)
-                if self.timed and not utterance.duration:
-                    length = measure_audio(utterance.audio, base, max_seconds=None)
-                    utterance = replace(utterance, duration=round(length, 3))
-                row = self.render(utterance, _outside_archives(audio))
+                row = self.render(self._timed(utterance, base), self._audio(utterance, path, base))
             except InputError as error:
                 place = f"{path} (not written): key {utterance.key!r}"
                 raise InputError(f"{place}: {problem}" for problem in error.problems) from None
@@ -127,8 +121,19 @@ class Format:
         # mtime=0: the same rows give the same bytes.
         atomic_write(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
+    def _timed(self, utterance: Utterance, base: Path) -> Utterance:
+        if utterance.duration or not self.timed:
+            return utterance
+        seconds = measure_audio(utterance.audio, base, max_seconds=None)
+        return replace(utterance, duration=round(seconds, 3))
 
-def on_one_line(text: str) -> str:
+    def _audio(self, utterance: Utterance, path: Path, base: Path) -> str:
+        if split_reference(utterance.audio)[1] is not None:
+            raise InputError(f"audio {utterance.audio!r}: members of archives are ours; unpack it")
+        return placed(utterance.audio, base, path.parent, self.relative)
+
+
+def one_line(text: str) -> str:
     """Tabs and line breaks as spaces: manifests and prediction files hold one line a text."""
     return " ".join(text.split()) if any(c in text for c in "\t\n\r") else text.strip()
 
@@ -156,20 +161,11 @@ def placed(audio: str, base: Path, folder: Path, relative: bool) -> str:
 
     Links in both folders are followed: `..` out of a linked folder goes to where it really is.
     """
-    if os.path.isabs(audio):
-        return audio
     path, member = split_reference(audio)
-    path = os.path.normpath(base.resolve() / path)
-    path = os.path.relpath(path, folder.resolve()) if relative else path
+    if not os.path.isabs(path):
+        path = os.path.normpath(base.resolve() / path)
+        path = os.path.relpath(path, folder.resolve()) if relative else path
     return path if member is None else f"{path}:{member}"
-
-
-def _outside_archives(audio: str) -> str:
-    if split_reference(audio)[1] is not None:
-        raise InputError(
-            f"audio {audio!r}: this format cannot name a member of an archive; unpack it"
-        )
-    return audio
 
 
 def without_repetitions(rows: Sequence[Row]) -> list[Row]:
@@ -190,16 +186,14 @@ def without_repetitions(rows: Sequence[Row]) -> list[Row]:
 
 def _complete(rows: Sequence[Row], fill: Fill, problems: Problems) -> list[Utterance]:
     """Utterances of `rows`, filled in and checked as a manifest's rows are."""
-    utterances, told = [], set()
-    for (number, values), key in zip(rows, _keys([row.values for row in rows]), strict=True):
-        row = Row(number, _filled({**values, "key": key}, fill))
-        problems.once(number, key)
-        lacking = [name for name in REQUIRED if not row.values[name]]
-        lacking += ["target_language"] * (
-            bool(row.values["target"]) > bool(row.values["target_language"])
-        )
+    utterances, told, seen = [], set(), Counter()
+    for number, values in rows:
+        row = Row(number, _filled(values, fill, seen))
+        problems.once(number, row.values["key"])
+        required = [*REQUIRED, *["target_language"] * bool(row.values["target"])]
+        lacking = [name for name in required if not row.values[name]]
         for name in lacking:
-            if name not in told:
+            if name not in told:  # once: what is missing in one row is in most
                 problems.add(number, f"no {name}; {REMEDIES.get(name, 'add it')}")
         told.update(lacking)
         if check_fields(row, VALID, problems) and not lacking:
@@ -207,8 +201,14 @@ def _complete(rows: Sequence[Row], fill: Fill, problems: Problems) -> list[Utter
     return utterances
 
 
-def _filled(values: Values, fill: Fill) -> Values:
+def _filled(values: Values, fill: Fill, seen: Counter) -> Values:
+    """All manifest fields. Keys that are not there are the recordings' paths, numbered from the
+    second that is alike; `seen` counts them."""
     values = {name: values.get(name) for name in FIELDS}
+    if not values["key"]:
+        name = PurePosixPath(values["audio"] or "").with_suffix("").as_posix().strip("/.")
+        seen[name] += 1
+        values["key"] = f"{name}-{seen[name]}" if seen[name] > 1 else name
     values["language"] = values["language"] or fill.language
     if values["target"]:
         values["target_language"] = values["target_language"] or fill.target_language
@@ -223,26 +223,3 @@ def _sentence_id(values: Values, by: str | None) -> str | None:
     if by == "audio":
         return PurePosixPath(values["audio"] or "").stem or None
     return values["key"] if by == "key" else None
-
-
-def _keys(rows: Sequence[Values]) -> list[str]:
-    """The rows' keys; where there are none, names of the recordings, told apart by what differs.
-
-    The file's name without suffix; with its folders, where names repeat; with the target language,
-    where a recording repeats; with a number, where that repeats too.
-    """
-    paths = {row["audio"]: PurePosixPath(row["audio"]) for row in rows if row.get("audio")}
-    names = {audio: path.stem for audio, path in paths.items()}
-    if len(set(names.values())) < len(names):
-        common = len(os.path.commonprefix([path.parts[:-1] for path in paths.values()]))
-        names = {a: "/".join(p.with_suffix("").parts[common:]) for a, p in paths.items()}
-    keys = [row.get("key") or names.get(row.get("audio")) or "" for row in rows]
-    for suffix in ("target_language", None):
-        counts, seen = Counter(keys), Counter()
-        for place, row in enumerate(rows):
-            if row.get("key") or counts[keys[place]] == 1:
-                continue
-            seen[keys[place]] += 1
-            addition = row.get(suffix) if suffix else seen[keys[place]]
-            keys[place] += f"-{addition}" if addition else ""
-    return keys

@@ -10,9 +10,7 @@ ids of recordings and supervisions, speakers and other custom fields are.
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from slam_potsa.data.convert.format import Fields, Format, Values, needed, on_one_line
+from slam_potsa.data.convert.format import Fields, Format, Values, needed, one_line
 from slam_potsa.data.manifest import FIELDS, Utterance
 from slam_potsa.errors import InputError
 
@@ -50,10 +48,10 @@ def _parse(fields: Fields) -> Values:
         "key": cut.id,
         "audio": source,
         "language": fields.code(supervision.language),
-        "transcript": on_one_line(supervision.text or "") or None,
+        "transcript": one_line(supervision.text or "") or None,
         "sentence_id": custom.get("sentence_id"),
         "duration": cut.duration,
-        "target": on_one_line(target) if target else None,
+        "target": one_line(target) if target else None,
         "target_language": fields.code(code) if target else None,
     }
 
@@ -72,27 +70,24 @@ def _translation(custom: dict, fields: Fields) -> tuple[str | None, str | None]:
 def _render(utterance: Utterance, audio: str) -> dict:
     lhotse = _lhotse()
     needed(utterance)
-    if not Path(audio).is_file():
-        raise InputError(f"{audio}: no such file; Lhotse needs its length: check the path")
     try:
-        recording = lhotse.Recording.from_file(audio, recording_id=utterance.key)
-    except Exception as error:  # whatever the audio backend of Lhotse raises
-        raise InputError(f"{audio}: Lhotse cannot read it: {error}") from None
+        cut = lhotse.Recording.from_file(audio, recording_id=utterance.key).to_cut()
+    except Exception as error:  # whatever the audio backend of Lhotse raises, for its length
+        raise InputError(f"{audio}: Lhotse cannot read it: {error}; check the path") from None
     custom = {
         "sentence_id": utterance.sentence_id,
         "translation": utterance.target,
         "target_language": utterance.target_language,
     }
     supervision = lhotse.SupervisionSegment(
-        utterance.key,
+        id=utterance.key,
         recording_id=utterance.key,
         start=0.0,
-        duration=recording.duration,
+        duration=cut.duration,
         text=utterance.transcript,
         language=utterance.language,
         custom={name: value for name, value in custom.items() if value is not None},
     )
-    cut = recording.to_cut()
     cut.id, cut.supervisions = utterance.key, [supervision]
     return cut.to_dict()
 

@@ -13,7 +13,7 @@ recording and one answer a row; a system message is passed over, `audio` is unde
 
 from __future__ import annotations
 
-from slam_potsa.data.convert.format import Fields, Format, Values, needed, on_one_line, only_text
+from slam_potsa.data.convert.format import Fields, Format, Values, needed, one_line, only_text
 from slam_potsa.data.jsonl import MISSING
 from slam_potsa.data.languages import language_name
 from slam_potsa.data.manifest import Utterance
@@ -26,7 +26,7 @@ def _parse_slam_llm(fields: Fields) -> Values:
     return {
         "key": fields.text("key"),
         "audio": fields.text("source", needed=True),
-        fields.one_text: fields.text("target"),
+        fields.fill.one_text: fields.text("target"),
     }
 
 
@@ -39,7 +39,7 @@ def _parse_ms_swift(fields: Fields) -> Values:
     audios = [audios] if isinstance(audios, str) else audios
     if not (isinstance(audios, list) and len(audios) == 1 and isinstance(audios[0], str)):
         audios = [fields.wrong("audios", audios, "a list with the path of one recording")]
-    return {"audio": audios[0], fields.one_text: _answer(fields)}
+    return {"audio": audios[0], fields.fill.one_text: _answer(fields)}
 
 
 def _answer(fields: Fields) -> str | None:
@@ -48,7 +48,7 @@ def _answer(fields: Fields) -> str | None:
         turns = [(turn["role"], turn["content"]) for turn in messages if turn["role"] != "system"]
         (asking, question), (answering, answer) = turns
         if (asking, answering) == ("user", "assistant") and question.strip() is not None:
-            return on_one_line(answer) or None
+            return one_line(answer) or None
     except (TypeError, KeyError, ValueError, AttributeError):
         pass
     return fields.wrong("messages", messages, "one message of the user and one of the assistant")

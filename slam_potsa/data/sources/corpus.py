@@ -38,6 +38,7 @@ from slam_potsa.provenance import differences, read_record, write_record
 from slam_potsa.text import table
 
 MANIFESTS = ("train", "dev", "test", "zero_shot")
+TESTS = MANIFESTS[1:]
 RECORD = "made_from.json"
 LISTED_TWICE = "listed twice"  # the reason of a line that is no further recording
 WIDEST = 16  # languages in a printed matrix; a wider one is in summary.json only
@@ -76,15 +77,13 @@ class Corpus:
         """Text: each manifest's table, what it lacks, sentences that two languages share."""
         lines = [f"{name}.jsonl\n{found.table()}\n" for name, found in self.manifests.items()]
         lines += self.left_out_in_words()
-        if self.left_out:
-            lines.append(f"each with its reason: {self.folder / 'dropped.jsonl'}")
+        lines += [f"each with its reason: {self.folder / 'dropped.jsonl'}"] * bool(self.left_out)
         for names, counts in self.shared.items():
-            if len(counts) < 2:
-                continue
             rows = [(code, *row.values()) for code, row in counts.items()]
             matrix = table(["", *counts], rows) if len(rows) <= WIDEST else "see summary.json"
-            lines += ["", f"sentences of {names} that two languages share", matrix]
-        return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
+            if len(rows) > 1:
+                lines += ["", f"sentences of {names} that two languages share", matrix]
+        return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
 
     def left_out_in_words(self) -> list[str]:
         """A line each manifest that something was left out of: what its scores are on.
@@ -98,8 +97,7 @@ class Corpus:
             there, count = sum(part.utterances for part in own), sum(reasons.values())
             why = ", ".join(f"{number:,} {reason}" for reason, number in reasons.items())
             line = f"{name}: {count:,} of {there + count:,} recordings left out ({why})"
-            tested = name in MANIFESTS[1:]
-            lines.append(line + f": scores on this split are on {there:,}" * tested)
+            lines.append(line + f": scores on this split are on {there:,}" * (name in TESTS))
         return lines
 
 
@@ -186,7 +184,6 @@ def write(
     recordings: Sequence[Recording],
     choices: Mapping[str, Any],
     *,
-    wanted: Iterable[str] = (),
     checked: bool = True,
     warnings: Sequence[str] = (),
 ) -> Corpus:
@@ -194,33 +191,32 @@ def write(
 
     Args:
         choices: what another build in the same folder must agree with (`refuse_another`).
-        wanted: manifests that must have a recording.
         checked: every recording was decoded, so the manifests are marked as checked.
 
-    Raises InputError where nothing is left, or nothing for one of `wanted`.
+    Raises InputError where all recordings of a manifest are left out.
     """
-    rows: dict[str, list[Utterance]] = defaultdict(list)
+    rows: dict[str, list[Utterance]] = {name: [] for name in MANIFESTS}
+    dropped = [recording for recording in recordings if recording.reason]
     for recording in recordings:
         if not recording.reason:
             audio = _seen_from(output, recording.utterance.audio)
             rows[recording.manifest].append(replace(recording.utterance, audio=audio))
-    dropped = [recording for recording in recordings if recording.reason]
-    empty = [name for name in wanted if not rows[name]]
-    if empty or not rows:
+    empty = [name for name in MANIFESTS if not rows[name] and name in {d.manifest for d in dropped}]
+    if empty:
         raise InputError(
-            f"no recording is left{' for ' * bool(empty)}{', '.join(empty)}: {len(dropped)} were "
-            f"left out, such as {dropped[0].place}: {dropped[0].reason}; check files and limits"
+            f"no recording is left for {', '.join(empty)}: {len(dropped)} were left out, such as "
+            f"{dropped[0].place}: {dropped[0].reason}; check the files and the limits"
         )
-    for name in MANIFESTS:
+    for name, part in rows.items():
         path = output / f"{name}.jsonl"
-        if not rows[name]:
+        if not part:
             path.unlink(missing_ok=True)
             continue
-        write_manifest(path, rows[name])
+        write_manifest(path, part)
         if checked:
             mark_checked(path)
     write_rows(output / "dropped.jsonl", map(_dropped_row, dropped))
-    corpus = _counted(output, rows, dropped, warnings)
+    corpus = _described(output, rows, dropped, [*warnings, *_trained_tests(rows)])
     told = {**choices, "left_out_in_words": corpus.left_out_in_words(), **asdict(corpus)}
     text = json.dumps(told, ensure_ascii=False, indent=2, default=str)
     atomic_write(output / "summary.json", text + "\n")
@@ -244,43 +240,45 @@ def _dropped_row(recording: Recording) -> dict[str, str]:
     return row | {"reason": recording.reason, "detail": recording.detail}
 
 
-def _counted(
+def _described(
     output: Path,
     rows: Mapping[str, Sequence[Utterance]],
     dropped: Sequence[Recording],
-    warnings: Sequence[str],
+    warnings: list[str],
 ) -> Corpus:
-    names = [name for name in MANIFESTS if rows[name]]
     left_out: dict[str, Counter] = defaultdict(Counter)
     for entry in dropped:
         if entry.reason != LISTED_TWICE:
             left_out[entry.manifest][entry.reason] += 1
-    trained = {row.sentence_id for row in rows["train"]}
-    known = {name: trained & {row.sentence_id for row in rows[name]} for name in ("dev", "test")}
-    leaks = [
-        f"{len(ids)} sentences of {name} are in train too (such as {min(ids)}): scores on them are "
-        f"too good"
-        for name, ids in known.items()
-        if ids
-    ]
+    paths = {name: output / f"{name}.jsonl" for name, part in rows.items() if part}
     return Corpus(
-        output,
-        {name: check_manifest(output / f"{name}.jsonl", audio=False) for name in names},
-        {name: dict(reasons.most_common()) for name, reasons in left_out.items()},
-        {
-            "train": shared_sentences(rows["train"]),
-            "test and zero_shot": shared_sentences([*rows["test"], *rows["zero_shot"]]),
+        folder=output,
+        manifests={name: check_manifest(path, audio=False) for name, path in paths.items()},
+        left_out={name: dict(reasons.most_common()) for name, reasons in left_out.items()},
+        shared={
+            "train": _shared(rows["train"]),
+            "test and zero_shot": _shared([*rows["test"], *rows["zero_shot"]]),
         },
-        [*warnings, *leaks],
+        warnings=warnings,
     )
 
 
-def shared_sentences(rows: Iterable[Utterance]) -> dict[str, dict[str, int]]:
+def _shared(rows: Iterable[Utterance]) -> dict[str, dict[str, int]]:
     """Language -> language -> sentences that both have; on the diagonal, its own."""
     spoken: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         spoken[row.language].add(row.sentence_id)
     return {
-        first: {second: len(ids & other) for second, other in spoken.items()}
-        for first, ids in spoken.items()
+        one: {two: len(ids & own) for two, own in spoken.items()} for one, ids in spoken.items()
     }
+
+
+def _trained_tests(rows: Mapping[str, Sequence[Utterance]]) -> list[str]:
+    sentences = {name: {row.sentence_id for row in part} for name, part in rows.items()}
+    known = {name: sentences[name] & sentences["train"] for name in ("dev", "test")}
+    return [
+        f"{len(ids)} sentences of {name} are in train too (such as {min(ids)}): scores on them are "
+        f"too good"
+        for name, ids in known.items()
+        if ids
+    ]

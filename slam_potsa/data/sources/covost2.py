@@ -161,36 +161,28 @@ def _read_tables(
     tables: Sequence[Path], release: Path, view: str, train_splits: Sequence[str]
 ) -> list[Row]:
     """Rows of all TSVs. Without `tables` they are Common Voice's own, without train_covost."""
-    both = set(train_splits) == set(TRAIN_SPLITS)
-    mixed = not both if tables else "train" not in train_splits
+    together = TRAIN_SPLITS if tables else ("train",)  # in one file
 
     def read(table: Path) -> list[Row]:
-        if "split" in read_header(table):
+        split = table.name.removesuffix(".tsv").rsplit(".")[-1]
+        if split not in SPLITS:
             return _released(table, release / "validated.tsv", view)
-        if mixed:
+        if not set(train_splits) >= set(together):
             raise InputError(
                 f"{table}: does not tell train from train_covost, so --train-splits "
                 f"{','.join(train_splits)} cannot be chosen; give the released file with its "
                 "column 'split', or leave --train-splits out"
             )
-        return _of_one_split(table, view)
+        columns = ["path", "sentence"] + ["translation"] * (view == "s2tt")
+        return [
+            Row(place, split, clip_name(path), sentence, *(target or [None]))
+            for place, (path, sentence, *target) in read_tsv(table, columns)
+        ]
 
     split_of = dict.fromkeys(train_splits, "train") | {"dev": "dev", "test": "test"}
-    tables = tables or [release / f"{split}.tsv" for split in SPLITS]
-    rows = [row for part in each(read, tables).values() for row in part]
+    files = tables or [release / f"{split}.tsv" for split in SPLITS]
+    rows = [row for part in each(read, files).values() for row in part]
     return [row._replace(split=split_of.get(row.split, OTHER)) for row in rows]
-
-
-def _of_one_split(table: Path, view: str) -> list[Row]:
-    match = _FILE_NAME.fullmatch(table.name)
-    split = match["split"] if match else table.name.removesuffix(".tsv").rsplit(".")[-1]
-    if split not in SPLITS:
-        raise InputError(f"{table}: has no column 'split' and its name no split; {EXPECTED}")
-    columns = ["path", "sentence"] + ["translation"] * (view == "s2tt")
-    return [
-        Row(place, split, clip_name(path), sentence, *(target or [None]))
-        for place, (path, sentence, *target) in read_tsv(table, columns)
-    ]
 
 
 def _released(table: Path, validated: Path, view: str) -> list[Row]:
@@ -208,51 +200,37 @@ def _released(table: Path, validated: Path, view: str) -> list[Row]:
     return [row._replace(transcript=sentences.get(row.clip)) for row in rows]
 
 
-def read_header(path: Path) -> list[str]:
-    """The column names of a TSV. Raises InputError for a file that cannot be read."""
-    try:
-        with open(path, encoding="utf-8-sig", errors="replace") as file:
-            return file.readline(10_000).rstrip("\r\n").split("\t")  # not all of another kind's
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; check the path") from None
-
-
 def read_tsv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """(file:line, values of `columns`) of every row; runs of white space become one space.
 
     Rows may lack columns at their end that are not asked for.
 
     Raises:
-        InputError: a missing column, at once; every malformed row, at the end.
+        InputError: a file that cannot be read or lacks a column, at once; every malformed row, at
+            the end.
     """
-    header, problems = read_header(path), Problems(path)
-    absent = [name for name in columns if name not in header]
-    if absent:
-        raise InputError(
-            f"{path}:1: expected the columns {', '.join(columns)}, separated by tabs; found "
-            f"{', '.join(header)[:200]}, without {', '.join(absent)}"
-        )
-    places = [header.index(name) for name in columns]
-    with open(path, encoding="utf-8-sig", errors="replace", newline="\n") as file:
-        next(file)
-        for number, line in enumerate(file, start=2):
-            row = _fields(line) if line.strip() else None
-            if row is None:
-                continue
-            if "\ufffd" in line:
-                problems.add(number, "found bytes that are not UTF-8; download the file again")
-            elif not max(places) < len(row) <= len(header):
-                problems.add(number, f"found {len(row)} fields, expected {', '.join(header)[:80]}")
-            else:
-                yield f"{path}:{number}", [" ".join(row[place].split()) for place in places]
-    problems.check()
-
-
-def _fields(line: str) -> list[str]:
+    problems = Problems(path)
     try:
-        return next(csv.reader([line], delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\"))
-    except csv.Error:  # such as a field of more than 128 KiB
-        return []
+        # replace: a byte that is not UTF-8 spoils its row and not the whole file.
+        with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+            rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\")
+            absent = [name for name in columns if name not in (rows.fieldnames or ())]
+            if absent:
+                raise InputError(f"{path}:1: found no column {', '.join(absent)}; {EXPECTED}")
+            for row in rows:
+                values = [row[name] for name in columns]
+                if None in values or None in row:
+                    problems.add(rows.line_num, f"expected {len(rows.fieldnames)} fields")
+                elif "\ufffd" in "".join(values):
+                    problems.add(rows.line_num, "found bytes that are not UTF-8")
+                else:
+                    place = f"{path}:{rows.line_num}"
+                    yield place, [" ".join(value.split()) for value in values]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}; check the path") from None
+    except csv.Error as error:  # such as a field of more than 128 KiB: nothing after it is read
+        problems.add(rows.line_num, str(error))
+    problems.check()
 
 
 # --- clips ---

@@ -82,22 +82,16 @@ def _private_apt(state: Path) -> list[str]:
 
     Every path is absolute: apt takes relative ones to be below its own folders.
     """
-    state = state.resolve()
-    folders = {
-        "Dir::State": state / "state",
-        "Dir::State::lists": state / "lists",
-        "Dir::Cache": state / "cache",
-        "Dir::Cache::archives": state / "cache" / "archives",
-    }
-    for folder in folders.values():
-        (folder / "partial").mkdir(parents=True, exist_ok=True)
     options = {
-        **folders,
+        "Dir::State": state.resolve() / "state",
+        "Dir::Cache": state.resolve() / "cache",
         "APT::Sandbox::User": "root",  # as root, apt would drop to a user who cannot write here
         "Acquire::Languages": "none",  # no translated descriptions
         "Acquire::Retries": "2",
         "Acquire::http::Timeout": "60",
     }
+    for name in ("state", "cache"):
+        (state / name).mkdir(parents=True, exist_ok=True)
     return ["apt-get", "-qq", *(f"-o{name}={value}" for name, value in options.items())]
 
 

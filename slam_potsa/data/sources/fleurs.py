@@ -25,6 +25,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -112,15 +113,9 @@ def build(
         InputError: unknown languages, files that are missing, truncated or not FLEURS', or an
             `output` that was built with other choices.
     """
-    output, limits = Path(output), (min_seconds, max_seconds)
-    _check_options(limits, rate_deviations, workers, source, hub)
-    trained, unheard, goal = languages(train_languages, zero_shot, target)
-    notes = []
-    if goal in trained + unheard and not keep_target_language:
-        trained, unheard = ([x for x in some if x != goal] for some in (trained, unheard))
-        notes.append(f"recordings in {goal}, the target, are left out: --keep-target-language")
-    if not trained:
-        raise InputError("train_languages: found no language but the target, expected others too")
+    output = Path(output)
+    _check_options(min_seconds, max_seconds, source, hub)
+    trained, unheard, goal = languages(train_languages, zero_shot, target, keep_target_language)
     choices = {
         "dataset": "fleurs",
         "train_languages": sorted(map(short_code, trained)),
@@ -131,47 +126,32 @@ def build(
     corpus.refuse_another(output, choices, replace)
     spoken = [Part(split, locale, split) for locale in trained for split in SPLITS]
     spoken += [Part("zero_shot", locale, "test") for locale in unheard]
-    parts = spoken + [Part("", goal, split) for split in SPLITS]
-    root = (fetch(parts, revision) if hub else find_root(source)).resolve()
-    _refuse_missing(root, parts)
-    lines = each(lambda part: read_tsv(_tsv(root, part)), parts)
-    spare = output.resolve() / "unpacked"
-    audio = each(
-        lambda part: find_files(root, part, lines[part], spare, allow_truncated), spoken, workers
-    )
-    targets = {part.split: targets_of(lines[part]) for part in parts if not part.manifest}
+    written = [Part("", goal, split) for split in SPLITS]
+    root = fetch(spoken + written, revision) if hub else find_root(source)
+    tree = Tree(root.resolve(), output.resolve() / "unpacked", allow_truncated)
+    tree.refuse_missing(spoken + written)
+    lines = each(tree.read, spoken + written)
+    audio = each(lambda part: tree.find_files(part, lines[part]), spoken, workers)
+    targets = {part.split: targets_of(lines[part]) for part in written}
     found = [
         _recording(part, line, audio[part], targets[part.split].get(line.sentence), goal)
         for part in spoken
         for line in lines[part]
     ]
     found = corpus.measure(corpus.listed_once(found), output, workers=workers, progress=progress)
-    other = (0.0, MAX_SECONDS)  # of dev and test: Whisper's window only
-    found = [
-        rules.keep_length(one, *(limits if one.manifest == "train" else other)) for one in found
-    ]
+    limits = defaultdict(lambda: (0.0, MAX_SECONDS), train=(min_seconds, max_seconds))
+    found = [rules.keep_length(recording, *limits[recording.manifest]) for recording in found]
     found = rules.keep_usual_rates(found, rate_deviations)
-    wanted = dict.fromkeys(part.manifest for part in spoken)
-    return corpus.write(output, found, choices, wanted=wanted, warnings=notes)
+    return corpus.write(output, found, choices)
 
 
-def _check_options(
-    limits: tuple[float, float],
-    rate_deviations: float,
-    workers: int | None,
-    source: str | Path | None,
-    hub: bool,
-) -> None:
+def _check_options(low: float, high: float, source: str | Path | None, hub: bool) -> None:
     problems = []
-    if not 0 <= limits[0] < limits[1] <= MAX_SECONDS:
+    if not 0 <= low < high <= MAX_SECONDS:
         problems.append(
-            f"min_seconds={limits[0]:g}, max_seconds={limits[1]:g}: expected 0 <= min_seconds < "
-            f"max_seconds <= {MAX_SECONDS:g} (Whisper's window)"
+            f"min_seconds={low:g}, max_seconds={high:g}: expected 0 <= min_seconds < max_seconds "
+            f"<= {MAX_SECONDS:g} (Whisper's window)"
         )
-    if not rate_deviations >= 0:
-        problems.append(f"rate_deviations={rate_deviations:g}: expected 0 (off) or more")
-    if workers is not None and workers < 1:
-        problems.append(f"workers={workers}: expected 1 or more")
     if bool(source) == hub:
         found = "both a folder and --hub" if hub else "neither a folder nor --hub"
         problems.append(f"found {found}, expected one of them: the folder of FLEURS, or --hub")
@@ -180,40 +160,32 @@ def _check_options(
 
 
 def languages(
-    train: str | Sequence[str], zero_shot: str | Sequence[str], target: str
+    train: str | Sequence[str], zero_shot: str | Sequence[str], target: str, keep_target: bool
 ) -> tuple[list[str], list[str], str]:
     """Locales: those to train on, those never to be heard, the one to translate into.
 
-    Raises InputError with everything that is wrong.
+    Each is given as a named set, a list such as `"en, fr_fr"`, or a sequence. The target is not
+    among the others, unless `keep_target`. Raises InputError with every code that is not known.
     """
-    sets = {"train_languages": TRAIN_SETS, "zero_shot": ZERO_SHOT_SETS, "target": {}}
-    given = {"train_languages": train, "zero_shot": zero_shot, "target": target}
-    lists = each(lambda option: language_list(option, given[option], sets[option]), sets)
-    trained, unheard, goals = lists.values()
-    problems = []
+    given = (_codes(train, TRAIN_SETS), _codes(zero_shot, ZERO_SHOT_SETS), _codes(target, {}))
+    locale_of = each(fleurs_locale, [code for codes in given for code in codes])
+    lists = [list(dict.fromkeys(locale_of[code] for code in codes)) for codes in given]
+    goals, problems = lists.pop(), []
     if len(goals) != 1:
-        problems.append(f"target: found {len(goals)} languages, expected one")
+        raise InputError(f"target: found {len(goals)} languages, expected one")
+    trained, unheard = ([c for c in own if keep_target or c != goals[0]] for own in lists)
     if both := [locale for locale in trained if locale in unheard]:
         problems.append(f"zero_shot: {', '.join(both)} is trained on too; expected others")
+    if not trained:
+        problems.append("train_languages: found none but the target, expected others too")
     if problems:
         raise InputError(problems)
     return trained, unheard, goals[0]
 
 
-def language_list(
-    option: str, text: str | Sequence[str], sets: Mapping[str, Sequence[str]]
-) -> list[str]:
-    """Locales of a named set, a list such as `"en, fr_fr"`, or a sequence; each once, in order.
-
-    Raises InputError with every code that is not known.
-    """
+def _codes(text: str | Sequence[str], sets: Mapping[str, Sequence[str]]) -> list[str]:
     names = [name.strip() for name in (text.split(",") if isinstance(text, str) else text)]
-    codes = [code for name in names if name for code in sets.get(name, (name,))]
-    try:
-        return list(each(fleurs_locale, codes).values())
-    except InputError as error:
-        known = f"; or a named set: {', '.join(sets)}" if sets else ""
-        raise InputError(f"{option}: {problem}{known}" for problem in error.problems) from None
+    return [code for name in names if name for code in sets.get(name, (name,))]
 
 
 # --- files ---
@@ -266,81 +238,80 @@ def find_root(source: str | Path) -> Path:
     raise InputError(f"{source}: found no <locale>/<split>.tsv in it or in its data/; {REMEDY}")
 
 
-def _tsv(root: Path, part: Part) -> Path:
-    return root / part.locale / f"{part.split}.tsv"
+@dataclass(frozen=True)
+class Tree:
+    """The files of FLEURS."""
 
+    root: Path  # the folder of the locales
+    spare: Path  # for unpacked archives, where nothing can be written beside them
+    allow_truncated: bool
 
-def _refuse_missing(root: Path, parts: Sequence[Part]) -> None:
-    """Raise InputError with the layout once, then a line for each kind of file: who lacks it."""
-    lacking: dict[str, list[str]] = defaultdict(list)
-    for part in parts:
-        if not _tsv(root, part).is_file():
-            lacking[f"{part.split}.tsv"].append(part.locale)
-        if part.manifest and not _find_audio(root, part):
-            lacking[f"audio/{part.split}.tar.gz"].append(part.locale)
-    if lacking:
-        told = [f"no {name} of {', '.join(locales)}" for name, locales in lacking.items()]
-        remedy = f"{REMEDY}; fewer languages: --train-languages, --zero-shot"
-        raise InputError([f"{root}: files are missing; {remedy}", *told])
+    def refuse_missing(self, parts: Sequence[Part]) -> None:
+        """Raise InputError with the layout once, then a line a kind of file: who lacks it."""
+        lacking: dict[str, list[str]] = defaultdict(list)
+        for part in parts:
+            if not self._tsv(part).is_file():
+                lacking[f"{part.split}.tsv"].append(part.locale)
+            folder = self._folder(part)
+            if part.manifest and not (folder.is_dir() or self._archive(folder)):
+                lacking[f"audio/{part.split}.tar.gz"].append(part.locale)
+        if lacking:
+            told = [f"no {name} of {', '.join(locales)}" for name, locales in lacking.items()]
+            remedy = f"{REMEDY}; fewer languages: --train-languages, --zero-shot"
+            raise InputError([f"{self.root}: files are missing; {remedy}", *told])
 
+    def read(self, part: Part) -> list[Line]:
+        """The lines of a TSV. Raises InputError where most of them are not FLEURS'."""
+        path, lines = self._tsv(part), []
+        # Not csv: quotation marks are part of the texts.
+        for number, text in read_lines(path, "a TSV of FLEURS"):
+            match = _LINE.fullmatch(text)
+            sentence, file, text = match.groups() if match else ("", "", "")
+            lines.append(Line(f"{path}:{number}", sentence, file, " ".join(text.split())))
+        malformed = sum(not line.text for line in lines)
+        if 2 * malformed >= len(lines):
+            count = f"{malformed} of {len(lines)} lines are malformed"
+            raise InputError(f"{path}: not a TSV of FLEURS: {count}; {REMEDY}")
+        return lines
 
-def read_tsv(path: Path) -> list[Line]:
-    """Raises InputError where most of the lines are not FLEURS'."""
-    lines = []
-    # Not csv: quotation marks are part of the texts.
-    for number, text in read_lines(path, "a TSV of FLEURS"):
-        match = _LINE.fullmatch(text)
-        sentence, file, text = match.groups() if match else ("", "", "")
-        lines.append(Line(f"{path}:{number}", sentence, file, " ".join(text.split())))
-    good = sum(bool(line.text) for line in lines)
-    if 2 * good <= len(lines):
-        raise InputError(
-            f"{path}: not a TSV of FLEURS: {len(lines) - good} of {len(lines)} lines are "
-            f"malformed; {REMEDY}"
-        )
-    return lines
+    def find_files(self, part: Part, lines: Sequence[Line]) -> dict[str, str]:
+        """File name -> reference of every recording of a part: in its folder, where that has all
+        or there is no archive, else in the archive. An extraction that was interrupted leaves an
+        incomplete folder beside its archive.
 
+        Raises InputError where an archive is truncated (unless allowed) or damaged.
+        """
+        folder = self._folder(part)
+        files = {path.name: str(path) for path in folder.glob("*")}
+        archive = self._archive(folder)
+        if archive is None or all(line.file in files for line in lines if line.text):
+            return files
+        archive = self._unpacked(archive, part)
+        index = archives.index_of(archive)
+        if index.trouble and not self.allow_truncated:
+            raise InputError(f"{archive}: {index.trouble}: {index.detail}; or --allow-truncated")
+        return {Path(member).name: f"{archive}:{member}" for member in index.members}
 
-def _find_audio(root: Path, part: Part, files: Sequence[str] = ()) -> Path | None:
-    """The folder, where it has all `files` or there is no archive; else the archive.
+    def _unpacked(self, archive: Path, part: Part) -> Path:
+        """A plain archive; a compressed one is unpacked once, and again where it was truncated."""
+        if archive.suffix == ".tar":
+            return archive
+        tar = archive.with_name(f"{part.split}.tar")
+        if not os.access(tar.parent, os.W_OK):
+            tar = self.spare / f"{part.locale}-{part.split}.tar"
+        if not tar.is_file() or archives.index_of(tar).trouble:
+            archives.unpack(archive, tar, allow_truncated=self.allow_truncated)
+        return tar
 
-    An extraction that was interrupted leaves an incomplete folder beside its archive.
-    """
-    folder = root / part.locale / "audio"
-    packed = [folder / f"{part.split}{suffix}" for suffix in ARCHIVES]
-    archive = next((path for path in packed if path.is_file()), None)
-    extracted = folder / part.split
-    if extracted.is_dir():
-        there = {path.name for path in extracted.iterdir()}
-        if archive is None or (files and there.issuperset(files)):
-            return extracted
-    return archive
+    def _tsv(self, part: Part) -> Path:
+        return self.root / part.locale / f"{part.split}.tsv"
 
+    def _folder(self, part: Part) -> Path:
+        return self.root / part.locale / "audio" / part.split
 
-def find_files(
-    root: Path, part: Part, lines: Sequence[Line], spare: Path, allow_truncated: bool
-) -> dict[str, str]:
-    """File name -> reference of every recording of a part.
-
-    A compressed archive is unpacked once, to a plain tar beside it or, where nothing can be written
-    there, in `spare`. Raises InputError where it is truncated (unless allowed) or damaged.
-    """
-    audio = _find_audio(root, part, [line.file for line in lines if line.text])
-    if audio.is_dir():
-        return {path.name: str(path) for path in audio.iterdir()}
-    if audio.suffix != ".tar":
-        archive, audio = audio, audio.with_name(f"{part.split}.tar")
-        if not os.access(archive.parent, os.W_OK):
-            audio = spare / f"{part.locale}-{part.split}.tar"
-        if not audio.is_file() or archives.index_of(audio).trouble:
-            archives.unpack(archive, audio, allow_truncated=allow_truncated)
-    index = archives.index_of(audio)
-    if index.trouble and not allow_truncated:
-        raise InputError(
-            f"{audio}: {index.trouble}: {index.detail}; copy or download it again, or go on with "
-            f"what it still has: --allow-truncated"
-        )
-    return {Path(member).name: f"{audio}:{member}" for member in index.members}
+    def _archive(self, folder: Path) -> Path | None:
+        packed = (folder.with_name(folder.name + suffix) for suffix in ARCHIVES)
+        return next(filter(Path.is_file, packed), None)
 
 
 def targets_of(lines: Sequence[Line]) -> dict[str, str]:

@@ -28,9 +28,9 @@ from slam_potsa.data.manifest import read_manifest
 from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator, load_run
 from slam_potsa.engine.launch import quieten
-from slam_potsa.evaluation.retrieval import recall_at_1
+from slam_potsa.evaluation.activations import pooled_vectors
+from slam_potsa.evaluation.retrieval import means_by_hearing, recall_at_1
 from slam_potsa.evaluation.scores import score
-from slam_potsa.evaluation.vectors import pooled_vectors
 from slam_potsa.files import atomic_write
 from slam_potsa.model.metrics import read_metrics
 from slam_potsa.text import table
@@ -158,7 +158,8 @@ def retrieval(translator: Translator, manifests: list[Path]) -> dict[str, float]
     utterances = [u for path in manifests for u in read_manifest(path)]
     vectors = torch.cat([pooled_vectors(translator, path) for path in manifests])
     sentences, languages = zip(*((u.sentence_id, u.language) for u in utterances), strict=True)
-    return recall_at_1(vectors, list(sentences), list(languages), heard=HEARD).means
+    found = recall_at_1(vectors, list(sentences), list(languages))
+    return means_by_hearing({pair: each.recall for pair, each in found.items()}, HEARD)
 
 
 @torch.inference_mode()

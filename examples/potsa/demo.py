@@ -150,7 +150,7 @@ def write_metrics(path: Path, report: Report, seconds: dict[str, float]) -> None
                 "scores": {
                     title: run.scored[test].table.as_dict() for test, title in TESTS.items()
                 },
-                "retrieval": {RETRIEVAL: run.analysis.taps["projector"].retrieval.as_dict()},
+                "retrieval": {RETRIEVAL: run.recall},
                 "training_seconds": round(run.seconds, 1),
             }
             for run in report.runs

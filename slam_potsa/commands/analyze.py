@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slam_potsa.errors import InputError
+from slam_potsa.errors import InputError, collecting, refuse
 
 
 def add(commands) -> None:
@@ -26,68 +26,62 @@ def add(commands) -> None:
 
 
 def _analyze(args) -> None:
-    from slam_potsa.engine.decode import Translator
     from slam_potsa.engine.launch import quieten
-    from slam_potsa.evaluation.analysis import (
-        Settings,
-        analyze,
-        differences_text,
-        figures,
-        heard_in_training,
-        write_analysis,
-        write_figures,
-    )
+    from slam_potsa.evaluation.analysis import FILE, FOLDER, differences_text, write_analysis
+    from slam_potsa.evaluation.analysis_figures import draw, write_figures
 
     quieten()
-    settings = Settings(seed=args.seed, sentences=args.sentences)
     runs = [run for run in (args.run, args.against) if run is not None]
-    recordings, configs = _check(runs, args, settings)
-    # Both runs are grouped by what the first one heard.
-    trained = (heard_in_training(config, recordings) for config in configs)
-    heard = args.heard or next((languages for languages in trained if languages is not None), None)
-    found = []
-    for name, config in zip(_names(runs), configs, strict=True):
-        translator = Translator(config)
-        options = {"heard": heard, "settings": settings, "name": name}
-        found.append(analyze(translator, args.manifests, progress=True, **options))
-        print(f"{found[-1].text()}\n")
+    found = _analyses(runs, args)
     if args.against:
         print(f"{differences_text(*found)}\n")
-    output = args.output or _folder(args.run) / "analysis"
-    write_analysis(output / "analysis.json", *found)
-    write_figures(output, figures(*found))
-    print(output / "analysis.json")
+    output = args.output or _folder(args.run) / FOLDER
+    write_figures(output, draw(*found))
+    write_analysis(output / FILE, *found)
+    print(output / FILE)
 
 
-def _check(runs: list[Path], args, settings):
-    """(recordings, configurations); InputError with all that is wrong, before a model is loaded."""
-    from slam_potsa.evaluation.analysis import read_recordings, require_packages
+def _analyses(runs: list[Path], args) -> list:
+    """One of each run, by what the first of them heard, with plans at the layer aligned most.
 
-    problems, found = [], []
-    for check in (
-        require_packages,
-        lambda: read_recordings(args.manifests, settings, args.heard),
-        *(lambda run=run: _config(run) for run in runs),
-    ):
-        try:
-            found.append(check())
-        except InputError as error:
-            problems += error.problems
-    if problems:
-        raise InputError(problems)
-    return found[1], found[2:]
+    InputError with all that is wrong, before a model is loaded.
+    """
+    from slam_potsa.engine.decode import Translator
+    from slam_potsa.evaluation.activations import read_recordings
+    from slam_potsa.evaluation.analysis import analyze, heard_in_training, require_packages
+    from slam_potsa.evaluation.measures import MeasureSettings
+    from slam_potsa.evaluation.transport_view import aligned_layer
+
+    drawn, problems, rows, configs = {"sentences": args.sentences, "seed": args.seed}, [], [], []
+    with collecting(problems):
+        require_packages()
+    with collecting(problems):
+        rows = read_recordings(args.manifests, heard=args.heard or (), **drawn)
+    for run in runs:
+        with collecting(problems):
+            configs.append(_config(run))
+    refuse(problems)
+    trained = (heard_in_training(config, rows) for config in configs)
+    layers = min(config.model_config.qformer_layers for config in configs)
+    how = {
+        "heard": args.heard or next((known for known in trained if known is not None), None),
+        "settings": MeasureSettings(**drawn),
+        "plan_layer": aligned_layer(map(_folder, runs), layers),
+    }
+    found = []
+    for name, config in zip(_names(runs), configs, strict=True):
+        found.append(analyze(Translator(config), args.manifests, name=name, progress=True, **how))
+        print(f"{found[-1].text()}\n")
+    return found
 
 
 def _config(run: Path):
     """The configuration of a run directory, or of the run that a checkpoint lies in."""
     from slam_potsa.engine.decode import load_run
-    from slam_potsa.engine.run_directory import MODEL
+    from slam_potsa.engine.run_directory import CONFIG, MODEL
 
-    folder = _folder(run)
-    if run.is_file():
-        return load_run(folder, ckpt_path=str(run))
-    checkpoint = run / MODEL
-    if (folder / "config.yaml").is_file() and not checkpoint.is_file():
+    folder, checkpoint = _folder(run), run if run.is_file() else run / MODEL
+    if (folder / CONFIG).is_file() and not checkpoint.is_file():
         raise InputError(f"{run}: no {MODEL} there; expected a finished run, or its checkpoint")
     return load_run(folder, ckpt_path=str(checkpoint))
 

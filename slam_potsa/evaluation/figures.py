@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,11 @@ DASHES = ("-", (0, (3.5, 1.7)), (0, (1, 1.7)), (0, (4, 1.5, 1, 1.5)))
 MARKS = "os^DPv"
 POINTS = 240  # a longer line is drawn as the mean and the range of this many stretches
 DEEPEST = 0.55  # of the shades behind numbers, so that they stay legible on every page
-NEAR = (((6, 0), "left", "center"), ((-6, 0), "right", "center"))  # places of a name at a point
-NEAR += (((0, 5), "center", "bottom"), ((0, -5), "center", "top"))
+# Places of a name at a point: offset, and the side of the name that is there.
+NEAR = (
+    (6, 0, "left", "center"), (-6, 0, "right", "center"), (0, 5, "center", "bottom"),
+    (0, -5, "center", "top"),
+)  # fmt: skip
 STYLE = {
     "font.size": 12,
     "axes.titlesize": 12,
@@ -112,15 +116,16 @@ def line_chart(
     """
     with _drawing(title) as drawing:
         axes = drawing.figure.subplots()
-        lowest = [_line(axes, item, n, log, bool(x_names)) for n, item in enumerate(series)]
+        for number, item in enumerate(series):
+            _line(axes, item, number, log, bool(x_names))
         axes.set(xlabel=x_label, ylabel=y_label)
         if x_names:
             axes.set_xticks(range(len(x_names)), x_names)
             axes.set_xlim(-0.4, len(x_names) - 0.6)
         if log:
             _logarithmic(axes)
-        elif zero and min(lowest, default=0) >= 0:
-            axes.set_ylim(bottom=0)
+        elif zero and axes.dataLim.ymin >= 0:
+            axes.set_ylim(0, 1.05 * axes.dataLim.ymax or 1)
         _legend(axes)
     return drawing.svg
 
@@ -215,11 +220,10 @@ def scatter_chart(
     x_label: str = "",
     y_label: str = "",
     order: Sequence[str] = (),
-    numbers: bool = True,
 ) -> str:
     """Points [n, 2], coloured and marked by label; `order` fixes which label gets which colour.
 
-    `numbers=False` leaves the axes away, where coordinates mean nothing.
+    Coordinates without a label mean nothing, and are not told.
     """
     places, names = np.asarray(points, dtype=float).reshape(-1, 2), np.asarray(labels)
     with _drawing(title, height=330) as drawing:
@@ -229,7 +233,8 @@ def scatter_chart(
             look |= {"linestyle": "", "markersize": 6, "markeredgewidth": 0}
             axes.plot(*places[names == name].T, label=name, **look)
         axes.set(xlabel=x_label, ylabel=y_label)
-        if not numbers:
+        axes.locator_params(axis="x", nbins=6)
+        if not x_label:
             axes.set(xticks=[], yticks=[])
         _legend(axes)
     return drawing.svg
@@ -299,24 +304,19 @@ def standalone(chart: str) -> str:
     return f"{opening}><style>{style}</style>{rest}\n"
 
 
-class _Drawing:
-    """A matplotlib figure, and the element that becomes of it."""
-
-    def __init__(self, figure: Any) -> None:
-        self.figure, self.svg = figure, ""
-
-
 @contextmanager
-def _drawing(title: str, height: float = 280) -> Iterator[_Drawing]:
+def _drawing(title: str, height: float = 280) -> Iterator[SimpleNamespace]:
+    """Within: an empty `.figure` to draw on. After: the element that became of it, `.svg`."""
     if importlib.util.find_spec("matplotlib") is None:
         raise InputError("matplotlib: not installed; charts need it: pip install slam-potsa[eval]")
     from matplotlib import style
     from matplotlib.figure import Figure
 
     with style.context(STYLE | {"svg.hashsalt": f"title: {title}"}, after_reset=True):
-        drawing = _Drawing(Figure(figsize=(WIDTH / 72, height / 72), layout="constrained"))
+        figure = Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
+        drawing = SimpleNamespace(figure=figure)
         yield drawing
-        drawing.svg = _element(drawing.figure, title)
+        drawing.svg = _element(figure, title)
 
 
 def _element(figure: Any, title: str) -> str:
@@ -336,22 +336,17 @@ def _element(figure: Any, title: str) -> str:
     )
 
 
-def _line(axes: Any, item: Series, number: int, log: bool, marked: bool) -> float:
-    """Draws it and returns its lowest value; of more than POINTS points mean and range."""
+def _line(axes: Any, item: Series, number: int, log: bool, marked: bool) -> None:
     x, y = np.asarray(item.x, dtype=float), np.asarray(item.y, dtype=float)
     kept = np.isfinite(x) & np.isfinite(y) & ((y > 0) | (not log))
-    x, y, lowest = x[kept], y[kept], y[kept].min(initial=0.0 if not kept.any() else np.inf)
-    place = number if item.color is None else item.color
+    x, y, place = x[kept], y[kept], number if item.color is None else item.color
     if len(x) > POINTS:
-        stretches = np.array_split(y, POINTS)
-        x = np.array([stretch.mean() for stretch in np.array_split(x, POINTS)])
-        y, low, high = (
-            np.array([of(stretch) for stretch in stretches]) for of in (np.mean, np.min, np.max)
-        )
+        parts = np.array_split(y, POINTS)
+        x = [part.mean() for part in np.array_split(x, POINTS)]
+        y, low, high = ([of(part) for part in parts] for of in (np.mean, np.min, np.max))
         axes.fill_between(x, low, high, color=_color(place), alpha=0.16, linewidth=0)
     look = {"color": _color(place), "linestyle": DASHES[item.dash % 4], "linewidth": 1.8}
     axes.plot(x, y, label=item.name, marker=MARKS[place % 6] if marked else "", **look)
-    return lowest
 
 
 def _color(place: int) -> str:
@@ -362,7 +357,8 @@ def _logarithmic(axes: Any) -> None:
     from matplotlib.ticker import LogLocator
 
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    wide = axes.dataLim.ymax > 1000 * axes.dataLim.ymin
+    axes.yaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
 
@@ -400,9 +396,9 @@ def _name_heads(axes: Any, arrows: Sequence[Arrow]) -> None:
     shafts = axes.transData.transform(np.reshape(shafts, (-1, 2)))
     taken: list[Any] = []
     for arrow in arrows:
-        for offset, across, up in NEAR:
+        for x, y, across, up in NEAR:
             look = {"textcoords": "offset points", "ha": across, "va": up, "in_layout": False}
-            name = axes.annotate(arrow.name, arrow.end, offset, **look)
+            name = axes.annotate(arrow.name, arrow.end, (x, y), **look)
             box = name.get_window_extent()
             if not box.count_overlaps(taken) and not box.count_contains(shafts):
                 taken.append(box)

@@ -7,9 +7,11 @@ distribution over encoder frames; its span is the middle half of that mass.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, combinations, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,71 +20,97 @@ from torch import Tensor, nn
 
 from slam_potsa.config import TermConfig
 from slam_potsa.data.audio import ENCODER_STRIDE, HOP_LENGTH, SAMPLE_RATE
+from slam_potsa.data.manifest import Utterance
 from slam_potsa.errors import InputError
+from slam_potsa.evaluation.activations import INPUTS, speech_dataset
+from slam_potsa.model.metrics import METRICS, read_metrics
 from slam_potsa.objective.transport import transport
 
 if TYPE_CHECKING:
-    from slam_potsa.data.manifest import Utterance
     from slam_potsa.engine.decode import Translator
 
 FRAME_SECONDS = ENCODER_STRIDE * HOP_LENGTH / SAMPLE_RATE
-
-
-@dataclass(frozen=True)
-class Side:
-    """One recording: what was said, and the span in seconds [N, 2] that each token attends to."""
-
-    utterance: Utterance
-    spans: Tensor
+OPTIONS = ("epsilon", "epsilon_scale", "cost_scale", "marginal_penalty")
+OPTIONS += ("max_iterations", "tolerance")
 
 
 @dataclass(frozen=True)
 class TransportView:
-    """The plan [N, M] between the tokens of two recordings at a Q-Former layer, and its cost."""
+    """The plan [N, M] between the tokens of two recordings at a Q-Former layer; plain numbers.
 
-    first: Side
-    second: Side
+    Attributes:
+        languages, said: of the two recordings; what was said is the transcript, or the key.
+        spans: of each recording, the seconds [begin, end] that each token attends to.
+        cost: ⟨Γ, C⟩ of the two.
+        diagonal: mass on token i with token i; 1/N for a plan that tells nothing apart.
+    """
+
+    languages: Sequence[str]
+    said: Sequence[str]
     layer: int
-    plan: Tensor
-    cost: float  # <Gamma, C> of the two
-    diagonal: float  # mass on token i with token i; 1/N for a plan that tells nothing apart
+    plan: Sequence[Sequence[float]]
+    spans: Sequence[Sequence[Sequence[float]]]
+    cost: float
+    diagonal: float
 
 
 def transport_view(
-    translator: Translator,
-    manifest: str | Path,
-    first_key: str,
-    second_key: str,
-    *,
-    layer: int | None = None,
+    translator: Translator, first: Utterance, second: Utterance, layer: int
 ) -> TransportView:
-    """Eq. 3 between two recordings of `manifest`, with the options the model was trained with.
+    """Eq. 3 between two recordings, with the options the model was trained with.
 
     Args:
-        layer: numbered from 1; None: the second, as `single` aligns.
-
-    Raises:
-        InputError: a key that is not there, or a layer that the Q-Former does not have.
+        first, second: of `activations.read_recordings`.
+        layer: numbered from 1; InputError for one that the Q-Former does not have.
     """
-    dataset = translator.dataset(manifest)
-    places = {u.key: index for index, u in enumerate(dataset.items.utterances)}
     layers = translator.model.encoder_projector.num_layers
-    layer = min(2, layers) if layer is None else layer
-    problems = [f"{manifest}: no key {k!r}" for k in (first_key, second_key) if k not in places]
     if not 1 <= layer <= layers:
-        problems.append(f"layer {layer}: expected 1 to {layers}")
-    if problems:
-        raise InputError(problems)
-    indices = [places[first_key], places[second_key]]
-    tokens, attention, frames = _forward(translator, dataset, indices, layer)
+        raise InputError(f"layer {layer}: expected 1 to {layers}")
+    rows = (first, second)
+    tokens, attention, frames = _forward(translator, rows, layer)
     solved = transport(tokens[:1], tokens[1:], **_options(translator))
     plan = solved.plan[0].float().cpu()
-    sides = [
-        Side(dataset.items.utterances[index], spans(attention[row, :, : frames[row]]))
-        for row, index in enumerate(indices)
-    ]
-    diagonal = float(plan.diagonal().sum() / plan.sum())
-    return TransportView(*sides, layer, plan, float(solved.cost), diagonal)
+    return TransportView(
+        [row.language for row in rows],
+        [row.transcript or row.key for row in rows],
+        layer,
+        [[float(f"{value:.4g}") for value in row] for row in plan.tolist()],
+        [spans(attention[row, :, : frames[row]]).round(decimals=2).tolist() for row in (0, 1)],
+        float(solved.cost),
+        float(plan.diagonal().sum() / plan.sum()),
+    )
+
+
+def choose_pairs(
+    rows: Sequence[Utterance], heard: Iterable[str], count: int = 3
+) -> list[tuple[Utterance, Utterance]]:
+    """Up to `count` sentences, each in two languages: both heard, one, none, by turns.
+
+    Chosen by their order in the manifests, never by how a plan looks, and none of them twice.
+    """
+    heard, first = set(heard), {}
+    for row in rows:
+        first.setdefault((row.language, row.sentence_id), row)
+    languages = sorted({row.language for row in rows}, key=lambda name: (name not in heard, name))
+    kinds: list[list[tuple[str, str]]] = [[], [], []]
+    for a, b in combinations(languages, 2):
+        kinds[(a not in heard) + (b not in heard)].append((a, b))
+    found: dict[str, tuple[Utterance, Utterance]] = {}
+    for a, b in filter(None, chain(*zip_longest(*kinds))):
+        shared = (name for language, name in first if language == a and (b, name) in first)
+        sentence = next((name for name in shared if name not in found), None)
+        if sentence is not None:
+            found[sentence] = first[a, sentence], first[b, sentence]
+    return list(found.values())[:count]
+
+
+def aligned_layer(runs: Iterable[Path], layers: int) -> int:
+    """The layer that was aligned most often in these trainings; 2 where none was, as `single`."""
+    logs = [run / METRICS for run in runs if (run / METRICS).is_file()]
+    lines = [line for log in logs for line in read_metrics(log)]
+    chosen = Counter(layer for line in lines for layer in line.get("layers") or ())
+    known = (layer for layer in chosen if layer <= layers)
+    return max(known, key=chosen.__getitem__, default=min(2, layers))
 
 
 def spans(attention: Tensor) -> Tensor:
@@ -96,18 +124,17 @@ def spans(attention: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def _forward(
-    translator: Translator, dataset: Any, indices: list[int], layer: int
+    translator: Translator, rows: Sequence[Utterance], layer: int
 ) -> tuple[Tensor, Tensor, list[int]]:
     """Tokens [2, N, D] at `layer`, cross-attention [2, N, T], valid frames of each row."""
-    batch = translator.to_device(dataset.collator([dataset[index] for index in indices]))
-    model = translator.model
-    tap, place = f"qformer.{layer}", _attending_block(model.encoder_projector, layer)
-    inputs = ("audio_mel", "audio_mel_post_mask", "encoder_features", "language_ids")
-    with model.controller.recorder.recording({tap}) as taps, _kept(model, place) as kept:
-        model.project(**{name: batch[name] for name in inputs if name in batch})
+    dataset, model, tap = speech_dataset(translator, rows), translator.model, f"qformer.{layer}"
+    batch = translator.to_device(dataset.collator([dataset[index] for index in range(len(rows))]))
+    attending = _attending_block(model.encoder_projector, layer)
+    with model.controller.recorder.recording({tap}) as taps, _weights(model, attending) as weights:
+        model.project(**{name: batch[name] for name in INPUTS if name in batch})
         tokens = taps[tap].tensor.float()
     frames = batch["audio_mel_post_mask"].sum(1).long().tolist()
-    return tokens, kept[0].float().mean(1).cpu(), frames
+    return tokens, weights[0].float().mean(1).cpu(), frames
 
 
 def _attending_block(projector: nn.Module, layer: int) -> nn.Module:
@@ -117,24 +144,29 @@ def _attending_block(projector: nn.Module, layer: int) -> nn.Module:
 
 
 @contextmanager
-def _kept(model: nn.Module, attention: nn.Module) -> Iterator[list[Tensor]]:
+def _weights(model: nn.Module, attention: nn.Module) -> Iterator[list[Tensor]]:
     """Within: the weights [B, heads, N, T] of that attention's last forward.
 
     SDPA has no weights to give, so the Q-Former attends eagerly meanwhile.
     """
-    qformer, kept = model.encoder_projector.qformer, []
+    qformer, weights = model.encoder_projector.qformer, []
     before = qformer.config._attn_implementation
     qformer.set_attn_implementation("eager")
-    hook = attention.register_forward_hook(lambda _m, _i, output: kept.append(output[1]))
+    hook = attention.register_forward_hook(lambda _m, _i, output: weights.append(output[1]))
     try:
-        yield kept
+        yield weights
     finally:
         hook.remove()
         qformer.set_attn_implementation(before)
 
 
 def _options(translator: Translator) -> dict[str, Any]:
-    names = ("epsilon", "epsilon_scale", "cost_scale", "marginal_penalty", "max_iterations")
     terms = [term for term in translator.config.alignment.terms.values() if term.distance == "ot"]
     term = terms[0] if terms else TermConfig()
-    return {name: getattr(term, name) for name in (*names, "tolerance")}
+    return {name: getattr(term, name) for name in (*OPTIONS, "tolerance")}
+
+
+def _options(translator: Translator) -> dict[str, Any]:
+    terms = translator.config.alignment.terms.values()
+    term = next((term for term in terms if term.distance == "ot"), TermConfig())
+    return {name: getattr(term, name) for name in OPTIONS}

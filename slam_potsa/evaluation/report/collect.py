@@ -17,8 +17,8 @@ from slam_potsa.config import PotsaConfig, defaults
 from slam_potsa.data.manifest import ManifestSummary, Utterance, check_manifest, read_manifest
 from slam_potsa.data.predictions import Prediction, read_predictions
 from slam_potsa.engine.run_directory import CONFIG, SCHEDULE
-from slam_potsa.errors import InputError
-from slam_potsa.evaluation.analysis.result import Analysis, read_analysis
+from slam_potsa.errors import InputError, collecting, refuse
+from slam_potsa.evaluation.analysis import Analysis, analyses_of, why_analysis_is_outdated
 from slam_potsa.evaluation.compare import match
 from slam_potsa.evaluation.file_scores import (
     SUFFIX,
@@ -32,7 +32,7 @@ from slam_potsa.evaluation.presets import Convention, find_preset
 from slam_potsa.model.metrics import METRICS, read_metrics
 from slam_potsa.provenance import Record, read_record
 
-ANALYSIS, RECORD = "analysis/analysis.json", ".done.json"
+RECORD = ".done.json"
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,9 @@ class Run:
     @property
     def recall(self) -> Mapping[str, float]:
         """R@1 at the projector's output: group of language pairs -> mean, 0 to 1."""
-        return self.analysis.taps["projector"].retrieval.means if self.analysis else {}
+        numbers = self.analysis.taps["projector"].numbers if self.analysis else {}
+        groups = ("all", "among heard", "with an unheard")
+        return {name: numbers[f"R@1, {name}"] for name in groups if f"R@1, {name}" in numbers}
 
     def series(self, key: str) -> tuple[list[float], list[float]]:
         """(steps, values) of the lines that have a finite one."""
@@ -202,6 +204,8 @@ def collect(
     trained = {test: _trained(runs, test, path) for test, path in manifests.items()}
     warnings = _warnings(heard, request)
     runs, left_out = _scored(runs, request, groups, progress)
+    for run in runs:
+        left_out += [f"{run.name}, analysis: {why}" for why in why_analysis_is_outdated(run.path)]
     return Report(runs, request, *groups, manifests, data, trained, warnings, left_out)
 
 
@@ -224,9 +228,15 @@ def open_runs(paths: Sequence[str | Path], names: Sequence[str] = ()) -> list[Ru
             runs.append(_open(Path(path), name))
         except InputError as error:
             problems += error.problems
-    if problems:
-        raise InputError(problems)
-    return runs
+    analyses: Mapping[Path, Analysis] = {}
+    with collecting(problems):
+        analyses = analyses_of([run.path for run in runs])
+    refuse(problems)
+    return [replace(run, analysis=_named(analyses.get(run.path), run.name)) for run in runs]
+
+
+def _named(analysis: Analysis | None, name: str) -> Analysis | None:
+    return None if analysis is None else replace(analysis, name=name)
 
 
 def ends(paths: Sequence[str | Path]) -> list[str]:
@@ -256,10 +266,9 @@ def _open(path: Path, name: str) -> Run:
     files = [file for file in path.glob(f"*{SUFFIX}") if not file.match(f"*_blind{SUFFIX}")]
     tests = {file.name.removesuffix(SUFFIX): read_predictions(file) for file in sorted(files)}
     records = {test: read_record(path / f"{test}{RECORD}") or Record({}) for test in tests}
-    analysis = read_analysis(path / ANALYSIS)[0] if (path / ANALYSIS).is_file() else None
     if (path / SCHEDULE).is_file():
         metrics.append(_state(json.loads((path / SCHEDULE).read_text(encoding="utf-8"))))
-    return Run(name, path, config, text, metrics, tests, records, analysis=analysis)
+    return Run(name, path, config, text, metrics, tests, records)
 
 
 def _state(schedule: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,9 @@ from typing import Any
 import jinja2
 
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation import analysis, figures
+from slam_potsa.evaluation import figures
+from slam_potsa.evaluation.analysis import differences_text
+from slam_potsa.evaluation.analysis_figures import draw
 from slam_potsa.evaluation.figures import Bar, Series
 from slam_potsa.evaluation.file_scores import FileScores
 from slam_potsa.evaluation.report import tables
@@ -171,11 +173,11 @@ def _analyses(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
         found = [analysed[0].analysis, run.analysis] if run is not analysed[0] else [run.analysis]
         texts = [each.text() for each in found]
         try:
-            texts += [analysis.differences_text(*found[::-1])] if len(found) > 1 else []
+            texts += [differences_text(*found[::-1])] if len(found) > 1 else []
         except InputError as error:  # of other recordings, or with other settings
             texts.append(f"not compared with {analysed[0].name}: {error}")
             found = [run.analysis]
-        drawn = analysis.figures(*found[::-1])
+        drawn = draw(*found[::-1])
         yield {"title": run.name, "figures": drawn, "text": "\n\n".join(texts)}
 
 

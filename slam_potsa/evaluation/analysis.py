@@ -1,0 +1,310 @@
+"""Where in a trained model do languages meet? What was found: made, written, read and as tables.
+
+`analyze` needs the model; `read_analysis` is all that a report needs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from slam_potsa.config import PotsaConfig
+from slam_potsa.data.manifest import Utterance, read_manifest
+from slam_potsa.errors import InputError, refuse
+from slam_potsa.evaluation.activations import detail_rows, read_recordings, record, tap_names
+from slam_potsa.evaluation.measures import MeasureSettings, TapMeasures, measure_tap
+from slam_potsa.evaluation.retrieval import host_array
+from slam_potsa.evaluation.transport_view import TransportView, choose_pairs, transport_view
+from slam_potsa.files import atomic_write
+from slam_potsa.provenance import content_hash, read_record, why_outdated, write_record
+from slam_potsa.text import table
+
+if TYPE_CHECKING:
+    from slam_potsa.engine.decode import Translator
+
+FOLDER, FILE, RECORD = "analysis", "analysis.json", ".record.json"
+VIEWED = ("encoder", "compensated", "projector")
+NEEDED = {"scikit-learn": "sklearn", "scipy": "scipy", "matplotlib": "matplotlib"}
+# (heading of the table, key of TapMeasures.numbers, factor, decimals)
+COLUMNS = (
+    ("R@1 %", "R@1, all", 100, 1),
+    ("heard", "R@1, among heard", 100, 1),
+    ("unheard", "R@1, with an unheard", 100, 1),
+    ("1-JSD", "1-JSD, all", 1, 3),
+    ("±", "1-JSD spread", 1, 3),
+    ("ceiling", "1-JSD ceiling, all", 1, 3),
+    ("1-JSD/ceil.", "1-JSD / ceiling, all", 1, 3),
+    ("probe %", "language probe", 100, 1),
+    ("OT same", "OT matched, all", 1, 1),
+    ("other", "OT mismatched, all", 1, 1),
+    ("ratio", "OT ratio, all", 1, 3),
+    ("rank", "effective rank, pooled", 1, 1),
+    ("tokens", "effective rank, tokens", 1, 1),
+    ("query %", "query share", 100, 1),
+)
+# Of two runs these differ by chance together: the table of differences has their ratio alone.
+ONLY_TOGETHER = ("1-JSD", "±", "ceiling")
+
+
+@dataclass(frozen=True)
+class View:
+    """Pooled vectors at a tap in the plane (POTSA Fig. 1, Fig. 3 top), a point a recording.
+
+    `explained`: of PCA, the share of the variance that each axis shows.
+    """
+
+    tap: str
+    method: str  # "pca" or "tsne"
+    points: Sequence[Sequence[float]]
+    languages: Sequence[str]
+    explained: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """One model on one set of recordings.
+
+    Attributes:
+        name: of the run, for tables and figures.
+        checkpoint, manifests: what was analysed.
+        heard: languages of training, or None where they are not known.
+        recordings: language -> how many.
+        sentences: how many distinct ones.
+        taps: tap -> its measures, in the order of the forward pass.
+        views, plans: for figures.
+    """
+
+    name: str
+    checkpoint: str
+    manifests: Sequence[str]
+    heard: Sequence[str] | None
+    recordings: Mapping[str, int]
+    sentences: int
+    settings: MeasureSettings
+    taps: Mapping[str, TapMeasures]
+    views: Sequence[View] = field(default=(), repr=False)
+    plans: Sequence[TransportView] = field(default=(), repr=False)
+
+    @property
+    def languages(self) -> list[str]:
+        """Those heard in training first."""
+        heard = self.heard or ()
+        return sorted(self.recordings, key=lambda name: (name not in heard, name))
+
+    def text(self) -> str:
+        """What was analysed, and a row a tap."""
+        spoken = ", ".join(f"{name} {self.recordings[name]}" for name in self.languages)
+        heard = "unknown" if self.heard is None else ", ".join(self.heard)
+        rows = {tap: found.numbers for tap, found in self.taps.items()}
+        return (
+            f"{self.name}: {self.sentences} sentences, recordings {spoken}; heard: {heard}\n"
+            f"{_table(rows)}\nprobe: chance {100 / len(self.recordings):.1f} %"
+        )
+
+
+def analyze(
+    translator: Translator,
+    manifests: Sequence[str | Path],
+    *,
+    heard: Iterable[str] | None = None,
+    settings: MeasureSettings | None = None,
+    name: str = "",
+    plan_layer: int = 2,
+    progress: bool = False,
+) -> Analysis:
+    """Measure encoder output, compensated output, every Q-Former layer and the projector's output.
+
+    One pass over the recordings; `measures` says what is measured.
+
+    Args:
+        translator: the trained model. Recordings that its run's feature store holds are not
+            encoded again.
+        manifests: with the same sentences in two languages or more.
+        heard: languages of training; None: those of the run's training manifest, where it is
+            still there.
+        plan_layer: of the transport plans, numbered from 1.
+
+    Raises:
+        InputError: what `read_recordings` refuses, and packages that are not installed; before any
+            recording is read.
+    """
+    require_packages()
+    settings = settings or MeasureSettings()
+    drawn = {"sentences": settings.sentences, "seed": settings.seed}
+    rows = read_recordings(manifests, heard=heard or (), **drawn)
+    heard = heard_in_training(translator.config, rows) if heard is None else sorted(set(heard))
+    detail = detail_rows(rows, settings.detail_sentences, settings.seed)
+    kept = {"keep": frozenset(detail), "positions": settings.tokens, "progress": progress}
+    recorded = record(translator, rows, tap_names(translator.model), **kept)
+    how = {"heard": heard, "settings": settings, "device": translator.device}
+    shown, pairs = [rows[row].language for row in detail], choose_pairs(rows, heard or ())
+    return Analysis(
+        name=name or Path(translator.config.ckpt_path).resolve().parent.name,
+        checkpoint=str(translator.config.ckpt_path),
+        manifests=[str(path) for path in manifests],
+        heard=heard,
+        recordings=dict(sorted(Counter(row.language for row in rows).items())),
+        sentences=len({row.sentence_id for row in rows}),
+        settings=settings,
+        taps={tap: measure_tap(tap, recorded[tap], rows, detail, **how) for tap in recorded},
+        views=[
+            view
+            for tap in VIEWED
+            if tap in recorded
+            for view in in_the_plane(tap, recorded[tap].pooled[detail], shown, settings)
+        ],
+        plans=[transport_view(translator, *pair, plan_layer) for pair in pairs],
+    )
+
+
+def require_packages() -> None:
+    """InputError where one of NEEDED is missing."""
+    refuse(
+        f"{name}: not installed, and the analysis needs it: pip install slam-potsa[eval]"
+        for name, module in NEEDED.items()
+        if importlib.util.find_spec(module) is None
+    )
+
+
+def heard_in_training(config: PotsaConfig, rows: Iterable[Utterance]) -> list[str] | None:
+    """The languages of the run's training manifest that are spoken here; None where it is gone."""
+    path = config.dataset_config.train_data_path
+    if not path or not Path(path).is_file():
+        return None
+    trained = {utterance.language for utterance in read_manifest(path)}
+    return sorted(trained & {row.language for row in rows})
+
+
+def in_the_plane(
+    tap: str, vectors: Any, languages: Sequence[str], settings: MeasureSettings
+) -> list[View]:
+    """PCA and t-SNE (scikit-learn) of vectors [n, D]; coordinates with five digits.
+
+    t-SNE starts at the principal components of the first 50 of them. Who is near whom means
+    something there, distances across the picture and sizes of clusters do not.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    points = host_array(vectors)
+    if not np.linalg.norm(points - points.mean(axis=0)) > 1e-6 * np.linalg.norm(points):
+        flat, bent, explained = np.zeros((len(points), 2)), np.zeros((len(points), 2)), [0.0, 0.0]
+    else:
+        pca = PCA(min(50, *points.shape), svd_solver="full")
+        flat = pca.fit_transform(points)
+        explained = [round(float(share), 5) for share in pca.explained_variance_ratio_[:2]]
+        perplexity = min(settings.perplexity, (len(points) - 1) / 3)
+        bent = TSNE(perplexity=perplexity, init="pca", random_state=settings.seed, n_jobs=1)
+        bent = bent.fit_transform(flat)
+    views = (("pca", flat[:, :2], explained), ("tsne", bent, []))
+    return [
+        View(
+            tap, method, [[float(f"{x:.5g}") for x in point] for point in places], languages, known
+        )
+        for method, places, known in views
+    ]
+
+
+def differences_text(analysis: Analysis, baseline: Analysis) -> str:
+    """analysis − baseline at the taps that both have; of 1 − JSD its share of the ceiling only.
+
+    Raises InputError where the two were not made of the same recordings with the same settings.
+    """
+    names = ("manifests", "recordings", "sentences", "settings", "heard")
+    refuse(
+        f"{name}: {getattr(analysis, name)} and {getattr(baseline, name)}; expected the same, so "
+        "analyse both runs anew on the same manifests"
+        for name in names
+        if getattr(analysis, name) != getattr(baseline, name)
+    )
+    rows = {
+        tap: {key: value - theirs.numbers[key] for key, value in found.numbers.items()}
+        for tap, found in analysis.taps.items()
+        if (theirs := baseline.taps.get(tap))
+    }
+    return f"{analysis.name} − {baseline.name}\n{_table(rows, '+', ONLY_TOGETHER)}"
+
+
+def _table(
+    rows: Mapping[str, Mapping[str, float]], sign: str = "", leave_out: Sequence[str] = ()
+) -> str:
+    shown = [
+        column
+        for column in COLUMNS
+        if column[0] not in leave_out and any(column[1] in row for row in rows.values())
+    ]
+    cells = (
+        [tap]
+        + [
+            f"{row[key] * factor:{sign}.{n}f}" if key in row else None
+            for _, key, factor, n in shown
+        ]
+        for tap, row in rows.items()
+    )
+    return table(["tap", *(column[0] for column in shown)], cells)
+
+
+def write_analysis(path: Path, *found: Analysis) -> None:
+    """{"runs": [the fields of `Analysis`, …]}, and beside it the record of what it was made from.
+
+    Of two, the second is the baseline of the first.
+    """
+    content = {"runs": [asdict(analysis) for analysis in found]}
+    atomic_write(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_record(path.with_suffix(RECORD), _made_from(found), [path])
+
+
+def read_analysis(path: Path) -> list[Analysis]:
+    """What `write_analysis` wrote; InputError where it is something else."""
+    try:
+        return [_from_dict(run) for run in json.loads(path.read_text(encoding="utf-8"))["runs"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: {error!r}; expected what `slam-potsa analyze` writes") from None
+
+
+def analyses_of(runs: Iterable[Path]) -> dict[Path, Analysis]:
+    """run directory -> what lies there, or what it was the baseline of in another of them."""
+    files = {run: run / FOLDER / FILE for run in runs}
+    found = {run: read_analysis(file) for run, file in files.items() if file.is_file()}
+    known = {
+        Path(each.checkpoint).resolve().parent: each for _, *rest in found.values() for each in rest
+    }
+    baselines = {run: known[run.resolve()] for run in files if run.resolve() in known}
+    return baselines | {run: own[0] for run, own in found.items()}
+
+
+def why_analysis_is_outdated(run: Path) -> list[str]:
+    """Why the analysis in a run directory is to be made anew, if there is one.
+
+    A model or a manifest that is no longer there says nothing.
+    """
+    path = run / FOLDER / FILE
+    if not path.is_file():
+        return []
+    now, record = _made_from(read_analysis(path)), read_record(path.with_suffix(RECORD))
+    gone = {name: record.made_from.get(name) for name in now if record and now[name] is None}
+    return why_outdated(path.with_suffix(RECORD), now | gone)
+
+
+def _made_from(found: Sequence[Analysis]) -> dict[str, str | None]:
+    """File -> hash of its content, None where it is not there."""
+    paths = {path for each in found for path in (each.checkpoint, *each.manifests)}
+    return {path: content_hash(path) if Path(path).is_file() else None for path in sorted(paths)}
+
+
+def _from_dict(found: dict[str, Any]) -> Analysis:
+    """The inverse of `asdict`."""
+    parts = {
+        "settings": MeasureSettings(**found["settings"]),
+        "taps": {tap: TapMeasures(**measured) for tap, measured in found["taps"].items()},
+        "views": [View(**view) for view in found["views"]],
+        "plans": [TransportView(**plan) for plan in found["plans"]],
+    }
+    return Analysis(**found | parts)

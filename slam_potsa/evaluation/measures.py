@@ -1,0 +1,374 @@
+"""What is measured of a tap, besides R@1: do languages differ there, does meaning show?
+
+`measure_tap` has all measures of a tap; each is a function of its own besides. Vectors [n, D] are
+mean-pooled recordings, tokens a list of n recordings [t_i, D]; `sentences` and `languages` are n
+names.
+"""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from slam_potsa.data.manifest import Utterance
+from slam_potsa.errors import InputError
+from slam_potsa.evaluation.activations import Recorded
+from slam_potsa.evaluation.retrieval import Pair, host_array, means_by_hearing, recall_at_1
+from slam_potsa.objective.transport import TransportOptions, transport
+
+RATIOS = (
+    ("1-JSD / ceiling", "1-JSD", "1-JSD ceiling"),
+    ("OT ratio", "OT matched", "OT mismatched"),
+)
+BATCH = 32  # pairs of recordings whose transport is solved at once
+
+
+@dataclass(frozen=True)
+class MeasureSettings:
+    """What the measures depend on besides the recordings; kept with the results.
+
+    POTSA (4.4, Fig. 3) gives none of these; all are ours.
+    """
+
+    seed: int = 0  # of every draw: sentences, codebooks, folds, t-SNE
+    sentences: int | None = None  # analyse so many sentences of those in two languages; None: all
+    detail_sentences: int = 100  # sentences whose tokens are kept, and that figures show
+    tokens: int = 80  # kept of a recording; where a tap has more, evenly spaced ones
+    codes: int = 64  # K of a codebook; with hundreds of tokens a code 1 − JSD is little biased
+    codebooks: int = 5  # of whose 1 − JSD the mean is taken; one alone moved it by 0.01 to 0.03
+    shuffles: int = 20  # exchanges of languages a codebook, for the ceiling of 1 − JSD
+    folds: int = 5  # of the language probe's cross-validation
+    epsilon: float = TransportOptions.epsilon  # of the transport costs, times the mean cost
+    perplexity: float = 30.0  # of t-SNE; a third of the points where there are fewer than 90
+
+
+DEFAULTS = MeasureSettings()
+
+
+@dataclass(frozen=True)
+class TapMeasures:
+    """What was found at one tap.
+
+    Attributes:
+        pairs: measure -> two languages, such as "fr it" -> value. Of R@1 the first searches the
+            second; of the others they are in alphabetical order.
+        numbers: measure -> one number; of those of pairs the means by `means_by_hearing`, such as
+            "R@1, among heard".
+    """
+
+    pairs: dict[str, dict[str, float]]
+    numbers: dict[str, float]
+
+
+def measure_tap(
+    tap: str,
+    recorded: Recorded,
+    rows: Sequence[Utterance],
+    detail: Sequence[int],
+    *,
+    heard: Iterable[str] | None,
+    settings: MeasureSettings,
+    device: Any = "cpu",
+) -> TapMeasures:
+    """All measures of one tap, where the recordings `rows` have what was recorded.
+
+    Token i of a Q-Former comes from query i. Most of its variance says only which query that is
+    (63 to 98 % in our demo), and histograms of codes would be histograms of queries; so each
+    query's mean is taken away for 1 − JSD and the rank.
+
+    Args:
+        detail: the rows whose tokens were kept.
+        heard: languages of training, where they are known.
+    """
+    vectors, tokens = recorded.pooled, [recorded.tokens[row] for row in detail]
+    queries = tap not in ("encoder", "compensated")
+    spread = [row - torch.stack(tokens).mean(0) for row in tokens] if queries else tokens
+    sentences, languages = [row.sentence_id for row in rows], [row.language for row in rows]
+    known = [sentences[row] for row in detail], [languages[row] for row in detail]
+    recalls = recall_at_1(vectors, sentences, languages)
+    overlap = code_overlap(spread, *known, settings)
+    costs = transport_costs(tokens, *known, settings, device)
+    pairs = {
+        "R@1": {pair: found.recall for pair, found in recalls.items()},
+        "R@1 chance": {pair: found.chance for pair, found in recalls.items()},
+        "R@1 queries": {pair: found.queries for pair, found in recalls.items()},
+        "1-JSD": overlap.pairs,
+        "1-JSD ceiling": overlap.ceilings,
+        "OT matched": {pair: cost.matched for pair, cost in costs.items()},
+        "OT mismatched": {pair: cost.mismatched for pair, cost in costs.items()},
+    }
+    numbers = {
+        f"{measure}, {group}": mean
+        for measure, values in pairs.items()
+        for group, mean in means_by_hearing(values, heard).items()
+    }
+    for name, above, below in RATIOS:
+        found = _ratios(numbers, above, below)
+        numbers |= {f"{name}, {group}": ratio for group, ratio in found.items()}
+    told = language_probe(vectors, sentences, languages, settings)
+    numbers |= {
+        "1-JSD spread": overlap.spread,
+        "language probe": sum(told.values()) / len(told),
+        "language probe chance": 1 / len(told),
+        **{f"language probe, {name}": share for name, share in told.items()},
+        "effective rank, pooled": effective_rank(vectors),
+        "effective rank, tokens": effective_rank(torch.cat(spread)),
+        "language share": share_between(vectors, languages),
+    }
+    if queries:
+        owners = [number for row in tokens for number in range(len(row))]
+        numbers["query share"] = share_between(torch.cat(tokens), owners)
+    named = {
+        key: {" ".join(pair): value for pair, value in of.items()} for key, of in pairs.items()
+    }
+    return TapMeasures(named, numbers)
+
+
+def _ratios(numbers: dict[str, float], above: str, below: str) -> dict[str, float]:
+    """Ratios of means by group; 1 where both are 0, as in a space that collapsed."""
+    found = {}
+    for group in ("all", "among heard", "with an unheard"):
+        if f"{above}, {group}" in numbers:
+            value, of = numbers[f"{above}, {group}"], numbers[f"{below}, {group}"]
+            found[group] = value / of if of > 0 else 1.0
+    return found
+
+
+class Overlap(NamedTuple):
+    """1 − JSD of language pairs in alphabetical order, and what it is to be read against.
+
+    Attributes:
+        pairs: 1 − JSD, 0 to 1.
+        ceilings: what it would be if the language said nothing, with as many tokens.
+        spread: standard deviation over codebooks of the mean over pairs; differences of this size
+            say nothing.
+    """
+
+    pairs: dict[Pair, float]
+    ceilings: dict[Pair, float]
+    spread: float
+
+
+def code_overlap(
+    tokens: Sequence[Any],
+    sentences: Sequence[str],
+    languages: Sequence[str],
+    settings: MeasureSettings = DEFAULTS,
+) -> Overlap:
+    """1 − JSD: do two languages use the same part of the space? (POTSA 4.4, Fig. 3)
+
+    The paper names "1-JSD" as a measure of "global distribution consistency" and does not define
+    it: neither the distributions nor how they are estimated nor the logarithm. Here, said so:
+
+        1. k-means with K centres on the tokens of all languages together is a codebook (several,
+           with seeds of their own, and what follows is the mean over them);
+        2. p_l = the share of language l's tokens that fall to each code, [K];
+        3. JSD(p, q) = H((p + q)/2) − H(p)/2 − H(q)/2, in bits, so between 0 and 1.
+
+    1: both languages use the codes equally often; 0: no code is used by both. It is counted over
+    the sentences that both languages speak, so that it is not a difference of content. A sample's
+    histograms differ by chance too: the **ceiling** is 1 − JSD with languages exchanged at random
+    within each sentence. It moves as much from run to run as 1 − JSD itself, so two runs are
+    compared by 1 − JSD / ceiling. And a space that collapsed to a point scores 1: read it beside
+    R@1 and the effective rank.
+    """
+    order = np.lexsort((np.asarray(languages), np.asarray(sentences)))
+    sentences, languages = np.asarray(sentences)[order], np.asarray(languages)[order]
+    arrays = [host_array(tokens[row]).astype(np.float32) for row in order]
+    owners = np.repeat(np.arange(len(arrays)), [len(array) for array in arrays])
+    found, ceilings = [], []
+    for seed in range(settings.seed, settings.seed + settings.codebooks):
+        labels = _codes(np.concatenate(arrays), settings.codes, seed)
+        counts = np.zeros((len(arrays), settings.codes))
+        np.add.at(counts, (owners, labels), 1)
+        rng = np.random.default_rng(seed)
+        found.append(_one_minus_jsd(counts, sentences, languages))
+        for _ in range(settings.shuffles):
+            shuffled = np.lexsort((rng.random(len(sentences)), sentences))  # within each sentence
+            ceilings.append(_one_minus_jsd(counts, sentences, languages[shuffled]))
+    pairs, highest = (
+        {pair: float(np.mean([each[pair] for each in books])) for pair in books[0]}
+        for books in (found, ceilings)
+    )
+    return Overlap(pairs, highest, float(np.std([np.mean([*book.values()]) for book in found])))
+
+
+def _codes(points: np.ndarray, codes: int, seed: int) -> np.ndarray:
+    """The code of each token [n]; it does not depend on their order."""
+    from sklearn.cluster import MiniBatchKMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    rows = (points + np.float32(0)).view(f"V{points.itemsize * points.shape[1]}")[:, 0]  # no −0
+    _, first, places, counts = np.unique(
+        rows, return_index=True, return_inverse=True, return_counts=True
+    )
+    means = MiniBatchKMeans(min(codes, len(first)), random_state=seed, n_init=1, batch_size=1024)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer clusters than codes: then fewer
+        return means.fit_predict(points[first], sample_weight=counts)[places]
+
+
+def _one_minus_jsd(
+    counts: np.ndarray, sentences: np.ndarray, languages: np.ndarray
+) -> dict[Pair, float]:
+    """Of codes counted [recordings, K], over the sentences that both languages of a pair speak."""
+    from scipy.spatial.distance import jensenshannon  # the square root of JSD
+
+    found = {}
+    for a, b in combinations(sorted(set(languages.tolist())), 2):
+        shared = np.intersect1d(sentences[languages == a], sentences[languages == b])
+        among = np.isin(sentences, shared)
+        if len(shared):
+            p, q = (counts[among & (languages == name)].sum(axis=0) for name in (a, b))
+            found[a, b] = float(1 - min(jensenshannon(p, q, base=2) ** 2, 1.0))
+    return found
+
+
+class Cost(NamedTuple):
+    """Mean ⟨Γ, C⟩ of recordings that mean the same, and of the same recordings mixed up."""
+
+    matched: float
+    mismatched: float
+
+
+def transport_costs(
+    tokens: Sequence[Any],
+    sentences: Sequence[str],
+    languages: Sequence[str],
+    settings: MeasureSettings = DEFAULTS,
+    device: Any = "cpu",
+) -> dict[Pair, Cost]:
+    """⟨Γ, C⟩ of eq. 3 between parallel recordings, and between the same ones mixed up.
+
+    C_ij = ‖x_i − y_j‖², divided by nothing, so the unit is that of the tap squared. For a pair of
+    languages, sentence k's recording in a is set against sentence k's in b (matched), and against
+    sentence k + 1's (mismatched): both means are over the same recordings, the first of each
+    sentence, in an order drawn by the seed. A gap between the two opens without alignment too: hold
+    it against a run without. Both falling together is a space that shrinks, and the ratio stays.
+    Pairs of languages that share fewer than two sentences are left out.
+    """
+    first: dict[tuple[str, str], Any] = {}
+    for row, place in enumerate(zip(languages, sentences, strict=True)):
+        first.setdefault(place, tokens[row])
+    found = {}
+    for a, b in combinations(sorted(set(languages)), 2):
+        shared = sorted(s for language, s in first if language == a and (b, s) in first)
+        random.Random(f"costs:{settings.seed}").shuffle(shared)
+        if len(shared) > 1:
+            x, y = ([first[language, sentence] for sentence in shared] for language in (a, b))
+            sides = (y, [*y[1:], y[0]])
+            found[a, b] = Cost(*(_mean_cost(x, side, settings.epsilon, device) for side in sides))
+    return found
+
+
+def _mean_cost(x: Sequence[Any], y: Sequence[Any], epsilon: float, device: Any) -> float:
+    total = 0.0
+    for start in range(0, len(x), BATCH):
+        (left, left_mask), (right, right_mask) = (
+            _padded(side[start : start + BATCH], device) for side in (x, y)
+        )
+        found = transport(left, right, left_mask, right_mask, epsilon=epsilon, cost_scale="none")
+        total += float(found.cost.double().sum())
+    return total / len(x)
+
+
+def _padded(rows: Sequence[Any], device: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    lengths = torch.tensor([len(row) for row in rows], device=device)
+    padded = pad_sequence(list(rows), batch_first=True).to(device)
+    return padded, torch.arange(padded.shape[1], device=device) < lengths[:, None]
+
+
+def language_probe(
+    vectors: Any,
+    sentences: Sequence[str],
+    languages: Sequence[str],
+    settings: MeasureSettings = DEFAULTS,
+) -> dict[str, float]:
+    """How well a linear classifier tells the language: the share told right of each.
+
+    Their mean is the balanced accuracy. Logistic regression (scikit-learn, multinomial, L2 with
+    C = 1, classes weighed equally) on features standardised by the training folds. All recordings
+    of a sentence are in one fold, so what is told is the language and not the sentence. Folds are
+    fewer where a language has fewer sentences.
+
+    A bias that is one vector a language moves class means and nothing else, so this is the question
+    that subtraction leaves open. **On the recordings that the biases of eq. 1 were estimated on**
+    the class means are equal by construction: what the training folds have too much of, the test
+    fold has too little of, and accuracy comes out *below* chance where nothing else is there. Look
+    at other recordings too.
+
+    Raises InputError for a language with fewer than two sentences.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import recall_score
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    points, sentences, languages = host_array(vectors), np.asarray(sentences), np.asarray(languages)
+    names = sorted(set(languages.tolist()))
+    spoken = {name: len(set(sentences[languages == name].tolist())) for name in names}
+    if len(names) < 2 or min(spoken.values()) < 2:
+        raise InputError(
+            f"the language probe needs two languages with two sentences each, found {spoken}"
+        )
+    count = min(settings.folds, *spoken.values())
+    # Sorted, so that the folds do not depend on the order the recordings came in.
+    order = np.lexsort((*points.T[:8][::-1], languages, sentences))
+    told = cross_val_predict(
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced")),
+        points[order],
+        languages[order],
+        groups=sentences[order],
+        cv=StratifiedGroupKFold(count, shuffle=True, random_state=settings.seed),
+    )
+    recalls = recall_score(languages[order], told, labels=names, average=None, zero_division=0)
+    return dict(zip(names, map(float, recalls), strict=True))
+
+
+def effective_rank(vectors: Any) -> float:
+    """`exp(−Σ p_i ln p_i)` with p_i = σ_i / Σ σ, σ the singular values of centred vectors [n, D].
+
+    k directions of equal strength give k; at most min(n − 1, D). Vectors that are all equal give 0.
+    Centred, since activations share a large common part, which alone would be a rank of one.
+
+    Source: Roy & Vetterli, *The effective rank: a measure of effective dimensionality*, 2007 (who
+    do not center).
+
+    >>> round(effective_rank([[1.0, 0], [-1, 0], [0, 1], [0, -1]]), 6)
+    2.0
+    """
+    points = host_array(vectors)
+    centered = points - points.mean(axis=0)
+    if not np.linalg.norm(centered) > 1e-6 * np.linalg.norm(points):  # rounding of float32
+        return 0.0
+    # Squares of the singular values; those that rounding makes (1e-16 of the largest) add nothing.
+    wide = centered.shape[0] < centered.shape[1]
+    gram = centered @ centered.T if wide else centered.T @ centered
+    strengths = np.sqrt(np.clip(np.linalg.eigvalsh(gram), 0.0, None))
+    shares = strengths[strengths > 0] / strengths.sum()
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def share_between(vectors: Any, groups: Sequence[Any]) -> float:
+    """The share of the variance of vectors [n, D] that lies between groups (η²), 0 to 1.
+
+    `Σ_g n_g ‖m_g − m‖² / Σ_i ‖x_i − m‖²` with m the mean and m_g that of group g. Of languages it
+    is 0 by construction for the recordings that the biases of eq. 1 were estimated on, so look at
+    others. Of queries, 1 says that the tokens are the same whatever was said.
+    """
+    points, (names, places) = host_array(vectors), np.unique(groups, return_inverse=True)
+    centered = points - points.mean(axis=0)
+    sums = np.zeros((len(names), points.shape[1]))
+    np.add.at(sums, places, centered)
+    between = (np.square(sums).sum(axis=1) / np.bincount(places)).sum()
+    total = np.square(centered).sum()
+    return float(between / total) if total > 0 else 0.0

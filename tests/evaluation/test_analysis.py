@@ -1,0 +1,280 @@
+"""An analysis of two tiny runs: what it measures, keeps and draws, and its command."""
+
+from __future__ import annotations
+
+import argparse
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from slam_potsa.commands import analyze as command
+from slam_potsa.data.manifest import Utterance, write_manifest
+from slam_potsa.engine.encode import store_features
+from slam_potsa.errors import InputError
+from slam_potsa.evaluation.activations import (
+    detail_rows,
+    pooled_vectors,
+    read_recordings,
+    record,
+    tap_names,
+)
+from slam_potsa.evaluation.analysis import (
+    analyses_of,
+    analyze,
+    differences_text,
+    in_the_plane,
+    read_analysis,
+    why_analysis_is_outdated,
+    write_analysis,
+)
+from slam_potsa.evaluation.analysis_figures import draw, write_figures
+from slam_potsa.evaluation.measures import MeasureSettings
+from tests.support import tiny
+from tests.support.trained import untrained_run
+
+QUICK = MeasureSettings(codes=8, codebooks=2, shuffles=2, perplexity=5)
+LAYERS = [f"qformer.{n}" for n in range(1, 5)]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """(a run with bias compensation, one without) on the same recordings."""
+    folders = [tmp_path_factory.mktemp(name) for name in ("ours", "baseline")]
+    return [
+        untrained_run(folder, compensated=place == 0, seed=place)
+        for place, folder in enumerate(folders)
+    ]
+
+
+@pytest.fixture(scope="module")
+def manifest(runs):
+    return Path(runs[0].config.dataset_config.test_data_path)
+
+
+@pytest.fixture(scope="module")
+def found(runs, manifest):
+    given = {"heard": ["en", "es"], "settings": QUICK}
+    return [
+        analyze(run, [manifest], name=name, **given)
+        for run, name in zip(runs, ("ours", "base"), strict=True)
+    ]
+
+
+def write(folder, name, spoken):
+    """A manifest of {language: sentences}."""
+    rows = [
+        Utterance(f"{name}/{language}/{n}", "a.wav", language, f"s{n:02d}")
+        for language, sentences in spoken.items()
+        for n in sentences
+    ]
+    write_manifest(folder / f"{name}.jsonl", rows)
+    return folder / f"{name}.jsonl"
+
+
+def test_recordings_of_several_manifests_and_a_draw_of_them(tmp_path):
+    first = write(tmp_path, "train", {"en": range(30), "es": range(20), "ru": range(10, 16)})
+    second = write(tmp_path, "more", {"fr": range(9)})
+    rows = read_recordings([first, second])
+    assert len(rows) == 65 and rows[0].audio == str(tmp_path / "a.wav")
+    few, again, other = (
+        {row.sentence_id for row in read_recordings([first, second], sentences=15, seed=seed)}
+        for seed in (0, 0, 2)
+    )
+    assert few == again != other and len(few) == 15
+    assert max(few | other) < "s20"  # those that one language only speaks are not drawn
+    detail = [rows[row] for row in detail_rows(rows[:56], 6, seed=0)]
+    assert {row.sentence_id for row in detail} == {f"s{n}" for n in range(10, 16)}
+    assert [row.language for row in detail].count("en") == 6
+
+
+def test_all_that_is_wrong_with_recordings_at_once(tmp_path):
+    first = write(tmp_path, "m", {"en": range(4), "es": range(4), "fr": [0, 99]})
+    with pytest.raises(InputError) as error:
+        read_recordings([first, first], heard=["en", "eo"])
+    assert len(error.value.problems) == 3
+    for piece in ("10 keys, such as 'm/en/0'", "'fr': 1 of its sentences", "heard 'eo'"):
+        assert piece in str(error.value)
+    with pytest.raises(InputError, match="'en': 0 of its sentences"):
+        read_recordings([write(tmp_path, "one", {"en": range(3)})])
+    with pytest.raises(InputError, match="with 1 sentences"):
+        read_recordings([write(tmp_path, "two", {"en": range(3), "es": range(3)})], sentences=1)
+
+
+def test_tokens_of_a_row_average_to_its_vector_and_long_rows_are_thinned(runs, manifest):
+    rows, taps = read_recordings([manifest]), ["encoder", "projector"]
+    whole = record(runs[0], rows, taps, keep=range(18), positions=999)
+    for pooled, tokens in whole.values():
+        assert torch.allclose(
+            torch.stack([tokens[n].mean(0) for n in range(18)]), pooled, atol=1e-5
+        )
+    thin = record(runs[0], rows, taps, keep=[17], positions=3)
+    kept, before = thin["encoder"].tokens[17], whole["encoder"].tokens[17]
+    assert torch.allclose(kept, before[[0, round((len(before) - 1) / 2), -1]], atol=1e-5)
+    assert thin["projector"].tokens[17].shape == (3, tiny.WIDTH) and set(
+        thin["encoder"].tokens
+    ) == {17}
+    assert torch.allclose(pooled_vectors(runs[0], manifest), whole["projector"].pooled, atol=1e-5)
+
+
+def test_stored_features_stand_in_for_recordings_and_targets_are_not_needed(
+    runs, manifest, tmp_path, monkeypatch
+):
+    translator, rows = runs[0], read_recordings([manifest])
+    heard = record(translator, rows, ["encoder"])["encoder"].pooled
+    store = store_features(translator.model.encoder, [manifest], tmp_path, progress=False)
+    data = translator.config.dataset_config
+    monkeypatch.setattr(data, "feature_store", str(store.folder))
+    monkeypatch.setattr(data, "prompt", "USER : {target_language}")
+    gone = [replace(row, audio="/nowhere", target=None, target_language=None) for row in rows]
+    stored = record(translator, gone, ["encoder"])["encoder"].pooled
+    assert torch.allclose(stored, heard, atol=2e-3)
+    # What the store does not hold is encoded, as long as the model has its encoder.
+    new = record(translator, [replace(row, key=f"new/{row.key}") for row in rows], ["encoder"])
+    assert torch.allclose(new["encoder"].pooled, heard, atol=1e-5)
+
+
+def test_every_tap_has_every_measure(runs, found):
+    ours, base = found
+    assert [*ours.taps] == ["encoder", "compensated", *LAYERS, "projector"]
+    assert [*base.taps] == ["encoder", *LAYERS, "projector"] == [*tap_names(runs[1].model)]
+    assert ours.recordings == {"en": 6, "es": 6, "ru": 6} and ours.sentences == 6
+    for tap, measured in ours.taps.items():
+        numbers = measured.numbers
+        assert {"1-JSD / ceiling, all", "OT ratio, with an unheard", "R@1, among heard"} <= {
+            *numbers
+        }
+        assert {"language probe", "language share", "effective rank, tokens"} <= {*numbers}
+        assert ("query share" in numbers) == (tap not in ("encoder", "compensated"))
+        assert len(measured.pairs["R@1"]) == 6 and set(measured.pairs["1-JSD"]) == {
+            "en es", "en ru", "es ru"
+        }  # fmt: skip
+    assert ours.taps["encoder"].numbers["language share"] > 0.01
+    # Compensated with biases of the same recordings: no language mean is left.
+    assert ours.taps["compensated"].numbers["language share"] == pytest.approx(0, abs=1e-6)
+
+
+def test_heard_languages_come_from_training_and_a_draw_is_stated(runs, manifest):
+    small = analyze(runs[0], [manifest], settings=replace(QUICK, sentences=3))
+    assert small.heard == ["en", "es", "ru"] and small.recordings == {"en": 3, "es": 3, "ru": 3}
+    assert small.sentences == small.settings.sentences == 3
+
+
+def test_a_diverged_model_is_refused(runs, manifest, monkeypatch):
+    norm = runs[1].model.encoder_projector.norm
+    monkeypatch.setattr(norm, "forward", lambda tokens: torch.full_like(tokens, torch.nan))
+    with pytest.raises(InputError, match="projector: the model's output holds NaN"):
+        analyze(runs[1], [manifest], settings=QUICK)
+
+
+def test_what_was_written_is_read_back_and_known_to_be_outdated(found, manifest, tmp_path):
+    path, copied = tmp_path / "analysis" / "analysis.json", tmp_path / "m.jsonl"
+    write_analysis(path, *found)
+    assert read_analysis(path) == found and why_analysis_is_outdated(tmp_path) == []
+    copied.write_bytes(manifest.read_bytes())
+    write_analysis(path, replace(found[0], manifests=[str(copied)]))
+    copied.write_bytes(manifest.read_bytes() + b"\n")
+    assert "m.jsonl" in why_analysis_is_outdated(tmp_path)[0]
+    copied.unlink()  # what is gone says nothing
+    assert why_analysis_is_outdated(tmp_path) == why_analysis_is_outdated(tmp_path / "none") == []
+    path.write_text("{}")
+    for place in (path, tmp_path / "missing.json"):
+        with pytest.raises(InputError, match="slam-potsa analyze"):
+            read_analysis(place)
+
+
+def test_a_run_has_its_own_analysis_or_the_one_it_was_the_baseline_of(found, runs):
+    ours, base = map(run_folder, runs)
+    write_analysis(ours / "analysis" / "analysis.json", *found)
+    assert analyses_of([base, ours]) == {ours: found[0], base: found[1]}
+    own = replace(found[1], name="own")
+    write_analysis(base / "analysis" / "analysis.json", own)
+    assert analyses_of([base, ours]) == {ours: found[0], base: own}
+
+
+def test_tables_and_differences_of_the_same_recordings_only(found):
+    ours, base = found
+    lines = ours.text().splitlines()
+    assert lines[0].startswith("ours: 6 sentences") and "heard: en, es" in lines[0]
+    row = next(line.split() for line in lines if line.startswith("projector"))
+    recall = 100 * ours.taps["projector"].numbers["R@1, all"]
+    assert float(row[1]) == pytest.approx(recall, abs=0.06)
+    heads, changed = differences_text(ours, base).split("\n", 2)[1:]
+    assert "1-JSD/ceil." in heads.split() and not {"1-JSD", "ceiling"} & {*heads.split()}
+    assert "compensated" not in changed
+    with pytest.raises(InputError) as error:
+        differences_text(ours, replace(base, manifests=["other"], settings=MeasureSettings()))
+    assert len(error.value.problems) == 2
+
+
+def test_figures_have_captions_and_stand_alone(found, tmp_path):
+    drawn = {figure.name: figure for figure in draw(*found)}
+    views = {"pca_encoder", "pca_compensated", "tsne_projector", "baseline_tsne_projector"}
+    maps = {"heat_map", "baseline_heat_map", "arrows_qformer.2", "arrows_projector"}
+    lines = {"recall", "overlap", "probe", "transport_costs", "rank", "query_share", "plan_1"}
+    assert views | maps | lines <= {*drawn}
+    assert all(figure.caption.endswith(".") for figure in drawn.values())
+    assert "share of 6 recordings that search; chance: 16.7 %" in drawn["heat_map"].caption
+    for piece in ("en–es", "1 − JSD / ceiling"):
+        assert piece in drawn["arrows_projector"].svg
+    assert "base, with an unheard" in drawn["recall"].svg and "chance" in drawn["recall"].svg
+    write_figures(tmp_path, list(drawn.values()))
+    for path in tmp_path.iterdir():
+        ET.parse(path)
+    alone = {figure.name for figure in draw(replace(found[1], heard=None))}
+    assert "arrows_projector" in alone and not alone & {"baseline_heat_map", "pca_compensated"}
+
+
+def test_views_of_few_vectors_of_many_and_of_a_point():
+    groups = torch.randn(3, 30, 60, generator=torch.Generator().manual_seed(0))
+    groups = (groups + torch.tensor([0.0, 40.0, 80.0])[:, None, None]).reshape(90, 60)
+    for view in in_the_plane("tap", groups, ["en"] * 90, MeasureSettings()):
+        points = torch.tensor(view.points).reshape(3, 30, 2)
+        nearest = torch.cdist(points.reshape(90, 2), points.mean(1)).argmin(1)
+        assert nearest.tolist() == [n // 30 for n in range(90)], view.method
+    for vectors in (groups[:4], torch.ones(20, 4)):
+        for view in in_the_plane("tap", vectors, ["en"] * len(vectors), QUICK):
+            assert len(view.points) == len(vectors)
+    assert view.points == [[0.0, 0.0]] * 20
+
+
+def arguments(*words):
+    parser = argparse.ArgumentParser()
+    command.add(parser.add_subparsers())
+    return parser.parse_args(["analyze", *map(str, words)])
+
+
+def run_folder(translator):
+    return Path(translator.config.ckpt_path).parent
+
+
+def test_command_line(runs, manifest, tmp_path, capsys):
+    ours, base = map(run_folder, runs)
+    given = [ours, manifest, "--against", base, "--output", tmp_path, "--heard", "en", "es"]
+    args = arguments(*given, "--sentences", 4)
+    args.command(args)
+    printed = capsys.readouterr().out
+    assert str(tmp_path / "analysis.json") in printed and "projector" in printed
+    analysis, baseline = read_analysis(tmp_path / "analysis.json")
+    assert analysis.name != baseline.name and analysis.sentences == 4
+    assert [plan.layer for plan in analysis.plans] == [2, 2, 2]
+    assert (tmp_path / "arrows_projector.svg").is_file()
+
+
+def test_command_line_tells_all_that_is_wrong_before_it_loads_anything(manifest, tmp_path):
+    args = arguments(tmp_path, manifest, "--against", tmp_path / "none", "--heard", "eo")
+    with pytest.raises(InputError) as error:
+        args.command(args)
+    assert len(error.value.problems) == 3 and "heard 'eo'" in str(error.value)
+
+
+def test_command_line_takes_the_folder_of_a_checkpoint(runs, manifest):
+    folder = run_folder(runs[0])
+    (folder / "best").mkdir()
+    (folder / "best" / "model.pt").write_bytes((folder / "model.pt").read_bytes())
+    args = arguments(folder / "best", manifest, "--sentences", 3)
+    args.command(args)
+    (found,) = read_analysis(folder / "analysis" / "analysis.json")
+    assert Path(found.checkpoint) == folder / "best" / "model.pt" and found.name == folder.name

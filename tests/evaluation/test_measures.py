@@ -1,0 +1,182 @@
+"""Each measure of a tap against closed forms and constructed truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from slam_potsa.errors import InputError
+from slam_potsa.evaluation.measures import (
+    Cost,
+    MeasureSettings,
+    code_overlap,
+    effective_rank,
+    language_probe,
+    share_between,
+    transport_costs,
+)
+
+FEW = MeasureSettings(codes=16)
+
+
+def labels(languages, sentences):
+    return (
+        [f"s{n:02d}" for n in range(sentences)] * len(languages),
+        [language for language in languages for _ in range(sentences)],
+    )
+
+
+def world(clouds, sentences=12, tokens=20, seed=0):
+    """tokens, sentences, languages: language l draws its tokens around `clouds[l]`."""
+    rng, (names, languages) = np.random.default_rng(seed), labels([*clouds], sentences)
+    return [clouds[name] + rng.normal(size=(tokens, 4)) for name in languages], names, languages
+
+
+def mean(pairs):
+    return np.mean([*pairs.values()])
+
+
+def test_overlap_of_two_histograms_in_closed_form():
+    """p = (1, 0), q = (1/2, 1/2): JSD = H(3/4, 1/4) − 1/2 bits."""
+    tokens = [np.zeros((2, 1)), np.array([[0.0], [9.0]])]
+    found = code_overlap(tokens, ["a", "a"], ["en", "es"])
+    entropy = -(0.75 * np.log2(0.75) + 0.25 * np.log2(0.25))
+    assert found.pairs == {("en", "es"): pytest.approx(1.5 - entropy)} and found.spread == 0
+
+
+def test_identical_clouds_overlap_fully_and_disjoint_ones_not_at_all():
+    rows, names, languages = world({"en": 0.0, "es": 0.0})
+    found = code_overlap(rows[:12] * 2, names, languages, FEW)
+    assert found.pairs == found.ceilings == {("en", "es"): 1.0} and found.spread == 0
+    apart = code_overlap(*world({"en": 0.0, "es": 100.0, "ru": -100.0}), FEW)
+    assert all(value == pytest.approx(0, abs=1e-12) for value in apart.pairs.values())
+    assert mean(apart.ceilings) > 0.5  # as many tokens, but the language says nothing
+
+
+def test_fewer_tokens_lower_the_ceiling_and_not_the_share_of_it():
+    clouds = {"en": 0.0, "es": 0.0, "ru": 0.0}
+    few, many = (code_overlap(*world(clouds, 60, n, seed=3)) for n in (2, 20))
+    assert mean(many.pairs) - mean(few.pairs) > 0.1  # only because there are more tokens
+    for found in (few, many):
+        assert mean(found.ceilings) < 1
+        assert mean(found.pairs) == pytest.approx(mean(found.ceilings), rel=0.05)
+    shifted = code_overlap(*world(clouds | {"ru": 2.0}, 40), FEW)
+    assert shifted.pairs["en", "ru"] < 0.7 < shifted.pairs["en", "es"]
+
+
+def test_languages_are_compared_on_the_sentences_both_speak():
+    rows, names, languages = world({"en": 0.0, "es": 0.0})
+    rows = [*rows[:12] * 2, np.full((500, 4), 50.0)]  # in Spanish only
+    assert code_overlap(rows, [*names, "alone"], [*languages, "es"]).pairs["en", "es"] == 1.0
+
+
+def test_a_collapsed_space_overlaps_fully():
+    rows = [torch.zeros(5, 3)] * 4
+    assert code_overlap(rows, *labels(["en", "es"], 2)).pairs["en", "es"] == 1.0
+
+
+def test_the_order_of_recordings_and_tokens_changes_nothing():
+    rows, names, languages = world({"en": 0.0, "es": 0.5, "ru": 1.0})
+    rng = np.random.default_rng(1)
+    order = rng.permutation(len(rows))
+    shuffled = [[names[n] for n in order], [languages[n] for n in order]]
+    again = code_overlap([rng.permutation(rows[n]) for n in order], *shuffled)
+    assert again == code_overlap(rows, names, languages)
+    vectors = np.stack([row.mean(0) for row in rows])
+    probe = language_probe(vectors, names, languages)
+    assert language_probe(vectors[order], *shuffled) == probe
+    costs = transport_costs([torch.tensor(row) for row in rows], names, languages)
+    assert transport_costs([torch.tensor(rows[n]) for n in order], *shuffled) == {
+        pair: pytest.approx(cost) for pair, cost in costs.items()
+    }
+
+
+def points(offset=0.0, lengths=(3,)):
+    """Sentence k is at (10 k, 10 k) in both languages; the second is `offset` beside it."""
+    places = [10.0 * k + shift for shift in (0.0, offset) for k in range(4)]
+    rows = [torch.full((lengths[n % len(lengths)], 2), x) for n, x in enumerate(places)]
+    return rows, *labels(["en", "es"], 4)
+
+
+@pytest.mark.parametrize("lengths", [(3,), (1, 2, 3)])  # padding does not count
+def test_transport_costs_of_points(lengths):
+    cost = transport_costs(*points(1.0, lengths))["en", "es"]
+    assert cost.matched == pytest.approx(2.0)  # (1, 1) apart, squared
+    same = transport_costs(*points(0.0, lengths))["en", "es"]
+    assert same.matched == pytest.approx(0, abs=1e-3)
+    # One of the three cycles through places 0, 10, 20, 30, with two coordinates each.
+    cycles = [2 * 100 * sum(gaps) / 4 for gaps in ((1, 1, 1, 9), (1, 4, 1, 4), (4, 1, 4, 9))]
+    assert any(same.mismatched == pytest.approx(cycle, rel=1e-4) for cycle in cycles)
+
+
+def test_a_shrinking_space_lowers_both_costs():
+    rows = list(torch.randn(8, 5, 4, generator=torch.Generator().manual_seed(0)))
+    large = transport_costs(rows, *labels(["en", "es"], 4))["en", "es"]
+    small = transport_costs([0.1 * row for row in rows], *labels(["en", "es"], 4))["en", "es"]
+    assert small == pytest.approx([0.01 * cost for cost in large], rel=1e-3)
+    assert transport_costs([torch.ones(5, 4)] * 8, *labels(["en", "es"], 4)) == {
+        ("en", "es"): Cost(0.0, 0.0)
+    }
+
+
+def test_transport_costs_need_two_sentences_of_a_pair():
+    rows, names, languages = points()
+    found = transport_costs([*rows, torch.zeros(2, 2)], [*names, "s00"], [*languages, "fr"])
+    assert set(found) == {("en", "es")}
+
+
+def test_the_probe_tells_languages_apart_and_not_sentences():
+    rng, known = np.random.default_rng(0), labels(["en", "es", "fr"], 30)
+    noise = rng.normal(size=(90, 5))
+    apart = noise + np.repeat(20 * np.eye(5)[:3], 30, axis=0)
+    assert language_probe(apart, *known) == {"en": 1.0, "es": 1.0, "fr": 1.0}
+    assert mean(language_probe(noise, *known)) == pytest.approx(1 / 3, abs=0.15)
+    by_heart = np.concatenate([rng.normal(size=(90, 60))] * 2)  # each recording twice
+    assert mean(language_probe(by_heart, *(names * 2 for names in known))) < 0.55
+
+
+def test_equal_class_means_are_told_below_chance():
+    """What bias compensation does to the recordings its biases were estimated on."""
+    vectors = np.random.default_rng(0).normal(size=(3, 30, 40))
+    vectors -= vectors.mean(axis=1, keepdims=True)
+    assert mean(language_probe(vectors.reshape(90, 40), *labels(["en", "es", "fr"], 30))) < 0.2
+
+
+def test_the_probe_weighs_rare_languages_as_others_and_needs_two_sentences():
+    vectors = np.random.default_rng(0).normal(size=(64, 2))
+    vectors[60:] += 30
+    names = [f"s{n}" for n in (*range(60), *range(4))]
+    assert mean(language_probe(vectors, names, ["en"] * 60 + ["es"] * 4)) == 1.0
+    with pytest.raises(InputError, match="two sentences each"):
+        language_probe(np.ones((3, 2)), ["a", "b", "a"], ["en", "en", "es"])
+
+
+@pytest.mark.parametrize("directions", [1, 2, 5])
+@pytest.mark.parametrize("width", [5, 40])  # fewer and more than vectors
+def test_equal_directions_are_counted(directions, width):
+    axes = np.linalg.qr(np.random.default_rng(0).normal(size=(width, width)))[0][:directions]
+    vectors = np.concatenate([axes, -axes]) + 7  # the mean does not count
+    assert effective_rank(vectors) == pytest.approx(directions)
+
+
+def test_effective_rank_is_of_singular_values_and_ignores_scale_and_rotation():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(30, 12)) * np.arange(1, 13)
+    shares = np.linalg.svd(vectors - vectors.mean(0), compute_uv=False)
+    shares = shares / shares.sum()
+    expected = np.exp(-(shares * np.log(shares)).sum())
+    turned = 100 * vectors @ np.linalg.qr(rng.normal(size=(12, 12)))[0]
+    assert effective_rank(vectors) == pytest.approx(expected)
+    assert effective_rank(torch.tensor(turned)) == pytest.approx(expected)
+    noise = 1e-7 * torch.randn(50, 20, generator=torch.Generator().manual_seed(0))
+    assert effective_rank(3 + noise.float()) == effective_rank(np.ones((5, 3))) == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "share"),
+    [([1, 1, -1, -1], 1), ([1, -1, 1, -1], 0), ([2, 0, 0, -2], 0.5), ([1] * 4, 0)],
+)
+def test_share_between_groups(values, share):
+    vectors = np.array(values, dtype=float)[:, None]
+    assert share_between(vectors, ["en", "en", "es", "es"]) == pytest.approx(share)

@@ -30,6 +30,9 @@ from slam_potsa.objective.terms import AlignmentLoss, AlignmentObjective
 SCHEDULE_BYTES = 16384  # room for the JSON of the schedule's state; some 100 bytes a layer
 MAX_SKIPPED = 50  # skipped steps in a row; fp16's loss scale settles within some twenty
 PENDING_STEPS = 2  # losses are read this many steps late: by then they are there, nothing waits
+# What a step's record holds beside the terms.
+COLUMNS = {"step", "ce", "lr", "layers", "choice", "seconds", "tokens", "shared"}
+COLUMNS |= {"alignment", "aligned", "not_finite", "arrived"}
 NO_PAIRS = torch.empty(0, 2, dtype=torch.long)
 
 
@@ -56,11 +59,10 @@ class AlignmentController:
         insight_interval: steps between measurements of the gradients' conflict at every layer, and
             between records of the schedule's rewards and probabilities; 0: never. One measurement
             costs about one more backward pass.
-
         reward: the loss whose fall rewards the step's layer: "cross_entropy" (eq. 5), or
             "alignment", the sum of the scheduled terms, unweighted, as the authors' tree has it.
 
-    Raises ValueError for a term over a tap that the model does not have.
+    Raises ValueError for a term over a tap that the model does not have, or of a name in COLUMNS.
 
     `listeners` are called with one dict of plain numbers a step: step, ce (mean over ranks), each
     term, layers, lr, tokens (this rank's), seconds (validation and saving not counted).
@@ -82,6 +84,9 @@ class AlignmentController:
         self.accumulation, self.diagnose_interval = accumulation, diagnose_interval
         self.insight_interval, self.reward = insight_interval, reward
         self.recorder = TapRecorder(model)
+        taken = sorted(COLUMNS.intersection(term.name for term in objective.terms))
+        if taken:
+            raise ValueError(f"terms: {', '.join(taken)} stands for something else in the metrics")
         self._scheduled = [term.name for term in scheduled_terms(objective).terms]
         choices = (*schedule.candidates, *schedule.layers) if schedule else ()
         self.recorder.check(objective.tap_names(choices))

@@ -137,7 +137,11 @@ def test_a_term_over_layers_of_the_llm_trains_with_or_without_pairs(config):
     assert plain.item() == pytest.approx(lines[0]["ce"], abs=1e-4)
 
 
-def test_a_term_over_a_layer_that_the_llm_does_not_have_is_refused(config):
-    terms = {"inner": {**INNER, "layers": [3]}}
-    with pytest.raises(InputError, match=r"alignment: tap 'llm.3': this model has llm.0 to llm.2"):
+@pytest.mark.parametrize(
+    ("name", "layer", "expected"),
+    [("inner", 3, "tap 'llm.3': this model has llm.0 to llm.2"), ("ce", 1, "terms: ce stands for")],
+)
+def test_a_term_that_cannot_be_is_refused(config, name, layer, expected):
+    terms = {name: {**INNER, "layers": [layer]}}
+    with pytest.raises(InputError, match=f"alignment: {expected}"):
         built(replace(config, alignment={"terms": terms}))

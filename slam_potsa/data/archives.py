@@ -12,56 +12,49 @@ import gzip
 import re
 import tarfile
 import zlib
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_path
 
 COMPRESSED = (".tar.gz", ".tgz")
 _CHUNK = 1024**2  # bytes that one step of `unpack` decompresses
-_REFERENCE = re.compile(r"(?P<archive>.+\.(?:tar\.gz|tgz|tar)):(?P<member>.+)")
+_REFERENCE = re.compile(r"(.+\.(?:tar\.gz|tgz|tar)):(.+)")
 _BLOCK = 512  # bytes: a tar file is made of whole ones, and one of zeros marks its end
 
 
-@dataclass(frozen=True)
-class ArchiveIndex:
+class ArchiveIndex(NamedTuple):
     """What an archive holds, and whether all of it is there."""
 
     members: dict[str, tuple[int, int]]  # name -> (offset, bytes); whole ones only
-    trouble: str = ""  # "truncated": the end is missing
-    detail: str = ""  # how that is known
+    trouble: str = ""  # "truncated: ...": the end is missing, and how that is known
 
 
 def split_reference(reference: str) -> tuple[str, str | None]:
     """`"a.tar:x/b.wav"` -> `("a.tar", "x/b.wav")`; a path of its own -> `(path, None)`."""
     match = _REFERENCE.fullmatch(reference)
-    return (match["archive"], match["member"]) if match else (reference, None)
+    return (match[1], match[2]) if match else (reference, None)
 
 
 def read_member(path: str | Path, member: str) -> bytes:
-    """The content of one file of an archive.
-
-    Members that are whole are read from a truncated archive too.
+    """The content of one file of an archive; of a truncated one too, where the member is whole.
 
     Raises:
         InputError: no archive, a compressed one, or no such member.
         OSError: what the file system says.
     """
-    index = index_of(path)
-    if member not in index.members:
-        raise InputError(_no_such_member(path, member, index))
-    offset, size = index.members[member]
+    members, trouble = index_of(path)
+    if member not in members:
+        text = f"{path}:{member}: no such member; the archive has {len(members)} files"
+        text += f", such as {next(iter(members))}" if members else ""
+        text += f"; it is {trouble}: copy or download it again" if trouble else ""
+        raise InputError(text)
+    offset, size = members[member]
     with open(path, "rb") as file:
         file.seek(offset)
-        content = file.read(size)
-    if len(content) < size:
-        raise InputError(
-            f"{path}:{member}: expected {size} bytes, found {len(content)}; the archive changed "
-            f"while it was read: run it again"
-        )
-    return content
+        return file.read(size)
 
 
 def index_of(path: str | Path) -> ArchiveIndex:
@@ -77,23 +70,20 @@ def index_of(path: str | Path) -> ArchiveIndex:
 
 @lru_cache(maxsize=256)
 def _walk(path: str, size: int, mtime_ns: int) -> ArchiveIndex:
-    members, detail = {}, ""
+    members, end = {}, 0
     try:
         with tarfile.open(path, "r:") as archive:
             for info in archive:
-                if info.offset_data + info.size > size:
-                    detail = f"{info.name} should end at byte {info.offset_data + info.size}"
-                elif info.isfile():
+                end = info.offset_data + info.size
+                if info.isfile() and end <= size:
                     members[info.name] = (info.offset_data, info.size)
-            if not detail and archive.offset + _BLOCK > size:
-                detail = f"an end should be marked at byte {archive.offset}"
+            end = max(end, archive.offset + _BLOCK)
     except tarfile.TarError as error:
-        if not members and not detail:
+        if not members and not end:
             raise InputError(f"{path}: not an uncompressed tar archive ({error})") from None
-        detail = detail or str(error)
-    if detail:
-        return ArchiveIndex(members, "truncated", f"{detail}, the file has {size} bytes")
-    return ArchiveIndex(members)
+        end = max(end, size + 1)  # at least: a header is cut off
+    cut = f"truncated: it should have {end} bytes or more, found {size}"
+    return ArchiveIndex(members, cut if end > size else "")
 
 
 def unpack(path: str | Path, tar: str | Path, *, allow_truncated: bool = False) -> None:
@@ -104,24 +94,14 @@ def unpack(path: str | Path, tar: str | Path, *, allow_truncated: bool = False) 
 
     Raises InputError where the archive is truncated, damaged or no gzip file.
     """
-    problem = ""
     with gzip.open(path) as packed, atomic_path(tar) as temporary, open(temporary, "wb") as plain:
         try:
             while content := packed.read1(_CHUNK):  # not read(): it loses what precedes an error
                 plain.write(content)
         except EOFError:
             if not allow_truncated:
-                size = Path(path).stat().st_size
-                problem = f"truncated after {size} bytes: go on with --allow-truncated"
+                raise InputError(
+                    f"{path}: truncated: go on with --allow-truncated, or copy or download it again"
+                ) from None
         except (gzip.BadGzipFile, zlib.error) as error:
-            problem = f"damaged: {error}"
-        if problem:
-            raise InputError(f"{path}: {problem}, or copy or download it again")
-
-
-def _no_such_member(path: str | Path, member: str, index: ArchiveIndex) -> str:
-    example = f", such as {next(iter(index.members))}" if index.members else ""
-    text = f"{path}:{member}: no such member; the archive has {len(index.members)} files{example}"
-    if index.trouble:
-        text += f"; it is {index.trouble} ({index.detail}): copy or download it again"
-    return text
+            raise InputError(f"{path}: damaged: {error}; copy or download it again") from None

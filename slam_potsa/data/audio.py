@@ -28,6 +28,7 @@ SILENCE_PEAK = 1e-4  # of full scale, -80 dB: below it a recording is taken to b
 WINDOWS = ("30s", "trimmed")
 
 _UNKNOWN_WAV_LENGTHS = (0, 0xFFFFFFFF, 0x7FFFFFFF)  # what programs writing to a pipe put there
+_TRUNCATED = "{}: truncated: the header promises {}, found {}; copy it again"
 
 
 def load_audio(
@@ -42,20 +43,19 @@ def load_audio(
     Raises:
         InputError: missing, empty, truncated, silent, too long, or no audio.
     """
-    samples, rate = _decode(reference, base, max_seconds)
-    if rate != SAMPLE_RATE:
-        import soxr
-
-        samples = soxr.resample(samples, rate, SAMPLE_RATE)
+    stream, place = _open(reference, base)
+    with stream:
+        _check_not_cut_off(stream, place)
+        samples = _decode(stream, place, max_seconds)
+    _check_samples(samples, place)
     return np.ascontiguousarray(samples, dtype=np.float32)
 
 
 def measure_audio(
     reference: str, base: str | Path | None = None, *, max_seconds: float | None = MAX_SECONDS
 ) -> float:
-    """Seconds of a recording, which `load_audio` would accept; raises what it would raise."""
-    samples, rate = _decode(reference, base, max_seconds)
-    return len(samples) / rate
+    """Seconds of a recording, decoded as for training; raises what `load_audio` would raise."""
+    return len(load_audio(reference, base, max_seconds=max_seconds)) / SAMPLE_RATE
 
 
 def log_mel(audio: np.ndarray, n_mels: int = 80, window: str = "30s") -> torch.Tensor:
@@ -98,29 +98,6 @@ def _feature_extractor(n_mels: int):
     return WhisperFeatureExtractor(feature_size=n_mels)
 
 
-def _decode(
-    reference: str, base: str | Path | None, max_seconds: float | None
-) -> tuple[np.ndarray, int]:
-    """(mono float32 samples at the file's own rate, that rate), checked."""
-    import soundfile
-
-    stream, place = _open(reference, base)
-    with stream:
-        _check_not_cut_off(stream, place)
-        try:
-            with soundfile.SoundFile(stream) as file:
-                declared, rate = file.frames, file.samplerate
-                _check_length(declared / rate, place, max_seconds)  # before hours are decoded
-                samples = file.read(dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise InputError(_undecodable(stream, place, error)) from None
-    if len(samples) < declared:
-        raise InputError(_truncated(place, f"{declared} samples", f"{len(samples)}"))
-    mono = samples.mean(axis=1)
-    _check_samples(mono, place)
-    return mono, rate
-
-
 def _open(reference: str, base: str | Path | None) -> tuple[BinaryIO, str]:
     """(stream, the place for messages) of a path or a member of an archive."""
     name, member = archives.split_reference(reference)
@@ -138,6 +115,29 @@ def _open(reference: str, base: str | Path | None) -> tuple[BinaryIO, str]:
         raise InputError(f"{path}: cannot be read: {error}; check its permissions") from None
 
 
+def _decode(stream: BinaryIO, place: str, max_seconds: float | None) -> np.ndarray:
+    """[samples] at 16 kHz, channels averaged."""
+    import soundfile
+    import soxr
+
+    try:
+        with soundfile.SoundFile(stream) as file:
+            declared, rate = file.frames, file.samplerate
+            _check_length(declared / rate, place, max_seconds)  # before hours are decoded
+            samples = file.read(dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        # libsndfile's own words, without the stream's address.
+        reason = getattr(error, "error_string", str(error)).rstrip(".")
+        raise InputError(
+            f"{place}: broken, truncated or no audio ({reason}); copy or download it again, or "
+            f"convert it to wav, flac, ogg or mp3"
+        ) from None
+    if len(samples) < declared:
+        raise InputError(_TRUNCATED.format(place, f"{declared} samples", len(samples)))
+    mono = samples.mean(axis=1)
+    return soxr.resample(mono, rate, SAMPLE_RATE) if rate != SAMPLE_RATE and len(mono) else mono
+
+
 def _check_not_cut_off(stream: BinaryIO, place: str) -> None:
     """Refuse empty files, and wav and ogg that end early: libsndfile takes what is left silently.
 
@@ -152,13 +152,13 @@ def _check_not_cut_off(stream: BinaryIO, place: str) -> None:
     if head[:4] == b"RIFF" and head[8:] == b"WAVE":
         end = _declared_wav_end(stream)
         if end is not None and end > size:
-            raise InputError(_truncated(place, f"{end} bytes", f"{size}"))
+            raise InputError(_TRUNCATED.format(place, f"{end} bytes", size))
     elif head[:4] == b"OggS":
         stream.seek(max(0, size - 65_536))  # no page is longer
         tail = stream.read()
         last = tail.rfind(b"OggS")
         if last < 0 or len(tail) < last + 27 or not tail[last + 5] & 4:  # 4: end of stream
-            raise InputError(_truncated(place, "an end-of-stream page", "none"))
+            raise InputError(_TRUNCATED.format(place, "an end-of-stream page", "none"))
     stream.seek(0)
 
 
@@ -170,18 +170,6 @@ def _declared_wav_end(stream: BinaryIO) -> int | None:
             return None if length in _UNKNOWN_WAV_LENGTHS else stream.tell() + length
         stream.seek(length + length % 2, os.SEEK_CUR)
     return None
-
-
-def _undecodable(stream: BinaryIO, place: str, error: Exception) -> str:
-    stream.seek(0)
-    head = stream.read(4)
-    is_mp3 = head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")  # a frame's sync
-    # libsndfile's own words, without the stream's address.
-    reason = getattr(error, "error_string", str(error)).rstrip(".")
-    if head in (b"RIFF", b"fLaC", b"OggS") or is_mp3:
-        return f"{place}: broken or truncated ({reason}); copy, download or convert it again"
-    expected = "expected wav, flac, ogg or mp3: convert it"
-    return f"{place}: not audio that libsndfile reads ({reason}); {expected}"
 
 
 def _check_length(seconds: float, place: str, max_seconds: float | None) -> None:
@@ -203,7 +191,3 @@ def _check_samples(samples: np.ndarray, place: str) -> None:
             f"{place}: silent: its peak is {peak:.1e} of full scale, expected {SILENCE_PEAK:g} or "
             f"more; record it again or leave it out of the manifest"
         )
-
-
-def _truncated(place: str, declared: str, found: str) -> str:
-    return f"{place}: truncated: the header promises {declared}, found {found}; copy it again"

@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from slam_potsa.data.audio import WINDOWS, encoder_frames, load_audio, log_mel
+from slam_potsa.config import DatasetConfig
+from slam_potsa.config.templates import template_problems
+from slam_potsa.data.audio import HOP_LENGTH, encoder_frames, load_audio, log_mel
 from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.languages import language_id
 from slam_potsa.data.manifest import Utterance
-from slam_potsa.data.tasks import Templates, reference
+from slam_potsa.data.tasks import answer, question, reference
 from slam_potsa.errors import InputError, refuse
 
 AUDIO_SLOT = -1  # in input_ids
@@ -34,48 +36,25 @@ class SpeechBatcher:
 
     Args:
         tokenizer: a Hugging Face tokenizer; without a pad token it pads with eos, as SLAM-LLM does.
-        query_len: audio slots a row, the projector's query tokens.
-        prompt: text between audio and answer of every task; a string is that of s2tt.
-        window: "30s" or "trimmed", see `slam_potsa.data.audio.log_mel`.
-        n_mels: 80, or 128 for Whisper large-v3.
-        inference: True: no answers in the rows and no labels, but the targets as text.
-        attend_padding: True marks the silence of the 30 s window as valid frames too, as SLAM-LLM's
-            recipes do; a projector trained so expects it.
-        features: a store of encoder outputs, which then take the place of the log-mel frames.
+        data: `fix_length_audio` audio slots a row; `encoder_window` and `mel_size` of `log_mel`;
+            `attend_padding`; the tasks' prompts; `inference_mode`: no answers in the rows and no
+            labels, but the targets as text; `feature_store`: its encoder outputs take the place of
+            the log-mel frames.
         base: the folder that audio paths are relative to, the manifest's.
+
+    Raises InputError for bad prompts, no such store, and a tokenizer without eos.
     """
 
-    def __init__(
-        self,
-        tokenizer: Any,
-        *,
-        query_len: int,
-        prompt: Templates | str,
-        window: str = "30s",
-        n_mels: int = 80,
-        inference: bool = False,
-        attend_padding: bool = False,
-        features: FeatureStore | None = None,
-        base: str | Path | None = None,
-    ):
-        self.tokenizer, self.query_len = tokenizer, query_len
-        self.templates = Templates(prompt) if isinstance(prompt, str) else prompt
-        self.window, self.n_mels, self.inference = window, n_mels, inference
-        self.attend_padding, self.features, self.base = attend_padding, features, base
-        self._check()
+    def __init__(self, tokenizer: Any, data: DatasetConfig, base: str | Path | None = None):
+        problems = list(template_problems(vars(data), "dataset_config."))
+        if tokenizer.eos_token_id is None:
+            problems.append("the tokenizer has no eos token, with which every answer ends: set one")
+        refuse(problems)
+        self.tokenizer, self.data, self.base = tokenizer, data, base
+        self.features = FeatureStore.open(data.feature_store) if data.feature_store else None
         self.eos_id: int = tokenizer.eos_token_id
         pad_id = tokenizer.pad_token_id
         self.pad_id: int = self.eos_id if pad_id is None else pad_id
-
-    def _check(self) -> None:
-        problems = []
-        if self.query_len < 1:
-            problems.append(f"query_len: expected 1 or more, got {self.query_len}")
-        if self.window not in WINDOWS:
-            problems.append(f"window {self.window!r}: expected one of {', '.join(WINDOWS)}")
-        if self.tokenizer.eos_token_id is None:
-            problems.append("the tokenizer has no eos token, with which every answer ends: set one")
-        refuse(problems)
 
     def example(
         self, utterance: Utterance, task: str = "s2tt", recording: Utterance | None = None
@@ -90,7 +69,7 @@ class SpeechBatcher:
                 "sentence_id": utterance.sentence_id,
                 "language_id": language_id(utterance.language),
                 "target": reference(task, utterance),
-                "prompt_ids": self._encode(self.templates.question(task, utterance)),
+                "prompt_ids": self._encode(question(self.data, task, utterance)),
                 "answer_ids": self._answer_ids(task, utterance),
                 **self._speech(recording or utterance),
             }
@@ -101,8 +80,8 @@ class SpeechBatcher:
 
     def _answer_ids(self, task: str, utterance: Utterance) -> list[int]:
         """The answer's tokens and eos; empty where there is none, or none is to be shown."""
-        answer = None if self.inference else self.templates.answer(task, utterance)
-        return [] if answer is None else [*self._encode(answer), self.eos_id]
+        text = None if self.data.inference_mode else answer(self.data, task, utterance)
+        return [] if text is None else [*self._encode(text), self.eos_id]
 
     def _encode(self, text: str) -> list[int]:
         # Prompt and answer apart, so that the border between them never depends on either.
@@ -114,9 +93,10 @@ class SpeechBatcher:
             stored = torch.from_numpy(self.features[utterance.key])
             return {"speech": stored, "frames": len(stored)}
         audio = load_audio(utterance.audio, self.base)
-        mel = log_mel(audio, self.n_mels, self.window)
-        spoken = encoder_frames(len(audio))
-        return {"speech": mel, "frames": (len(mel) + 1) // 2 if self.attend_padding else spoken}
+        mel = log_mel(audio, self.data.mel_size, self.data.encoder_window)
+        # SLAM-LLM's recipes take the silence that pads the 30 s window for speech too.
+        valid = len(mel) * HOP_LENGTH if self.data.attend_padding else len(audio)
+        return {"speech": mel, "frames": encoder_frames(valid)}
 
     def collate(self, items: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
         """Items of one or two examples to one batch; a pair's rows follow each other.
@@ -137,13 +117,13 @@ class SpeechBatcher:
             "language_ids": torch.tensor([row["language_id"] for row in rows]),
             "sentence_ids": _numbered([row["sentence_id"] for row in rows]),
         }
-        if self.inference:
+        if self.data.inference_mode:
             batch["keys"] = [row["key"] for row in rows]
             batch["targets"] = [row["target"] or "" for row in rows]
         return batch
 
     def _tokens(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        start = self.query_len + max(len(row["prompt_ids"]) for row in rows)
+        start = self.data.fix_length_audio + max(len(row["prompt_ids"]) for row in rows)
         columns = start + max(len(row["answer_ids"]) for row in rows)
         shape = (len(rows), columns)
         input_ids = torch.full(shape, self.pad_id)
@@ -152,7 +132,7 @@ class SpeechBatcher:
         modality_mask = torch.zeros(shape, dtype=torch.bool)
         for index, row in enumerate(rows):
             prompt = start - len(row["prompt_ids"])  # where the prompt begins
-            audio, end = prompt - self.query_len, start + len(row["answer_ids"])
+            audio, end = prompt - self.data.fix_length_audio, start + len(row["answer_ids"])
             input_ids[index, audio:prompt] = AUDIO_SLOT
             input_ids[index, prompt:start] = _ids(row["prompt_ids"])
             input_ids[index, start:end] = labels[index, start:end] = _ids(row["answer_ids"])
@@ -160,7 +140,7 @@ class SpeechBatcher:
             attention_mask[index, audio:end] = True
         tokens = {"input_ids": input_ids, "attention_mask": attention_mask}
         tokens["modality_mask"] = modality_mask
-        if not self.inference:
+        if not self.data.inference_mode:
             tokens |= {"labels": labels, "label_start": start}
         return tokens
 

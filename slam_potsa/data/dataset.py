@@ -15,10 +15,9 @@ from torch.utils.data import Dataset
 
 from slam_potsa.config import DatasetConfig, defaults
 from slam_potsa.data.batch import SpeechBatcher
-from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.manifest import Utterance, read_manifest
 from slam_potsa.data.pairs import ParallelSpeechDataset
-from slam_potsa.data.tasks import Templates, needed_fields, task_to_decode
+from slam_potsa.data.tasks import needed_fields, require, task_to_decode
 from slam_potsa.errors import InputError, refuse
 
 PATHS = {"train": "train_data_path", "val": "val_data_path", "test": "test_data_path"}  # by split
@@ -36,7 +35,7 @@ class SpeechTranslationDataset(Dataset):
     def __init__(self, items: ParallelSpeechDataset, batcher: SpeechBatcher):
         self.items, self.batcher = items, batcher
         self.recordings: dict[str, Utterance] = {}
-        batcher.templates.require(items.tasks, items.utterances)
+        require(batcher.data, items.tasks, items.utterances)
         if batcher.features is not None:
             batcher.features.require(utterance.key for utterance in items.utterances)
 
@@ -63,62 +62,27 @@ def get_speech_dataset(dataset_config: Any, tokenizer: Any, split: str) -> Speec
     utterances. Raises InputError with every bad line of the manifest, of which one that lacks what
     a task needs is one.
     """
+    if split not in PATHS:
+        raise InputError(f"split {split!r}: expected one of {', '.join(PATHS)}")
     data = defaults(DatasetConfig, dataset_config)
-    path = Path(_manifest_path(data, split))
+    # SLAM-LLM's decoding recipes name their test set val_data_path.
+    path = getattr(data, PATHS[split]) or (data.val_data_path if split == "test" else "")
+    if not path:
+        raise InputError(f"dataset_config.{PATHS[split]} is not set: give it a manifest")
     utterances = read_manifest(path, needs=() if data.inference_mode else needed_fields(data.tasks))
-    return build_dataset(data, utterances, tokenizer, training=split == "train", base=path.parent)
+    return build_dataset(data, utterances, tokenizer, split == "train", Path(path).parent)
 
 
 def build_dataset(
     data: DatasetConfig,
     utterances: Sequence[Utterance],
     tokenizer: Any,
-    *,
-    training: bool,
+    training: bool = False,
     base: Path | None = None,
 ) -> SpeechTranslationDataset:
     """Items and batches of `utterances`; `base` is the folder that audio paths are relative to."""
-    batcher = SpeechBatcher(
-        tokenizer,
-        query_len=data.fix_length_audio,
-        prompt=Templates.of(data),
-        window=data.encoder_window,
-        n_mels=data.mel_size,
-        inference=data.inference_mode,
-        attend_padding=data.attend_padding,
-        features=FeatureStore.open(data.feature_store) if data.feature_store else None,
-        base=base,
-    )
-    return SpeechTranslationDataset(_items(data, utterances, training), batcher)
-
-
-def exchanged_recordings(utterances: Iterable[Utterance], seed: int = 0) -> dict[str, Utterance]:
-    """The blind control: key -> the utterance heard instead, of its language, not of its sentence.
-
-    What a model then still gets right it did not hear: it guessed it from the LLM's prior, the
-    prompt and the language. A permutation within each language, the same for the same `seed`. With
-    n recordings, m of them of the most recorded sentence, each takes the one m places further in
-    an order that keeps a sentence's recordings together: never its own sentence's, if 2m <= n.
-
-    Raises:
-        InputError: with every language where 2m > n, so that no exchange is possible.
-    """
-    spoken: dict[str, list[Utterance]] = defaultdict(list)
-    for utterance in utterances:
-        spoken[utterance.language].append(utterance)
-    exchanged: dict[str, Utterance] = {}
-    problems = []
-    for language, rows in sorted(spoken.items()):
-        ordered, most = _by_sentence(rows, f"blind:{seed}:{language}")
-        if 2 * most > len(rows):
-            problems.append(
-                f"language {language!r}: {most} of {len(rows)} recordings are of one sentence, "
-                "expected at most half: there is no other sentence's recording for each"
-            )
-        others = ordered[most:] + ordered[:most]
-        exchanged |= {u.key: other for u, other in zip(ordered, others, strict=True)}
-    refuse(problems)
-    return exchanged
+    items = _items(data, utterances, training)
+    return SpeechTranslationDataset(items, SpeechBatcher(tokenizer, data, base))
 
 
 def training_items(data: DatasetConfig) -> ParallelSpeechDataset:
@@ -143,22 +107,33 @@ def _items(
     )
 
 
-def _manifest_path(data: DatasetConfig, split: str) -> str:
-    if split not in PATHS:
-        raise InputError(f"split {split!r}: expected one of {', '.join(PATHS)}")
-    # SLAM-LLM's decoding recipes name their test set val_data_path.
-    path = getattr(data, PATHS[split]) or (data.val_data_path if split == "test" else "")
-    if not path:
-        raise InputError(f"dataset_config.{PATHS[split]} is not set: give it a manifest")
-    return path
+def exchanged_recordings(utterances: Iterable[Utterance], seed: int = 0) -> dict[str, Utterance]:
+    """The blind control: key -> the utterance heard instead, of its language, not of its sentence.
 
+    What a model then still gets right it did not hear: it guessed it from the LLM's prior, the
+    prompt and the language. A permutation within each language, the same for the same `seed`. With
+    n recordings, m of them of the most recorded sentence, each takes the one m places further in
+    an order that keeps a sentence's recordings together: never its own sentence's, if 2m <= n.
 
-def _by_sentence(rows: Sequence[Utterance], seed: str) -> tuple[list[Utterance], int]:
-    """The rows, a sentence's together, sentences in random order; recordings of the largest."""
-    sentences: dict[str, list[Utterance]] = defaultdict(list)
-    for row in rows:
-        sentences[row.sentence_id].append(row)
-    order = sorted(sentences)
-    random.Random(seed).shuffle(order)
-    ordered = [row for sentence in order for row in sentences[sentence]]
-    return ordered, max(map(len, sentences.values()))
+    Raises:
+        InputError: with every language where 2m > n, so that no exchange is possible.
+    """
+    spoken: dict[str, dict[str, list[Utterance]]] = defaultdict(lambda: defaultdict(list))
+    for utterance in utterances:
+        spoken[utterance.language][utterance.sentence_id].append(utterance)
+    exchanged: dict[str, Utterance] = {}
+    problems = []
+    for language, sentences in sorted(spoken.items()):
+        order = sorted(sentences)
+        random.Random(f"blind:{seed}:{language}").shuffle(order)
+        ordered = [row for sentence in order for row in sentences[sentence]]
+        most = max(map(len, sentences.values()))
+        if 2 * most > len(ordered):
+            problems.append(
+                f"language {language!r}: {most} of {len(ordered)} recordings are of one sentence, "
+                "expected at most half: there is no other sentence's recording for each"
+            )
+        others = ordered[most:] + ordered[:most]
+        exchanged |= {u.key: other for u, other in zip(ordered, others, strict=True)}
+    refuse(problems)
+    return exchanged

@@ -1,4 +1,4 @@
-"""Encoder outputs on disk: computed once per utterance, read back memory-mapped.
+"""Encoder outputs on disk: computed once per utterance, read back by key.
 
 A folder with `features.bin`, float16 [total_frames, E] in row-major order, and `index.json`:
 {"fingerprint": of encoder, preprocessing and window; "width": E; "keys": {key: [offset, frames]}},
@@ -26,10 +26,9 @@ FEATURES, INDEX = "features.bin", "index.json"
 class FeatureStore:
     """Read encoder outputs by utterance key: `store[key]` is a float16 array [T, E]."""
 
-    def __init__(self, folder: Path, index: dict):
-        self.folder, self.fingerprint, self.width = folder, index["fingerprint"], index["width"]
-        self._keys: dict[str, list[int]] = index["keys"]
-        self._frames: np.memmap | None = None
+    def __init__(self, folder: str | Path, fingerprint: str, width: int, keys: dict | None = None):
+        self.folder, self.fingerprint, self.width = Path(folder), fingerprint, width
+        self._keys: dict[str, list[int]] = keys or {}  # key -> offset, frames
 
     @classmethod
     def open(cls, folder: str | Path, fingerprint: str | None = None) -> FeatureStore:
@@ -38,13 +37,32 @@ class FeatureStore:
         Raises InputError where there is none, where it belongs to another fingerprint (None takes
         any), or where `features.bin` is shorter than the index says.
         """
-        folder = Path(folder)
-        index = _read_index(folder, fingerprint)
-        if index is None:
+        path, remedy = Path(folder, INDEX), "make it with `slam-potsa features`"
+        if not path.exists():
+            raise InputError(f"{path}: no such feature store; {remedy}")
+        remedy = f"delete the folder and {remedy}"
+        try:
+            store = cls(folder, **json.loads(path.read_text(encoding="utf-8")))
+            needed = store.frames * store.width * DTYPE.itemsize
+        except (ValueError, TypeError, AttributeError) as error:
             raise InputError(
-                f"{folder / INDEX}: no such feature store; make it with `slam-potsa features`"
+                f"{path}: not the index of a feature store ({error!r}); {remedy}"
+            ) from None
+        features = path.with_name(FEATURES)
+        found = features.stat().st_size if features.exists() else 0
+        if found < needed:
+            raise InputError(f"{features}: {found} bytes, the index needs {needed}; {remedy}")
+        if fingerprint not in (None, store.fingerprint):
+            raise InputError(
+                f"{folder}: features of {store.fingerprint!r}, but this run has {fingerprint!r} "
+                f"(another encoder, preprocessing or window); use another folder, or {remedy}"
             )
-        return cls(folder, index)
+        return store
+
+    @property
+    def frames(self) -> int:
+        """How many frames the index names."""
+        return max((offset + frames for offset, frames in self._keys.values()), default=0)
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -54,11 +72,10 @@ class FeatureStore:
 
     def __getitem__(self, key: str) -> np.ndarray:
         self.require([key])
-        offset, frames = self._keys[key]
-        if self._frames is None:
-            path = self.folder / FEATURES
-            self._frames = np.memmap(path, DTYPE, mode="r").reshape(-1, self.width)
-        return np.array(self._frames[offset : offset + frames])
+        start, frames = self._keys[key]
+        row = self.width * DTYPE.itemsize  # bytes
+        path, count = self.folder / FEATURES, frames * self.width
+        return np.fromfile(path, DTYPE, count, offset=start * row).reshape(frames, self.width)
 
     def require(self, keys: Iterable[str]) -> None:
         """Raise InputError, with the number and an example, unless every key is here."""
@@ -69,11 +86,8 @@ class FeatureStore:
                 f"{missing[0]!r}); add them with `slam-potsa features`"
             )
 
-    def __getstate__(self) -> dict:  # a worker maps the file itself; pickling would copy it
-        return {**self.__dict__, "_frames": None}
 
-
-class FeatureStoreWriter:
+class FeatureStoreWriter(FeatureStore):
     """Add encoder outputs to a store, new or begun before; use as a context manager.
 
         with FeatureStoreWriter(folder, fingerprint, width) as writer:
@@ -87,38 +101,31 @@ class FeatureStoreWriter:
     """
 
     def __init__(self, folder: str | Path, fingerprint: str, width: int):
-        self.folder, self.fingerprint, self.width = Path(folder), fingerprint, width
-        index = _read_index(self.folder, fingerprint) or {"width": width, "keys": {}}
-        if index["width"] != width:
-            raise InputError(
-                f"{self.folder}: features are {index['width']} wide, this encoder's are {width}; "
-                f"use another folder"
-            )
-        self._keys: dict[str, list[int]] = index["keys"]
-        self._end = _end(self._keys)
-        self._unsaved = 0
+        super().__init__(folder, fingerprint, width)
+        if (self.folder / INDEX).exists():
+            begun = FeatureStore.open(folder, fingerprint)
+            self._keys = begun._keys
+            if begun.width != width:
+                raise InputError(
+                    f"{folder}: features are {begun.width} wide, this encoder's are {width}; use "
+                    f"another folder"
+                )
+        self._end, self._unsaved = self.frames, 0
         self.folder.mkdir(parents=True, exist_ok=True)
         self._file = open(self.folder / FEATURES, "ab")  # noqa: SIM115 - closed by close()
         self._file.truncate(self._end * width * DTYPE.itemsize)  # frames that no index names
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._keys
-
-    def __len__(self) -> int:
-        return len(self._keys)
 
     def add(self, key: str, features: np.ndarray) -> None:
         """Append the valid frames [T, E] of `key`; nothing happens where it is there already.
 
         Raises InputError for another shape, and for values that float16 cannot hold.
         """
-        if key in self._keys:
+        if key in self:
             return
-        features = np.asarray(features)
-        if features.ndim != 2 or features.shape[1] != self.width or not len(features):
+        shape = list(np.shape(features))
+        if len(shape) != 2 or shape[1] != self.width or not shape[0]:
             raise InputError(
-                f"features of {key!r}: expected shape [frames, {self.width}], got "
-                f"{list(features.shape)}"
+                f"features of {key!r}: expected shape [frames, {self.width}], got {shape}"
             )
         with np.errstate(over="ignore"):
             rows = np.ascontiguousarray(features, dtype=DTYPE)
@@ -131,7 +138,7 @@ class FeatureStoreWriter:
         self._keys[key] = [self._end, len(rows)]
         self._end += len(rows)
         self._unsaved += 1
-        if self._unsaved >= max(256, len(self._keys) // 8):  # seldom: the whole index is rewritten
+        if self._unsaved >= max(256, len(self) // 8):  # seldom: the whole index is rewritten
             self.flush()
 
     def flush(self) -> None:
@@ -152,33 +159,3 @@ class FeatureStoreWriter:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def _end(keys: dict[str, list[int]]) -> int:
-    return max((offset + frames for offset, frames in keys.values()), default=0)
-
-
-def _read_index(folder: Path, fingerprint: str | None) -> dict | None:
-    """The index, checked against what is expected; None where there is no store."""
-    path = folder / INDEX
-    if not path.exists():
-        return None
-    remedy = "delete the folder and make it again with `slam-potsa features`"
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        needed = _end(index["keys"]) * index["width"] * DTYPE.itemsize
-        known = index["fingerprint"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path}: not the index of a feature store ({error!r}); {remedy}"
-        ) from None
-    features = folder / FEATURES
-    found = features.stat().st_size if features.exists() else 0
-    if found < needed:
-        raise InputError(f"{features}: {found} bytes, the index needs {needed}; {remedy}")
-    if fingerprint not in (None, known):
-        raise InputError(
-            f"{folder}: features of {known!r}, but this run has {fingerprint!r} (another encoder, "
-            f"preprocessing or window); use another folder, or delete this one"
-        )
-    return index

@@ -27,8 +27,8 @@ SHOWN = 60  # characters of a value in a message
 
 Fields = Mapping[str, tuple[Callable[[Any], bool], str]]  # name -> (is it right?, what is expected)
 _BROKEN = (ValueError, RecursionError)  # of json.loads; the first covers text that is no UTF-8
-# What differs between problems of one kind: values, names in quotes, numbers, remarks.
-_VALUES = re.compile(r"found .*?(?=, expected)|, found .*|'[^']*'|[\d.]+|\(.*\)")
+# What differs between problems of one kind: values (not that there is none), numbers, remarks.
+_VALUES = re.compile(r"found (?!nothing|null).*?(?=, )|(?<!field )'[^']*'|[\d.]+|\(.*\)")
 
 
 class Row(NamedTuple):
@@ -43,28 +43,26 @@ class Problems:
 
     def __init__(self, path: str | Path):
         self.path = path
-        self._found: list[tuple[int, str, Any]] = []  # line, text, kind
+        self._found: list[tuple[int, str]] = []
         self._first: dict[Any, int] = {}
 
     def __len__(self) -> int:
         return len(self._found)
 
-    def add(self, number: int, text: str, kind: Any = None) -> None:
-        """`kind`: equal for problems of which one stands for all; None: the text, less values."""
-        self._found.append((number, text, _VALUES.sub("", text) if kind is None else kind))
+    def add(self, number: int, text: str) -> None:
+        self._found.append((number, text))
 
     def wrong(self, number: int, field: str, found: Any, expected: str) -> None:
         """`field 'x': found ..., expected ...`; `found` may be MISSING."""
         absent = "nothing" if found is MISSING else "null" if found is None else ""
-        text = f"field {field!r}: found {absent or short(found)}, expected {expected}"
-        self.add(number, text, (field, absent))
+        self.add(number, f"field {field!r}: found {absent or short(found)}, expected {expected}")
 
     def once(self, number: int, value: Any, field: str = "key") -> None:
         """Note a value that no other line may have; told of where one has it."""
         first = self._first.setdefault((field, value), number)
         if first != number:
-            text = f"found {value!r}, which line {first} has already; expected it once"
-            self.add(number, f"field {field!r}: {text}", (field, "again"))
+            again = f"which line {first} has already; expected it once"
+            self.add(number, f"field {field!r}: found {value!r}, {again}")
 
     def texts(self) -> list[str]:
         """`path:line: problem` in the order of lines; of many, those of one kind once.
@@ -74,16 +72,14 @@ class Problems:
         >>> problems.texts()
         ["m.jsonl:1 (and 29 other lines): field 'key': found nothing, expected a string"]
         """
-        found = sorted(self._found, key=lambda problem: problem[0])
-        if len(found) <= MANY:
-            return [f"{self.path}:{number}: {text}" for number, text, _ in found]
+        found = sorted(dict.fromkeys(self._found), key=lambda problem: problem[0])
         kinds: dict[Any, list[tuple[int, str]]] = {}
-        for number, text, kind in found:
+        for number, text in found:
+            kind = _VALUES.sub("", text) if len(found) > MANY else (number, text)
             kinds.setdefault(kind, []).append((number, text))
         texts = []
         for (number, text), *others in kinds.values():
-            plural = "s" * (len(others) != 1)
-            more = f" (and {len(others):,} other line{plural})" if others else ""
+            more = f" (and {len(others):,} other line{'s' * (len(others) > 1)})" if others else ""
             texts.append(f"{self.path}:{number}{more}: {text}")
         return texts
 
@@ -108,7 +104,7 @@ def check_fields(
     for name in values:
         if name not in fields and not name.startswith("_"):
             known = f"one of {', '.join(fields)} (a field of your own begins with '_')"
-            problems.add(number, f"field {name!r}: not known, expected {known}", (name, "unknown"))
+            problems.add(number, f"field {name!r}: not known, expected {known}")
     return len(problems) == before
 
 
@@ -128,14 +124,13 @@ def read_rows(path: str | Path, problems: Problems, expected: str = "JSON Lines"
     rows = []
     for number, line in read_lines(path, expected):
         try:
-            values = json.loads(line)
+            values, why = json.loads(line), ""
         except _BROKEN as error:
-            problems.add(number, f"found {short(line)}, expected a JSON object ({error})", "JSON")
-            continue
+            values, why = None, f" ({error})"
         if isinstance(values, dict):
             rows.append(Row(number, values))
         else:
-            problems.add(number, f"found {short(line)}, expected a JSON object", "object")
+            problems.add(number, f"found {short(line)}, expected a JSON object{why}")
     return rows
 
 
@@ -148,14 +143,10 @@ def read_lines(path: str | Path, expected: str) -> list[tuple[int, str]]:
     try:
         content = path.read_bytes()
         text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; expected {expected}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: not UTF-8 at byte {error.start}; expected {expected}, in UTF-8"
-        ) from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read ({error}); expected {expected}") from None
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        absent = isinstance(error, FileNotFoundError)
+        why = "no such file" if absent else f"cannot be read ({error})"
+        raise InputError(f"{path}: {why}; expected {expected}, in UTF-8") from None
     numbered = enumerate(text.split("\n"), start=1)
     return [(number, line.rstrip("\r")) for number, line in numbered if line.strip()]
 

@@ -3,7 +3,7 @@
     language_id("fr") == 0x6672;  language_code(0x6672) == "fr"
     short_code("fr_fr") == short_code("fra") == short_code("French") == "fr"
     short_code("zh-CN") == short_code("cmn_hans_cn") == "zh"
-    language_name("zh") == "Chinese";  fleurs_locale("es") == "es_419"
+    find_language("zh").name == "Chinese";  find_language("es").locale == "es_419"
 
 The dataset and the model are built apart (SLAM-LLM hands the one its dataset_config, the other its
 model_config), so a running index into a shared list could differ between them. A code of two to
@@ -55,22 +55,19 @@ class Language:
     code: str  # in manifests, such as "fr"
     iso639_3: str  # such as "fra"
     name: str  # in English
-    aliases: tuple[str, ...]  # other codes and names of the same speech
-
-    @classmethod
-    def of_line(cls, line: str) -> Language:
-        *codes, aliases = line.split("\t")
-        return cls(*codes, tuple(aliases.split()))
-
-    @property
-    def spellings(self) -> tuple[str, ...]:
-        name = self.name.lower().replace(" ", "_")
-        return self.locale, self.code, self.iso639_3, name, *self.aliases
+    aliases: str  # other codes and names of the same speech, separated by blanks
 
 
 _TABLE = Path(__file__).with_name("languages.tsv").read_text(encoding="utf-8")
-LANGUAGES = tuple(map(Language.of_line, _TABLE.splitlines()[1:]))  # after the head
-_BY_TEXT = {text: language for language in LANGUAGES for text in language.spellings}
+LANGUAGES = tuple(Language(*line.split("\t")) for line in _TABLE.splitlines()[1:])  # after the head
+_BY_TEXT = {
+    text: known
+    for known in LANGUAGES
+    for text in (
+        *(known.locale, known.code, known.iso639_3, known.name.lower().replace(" ", "_")),
+        *known.aliases.split(),
+    )
+}
 
 
 def find_language(text: str) -> Language:
@@ -100,16 +97,6 @@ def short_code(text: str) -> str:
     Raises InputError as `find_language` does.
     """
     return find_language(text).code
-
-
-def language_name(text: str) -> str:
-    """The English name: `"fr"` -> `"French"`. Raises InputError as `find_language` does."""
-    return find_language(text).name
-
-
-def fleurs_locale(text: str) -> str:
-    """The folder in FLEURS: `"es"` -> `"es_419"`. Raises InputError as `find_language` does."""
-    return find_language(text).locale
 
 
 def _near(wanted: str) -> str:

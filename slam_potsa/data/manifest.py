@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from slam_potsa.data.archives import COMPRESSED, split_reference
 from slam_potsa.data.jsonl import (
@@ -86,10 +86,13 @@ def read_manifest(path: str | Path, *, needs: Sequence[str] = ()) -> list[Uttera
     unknown = [name for name in needs if name not in FIELDS]
     if unknown:
         raise InputError(f"needs={unknown}: expected names among {', '.join(FIELDS)}")
-    known = _known(str(path), _content(path))
-    if known is None or any(getattr(row, name) is None for name in needs for row in known):
-        return list(_read(Path(path), needs))  # which says what is wrong
-    return list(known)
+    file = str(path), _content(path)
+    try:
+        known = _read(*file)
+        lacking = any(getattr(utterance, name) is None for name in needs for utterance in known)
+    except InputError:
+        lacking = True
+    return list(_read(*file, tuple(needs)) if lacking else known)  # which says what is wrong
 
 
 def _content(path: str | Path) -> str:
@@ -100,14 +103,8 @@ def _content(path: str | Path) -> str:
 
 
 @lru_cache(maxsize=8)
-def _known(path: str, content: str) -> tuple[Utterance, ...] | None:
-    try:
-        return _read(Path(path))
-    except InputError:
-        return None
-
-
-def _read(path: Path, needs: Sequence[str] = ()) -> tuple[Utterance, ...]:
+def _read(path: str, content: str, needs: tuple[str, ...] = ()) -> tuple[Utterance, ...]:
+    """`content` tells files apart that lay at the same path."""
     problems, utterances = Problems(path), []
     rows = read_rows(path, problems, EXPECTED)
     for row in rows:
@@ -116,8 +113,11 @@ def _read(path: Path, needs: Sequence[str] = ()) -> tuple[Utterance, ...]:
             problems.once(number, values["key"])
             present = {name: values[name] for name in FIELDS if values.get(name) is not None}
             utterances.append(Utterance(**present))
-    if problems:
-        raise InputError([*_foreign_hint(path, rows), *problems.texts()])
+    if problems and rows and (name := foreign_format(rows[0].values)):
+        remedy = f"slam-potsa prepare convert {path} OUT.jsonl --from {name}"
+        hint = f"{path}: these look like {name}'s fields: {remedy}"
+        raise InputError([hint, *problems.texts()])
+    problems.check()
     if not utterances:
         raise InputError(f"{path}: found no utterance, expected one JSON object a line")
     return tuple(utterances)
@@ -169,13 +169,6 @@ def foreign_format(row: Mapping[str, Any]) -> str | None:
     return None if name == "slam_llm" and "audio" in row else name
 
 
-def _foreign_hint(path: Path, rows: Sequence[Row]) -> list[str]:
-    """What to do where the first row is another format's."""
-    name = foreign_format(rows[0].values) if rows else None
-    remedy = f"slam-potsa prepare convert {path} OUT.jsonl --from {name}"
-    return [f"{path}: these look like {name}'s fields: {remedy}"] if name else []
-
-
 def _is_line(value: object) -> bool:
     text = is_text(value) and bool(value.strip())
     return text and not any(character in value for character in "\t\n\r")
@@ -213,8 +206,7 @@ VALID: Fields = {
 }
 
 
-@dataclass(frozen=True)
-class LanguageSummary:
+class LanguageSummary(NamedTuple):
     """What a manifest holds in one language."""
 
     utterances: int
@@ -226,7 +218,6 @@ class LanguageSummary:
 class ManifestSummary:
     """What a manifest holds; `warnings` are things that train, but maybe not as intended."""
 
-    path: Path
     languages: dict[str, LanguageSummary]  # by language code
     sentences: int  # distinct sentence_ids over all languages
     parallel_sentences: int  # of these, spoken in two languages or more
@@ -234,16 +225,12 @@ class ManifestSummary:
 
     def table(self) -> str:
         """Text: language x utterances x hours x sentences, a total, then the warnings."""
-        parts = self.languages.values()
-        count, seconds = sum(p.utterances for p in parts), sum(p.seconds for p in parts)
+        count, seconds, _ = map(sum, zip(*self.languages.values(), strict=True))
         shown = {**self.languages, "all": LanguageSummary(count, seconds, self.sentences)}
-        rows = [
-            (name, part.utterances, f"{part.seconds / 3600:.2f}", part.sentences)
-            for name, part in shown.items()
-        ]
+        rows = [(name, n, f"{s / 3600:.2f}", known) for name, (n, s, known) in shown.items()]
         parallel = f"{self.parallel_sentences} sentences in two languages or more"
         lines = [table(("language", "utterances", "hours", "sentences"), rows)]
-        lines.append(ONE_LANGUAGE if len(parts) == 1 else parallel)
+        lines.append(ONE_LANGUAGE if len(self.languages) == 1 else parallel)
         return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
 
 
@@ -277,10 +264,14 @@ def check_manifest(
         seconds = _measure(path, utterances, progress)
         with suppress(OSError):
             mark_checked(path, read)
-        warnings = _duration_warnings(utterances, seconds)
+        warnings = [
+            f"key {u.key!r}: field 'duration' says {u.duration:g} s, its recording {found:.2f} s"
+            for u, found in zip(utterances, seconds, strict=True)
+            if u.duration is not None and abs(u.duration - found) > DURATION_TOLERANCE
+        ]
     elif not audio and any(utterance.duration is None for utterance in utterances):
         warnings = ["some utterances have no duration, so the hours are too few"]
-    return _summary(path, utterances, seconds, warnings, pairs)
+    return _summary(utterances, seconds, warnings, pairs)
 
 
 def mark_checked(path: str | Path, content: str | None = None) -> None:
@@ -311,61 +302,41 @@ def _measure(path: Path, utterances: Sequence[Utterance], progress: bool) -> lis
     """Seconds of each recording; InputError with every one that cannot be used."""
     from tqdm import tqdm
 
-    from slam_potsa.data.audio import SAMPLE_RATE, load_audio
-
-    bar = tqdm(
-        total=len(utterances), desc=f"checking {path.name}", unit="file", disable=not progress
-    )
+    from slam_potsa.data.audio import measure_audio
 
     def measure(utterance: Utterance) -> float:
         try:
-            return len(load_audio(utterance.audio, path.parent)) / SAMPLE_RATE  # as training does
+            return measure_audio(utterance.audio, path.parent)
         except InputError as error:
             raise InputError(f"{path}: key {utterance.key!r}: {error}") from None
         finally:
             bar.update()
 
-    with bar:
+    what = f"checking {path.name}"
+    with tqdm(total=len(utterances), desc=what, unit="file", disable=not progress) as bar:
         found = each(measure, utterances)  # libsndfile does not hold the interpreter's lock
     return [found[utterance] for utterance in utterances]
 
 
 def _summary(
-    path: Path,
-    utterances: Sequence[Utterance],
-    seconds: Sequence[float],
-    warnings: Sequence[str],
-    pairs: bool,
+    utterances: Sequence[Utterance], seconds: Sequence[float], warnings: list[str], pairs: bool
 ) -> ManifestSummary:
     spoken: dict[str, set[str]] = defaultdict(set)  # sentence -> languages
-    total: dict[str, float] = defaultdict(float)
+    lengths: dict[str, list[float]] = defaultdict(list)  # by language
     for utterance, length in zip(utterances, seconds, strict=True):
         spoken[utterance.sentence_id].add(utterance.language)
-        total[utterance.language] += length
-    count = Counter(utterance.language for utterance in utterances)
+        lengths[utterance.language].append(length)
     sentences = Counter(language for languages in spoken.values() for language in languages)
-    parts = {name: LanguageSummary(count[name], total[name], sentences[name]) for name in count}
     lonely = sorted(sentence for sentence, languages in spoken.items() if len(languages) == 1)
-    if pairs and lonely and len(parts) > 1:  # of one language alone, the table says so
-        warnings = [_partners_wanted(lonely, len(spoken)), *warnings]
-    parallel = len(spoken) - len(lonely)
-    return ManifestSummary(
-        path, dict(sorted(parts.items())), len(spoken), parallel, tuple(warnings)
-    )
-
-
-def _partners_wanted(lonely: Sequence[str], sentences: int) -> str:
-    return (
-        f"{len(lonely)} of {sentences} sentences are spoken in one language only (such as "
-        f"{lonely[0]!r}): they train cross-entropy but have no partner to be aligned with; "
-        f"give the same sentence_id to recordings of the same meaning"
-    )
-
-
-def _duration_warnings(utterances: Sequence[Utterance], seconds: Sequence[float]) -> list[str]:
-    return [
-        f"key {utterance.key!r}: field 'duration' says {utterance.duration:g} s, the recording "
-        f"has {length:.2f} s"
-        for utterance, length in zip(utterances, seconds, strict=True)
-        if utterance.duration is not None and abs(utterance.duration - length) > DURATION_TOLERANCE
-    ]
+    if pairs and lonely and len(lengths) > 1:  # of one language alone, the table says so
+        wanted = (
+            f"{len(lonely)} of {len(spoken)} sentences are spoken in one language only (such as "
+            f"{lonely[0]!r}): they train cross-entropy but have no partner to be aligned with; "
+            f"give the same sentence_id to recordings of the same meaning"
+        )
+        warnings = [wanted, *warnings]
+    languages = {
+        name: LanguageSummary(len(own), sum(own), sentences[name])
+        for name, own in sorted(lengths.items())
+    }
+    return ManifestSummary(languages, len(spoken), len(spoken) - len(lonely), tuple(warnings))

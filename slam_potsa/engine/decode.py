@@ -27,7 +27,13 @@ from slam_potsa.data.dataset import build_dataset, exchanged_recordings, get_spe
 from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.manifest import Utterance, read_manifest
 from slam_potsa.data.predictions import Prediction, write_pred_gt, write_predictions
-from slam_potsa.data.tasks import Templates, reference, task_to_decode, written_language
+from slam_potsa.data.tasks import (
+    read_answer,
+    reference,
+    require,
+    task_to_decode,
+    written_language,
+)
 from slam_potsa.engine import decode_processes
 from slam_potsa.engine.decode_processes import Answer, Journal, Team, partial_files
 from slam_potsa.engine.run_directory import (
@@ -63,7 +69,6 @@ class Translator:
         self.config = config
         self.device = torch.device(device) if device else decode_processes.device()
         self.task = task_to_decode(config.dataset_config.tasks, config.dataset_config.test_task)
-        self.templates = Templates.of(config.dataset_config)
         self.model, self.tokenizer = model_factory(
             config.train_config,
             # Training may have left the encoder out; what is decoded has seldom been stored.
@@ -203,7 +208,8 @@ class Translator:
 
     def _prediction(self, answer: Answer, utterance: Utterance, source: str) -> Prediction:
         """`answer` to `utterance` as it is scored: the format of the task taken off again."""
-        readings = [self.templates.read(self.task, utterance, text) for text in answer.texts]
+        data = self.config.dataset_config
+        readings = [read_answer(data, self.task, utterance, text) for text in answer.texts]
         alternatives = None
         if answer.scores is not None:
             texts = [reading.text for reading in readings]
@@ -315,7 +321,7 @@ def check_decodable(
     """Raise InputError with what is wrong, before a model is loaded."""
     check(config)
     data, utterances = config.dataset_config, read_manifest(manifest)
-    Templates.of(data).require([task_to_decode(data.tasks, data.test_task)], utterances)
+    require(data, [task_to_decode(data.tasks, data.test_task)], utterances)
     if shuffle_audio:
         exchanged_recordings(utterances)
 

@@ -15,7 +15,7 @@ from slam_potsa import stand_ins
 from slam_potsa.config import SLAM_ONLY, DatasetConfig, PotsaConfig
 from slam_potsa.data.manifest import Utterance, read_manifest
 from slam_potsa.data.predictions import rewrite_pred
-from slam_potsa.data.tasks import Templates, task_to_decode
+from slam_potsa.data.tasks import Reading, read_answer, task_to_decode
 from slam_potsa.engine import deepspeed
 from slam_potsa.engine.decode import warn_of_malformed
 from slam_potsa.engine.preflight import preflight
@@ -103,10 +103,10 @@ def take_format_off(decode_log: str | Path, data: DatasetConfig) -> None:
     task = task_to_decode(data.tasks, data.test_task)
     if task != "cot":
         return
-    templates, readings = Templates.of(data), []
+    readings: list[Reading] = []
 
     def read(utterance: Utterance, text: str) -> str:
-        readings.append(templates.read(task, utterance, text))
+        readings.append(read_answer(data, task, utterance, text))
         return readings[-1].text
 
     rewrite_pred(decode_log, read_manifest(data.test_data_path or data.val_data_path), read)

@@ -73,10 +73,10 @@ def test_a_truncated_archive_gives_what_is_whole(archive):
     content = archive.read_bytes()
     archive.write_bytes(content[: len(content) // 2])
     found = index_of(archive)
-    assert found.trouble == "truncated" and 0 < len(found.members) < 8
+    assert found.trouble.startswith("truncated") and 0 < len(found.members) < 8
     for name in reversed(found.members):
         assert read_member(archive, name) == FILES[name]
-    with pytest.raises(InputError, match=r"7.wav: no such member; .* it is truncated \(.*again"):
+    with pytest.raises(InputError, match=r"7.wav: no such member; .* it is truncated: .*again"):
         read_member(archive, "train/7.wav")
 
 
@@ -117,4 +117,4 @@ def test_unpacking_leaves_a_whole_plain_archive_or_nothing(archive, tmp_path):
         assert not tar.exists()
     packed.write_bytes(whole[: len(whole) // 2])
     archives.unpack(packed, tar, allow_truncated=True)
-    assert index_of(tar).trouble == "truncated" and 0 < len(index_of(tar).members) < 8
+    assert index_of(tar).trouble.startswith("truncated") and 0 < len(index_of(tar).members) < 8

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from slam_potsa.config import DatasetConfig
 from slam_potsa.data import epoch
 from slam_potsa.data.audio import load_audio, log_mel
 from slam_potsa.data.batch import IGNORED, SpeechBatcher
 from slam_potsa.data.dataset import SpeechTranslationDataset
-from slam_potsa.data.feature_store import FeatureStore, FeatureStoreWriter
+from slam_potsa.data.feature_store import FeatureStoreWriter
 from slam_potsa.data.languages import language_code
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.data.pairs import ParallelSpeechDataset
-from slam_potsa.data.tasks import Templates
 from slam_potsa.errors import InputError
 
 QUERIES = 5
@@ -37,9 +37,10 @@ def corpus(utterance, recording):
 
 @pytest.fixture
 def batcher(tokenizer, tmp_path):
-    def make(**options):
-        options = {"prompt": PROMPT, "window": "trimmed", "base": tmp_path, **options}
-        return SpeechBatcher(tokenizer, query_len=QUERIES, **options)
+    def make(tokenizer=tokenizer, base=tmp_path, **options):
+        given = {"fix_length_audio": QUERIES, "prompt": PROMPT, "mel_size": 80}
+        given["encoder_window"] = "trimmed"
+        return SpeechBatcher(tokenizer, DatasetConfig(**{**given, **options}), base)
 
     return make
 
@@ -109,14 +110,14 @@ def test_mels_are_those_of_each_utterance_alone(batcher, corpus, tmp_path):
 
 
 def test_30s_window_marks_only_speech_as_valid(batcher, corpus):
-    batch = batch_of(batcher(window="30s", n_mels=128), corpus[:2])
+    batch = batch_of(batcher(encoder_window="30s", mel_size=128), corpus[:2])
     assert batch["audio_mel"].shape == (2, 3000, 128)
     assert batch["audio_mel_post_mask"].shape == (2, 1500)
     assert batch["audio_mel_post_mask"].sum(1).tolist() == [15, 15]  # 0.3 s
 
 
 def test_inference_has_targets_as_text_and_no_labels(batcher, tokenizer, corpus):
-    make = batcher(inference=True)
+    make = batcher(inference_mode=True)
     batch = batch_of(make, [corpus[2]], [corpus[6]])
     assert "labels" not in batch and "label_start" not in batch
     assert batch["keys"] == [corpus[2].key, corpus[6].key]
@@ -132,8 +133,8 @@ def test_stored_features_take_the_place_of_mels(batcher, corpus, tmp_path):
     with FeatureStoreWriter(tmp_path / "store", "f", 4) as writer:
         for index, row in enumerate(corpus[:2]):
             writer.add(row.key, np.full((3 + index, 4), index + 1.0))
-    store = FeatureStore.open(tmp_path / "store")
-    make = batcher(features=store, base=tmp_path / "nowhere")  # recordings are not read
+    # Recordings are not read.
+    make = batcher(feature_store=str(tmp_path / "store"), base=tmp_path / "nowhere")
     batch = batch_of(make, corpus[:2])
     assert "audio_mel" not in batch
     assert batch["encoder_features"].shape == (2, 4, 4)
@@ -143,20 +144,19 @@ def test_stored_features_take_the_place_of_mels(batcher, corpus, tmp_path):
         SpeechTranslationDataset(ParallelSpeechDataset(corpus), make)
 
 
-def test_a_pad_token_is_used_where_there_is_one(tokenizer, corpus, tmp_path):
+def test_a_pad_token_is_used_where_there_is_one(tokenizer, corpus, batcher):
     padded = copy.deepcopy(tokenizer)
     padded.pad_token = "<s>"
-    make = SpeechBatcher(padded, query_len=2, prompt=PROMPT, window="trimmed", base=tmp_path)
-    batch = batch_of(make, [corpus[0]], [corpus[4]])
+    batch = batch_of(batcher(padded), [corpus[0]], [corpus[4]])
     assert (batch["input_ids"][~batch["attention_mask"]] == padded.pad_token_id).all()
     assert padded.pad_token_id != padded.eos_token_id
 
 
-def test_bad_arguments(tokenizer):
+def test_bad_arguments(tokenizer, batcher):
     without_eos = copy.deepcopy(tokenizer)
     without_eos.eos_token = None
     with pytest.raises(InputError) as caught:
-        SpeechBatcher(without_eos, query_len=0, prompt="", window="10s")
+        batcher(without_eos, prompt="{to}", cot_answer="{transcript}")
     assert len(caught.value.problems) == 3
 
 
@@ -176,7 +176,7 @@ def test_both_rows_of_a_pair_have_the_items_task(batcher, tokenizer, utterance, 
             recording(row.audio, 0.3)
             rows.append(Utterance(**vars(row) | {"target_language": "ru"}))
     items = ParallelSpeechDataset(rows, tasks=["asr", "s2tt", "cot"], seed=1)
-    dataset = SpeechTranslationDataset(items, batcher(prompt=Templates("{language}:")))
+    dataset = SpeechTranslationDataset(items, batcher(prompt="{language}:"))
     asked = set()
     for index in range(len(items)):
         batch = dataset.collator([dataset[index]])
@@ -195,7 +195,7 @@ def test_both_rows_of_a_pair_have_the_items_task(batcher, tokenizer, utterance, 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_data_loader_follows_the_clock(batcher, corpus, workers):
     items = ParallelSpeechDataset(corpus, seed=2)
-    dataset = SpeechTranslationDataset(items, batcher(inference=True))
+    dataset = SpeechTranslationDataset(items, batcher(inference_mode=True))
     loader = DataLoader(
         dataset, batch_size=2, collate_fn=dataset.collator, num_workers=workers, drop_last=False
     )

@@ -135,7 +135,7 @@ def test_check_counts_hours_and_sentences(tmp_path, recording):
     assert (summary.sentences, summary.parallel_sentences) == (2, 1)
     lonely, duration = summary.warnings
     assert lonely.startswith("1 of 2 sentences are spoken in one language only (such as 'two')")
-    assert duration == "key 'c': field 'duration' says 0.9 s, the recording has 0.60 s"
+    assert duration == "key 'c': field 'duration' says 0.9 s, its recording 0.60 s"
     table = summary.table().splitlines()
     assert table[0].split() == ["language", "utterances", "hours", "sentences"]
     assert table[2].split() == ["fr", "2", "0.00", "2"]

@@ -169,7 +169,7 @@ def test_validation_asks_the_same_in_every_epoch(corpus):
 
 
 def test_bad_arguments(corpus):
-    with pytest.raises(InputError, match="task 'st'"):
+    with pytest.raises(InputError, match="'st'.: expected some of"):
         ParallelSpeechDataset(corpus, tasks=["st"])
     with pytest.raises(InputError, match="pairing 'rand': expected one of random, anchor, none"):
         ParallelSpeechDataset(corpus, pairing="rand")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from slam_potsa.data.convert.format import Fields, Format, Values, needed, one_line, only_text
 from slam_potsa.data.jsonl import MISSING
-from slam_potsa.data.languages import language_name
+from slam_potsa.data.languages import find_language
 from slam_potsa.data.manifest import Utterance
 
 TRANSCRIBE = "<audio>Transcribe the speech:"
@@ -58,7 +58,7 @@ def _render_ms_swift(utterance: Utterance, audio: str) -> dict:
     needed(utterance)
     question = TRANSCRIBE
     if utterance.target:
-        question = TRANSLATE.format(language=language_name(utterance.target_language))
+        question = TRANSLATE.format(language=find_language(utterance.target_language).name)
     turns = {"user": question, "assistant": only_text(utterance)}
     messages = [{"role": role, "content": content} for role, content in turns.items()]
     return {"messages": messages, "audios": [audio]}

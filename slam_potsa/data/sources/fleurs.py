@@ -32,7 +32,7 @@ from typing import NamedTuple
 from slam_potsa.data import archives
 from slam_potsa.data.audio import MAX_SECONDS
 from slam_potsa.data.jsonl import read_lines
-from slam_potsa.data.languages import fleurs_locale, short_code
+from slam_potsa.data.languages import find_language, short_code
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.data.sources import corpus, rules
 from slam_potsa.data.sources.corpus import Corpus, Recording
@@ -168,8 +168,8 @@ def languages(
     among the others, unless `keep_target`. Raises InputError with every code that is not known.
     """
     given = (_codes(train, TRAIN_SETS), _codes(zero_shot, ZERO_SHOT_SETS), _codes(target, {}))
-    locale_of = each(fleurs_locale, [code for codes in given for code in codes])
-    lists = [list(dict.fromkeys(locale_of[code] for code in codes)) for codes in given]
+    known = each(find_language, [code for codes in given for code in codes])
+    lists = [list(dict.fromkeys(known[code].locale for code in codes)) for codes in given]
     goals, problems = lists.pop(), []
     if len(goals) != 1:
         raise InputError(f"target: found {len(goals)} languages, expected one")
@@ -289,7 +289,7 @@ class Tree:
         archive = self._unpacked(archive, part)
         index = archives.index_of(archive)
         if index.trouble and not self.allow_truncated:
-            raise InputError(f"{archive}: {index.trouble}: {index.detail}; or --allow-truncated")
+            raise InputError(f"{archive}: {index.trouble}; or --allow-truncated")
         return {Path(member).name: f"{archive}:{member}" for member in index.members}
 
     def _unpacked(self, archive: Path, part: Part) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 from slam_potsa.config import PotsaConfig
 from slam_potsa.data.dataset import training_items
 from slam_potsa.data.manifest import Utterance
-from slam_potsa.data.tasks import NEEDS, Templates
+from slam_potsa.data.tasks import NEEDS, answer, question
 from slam_potsa.engine.plan.assumptions import Assumptions
 from slam_potsa.errors import InputError
 
@@ -101,9 +101,8 @@ def _counted(config: PotsaConfig, path: Path, assumptions: Assumptions) -> Corpu
             "place; split them or leave them out"
         )
     count, how = _counter(config.model_config.llm_path, assumptions)
-    templates = Templates.of(data)
-    answers = [count(templates.answer(task, u)) + 1 for u in utterances for task in data.tasks]
-    prompts = [count(templates.question(task, u)) for u, task in _some(utterances, data)]
+    answers = [count(answer(data, task, u)) + 1 for u in utterances for task in data.tasks]
+    prompts = [count(question(data, task, u)) for u, task in _some(utterances, data)]
     return Corpus(
         source=f"{path}: {len(utterances):,} recordings; answers counted {how}",
         counted=True,

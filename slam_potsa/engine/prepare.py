@@ -21,7 +21,7 @@ from slam_potsa.config import DatasetConfig, PotsaConfig
 from slam_potsa.data.dataset import training_items
 from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.manifest import check_manifest, manifest_hash, read_manifest
-from slam_potsa.data.tasks import Templates, needed_fields
+from slam_potsa.data.tasks import needed_fields, require
 from slam_potsa.engine.encode import estimate_bias
 from slam_potsa.engine.run_directory import (
     BIAS,
@@ -160,7 +160,7 @@ def _check_rows(data: DatasetConfig, option: str) -> None:
     if not manifest:
         raise InputError(f"dataset_config.{option} is not set: give it a manifest")
     rows = read_manifest(manifest, needs=needed_fields(data.tasks))
-    Templates.of(data).require(data.tasks, rows)
+    require(data, data.tasks, rows)
     if data.feature_store:
         FeatureStore.open(data.feature_store).require(row.key for row in rows)
 

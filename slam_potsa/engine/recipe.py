@@ -43,11 +43,11 @@ OF_THE_RECIPE = ("output_dir", "processes", "launcher", "engine")
 class RecipeFile:
     """The form of the file."""
 
-    output_dir: str = option("", "nothing", "folder of the stages' folders")
-    engine: str = option("auto", "nothing", "trainer of every stage")
-    processes: int = option(1, "weights", "on this machine, one a GPU", low=1)
-    launcher: str = option("torchrun", "nothing", "", choices=("torchrun", "deepspeed"))
-    all: dict[str, Any] = option({}, "weights", "what every stage has")
+    output_dir: str = option("", "folder of the stages' folders", affects="nothing")
+    engine: str = option("auto", "trainer of every stage", affects="nothing")
+    processes: int = option(1, "on this machine, one a GPU", low=1)
+    launcher: str = option("torchrun", "", affects="nothing", choices=("torchrun", "deepspeed"))
+    all: dict[str, Any] = option({}, "what every stage has")
     stages: dict[str, Any] = option({}, "weights", "by name, in order")
     tests: dict[str, Any] = option({}, "nothing", "manifests by name; null: none")
 

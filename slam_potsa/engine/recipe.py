@@ -48,8 +48,8 @@ class RecipeFile:
     processes: int = option(1, "on this machine, one a GPU", low=1)
     launcher: str = option("torchrun", "", affects="nothing", choices=("torchrun", "deepspeed"))
     all: dict[str, Any] = option({}, "what every stage has")
-    stages: dict[str, Any] = option({}, "weights", "by name, in order")
-    tests: dict[str, Any] = option({}, "nothing", "manifests by name; null: none")
+    stages: dict[str, Any] = option({}, "by name, in order")
+    tests: dict[str, Any] = option({}, "manifests by name; null: none", affects="nothing")
 
 
 @dataclass(frozen=True)

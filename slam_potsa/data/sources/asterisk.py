@@ -27,7 +27,7 @@ from slam_potsa.data.audio import SAMPLE_RATE
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.data.sources import corpus, debian
 from slam_potsa.data.sources.corpus import Corpus, Recording
-from slam_potsa.errors import InputError
+from slam_potsa.errors import InputError, each
 from slam_potsa.files import atomic_path, atomic_write
 
 LANGUAGES = ("en", "es", "fr", "it", "ru")
@@ -120,47 +120,31 @@ def load(folder: Path | None, cache: Path, progress: bool) -> dict[str, Voice]:
     """The voice of each language: from packages or unpacked folders in `folder`, or fetched."""
     if folder is None:
         debian.fetch(PINS, cache, remedy=REMEDY, progress=progress)
-        folder = cache
-    elif not any(folder.glob(f"{PACKAGE}-*.deb")):
-        return {language: _read_folder(folder, language) for language in LANGUAGES}
-    debian.check(PINS, folder, remedy=REMEDY)
-    return {language: _read_packages(folder, language) for language in LANGUAGES}
+    if folder is None or any(folder.glob(f"{PACKAGE}-*.deb")):
+        folder = folder or cache
+        debian.check(PINS, folder, remedy=REMEDY)
+        packages = [debian.read_deb(folder / name) for name in PINS]
+        files = {path: content for package in packages for path, content in package.items()}
+    else:
+        paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    return each(lambda language: _voice(files, language), LANGUAGES)
 
 
-def _read_packages(folder: Path, language: str) -> Voice:
-    name = f"{PACKAGE}-{language}"
-    text = debian.read_deb(folder / f"{name}_{VERSION}_all.deb")
-    sounds = debian.read_deb(folder / f"{name}-g722_{VERSION}_all.deb")
-    audio = {  # usr/share/asterisk/sounds/<voice>/<prompt>.g722
-        path.split("/", 5)[-1].removesuffix(".g722").lower(): content
-        for path, content in sounds.items()
-        if path.endswith(".g722")
-    }
-    transcripts = gzip.decompress(text[f"usr/share/doc/{name}/core-sounds-{language}.txt.gz"])
-    return Voice(audio, read_transcripts(transcripts))
-
-
-def _read_folder(folder: Path, language: str) -> Voice:
-    """A language's unpacked files: a folder `<language>`, `<language>_...` or `...-<language>-...`
-    with .g722 files below it, and `core-sounds-<language>.txt` or `.txt.gz` anywhere."""
-    named = re.compile(rf"{language}(_.*)?|.*core-sounds-{language}(-.*)?")
-    roots = [
-        path
-        for path in sorted([folder, *folder.rglob("*")])
-        if path.is_dir() and named.fullmatch(path.name) and any(path.glob("*.g722"))
-    ]
-    texts = [path for path in folder.rglob(f"core-sounds-{language}.txt*") if path.is_file()]
-    if not roots or not texts:
-        lacking = "folder with .g722 files" if not roots else f"core-sounds-{language}.txt"
-        raise InputError(f"{folder}: found no {lacking} for language {language!r}. {REMEDY}")
-    audio = {
-        path.relative_to(roots[0]).with_suffix("").as_posix().lower(): path.read_bytes()
-        for path in sorted(roots[0].rglob("*.g722"))
-    }
-    text = texts[0].read_bytes()
-    return Voice(
-        audio, read_transcripts(gzip.decompress(text) if texts[0].suffix == ".gz" else text)
+def _voice(files: Mapping[str, bytes], language: str) -> Voice:
+    """A language's files: those below a folder `<language>`, `<language>_...` or
+    `...core-sounds-<language>-...`, and `core-sounds-<language>.txt` or `.txt.gz` anywhere."""
+    prompt = re.compile(
+        rf"(?:.*/)?(?:{language}(?:_[^/]*)?|[^/]*core-sounds-{language}(?:-[^/]*)?)/(.+)\.g722"
     )
+    found = {match[1].lower(): path for path in files if (match := prompt.fullmatch(path))}
+    name = f"core-sounds-{language}.txt"
+    texts = [content for path, content in files.items() if path.endswith((name, f"{name}.gz"))]
+    if not found or not texts:
+        lacking = name if found else "folder with .g722 files"
+        raise InputError(f"found no {lacking} for language {language!r}. {REMEDY}")
+    text = gzip.decompress(texts[0]) if texts[0].startswith(b"\x1f\x8b") else texts[0]
+    return Voice({name: files[path] for name, path in found.items()}, read_transcripts(text))
 
 
 def read_transcripts(content: bytes) -> dict[str, str]:

@@ -9,9 +9,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from slam_potsa.cli import main
 from slam_potsa.data.audio import load_audio
 from slam_potsa.data.manifest import check_manifest, is_checked, read_manifest
-from slam_potsa.data.sources import corpus, fleurs, rules
+from slam_potsa.data.sources import corpus, fleurs
 from slam_potsa.errors import InputError
 from tests.support.mini_fleurs import CHOICE, SENTENCES, Row, build_tree, rows, tone, wav, world
 
@@ -54,6 +55,8 @@ def test_every_recording_is_there_with_its_translation(made):
         assert row.transcript == f'{row.language} "sentence" 03'  # raw: quotation marks are kept
         assert (row.target, row.target_language) == ("第3句。", "zh")  # the first wording
         assert row.duration == pytest.approx(1.23)
+    assert made.shared["train"] == {"en": {"en": 10, "es": 10}, "es": {"en": 10, "es": 10}}
+    assert "fr   4   4   4" in made.summary.splitlines()
     unheard = read_manifest(made.path("zero_shot"))
     assert {row.language for row in unheard} == {"fr"}
     assert {row.sentence_id for row in unheard} == {f"fleurs-{n}" for n in SENTENCES["test"]}
@@ -68,12 +71,6 @@ def test_the_recordings_are_the_right_ones_and_checked(made):
             assert pitch == pytest.approx(200 + 20 * int(row.sentence_id.split("-")[1]), abs=1)
 
 
-def test_summary(made):
-    assert made.shared["train"] == {"en": {"en": 10, "es": 10}, "es": {"en": 10, "es": 10}}
-    assert "fr   4   4   4" in made.summary.splitlines()
-    assert json.loads((made.folder / "summary.json").read_text())["shared"] == made.shared
-
-
 @pytest.mark.parametrize("pack", ["tar", ""])
 def test_folders_and_plain_tars_give_the_same(made, tmp_path, pack):
     again = fleurs.build(tmp_path / "o", source=build_tree(tmp_path, world(), pack), **CHOICE)
@@ -83,26 +80,23 @@ def test_folders_and_plain_tars_give_the_same(made, tmp_path, pack):
         np.testing.assert_array_equal(load_audio(two.audio, again.folder), expected)
 
 
-def test_archives_are_unpacked_beside_themselves_or_into_the_output(copy, tmp_path, monkeypatch):
+def test_archives_are_unpacked_beside_themselves_or_into_the_output(
+    copy, made, tmp_path, monkeypatch
+):
     audio = copy / "data" / "en_us" / "audio"
     (audio / "train.tar").unlink(missing_ok=True)
+    (audio / "train").mkdir()  # an extraction that was interrupted does not hide the archive
+    (audio / "train" / "10000100.wav").touch()
+    for path in (copy / "data" / "fr_fr").rglob("[td][re][av]*.*"):
+        path.unlink()  # train and dev, of which nothing is needed
     monkeypatch.setattr(os, "access", lambda path, _: path != audio)  # a read-only folder
-    built = fleurs.build(tmp_path / "out", source=copy, **CHOICE)
+    built = fleurs.build(tmp_path / "out", source=copy / "data", **CHOICE)
+    assert counts(built) == counts(made)
     first = {row.language: row.audio for row in read_manifest(built.path("train"))}
     assert first["en"].startswith("unpacked/en_us-train.tar:train/")
     assert first["es"].startswith("../raw/data/es_419/audio/train.tar:train/")
-    shutil.rmtree(tmp_path / "raw" / "data" / "cmn_hans_cn")
-    copy.parent.rename(tmp_path.parent / "moved")  # raw data and manifests move together
+    tmp_path.rename(tmp_path.parent / "moved")  # raw data and manifests move together
     check_manifest(tmp_path.parent / "moved" / "out" / "train.jsonl")
-
-
-def test_what_is_not_needed_need_not_be_there(made, copy, tmp_path):
-    shutil.rmtree(copy / "data" / "cmn_hans_cn" / "audio")
-    for split in ("train", "dev"):
-        (copy / "data" / "fr_fr" / f"{split}.tsv").unlink()
-        shutil.rmtree(copy / "data" / "fr_fr" / "audio", ignore_errors=split == "dev")
-    shutil.copytree(made.folder.parent / "data/fr_fr/audio", copy / "data/fr_fr/audio")
-    assert counts(fleurs.build(tmp_path / "o", source=copy / "data", **CHOICE)) == counts(made)
 
 
 def test_the_target_language_is_left_out_unless_asked_for(tmp_path):
@@ -112,6 +106,7 @@ def test_the_target_language_is_left_out_unless_asked_for(tmp_path):
     without = fleurs.build(tmp_path / "a", source=tree, **options)
     assert counts(without)["train"].keys() == {"en"}
     assert "one language only" in without.summary
+    assert "--keep-target-language" in without.summary
     kept = fleurs.build(tmp_path / "b", source=tree, keep_target_language=True, **options)
     row = next(row for row in read_manifest(kept.path("train")) if row.language == "zh")
     assert counts(kept)["train"] == {"en": 20, "zh": 10} and row.transcript == row.target
@@ -160,18 +155,10 @@ def test_rate_bounds():
     rates = [math.log(14) + step for step in (-0.5, 0, 0.5)] * 10
     reach = math.exp(2 * 1.4826 * 0.5)
     expected = (pytest.approx(14 / reach), pytest.approx(14 * reach))
-    assert rules.rate_bounds(rates, 2.0) == rules.rate_bounds([*rates, 50.0], 2.0) == expected
-    alike = rules.rate_bounds([math.log(14)] * 30, 5.0)
+    assert corpus.rate_bounds(rates, 2.0) == corpus.rate_bounds([*rates, 50.0], 2.0) == expected
+    alike = corpus.rate_bounds([math.log(14)] * 30, 5.0)
     assert alike == (pytest.approx(14 * math.exp(-0.5)), pytest.approx(14 * math.exp(0.5)))
-    assert rules.rate_bounds(rates, 0) == rules.rate_bounds(rates[:19], 5.0) == (0.0, math.inf)
-
-
-def test_sentences_of_test_that_are_trained_on_are_told(tmp_path):
-    locales = world()
-    for locale, audio in (("en_us", tone(1.2)), ("cmn_hans_cn", None)):
-        locales[locale].append(Row(5, f"{locale} sentence 05", audio, "test"))
-    built = fleurs.build(tmp_path / "o", source=build_tree(tmp_path, locales), **CHOICE)
-    assert "1 sentences of test are in train too (such as fleurs-5)" in built.summary
+    assert corpus.rate_bounds(rates, 0) == corpus.rate_bounds(rates[:19], 5.0) == (0.0, math.inf)
 
 
 def test_a_truncated_archive_is_refused_or_used_as_far_as_it_goes(copy, tmp_path):
@@ -241,12 +228,12 @@ def test_wrong_options_are_refused(tree, tmp_path, options, message):
 
 
 def test_named_sets():
-    trained, unheard, goal = fleurs.languages("potsa", "potsa", "zh", keep_target=False)
+    trained, unheard, goal = fleurs.languages("potsa", "potsa", "zh")
     assert trained == ["en_us", "ja_jp", "es_419", "ko_kr", "ru_ru"]
     assert unheard == ["fr_fr", "de_de", "kea_cv", "ceb_ph", "ast_es", "ky_kg"]
     assert goal == "cmn_hans_cn"
-    more = fleurs.languages(["potsa", "fra", "ko", "zh"], "none", "zh", keep_target=True)
-    assert more == ([*trained, "fr_fr", goal], [], goal)
+    more = fleurs.languages(["potsa", "fra", "ko"], "none", "zh")
+    assert more == ([*trained, "fr_fr"], [], goal)
 
 
 def test_another_data_set_in_the_same_folder_is_refused(tree, tmp_path):
@@ -279,10 +266,14 @@ def test_everything_that_is_missing_is_told_at_once(copy, tmp_path):
     layout, *rest = caught.value.problems
     assert "data/<locale>/<split>.tsv" in layout and "--train-languages" in layout
     assert set(rest) == {"no dev.tsv of es_419", "no audio/test.tar.gz of en_us"}
-    (copy / "data" / "cmn_hans_cn" / "test.tsv").write_text("<html>not found</html>")
+    path = copy / "data" / "cmn_hans_cn" / "test.tsv"
+    path.write_text("<html>not found</html>")
     tree, part = fleurs.Tree(copy / "data", tmp_path, False), fleurs.Part("", "cmn_hans_cn", "test")
     with pytest.raises(InputError, match="test.tsv: not a TSV of FLEURS: 1 of 1 lines"):
         tree.read(part)
+    lines = ['4\ta.wav\t"A\u2028B\tx\tx\t1\tMALE', "", "5\tb.wav\t  C  d \tx\tx\t1\tMALE\r"]
+    path.write_text("\ufeff" + "\n".join(lines), encoding="utf-8", newline="")
+    assert [line[1:] for line in tree.read(part)] == [("4", "a.wav", '"A B'), ("5", "b.wav", "C d")]
     assert not (tmp_path / "out").exists()
 
 
@@ -301,24 +292,6 @@ def test_the_hubs_cache_is_followed_to_its_newest_snapshot(tree, tmp_path):
     (converted / "train-00000-of-00005.parquet").touch()
     with pytest.raises(InputError, match="converted parquet files"):
         fleurs.find_root(tmp_path / "c")
-
-
-def test_lines_of_a_tsv(tmp_path):
-    path = tmp_path / "en_us" / "train.tsv"
-    path.parent.mkdir()
-    lines = ['4\ta.wav\t"A\u2028B\tx\tx\t1\tMALE', "", "5\tb.wav\t  C  d \tx\tx\t1\tMALE\r"]
-    path.write_text("\ufeff" + "\n".join(lines), encoding="utf-8", newline="")
-    tree = fleurs.Tree(tmp_path, tmp_path, False)
-    assert [line[1:] for line in tree.read(fleurs.Part("train", "en_us", "train"))] == [
-        ("4", "a.wav", '"A B'),
-        ("5", "b.wav", "C d"),
-    ]
-
-
-def test_an_interrupted_extraction_does_not_hide_the_archive(copy, made, tmp_path):
-    (copy / "data" / "en_us" / "audio" / "train").mkdir()
-    (copy / "data" / "en_us" / "audio" / "train" / "10000100.wav").touch()
-    assert counts(fleurs.build(tmp_path / "out", source=copy, **CHOICE)) == counts(made)
 
 
 def test_only_what_is_needed_is_fetched(made, tree, tmp_path, monkeypatch):
@@ -351,21 +324,10 @@ def test_only_what_is_needed_is_fetched(made, tree, tmp_path, monkeypatch):
         fleurs.build(tmp_path / "o", hub=True, **CHOICE)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        ["--train-languages", "en,es", "--zero-shot=fr", "--target", "zh"],
-        ["train_languages=en,es", "zero_shot=fr", "target=cmn_hans_cn"],
-    ],
-)
-def test_the_command(made, tree, tmp_path, capsys, options):
-    from slam_potsa.cli import main
-
-    given = ["--workers", "1", *options]
+def test_the_command(made, tree, tmp_path, capsys):
+    given = ["train_languages=en,es", "--zero-shot=fr", "target=cmn_hans_cn", "--workers", "1"]
     assert main(["prepare", "fleurs", str(tree), str(tmp_path / "out=1"), *given]) == 0
-    assert (
-        capsys.readouterr().out
-        == fleurs.build(tmp_path / "o", source=tree, **CHOICE).summary + "\n"
-    )
+    expected = fleurs.build(tmp_path / "o", source=tree, **CHOICE).summary
+    assert capsys.readouterr().out == f"{expected}\n"
     assert main(["prepare", "fleurs", str(tmp_path / "x")]) == 2
     assert "neither a folder nor --hub" in capsys.readouterr().err

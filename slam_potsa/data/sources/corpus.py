@@ -1,7 +1,7 @@
 """What a data source leaves behind: manifests, what was left out of them and why, and counts.
 
 A source lists its recordings, each with the utterance that is to be written; `measure` decodes
-them, the source's rules leave some of them out, and `write` makes a folder of the rest:
+them, rules leave some of them out (no limit is a paper's), `write` makes a folder of the rest:
 
     train.jsonl, dev.jsonl, test.jsonl, zero_shot.jsonl   those that have recordings
     dropped.jsonl         a line for each recording that is in no manifest, with the reason
@@ -13,6 +13,7 @@ them, the source's rules leave some of them out, and `write` makes a folder of t
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from slam_potsa.data.archives import split_reference
@@ -43,6 +45,9 @@ RECORD = "made_from.json"
 LISTED_TWICE = "listed twice"  # the reason of a line that is no further recording
 WIDEST = 16  # languages in a printed matrix; a wider one is in summary.json only
 BATCH = 512  # recordings decoded between two writes to the log
+MAD_TO_DEVIATION = 1.4826  # median absolute deviation to standard deviation, of a normal law
+LEAST_DEVIATION = 0.1  # of log characters per second: where all speak alike, none is an outlier
+LEAST_RECORDINGS = 20  # of one language: below it, its usual rate is not known
 
 
 @dataclass(frozen=True)
@@ -177,6 +182,58 @@ def _listen(recording: Recording, known: dict[str, float | str]) -> tuple[Record
         return recording.drop(reason, found), name, found
     utterance = replace(recording.utterance, duration=round(found, 4))
     return replace(recording, utterance=utterance), name, found
+
+
+def keep_length(recording: Recording, low: float, high: float) -> Recording:
+    """Leave out what was measured and is shorter or longer, in seconds."""
+    seconds = None if recording.reason else recording.utterance.duration
+    if seconds is None or low <= seconds <= high:
+        return recording
+    limit = f"shorter than {low:g} s" if seconds < low else f"longer than {high:g} s"
+    return recording.drop(limit, f"{seconds:.2f} s")
+
+
+def keep_usual_rates(recordings: Sequence[Recording], deviations: float) -> list[Recording]:
+    """Leave out of train what is spoken far faster or slower than the language usually is in it."""
+    rates = defaultdict(list)
+    for recording in recordings:
+        if recording.manifest == "train" and not recording.reason:
+            rates[recording.utterance.language].append(log_rate(recording.utterance))
+    bounds = {language: rate_bounds(logs, deviations) for language, logs in rates.items()}
+    return [
+        recording
+        if recording.reason or recording.manifest != "train"
+        else _usual(recording, *bounds[recording.utterance.language])
+        for recording in recordings
+    ]
+
+
+def _usual(recording: Recording, low: float, high: float) -> Recording:
+    rate = math.exp(log_rate(recording.utterance))
+    if low <= rate <= high:
+        return recording
+    reason = "spoken too fast" if rate > high else "spoken too slowly"
+    detail = f"{rate:.1f} characters per second, expected {low:.1f} to {high:.1f}"
+    return recording.drop(reason, detail)
+
+
+def log_rate(utterance: Utterance) -> float:
+    """Logarithm of characters (without spaces) per second."""
+    return math.log(len("".join(utterance.transcript.split())) / utterance.duration)
+
+
+def rate_bounds(log_rates: Sequence[float], deviations: float) -> tuple[float, float]:
+    """Characters per second that one language allows: exp(median ± deviations · σ).
+
+    σ = max(0.1, 1.4826 · median |x − median|), of the logarithms: rates are skewed, and a broken
+    recording must not widen the bounds that it is judged by. No bounds below 20 recordings.
+    """
+    if not deviations or len(log_rates) < LEAST_RECORDINGS:
+        return 0.0, math.inf
+    middle = median(log_rates)
+    spread = MAD_TO_DEVIATION * median(abs(rate - middle) for rate in log_rates)
+    reach = deviations * max(LEAST_DEVIATION, spread)
+    return math.exp(middle - reach), math.exp(middle + reach)
 
 
 def write(

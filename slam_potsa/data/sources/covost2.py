@@ -30,7 +30,7 @@ from slam_potsa.data.audio import MAX_SECONDS
 from slam_potsa.data.jsonl import Problems
 from slam_potsa.data.languages import short_code
 from slam_potsa.data.manifest import Utterance, text_sentence_id
-from slam_potsa.data.sources import corpus, rules
+from slam_potsa.data.sources import corpus
 from slam_potsa.data.sources.corpus import Corpus, Recording
 from slam_potsa.errors import InputError, each
 
@@ -119,7 +119,7 @@ def build(
     found = corpus.listed_once(_recording(row, codes, folder, files) for row in rows)
     if check_audio == "full":
         found = corpus.measure(found, output, progress=progress)
-        found = [rules.keep_length(recording, *SECONDS) for recording in found]
+        found = [corpus.keep_length(recording, *SECONDS) for recording in found]
     return corpus.write(output, found, choices, checked=check_audio == "full")
 
 

@@ -34,7 +34,7 @@ from slam_potsa.data.audio import MAX_SECONDS
 from slam_potsa.data.jsonl import read_lines
 from slam_potsa.data.languages import find_language, short_code
 from slam_potsa.data.manifest import Utterance
-from slam_potsa.data.sources import corpus, rules
+from slam_potsa.data.sources import corpus
 from slam_potsa.data.sources.corpus import Corpus, Recording
 from slam_potsa.errors import InputError, each
 
@@ -115,7 +115,13 @@ def build(
     """
     output = Path(output)
     _check_options(min_seconds, max_seconds, source, hub)
-    trained, unheard, goal = languages(train_languages, zero_shot, target, keep_target_language)
+    trained, unheard, goal = languages(train_languages, zero_shot, target)
+    warnings = []
+    if goal in trained + unheard and not keep_target_language:
+        trained, unheard = ([one for one in own if one != goal] for own in (trained, unheard))
+        warnings.append(f"recordings in {goal}, the target, are left out: --keep-target-language")
+    if not trained:
+        raise InputError("train_languages: found none but the target, expected others too")
     choices = {
         "dataset": "fleurs",
         "train_languages": sorted(map(short_code, trained)),
@@ -140,9 +146,9 @@ def build(
     ]
     found = corpus.measure(corpus.listed_once(found), output, workers=workers, progress=progress)
     limits = defaultdict(lambda: (0.0, MAX_SECONDS), train=(min_seconds, max_seconds))
-    found = [rules.keep_length(recording, *limits[recording.manifest]) for recording in found]
-    found = rules.keep_usual_rates(found, rate_deviations)
-    return corpus.write(output, found, choices)
+    found = [corpus.keep_length(recording, *limits[recording.manifest]) for recording in found]
+    found = corpus.keep_usual_rates(found, rate_deviations)
+    return corpus.write(output, found, choices, warnings=warnings)
 
 
 def _check_options(low: float, high: float, source: str | Path | None, hub: bool) -> None:
@@ -160,26 +166,22 @@ def _check_options(low: float, high: float, source: str | Path | None, hub: bool
 
 
 def languages(
-    train: str | Sequence[str], zero_shot: str | Sequence[str], target: str, keep_target: bool
+    train: str | Sequence[str], zero_shot: str | Sequence[str], target: str
 ) -> tuple[list[str], list[str], str]:
     """Locales: those to train on, those never to be heard, the one to translate into.
 
-    Each is given as a named set, a list such as `"en, fr_fr"`, or a sequence. The target is not
-    among the others, unless `keep_target`. Raises InputError with every code that is not known.
+    Each is given as a named set, a list such as `"en, fr_fr"`, or a sequence. Raises InputError
+    with every code that is not known.
     """
     given = (_codes(train, TRAIN_SETS), _codes(zero_shot, ZERO_SHOT_SETS), _codes(target, {}))
     known = each(find_language, [code for codes in given for code in codes])
-    lists = [list(dict.fromkeys(known[code].locale for code in codes)) for codes in given]
-    goals, problems = lists.pop(), []
+    trained, unheard, goals = (
+        list(dict.fromkeys(known[code].locale for code in codes)) for codes in given
+    )
     if len(goals) != 1:
         raise InputError(f"target: found {len(goals)} languages, expected one")
-    trained, unheard = ([c for c in own if keep_target or c != goals[0]] for own in lists)
     if both := [locale for locale in trained if locale in unheard]:
-        problems.append(f"zero_shot: {', '.join(both)} is trained on too; expected others")
-    if not trained:
-        problems.append("train_languages: found none but the target, expected others too")
-    if problems:
-        raise InputError(problems)
+        raise InputError(f"zero_shot: {', '.join(both)} is trained on too; expected others")
     return trained, unheard, goals[0]
 
 

@@ -147,9 +147,7 @@ def write_metrics(path: Path, report: Report, seconds: dict[str, float]) -> None
     content = {
         "systems": {
             run.name: {
-                "scores": {
-                    title: run.scored[test].table.as_dict() for test, title in TESTS.items()
-                },
+                "scores": {title: run.scored[test].as_dict() for test, title in TESTS.items()},
                 "retrieval": {RETRIEVAL: run.recall},
                 "training_seconds": round(run.seconds, 1),
             }

@@ -5,34 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from slam_potsa.data.predictions import Prediction, read_predictions
 from slam_potsa.errors import collecting, refuse
-from slam_potsa.evaluation.comet import Comet, check_sources, installed
-from slam_potsa.evaluation.compare import TESTS, same_test_problems, seed_means, seeds_text
+from slam_potsa.evaluation.compare import TESTS
+from slam_potsa.evaluation.corpora import check_blind, find_blind, match, same_test_problems
 from slam_potsa.evaluation.dump import dump
-from slam_potsa.evaluation.file_scores import (
-    FileScores,
-    PredictionFile,
-    ScoreRequest,
-    read_file,
-    score_file,
-    with_found_blind,
-)
-from slam_potsa.evaluation.presets import (
-    PRESETS,
-    SPBLEU,
-    Convention,
-    ErrorRate,
-    Preset,
-    find_preset,
-)
+from slam_potsa.evaluation.metrics import Comet, check_sources, comet_installed
+from slam_potsa.evaluation.presets import PRESETS, SPBLEU, Convention, ErrorRate, find_preset
+from slam_potsa.evaluation.scores import ScoreTable, score, seed_means, seeds_text
 from slam_potsa.files import atomic_write
 
+WORST = 10  # rows kept in the JSON where no number is asked for
 EXAMPLES = """examples:
   slam-potsa score RUN/test_predictions.jsonl --seen en ko --zero-shot fr
   slam-potsa score RUN/test_predictions.jsonl --preset llm-srt --comet Unbabel/wmt22-comet-da
@@ -106,12 +95,12 @@ def _add_table(add) -> None:
 
 
 def _table(args) -> None:
-    from slam_potsa.evaluation.paper_tables import fill_table
+    from slam_potsa.evaluation.paper import fill_table
 
     filled = fill_table(
         args.number,
         args.runs,
-        convention=find_preset(args.preset).convention,
+        convention=find_preset(args.preset),
         bootstrap=args.bootstrap,
         partial=args.partial,
         progress=bool(args.runs),
@@ -121,22 +110,32 @@ def _table(args) -> None:
 
 
 def _score(args) -> None:
-    preset = find_preset(args.preset) if args.preset else None
-    request = _request(args, _convention(args, preset))
-    files = _files(args)
+    convention = _convention(args)
+    _check(args)
+    files = _read(args)
     comet = _comet(args, files)
-    commands = _dump(args, files, request)
-    scored = [score_file(file, request, comet) for file in files]
-    seeds = seed_means([file.table for file in scored]) if len(scored) > 1 else {}
-    print("\n\n".join(_text(scored, seeds, preset, args.comet)))
+    names = ("seen", "zero_shot", "bootstrap", "test", "samples")
+    options = {"convention": convention} | {name: getattr(args, name) for name in names}
+    several, commands, parts, tables = len(files) > 1, [], [], {}
+    for number, (path, file) in enumerate(files.items(), start=1):
+        if args.dump:
+            folder = args.dump / str(number) if several else args.dump
+            commands.append(dump(folder, **file, **options, comet=args.comet or ""))
+        worst = WORST if args.worst is None else args.worst
+        table = tables[path] = score(**file, **options, comet=comet, worst=worst)
+        parts.append(f"{path}\n{table.text()}" if several else table.text())
+        parts += [table.worst_text()] if args.worst else []
+    seeds = seed_means(list(tables.values())) if several else {}
+    parts += [seeds_text(seeds)] if several else []
+    print("\n\n".join([*parts, *_notes(args, convention)]))
     if args.show_commands:
-        print(f"\n{commands}")
-    _write_json(args.json, {"preset": args.preset} | _as_dict(scored, seeds))
+        print("\n" + "\n".join(commands))
+    _write_json(args.json, {"preset": args.preset} | _as_dict(tables, seeds))
 
 
-def _convention(args, preset: Preset | None) -> Convention:
+def _convention(args) -> Convention:
     """The preset's, or the default, with what --spbleu and --wer add and take away."""
-    convention = preset.convention if preset else Convention()
+    convention = find_preset(args.preset)
     if args.spbleu is not None:
         others = {k: v for k, v in convention.more_bleu.items() if k not in SPBLEU}
         convention = replace(convention, more_bleu=others | (SPBLEU if args.spbleu else {}))
@@ -146,7 +145,7 @@ def _convention(args, preset: Preset | None) -> Convention:
     return convention
 
 
-def _request(args, convention: Convention) -> ScoreRequest:
+def _check(args) -> None:
     """Raises InputError with every option that does not fit."""
     problems, count = [], len(args.predictions)
     for name, least in (("bootstrap", 0), ("samples", 1), ("worst", 0)):
@@ -161,89 +160,79 @@ def _request(args, convention: Convention) -> ScoreRequest:
         problems.append("--show-commands needs the files that its commands read: add --dump FOLDER")
     if args.blind and args.no_blind:
         problems.append("--blind and --no-blind: expected one of them")
-    refuse(problems)
-    names = ("seen", "zero_shot", "bootstrap", "test", "samples", "worst")
-    return ScoreRequest(convention, **{name: getattr(args, name) for name in names})
-
-
-def _files(args) -> list[PredictionFile]:
-    """Every file read and matched, with all problems at once."""
-    paths, problems = args.predictions, []
-    if len({path.resolve() for path in paths}) < len(paths):
+    if len({path.resolve() for path in args.predictions}) < count:
         problems.append("the same prediction file is given twice; expected one for each seed")
-    baselines = args.baseline if len(args.baseline) == len(paths) else args.baseline * len(paths)
-    files = []
-    for path, baseline, blind in zip_longest(paths, baselines, args.blind):
-        with collecting(problems):
-            files.append(_file(args, path, baseline, blind))
-    if not problems:
-        same = same_test_problems({str(file.path): file.predictions for file in files})
-        problems += [f"files of one system's seeds must be one test: {text}" for text in same]
     refuse(problems)
+
+
+def _read(args) -> dict[Path, dict[str, Sequence[Prediction]]]:
+    """File -> its predictions, baseline and blind control; all that does not fit at once."""
+    problems: list[str] = []
+    read: dict[Path | None, Sequence[Prediction]] = {None: ()}
+    for path in (*args.predictions, *args.baseline, *args.blind):
+        with collecting(problems):
+            read[path] = read_predictions(path)
+    refuse(problems)
+    count = len(args.predictions)
+    baselines = args.baseline * (count if len(args.baseline) == 1 else 1)
+    files: dict[Path, dict[str, Sequence[Prediction]]] = {}
+    for path, baseline, blind in zip_longest(args.predictions, baselines, args.blind):
+        files[path] = {"predictions": read[path], "baseline": read[baseline], "blind": read[blind]}
+        for other, check in ((baseline, match), (blind, check_blind)):
+            with collecting(problems, other):
+                if other:
+                    check(read[other], read[path])
+        if not args.blind and not args.no_blind:
+            files[path]["blind"] = _found_blind(path, read[path])
+    same = same_test_problems({str(path): read[path] for path in files})
+    refuse([*problems, *(f"files of one system's seeds must be one test: {text}" for text in same)])
     return files
 
 
-def _file(args, path: Path, baseline: Path | None, blind: Path | None) -> PredictionFile:
-    """With the blind control that lies beside it, or a warning where that does not fit."""
-    file, reasons = read_file(path, baseline, blind), []
-    if not blind and not args.no_blind:
-        file, reasons = with_found_blind(file)
+def _found_blind(path: Path, predictions: Sequence[Prediction]) -> Sequence[Prediction]:
+    """The blind control that lies beside a file, or a warning where that does not fit."""
+    blind, reasons = find_blind(path, predictions)
     for reason in reasons:
         print(
             f"warning: {reason}: found beside the predictions and left out as blind control "
             "(--no-blind: do not look for one)",
             file=sys.stderr,
         )
-    return file
+    return blind
 
 
-def _comet(args, files: Sequence[PredictionFile]) -> Comet | None:
+def _comet(args, files: Mapping[Path, Mapping[str, Sequence[Prediction]]]) -> Comet | None:
     """The model; None where none is asked for, or where --dump hands COMET over to commands."""
     if not args.comet:
         return None
-    for file in files:
-        check_sources(file.predictions)
-    return None if args.dump and not installed() else Comet.load(args.comet)
+    for file in files.values():
+        check_sources(file["predictions"])
+    return None if args.dump and not comet_installed() else Comet.load(args.comet)
 
 
-def _dump(args, files: Sequence[PredictionFile], request: ScoreRequest) -> str:
-    """Write the files of --dump, a folder a file where there are several; return the commands."""
-    if not args.dump:
-        return ""
-    folders = [args.dump / str(number) for number in range(1, len(files) + 1)]
-    found = zip(folders if len(files) > 1 else [args.dump], files, strict=True)
-    return "\n".join(dump(folder, file, request, args.comet or "") for folder, file in found)
-
-
-def _text(
-    scored: Sequence[FileScores], seeds: dict, preset: Preset | None, comet: str | None
-) -> list[str]:
-    """The parts of what is printed."""
-    several = len(scored) > 1
-    parts = [f"{file.path}\n{file.text()}" if several else file.text() for file in scored]
-    parts += [seeds_text(seeds)] if several else []
-    parts += [f"preset {preset.name}: {preset.note}"] if preset else []
-    if preset and preset.comet and not comet:
-        parts.append(
-            f"not computed: COMET, which {preset.name} reports; add --comet {preset.comet}"
+def _notes(args, convention: Convention) -> Iterator[str]:
+    """What the preset follows, and what was not computed."""
+    if convention.name:
+        yield f"preset {convention.name}: {convention.note}"
+    if convention.comet and not args.comet:
+        yield (
+            f"not computed: COMET, which {convention.name} reports; add --comet {convention.comet}"
         )
-    if comet and not installed():
-        parts.append("not computed: COMET is not installed here; run its commands of --dump")
-    return parts
+    if args.comet and not comet_installed():
+        yield "not computed: COMET is not installed here; run its commands of --dump"
 
 
-def _as_dict(scored: Sequence[FileScores], seeds: dict) -> dict[str, Any]:
-    """One file: its table with the rest beside; several: a list of these, and the seeds."""
-    if len(scored) == 1:
-        return scored[0].as_dict()
+def _as_dict(tables: Mapping[Path, ScoreTable], seeds: Mapping) -> dict[str, Any]:
+    """One file: its table; several: a list of these, and the seeds."""
+    files = [{"file": str(path), **table.as_dict()} for path, table in tables.items()]
     means = [
         {"name": name, "metric": metric, **asdict(mean)}
         for metric, rows in seeds.items()
         for name, mean in rows.items()
     ]
-    return {"files": [file.as_dict() for file in scored], "seeds": means}
+    return files[0] if len(files) == 1 else {"files": files, "seeds": means}
 
 
-def _write_json(path: Path | None, content: dict[str, Any]) -> None:
+def _write_json(path: Path | None, content: Mapping[str, Any]) -> None:
     if path:
         atomic_write(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -1,26 +1,9 @@
 """Outputs that are broken rather than bad, and how often: what a corpus's BLEU does not tell.
 
-A guard is a test of one row. It says nothing about quality, and a row that passes may be wrong.
-
-* **empty**: nothing but white space was written.
-* **wrong language**: less than half of the letters are in the target's scripts, or py3langid takes
-  the text for another language with probability >= 0.8 (from 10 letters on). A target's scripts
-  are those of at least 20 % of the letters of its references, so no table of languages is needed.
-* **copied source**: letters and digits equal the transcript's by a ratio >= 0.9 (difflib), though
-  another language was asked for: it transcribed instead of translating.
-* **repetition**: a unit of 1 to 100 characters stands at least 4 times in a row, over at least 10
-  characters.
-* **same answer**: the same letters and digits answer rows of at least 3 different references into
-  this language: the system has collapsed to one sentence, or to a few.
-* **length**: characters / those of the reference are above 2 or below 1/2, and off by at least 10
-  characters. The band is around the reference and not around the system's own median, which a
-  system that always writes too little would move.
-* **refusal**: the LLM speaks of itself instead of translating (English and Chinese phrases).
-
-A guard that fires on the reference too (a sentence of names, a song's refrain) does not count
-against the prediction. How often the language test does so is the column "of references", beside
-"wrong language": its false alarms. The thresholds are ours; the papers do not count these
-failures, which users report.
+A guard is a test of one row. It says nothing about quality, and a row that passes may be wrong. One
+that fires on the reference too (a sentence of names, a song's refrain) does not count against the
+prediction. How often the language test does so is the column "of references": its false alarms.
+The thresholds are ours; the papers do not count these failures, which users report.
 """
 
 from __future__ import annotations
@@ -28,19 +11,15 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import SequenceMatcher
 from functools import lru_cache
 from importlib.metadata import version
-from typing import Any
+from importlib.util import find_spec
+from typing import Any, NamedTuple
 
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.evaluation.presets import primary_language, transcribes
-
-EMPTY, LANGUAGE, COPIED = "empty", "wrong language", "copied source"
-REPETITION, SAME, LENGTH, REFUSAL = "repetition", "same answer", "length", "refusal"
-GUARDS = (EMPTY, LANGUAGE, COPIED, REPETITION, SAME, LENGTH, REFUSAL)
-REFERENCES = "of references"  # the language test on the references: its false alarms
 
 SCRIPT_SHARE = 0.2  # of the references' letters: from here on a script belongs to the language
 CONFIDENCE, LETTERS = 0.8, 10  # of the language identifier; shorter texts are not judged
@@ -50,15 +29,7 @@ SAME_REFERENCES = 3
 LENGTH_FACTOR, LENGTH_CHARACTERS = 2.0, 10
 
 # Languages that an identifier cannot be expected to tell apart in one sentence.
-_ALIKE = (
-    {"zh", "yue", "wuu"},
-    {"no", "nb", "nn"},
-    {"hr", "bs", "sr"},
-    {"id", "ms"},
-    {"tl", "fil"},
-    {"ar", "ary", "arz"},
-    {"uz", "uzs"},
-)
+_ALIKE = ("zh yue wuu", "no nb nn", "hr bs sr", "id ms", "tl fil", "ar ary arz", "uz uzs")
 _LOOP = re.compile(rf"(.{{1,100}}?)\1{{{REPEATS - 1},}}")
 _REFUSAL = re.compile(
     r"\bas an ai\b|\b(ai|language) (model|assistant)\b"
@@ -71,31 +42,116 @@ _REFUSAL = re.compile(
 )
 
 
-def watch(predictions: Sequence[Prediction]) -> list[frozenset[str]]:
+class Outputs(NamedTuple):
+    """What all rows into one language say together.
+
+    Attributes:
+        scripts: with at least SCRIPT_SHARE of the references' letters, so that no table of
+            languages is needed: {"CJK"}, {"LATIN"}, …
+        repeated: answers, as `_answer` writes them, to SAME_REFERENCES different references.
+            References are told apart by letters and digits too: recordings of one sentence share
+            theirs, and answering them alike is no collapse.
+    """
+
+    scripts: frozenset[str]
+    repeated: frozenset[str]
+
+
+def is_empty(text: str, item: Prediction, outputs: Outputs) -> bool:
+    """Nothing but white space."""
+    return not text.strip()
+
+
+def in_wrong_language(text: str, item: Prediction, outputs: Outputs) -> bool:
+    """Less than half of the letters are in the target's scripts, or py3langid takes the text for
+    another language with probability >= CONFIDENCE (from LETTERS letters on)."""
+    letters = _letters(text)
+    if not letters or not outputs.scripts:
+        return False
+    if sum(_script(letter) in outputs.scripts for letter in letters) < len(letters) / 2:
+        return True
+    identifier, code = _identifier(), primary_language(item.target_language)
+    alike = next((group.split() for group in _ALIKE if code in group.split()), [code])
+    known = identifier is not None and not set(alike).isdisjoint(identifier.labels)
+    if not known or len(letters) < LETTERS:
+        return False
+    language, probability = identifier.classify(" ".join(text.split()))
+    return language not in alike and probability >= CONFIDENCE
+
+
+def copies(text: str, item: Prediction, outputs: Outputs) -> bool:
+    """Letters and digits equal the transcript's by a ratio >= COPY_RATIO (difflib), though another
+    language was asked for: it transcribed instead of translating."""
+    written, said = _bare(text), _bare(item.transcript or "")
+    if not written or not said or transcribes(item):
+        return False
+    matcher = SequenceMatcher(None, written, said, autojunk=False)
+    bounds = matcher.real_quick_ratio, matcher.quick_ratio, matcher.ratio
+    return all(bound() >= COPY_RATIO for bound in bounds)
+
+
+def loops(text: str, item: Prediction, outputs: Outputs) -> bool:
+    """A unit of 1 to 100 characters, a letter among them, stands at least REPEATS times in a row,
+    over at least REPEATED_CHARACTERS."""
+    spaced = " ".join(text.casefold().split()) + " "
+    return any(
+        len(found.group()) >= REPEATED_CHARACTERS and _letters(found.group(1))
+        for found in _LOOP.finditer(spaced)
+    )
+
+
+def is_same_answer(text: str, item: Prediction, outputs: Outputs) -> bool:
+    """The same letters and digits answer rows of at least SAME_REFERENCES different references: the
+    system has collapsed to one sentence, or to a few."""
+    return _answer(text) in outputs.repeated
+
+
+def has_odd_length(text: str, item: Prediction, outputs: Outputs) -> bool:
+    """Characters / those of the reference are above LENGTH_FACTOR or below its inverse, and off by
+    LENGTH_CHARACTERS. The band is around the reference and not around the system's own median,
+    which a system that always writes too little would move."""
+    size, expected = (len("".join(t.split())) for t in (text, item.reference or ""))
+    inside = expected / LENGTH_FACTOR <= size <= expected * LENGTH_FACTOR
+    far = not inside and abs(size - expected) >= LENGTH_CHARACTERS
+    return far and size > 0 and expected > 0
+
+
+def refuses(text: str, item: Prediction, outputs: Outputs) -> bool:
+    """The LLM speaks of itself instead of translating (English and Chinese phrases)."""
+    return bool(_REFUSAL.search(text))
+
+
+LANGUAGE, SAME = "wrong language", "same answer"
+REFERENCES = "of references"  # the language test on the references: its false alarms
+GUARDS: Mapping[str, Callable[[str, Prediction, Outputs], bool]] = {
+    "empty": is_empty,
+    LANGUAGE: in_wrong_language,
+    "copied source": copies,
+    "repetition": loops,
+    SAME: is_same_answer,
+    "length": has_odd_length,
+    "refusal": refuses,
+}
+COLUMNS = ["empty", LANGUAGE, REFERENCES, *list(GUARDS)[2:]]
+
+
+def watch(predictions: Sequence[Prediction]) -> list[list[str]]:
     """The guards that fire on each prediction, in their order, of one system's output on one test.
 
-    Scripts and repeated answers are taken from all the rows into a language together.
+    REFERENCES stands first where the language test fires on the row's reference.
     """
     by_target: dict[str, list[Prediction]] = {}
     for item in predictions:
         by_target.setdefault(item.target_language, []).append(item)
-    scripts = {
-        target: expected_scripts([item.reference or "" for item in items])
-        for target, items in by_target.items()
-    }
-    repeated = {target: same_answers(items) for target, items in by_target.items()}
-    return [
-        frozenset(_fired(item, scripts[item.target_language], repeated[item.target_language]))
-        for item in predictions
-    ]
+    outputs = {target: _outputs(items) for target, items in by_target.items()}
+    return [_fired(item, outputs[item.target_language]) for item in predictions]
 
 
-def rates(fired: Sequence[frozenset[str]]) -> dict[str, float]:
+def rates(fired: Sequence[Sequence[str]]) -> dict[str, float]:
     """The share of rows, 0 to 1, that each guard fired on, the language test on references, any."""
-    columns = (EMPTY, LANGUAGE, REFERENCES, *GUARDS[2:])
     counts = Counter(name for row in fired for name in row)
-    counts["any"] = sum(not row.isdisjoint(GUARDS) for row in fired)
-    return {name: counts[name] / len(fired) for name in (*columns, "any")}
+    counts["any"] = sum(not GUARDS.keys().isdisjoint(row) for row in fired)
+    return {name: counts[name] / len(fired) for name in (*COLUMNS, "any")}
 
 
 def guard_signature() -> str:
@@ -110,88 +166,28 @@ def guard_signature() -> str:
     )
 
 
-def expected_scripts(references: Sequence[str]) -> frozenset[str]:
-    """Scripts with at least SCRIPT_SHARE of the references' letters: {"CJK"}, {"LATIN"}, …"""
-    counts: Counter[str] = Counter()
-    for reference in references:
-        counts.update(map(_script, _letters(reference)))
-    least = SCRIPT_SHARE * sum(counts.values())
-    return frozenset(script for script, count in counts.items() if count >= least)
-
-
-def same_answers(items: Sequence[Prediction]) -> frozenset[str]:
-    """The answers, as `_answer` writes them, to rows of SAME_REFERENCES different references.
-
-    References are told apart by letters and digits too. Recordings of one sentence share theirs,
-    so that answering them alike is no collapse.
-    """
-    references: dict[str, set[str]] = {}
-    for item in items:
-        if item.prediction.strip() and item.reference:
-            references.setdefault(_answer(item.prediction), set()).add(_answer(item.reference))
-    return frozenset(text for text, found in references.items() if len(found) >= SAME_REFERENCES)
-
-
-def in_wrong_language(text: str, target_language: str, scripts: frozenset[str]) -> bool:
-    """By script, and by py3langid where it is installed and knows the target language."""
-    letters = _letters(text)
-    if not letters or not scripts:
-        return False
-    if sum(_script(letter) in scripts for letter in letters) < len(letters) / 2:
-        return True
-    identifier, code = _identifier(), primary_language(target_language)
-    alike = next((group for group in _ALIKE if code in group), {code})
-    if identifier is None or len(letters) < LETTERS or alike.isdisjoint(identifier.labels):
-        return False
-    language, probability = identifier.classify(" ".join(text.split()))
-    return language not in alike and probability >= CONFIDENCE
-
-
-def copies(prediction: str, transcript: str | None) -> bool:
-    """Whether letters and digits equal the transcript's, or nearly (COPY_RATIO)."""
-    written, said = _bare(prediction), _bare(transcript or "")
-    if not written or not said:
-        return False
-    matcher = SequenceMatcher(None, written, said, autojunk=False)
-    bounds = matcher.real_quick_ratio, matcher.quick_ratio, matcher.ratio
-    return all(bound() >= COPY_RATIO for bound in bounds)
-
-
-def loops(text: str) -> bool:
-    """Whether a unit with a letter in it stands REPEATS times in a row."""
-    spaced = " ".join(text.casefold().split()) + " "
-    return any(
-        len(found.group()) >= REPEATED_CHARACTERS and _letters(found.group(1))
-        for found in _LOOP.finditer(spaced)
-    )
-
-
-def _fired(item: Prediction, scripts: frozenset[str], repeated: frozenset[str]) -> list[str]:
-    text, reference, target = item.prediction, item.reference or "", item.target_language
-    reference_foreign = in_wrong_language(reference, target, scripts)
-    found = [REFERENCES] if reference_foreign else []
-    if not text.strip():
-        return [*found, EMPTY]
-    if not reference_foreign and in_wrong_language(text, target, scripts):
-        found.append(LANGUAGE)
-    if not transcribes(item) and copies(text, item.transcript):
-        found += [] if copies(reference, item.transcript) else [COPIED]
-    if loops(text) and not loops(reference):
-        found.append(REPETITION)
-    if _answer(text) in repeated:
-        found.append(SAME)
-    if _odd_length(text, reference):
-        found.append(LENGTH)
-    if _REFUSAL.search(text) and not _REFUSAL.search(reference):
-        found.append(REFUSAL)
+def _fired(item: Prediction, outputs: Outputs) -> list[str]:
+    reference = item.reference or ""
+    found = [REFERENCES] if in_wrong_language(reference, item, outputs) else []
+    for name, guard in GUARDS.items():
+        if guard(item.prediction, item, outputs):
+            # Nothing to forgive: an empty reference, or one that equals a repeated answer.
+            forgiven = name not in ("empty", SAME) and guard(reference, item, outputs)
+            found += [] if forgiven else [name]
     return found
 
 
-def _odd_length(text: str, reference: str) -> bool:
-    """By characters other than white space; never of a row without a reference: it has no ratio."""
-    size, expected = len("".join(text.split())), len("".join(reference.split()))
-    inside = expected / LENGTH_FACTOR <= size <= expected * LENGTH_FACTOR
-    return expected > 0 and not inside and abs(size - expected) >= LENGTH_CHARACTERS
+def _outputs(items: Sequence[Prediction]) -> Outputs:
+    scripts = Counter(_script(c) for item in items for c in _letters(item.reference or ""))
+    least = SCRIPT_SHARE * sum(scripts.values())
+    answered: dict[str, set[str]] = {}
+    for item in items:
+        if item.prediction.strip() and item.reference:
+            answered.setdefault(_answer(item.prediction), set()).add(_answer(item.reference))
+    return Outputs(
+        frozenset(script for script, count in scripts.items() if count >= least),
+        frozenset(text for text, found in answered.items() if len(found) >= SAME_REFERENCES),
+    )
 
 
 def _answer(text: str) -> str:
@@ -217,8 +213,6 @@ def _script(letter: str) -> str:
 def _identifier() -> Any:
     """py3langid's (142 languages, offline, its model in the package, BSD-3-Clause); None where it
     is not installed: languages of one script are then not told apart."""
-    from importlib.util import find_spec
-
     if not find_spec("py3langid"):
         return None
     from py3langid.langid import MODEL_FILE, LanguageIdentifier

@@ -1,17 +1,47 @@
-"""The papers' tables as printed, and which runs fill which row (figures: `potsa_tables.yaml`)."""
+"""Tables 1 to 3 of the POTSA paper: its figures (`paper.yaml`), and beside them those of our runs.
+
+BLEU of a language is sacrebleu's over that language's utterances; an average is the unweighted mean
+of the languages, as in the paper. A language that was not decoded, and the average it belongs to,
+stay empty. Over seeds: the mean and a Student-t interval (`scores.over_seeds`), and the median of
+one paired test a seed: the test set is the same for all seeds, so pooling them would make p smaller
+without new evidence.
+
+Rows may be compared that have the same utterances, the same references, each seed once. What makes
+a row (bias compensation, alignment, pairing) must be as its experiment's file has it, or the run is
+refused. Whatever else changes the weights is told below the table: tiny trials may have their own
+sizes and steps. All problems of all runs are reported at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import yaml
 
-from slam_potsa.errors import InputError
+from slam_potsa.config import PotsaConfig, flat
+from slam_potsa.data.predictions import Prediction, read_predictions
+from slam_potsa.engine.run_directory import CONFIG, read_config
+from slam_potsa.errors import InputError, collecting, refuse
+from slam_potsa.evaluation.compare import Comparison, paired_test
+from slam_potsa.evaluation.corpora import SUFFIX, match, same_test_problems
+from slam_potsa.evaluation.presets import Convention
+from slam_potsa.evaluation.scores import SeedMean, over_seeds, score
+from slam_potsa.text import some, table
 
-FIGURES = Path(__file__).with_name("potsa_tables.yaml")
+GAP = "·"
+STAGE = re.compile(r"\d+_[a-z][a-z0-9_]*")  # a stage's folder, not an earlier attempt's
+DEPTH = 3  # folders below RUN: outputs / table1_ours / seed42, and not all of a data folder
+START = "ckpt_path"  # each seed may have its own: the stage before, of this seed
+SEEDS = ("train_config.seed", "dataset_config.seed")
+TERMS, BATCH = "alignment.terms", "items a step and device"
+BATCH_SIZES = ("train_config.batch_size_training", "train_config.gradient_accumulation_steps")
 
 
 @dataclass(frozen=True)
@@ -19,90 +49,464 @@ class PaperTest:
     """A test set of a table: its name, languages, the columns of their mean and of a p value."""
 
     name: str
-    languages: tuple[str, ...]
+    languages: Sequence[str]
     average: str
     p_column: str
 
 
 @dataclass(frozen=True)
+class Figure:
+    """Our BLEU of one row and column.
+
+    Attributes:
+        mean: over seeds, with its interval where there are two or more.
+        bootstrap: half-width of the 95 % bootstrap interval over utterances, with one seed only. Of
+            an average it is that of all its utterances pooled, the nearest that sacrebleu has.
+    """
+
+    mean: SeedMean
+    bootstrap: float | None = None
+
+    def text(self) -> str:
+        """ "31.84 ±0.09" over seeds, "31.84 (0.62)" with one seed."""
+        shown = f"{self.mean.value:.2f}"
+        if self.mean.half_width is not None:
+            return f"{shown} ±{self.mean.half_width:.2f}"
+        return shown if self.bootstrap is None else f"{shown} ({self.bootstrap:.2f})"
+
+
+@dataclass(frozen=True)
 class PaperRow:
-    """One row as the paper prints it.
+    """A row as the paper prints it, and what our runs have for it.
 
     Attributes:
         label: the paper's name for the system.
         system: `train_config.model_name` of the runs that fill it; None for rivals, which are not
             built here.
-        figures: BLEU by column; a column that is missing has no figure in the paper.
-        half_widths: of the 95 % interval, by column, where the paper has one.
+        paper: column -> [BLEU] or [BLEU, half-width of the 95 % interval].
+        seeds, figures: of our runs, by column; a column that is missing was not measured.
+        comparisons: by test and seed, of the systems that `PaperTable.comparisons` has for it.
+        p_values: by test, the median over seeds.
     """
 
     label: str
     system: str | None
-    figures: Mapping[str, float]
-    half_widths: Mapping[str, float]
+    paper: Mapping[str, Sequence[float]]
+    seeds: Sequence[int] = ()
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    comparisons: Mapping[str, Mapping[int, Comparison]] = field(default_factory=dict)
+    p_values: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class PaperTable:
-    """One table.
+    """A table of the paper.
 
     Attributes:
         comparisons: by the system whose row shows the p value, (baseline, system) that are
-            compared.
-        compared: the same in words, for the legend.
-        notes: what a reader of the paper should know.
+            compared; `compared`: the same in words.
+        notes: what a reader of the paper, and of our runs, should know.
     """
 
     number: int
     title: str
-    columns: tuple[str, ...]
-    tests: tuple[PaperTest, ...]
-    rows: tuple[PaperRow, ...]
-    comparisons: Mapping[str, tuple[str, str]]
+    columns: Sequence[str]
+    tests: Sequence[PaperTest]
+    rows: Sequence[PaperRow]
+    comparisons: Mapping[str, Sequence[str]]
     compared: str
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
+    signatures: Sequence[str] = ()
 
     @property
-    def systems(self) -> tuple[str, ...]:
+    def systems(self) -> list[str]:
         """The systems that runs can fill in, in the order of the rows."""
-        return tuple(row.system for row in self.rows if row.system)
+        return [row.system for row in self.rows if row.system]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """Aligned plain text, with legend, notes and signatures below."""
+        printed = table(self._head(), self._body(), left=2)
+        return "\n".join([self._title(), "", printed, "", *self._foot()])
+
+    def markdown(self) -> str:
+        """The same for a README."""
+        head = self._head()
+        rule = ["---", "---", *["---:"] * (len(head) - 2)]
+        lines = [f"| {' | '.join(cells)} |" for cells in (head, rule, *self._body())]
+        foot = [f"- {line}" for line in self._foot()]
+        return "\n".join([f"**{self._title()}**", "", *lines, "", *foot])
+
+    def _title(self) -> str:
+        return f"POTSA Table {self.number}, {self.title}: BLEU, FLEURS x→{TARGET}"
+
+    def _head(self) -> list[str]:
+        return ["", "", *self.columns, *(test.p_column for test in self.tests)]
+
+    def _body(self) -> Iterator[list[str]]:
+        """A line of the paper's figures a row, and one of ours where runs can fill it."""
+        for row in self.rows:
+            paper = [" ±".join(f"{n:.2f}" for n in row.paper.get(c, ())) for c in self.columns]
+            yield [row.label, "paper", *(text or GAP for text in paper), *[""] * len(self.tests)]
+            if row.system:
+                count = len(row.seeds)
+                seeds = f", {count} {'seed' if count == 1 else 'seeds'}" if count else ""
+                ours = [row.figures[c].text() if c in row.figures else GAP for c in self.columns]
+                yield ["", f"ours{seeds}", *ours, *(self._p_value(row, t) for t in self.tests)]
+
+    def _p_value(self, row: PaperRow, test: PaperTest) -> str:
+        if row.system not in self.comparisons:
+            return ""
+        return f"{row.p_values[test.name]:.3f}" if test.name in row.p_values else GAP
+
+    def _foot(self) -> Iterator[str]:
+        figures = [figure for row in self.rows for figure in row.figures.values()]
+        yield f"{GAP} not measured, or not in the paper"
+        if any(figure.mean.half_width is not None for figure in figures):
+            yield "±x: 95 % Student-t interval over our seeds"
+        if any(figure.bootstrap is not None for figure in figures):
+            yield (
+                "(x): one seed only: half-width of the 95 % bootstrap interval over utterances, of "
+                "an average's pooled utterances; it says nothing about other seeds"
+            )
+        if any(row.comparisons for row in self.rows):
+            yield (
+                f"p: {self.compared}; the median over the seeds that both have, of one "
+                "paired bootstrap each over the test's utterances; it takes them for independent, "
+                "but recordings of one sentence share a reference, so p is rather too small"
+            )
+        yield from (f"note: {note}" for note in self.notes)
+        yield from self.signatures
 
 
-def _row(columns: Sequence[str], label: str, system: str | None, *cells: Any) -> PaperRow:
-    pairs = [cell if isinstance(cell, list) else [cell, None] for cell in cells]
-    figures = {column: figure for column, (figure, _) in zip(columns, pairs, strict=False)}
-    widths = {column: width for column, (_, width) in zip(columns, pairs, strict=False) if width}
-    return PaperRow(label, system, figures, widths)
+def _table(number: int, found: dict[str, Any]) -> PaperTable:
+    rows = []
+    for label, system, *cells in found.pop("rows"):
+        pairs = [cell if isinstance(cell, list) else [cell] for cell in cells]
+        rows.append(PaperRow(label, system, dict(zip(found["columns"], pairs, strict=False))))
+    tests = [TESTS[name] for name in found.pop("tests")]
+    return PaperTable(number, rows=rows, tests=tests, **found)
 
 
-def _table(number: int, found: Mapping[str, Any]) -> PaperTable:
-    columns = found["columns"]
-    rest = {name: found[name] for name in ("title", "comparisons", "compared", "notes")}
-    tests = tuple(TESTS[name] for name in found["tests"])
-    rows = tuple(_row(columns, *cells) for cells in found["rows"])
-    return PaperTable(number, columns=tuple(columns), tests=tests, rows=rows, **rest)
-
-
-_FOUND = yaml.safe_load(FIGURES.read_text(encoding="utf-8"))
+_FOUND = yaml.safe_load(Path(__file__).with_name("paper.yaml").read_text(encoding="utf-8"))
 TARGET: str = _FOUND["target_language"]
-ALIASES: Mapping[str, str] = _FOUND["aliases"]
+ALIASES: Mapping[str, str] = _FOUND["aliases"]  # such as table2_ot -> table1_ours
 TESTS = {name: PaperTest(name, **found) for name, found in _FOUND["tests"].items()}
 PAPER_TABLES = {number: _table(number, found) for number, found in _FOUND["tables"].items()}
 SYSTEMS = sorted({system for table in PAPER_TABLES.values() for system in table.systems})
 
 
-def paper_table(number: int) -> PaperTable:
-    """Table 1, 2 or 3 as printed. Raises InputError for another number."""
+def fill_table(
+    number: int,
+    paths: Sequence[str | Path],
+    *,
+    convention: Convention | None = None,
+    bootstrap: int = 1000,
+    partial: bool = False,
+    progress: bool = False,
+) -> PaperTable:
+    """Table `number` of the paper with the scores of runs.
+
+    Args:
+        paths: run directories or folders of them, in any order; none gives the paper's figures.
+        convention: how text is compared; by default sacrebleu's zh tokeniser, cased.
+        bootstrap: resamples of the paired tests, and of the interval of a row with one seed;
+            0: neither.
+        partial: a prediction file that is missing leaves a gap instead of an error.
+
+    Raises InputError with all that is wrong with the runs (`read_runs`).
+    """
+    from tqdm import tqdm
+
     if number not in PAPER_TABLES:
         raise InputError(f"table {number!r}: the paper's tables here are 1, 2 and 3")
-    return PAPER_TABLES[number]
+    # The table has BLEU only.
+    convention = replace(convention or Convention(), more_bleu={}, error_rate=None)
+    paper = PAPER_TABLES[number]
+    runs, notes = read_runs(paths, paper, partial=partial)
+    of_system: dict[str | None, list[TableRun]] = defaultdict(list)
+    for run in sorted(runs, key=lambda run: run.seed):
+        of_system[run.system].append(run)
+    rows: list[PaperRow] = []
+    signatures: list[str] = []
+    for row in tqdm(paper.rows, desc=f"Table {number}", unit="row", disable=not progress):
+        own = of_system[row.system]
+        figures, found = _figures(paper, own, convention, bootstrap if len(own) == 1 else 0)
+        pair = paper.comparisons.get(row.system or "", ()) if bootstrap else ()
+        compared = _compared([of_system[name] for name in pair], paper, convention, bootstrap)
+        p_values = {t: median(c.p_value for c in of.values()) for t, of in compared.items()}
+        seeds = [run.seed for run in own]
+        rows.append(
+            replace(row, seeds=seeds, figures=figures, comparisons=compared, p_values=p_values)
+        )
+        signatures += found + [f"p|{c.signature}" for of in compared.values() for c in of.values()]
+    signatures = list(dict.fromkeys(signatures))
+    return replace(paper, rows=rows, notes=[*paper.notes, *notes], signatures=signatures)
 
 
-def system_of(model_name: str) -> str | None:
-    """The system that a `train_config.model_name` stands for; None where no table has it.
+def _figures(
+    paper: PaperTable, runs: Sequence[TableRun], convention: Convention, bootstrap: int
+) -> tuple[dict[str, Figure], list[str]]:
+    """Column -> figure of one row's runs, and the signatures."""
+    values: dict[str, list[float]] = defaultdict(list)
+    widths: dict[str, float | None] = {}
+    signatures = []
+    for run in runs:
+        for test in (test for test in paper.tests if run.tests.get(test.name)):
+            predictions = run.tests[test.name]
+            found = score(predictions, bootstrap=bootstrap, convention=convention, guards=False)
+            signatures += [text for text in found.signatures if text.startswith("BLEU")]
+            rows = {row.name: row.bleu for row in found.rows}
+            columns = {name: (rows[name], rows[name]) for name in test.languages if name in rows}
+            if len(columns) == len(test.languages):
+                columns[test.average] = rows["all, mean of languages"], rows["all, pooled"]
+            for column, (bleu, with_interval) in columns.items():
+                values[column].append(bleu.value)
+                widths[column] = with_interval.half_width
+    shown = [column for column in paper.columns if column in values]
+    return {c: Figure(over_seeds(values[c]), widths[c]) for c in shown}, signatures
 
-    >>> system_of("table2_ot")
-    'table1_ours'
+
+def _compared(
+    systems: Sequence[Sequence[TableRun]], paper: PaperTable, convention: Convention, samples: int
+) -> dict[str, dict[int, Comparison]]:
+    """By test and by seed that both have: the paired test of BLEU, all languages pooled."""
+    found: dict[str, dict[int, Comparison]] = {}
+    baselines, runs = systems or ((), ())
+    olds = {run.seed: run.tests for run in baselines}
+    for test in (test.name for test in paper.tests):
+        for run in runs:
+            old, new = olds.get(run.seed, {}).get(test), run.tests.get(test)
+            if old and new:
+                name, pairs = f"{test}, seed {run.seed}", match(old, new)
+                bleu, _ = paired_test(name, pairs, samples=samples, convention=convention)
+                found.setdefault(test, {})[run.seed] = bleu
+    return found
+
+
+# -- the runs --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TableRun:
+    """One training run of one row; `tests` are its predictions, of the table's languages."""
+
+    path: Path
+    system: str
+    config: PotsaConfig
+    tests: Mapping[str, Sequence[Prediction]]
+
+    @property
+    def seed(self) -> int:
+        return self.config.train_config.seed
+
+    @property
+    def name(self) -> str:
+        return f"{self.system} seed {self.seed}"
+
+
+def read_runs(
+    paths: Sequence[str | Path], paper: PaperTable, *, partial: bool = False
+) -> tuple[list[TableRun], list[str]]:
+    """(Every run that the table has a row for, notes for the foot of the table.)
+
+    Raises InputError: every missing or broken file, reference or utterance that differs between
+    runs, every second run of a row and seed, every run whose settings are another row's, and every
+    unknown model_name of a run that `paths` name; of one that was found in a folder it is a note.
     """
-    system = ALIASES.get(model_name, model_name)
-    return system if system in SYSTEMS else None
+    folders, problems = find_runs(paths)
+    named = {Path(path).resolve() for path in paths}
+    runs: dict[str, TableRun] = {}
+    notes: list[str] = []
+    others: Counter[str] = Counter()
+    for path in folders:
+        with collecting(problems):
+            config = _read_config(path)
+            name = config.train_config.model_name
+            system = ALIASES.get(name, name)
+            if system in paper.systems:
+                run = TableRun(
+                    path, system, config, _read_tests(path, config, paper, partial, notes)
+                )
+                other = runs.setdefault(run.name, run)
+                if other is not run:
+                    raise InputError(
+                        f"{path}: a second run of {system} with seed {run.seed}, beside "
+                        f"{other.path}; give one of them"
+                    )
+            elif system in SYSTEMS or path.resolve() not in named:
+                others[system] += 1
+            else:
+                raise InputError(
+                    f"{path / CONFIG}: train_config.model_name is {name!r}, expected one of "
+                    f"{', '.join([*SYSTEMS, *ALIASES])}: train with experiment=<one of these>, or "
+                    "leave this run out"
+                )
+    for test in (test.name for test in paper.tests):
+        files = {str(run.path): run.tests[test] for run in runs.values() if test in run.tests}
+        problems += [f"{test}: {text}" for text in (same_test_problems(files) if files else ())]
+    refuse(problems)
+    if others:
+        told = ", ".join(f"{name} ({count})" for name, count in others.items())
+        notes.append(f"runs that are not in Table {paper.number}: {told}")
+    return list(runs.values()), [*notes, *_setting_notes(list(runs.values()))]
+
+
+def find_runs(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
+    """The run directories at or below `paths`, each once; and every path that is, or holds, none.
+
+    A run directory holds config.yaml. Of a recipe's folder (1_asr, 2_s2tt, …) the last stage is
+    meant.
+    """
+    found: dict[Path, Path] = {}
+    problems = []
+    for path in map(Path, paths):
+        runs = {run.resolve(): run for run in _below(path, DEPTH)}
+        found |= runs
+        if not runs:
+            problems.append(
+                f"{path}: no {CONFIG} there or in a folder below; expected the output_dir of a "
+                "training run, or a folder of such"
+            )
+    return list(found.values()), problems
+
+
+def _below(path: Path, depth: int) -> Iterator[Path]:
+    if (path / CONFIG).is_file():
+        yield path
+        return
+    if not path.is_dir() or depth == 0:
+        return
+    children = sorted(c for c in path.iterdir() if c.is_dir() and not c.name.startswith("."))
+    stages = [child for child in children if STAGE.fullmatch(child.name)]
+    if stages:  # "10_x" after "9_x"
+        children = [max(stages, key=lambda child: int(child.name.partition("_")[0]))]
+    for child in children:
+        yield from _below(child, depth - 1)
+
+
+def _read_config(path: Path) -> PotsaConfig:
+    try:
+        return read_config(path)
+    except InputError as error:
+        raise InputError([f"{path / CONFIG}: {problem}" for problem in error.problems]) from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path / CONFIG}: cannot be read ({reason}); train it again") from None
+
+
+def _read_tests(
+    path: Path, config: PotsaConfig, paper: PaperTable, partial: bool, notes: list[str]
+) -> dict[str, Sequence[Prediction]]:
+    """The predictions of each test of the table, in its languages; adds to `notes`."""
+    name, read = config.train_config.model_name, {}
+    of_row, _ = _differing(config)
+    problems = of_row and [
+        f"{path / CONFIG}: train_config.model_name is {name}, but what makes this row differs from "
+        f"conf/experiment/{name}.yaml (found / expected): {', '.join(of_row)}; train with "
+        f"experiment={name}, or leave this run out"
+    ]
+    for test in paper.tests:
+        place = path / f"{test.name}{SUFFIX}"
+        if place.is_file():
+            with collecting(problems):
+                read[test.name] = _of_the_table(place, test.languages, notes)
+        elif partial:
+            notes.append(f"{place}: missing")
+        else:
+            problems.append(
+                f"{place}: missing; decode it: slam-potsa decode {path} "
+                f"data/fleurs/{test.name}.jsonl (or give --partial to leave a gap)"
+            )
+    refuse(problems)
+    return read
+
+
+def _of_the_table(place: Path, languages: Sequence[str], notes: list[str]) -> list[Prediction]:
+    predictions = read_predictions(place)
+    wrong = [p.key for p in predictions if p.target_language != TARGET or p.reference is None]
+    if wrong:
+        raise InputError(
+            f"{place}: {len(wrong)} predictions are no translations into {TARGET} with a reference "
+            f"({some(wrong, 3)}); decode a manifest whose utterances have such a target"
+        )
+    spoken = {item.language for item in predictions}
+    missing = [language for language in languages if language not in spoken]
+    if missing:
+        notes.append(f"{place}: no {', '.join(missing)}, so there is no average")
+    other = sorted(spoken - set(languages))
+    if other:
+        notes.append(f"{place}: {', '.join(other)} left out, since the paper's table has none")
+    return [item for item in predictions if item.language in languages]
+
+
+# -- settings --------------------------------------------------------------------------------------
+
+
+@cache
+def _experiment(name: str) -> PotsaConfig:
+    from slam_potsa.config.compose import compose_config
+
+    return compose_config([f"experiment={name}"])
+
+
+def _differing(config: PotsaConfig, start: str | None = None) -> tuple[list[str], list[str]]:
+    """("option found / expected" of what makes a row; the same of what else changes the weights.)
+
+    `start`: the checkpoint that is expected. A trial may have its own weight of a term.
+    """
+    of_row: list[str] = []
+    of_others: list[str] = []
+    expected = _options(_experiment(config.train_config.model_name)) | {START: start}
+    for key, value in _options(config).items():
+        if key in expected and value != expected[key]:
+            makes_row = (
+                key == TERMS or key in flat(config, row=True) and not key.endswith(".weight")
+            )
+            told = of_row if makes_row else of_others
+            told.append(f"{key} {_shown(value)} / {_shown(expected[key])}")
+    return of_row, of_others
+
+
+def _options(config: PotsaConfig) -> dict[str, Any]:
+    """What changes the weights, less what nothing reads; the batch in items."""
+    terms, has_bias = config.alignment.active, config.language_bias.enabled
+    is_unread = {
+        "alignment.": not terms,
+        "language_bias.center": not has_bias,
+        "language_bias.unseen_language": not has_bias,
+        "dataset_config.anchor_language": config.dataset_config.pairing != "anchor",
+    } | {f"{TERMS}.{name}.": name not in terms for name in config.alignment.terms}
+    options = flat(config, affects=("weights", "outcome"))
+    size, accumulated = (options[key] for key in BATCH_SIZES)
+    unread = (*(prefix for prefix, unread in is_unread.items() if unread), *SEEDS, *BATCH_SIZES)
+    read = {key: value for key, value in options.items() if not key.startswith(unread)}
+    return {TERMS: ", ".join(terms) or "none", BATCH: size * accumulated} | read
+
+
+def _setting_notes(runs: Sequence[TableRun]) -> Iterator[str]:
+    """One note of all that differs from the experiments' files, each seed's start aside."""
+    differing: dict[str, list[str]] = {}
+    starts: dict[int, str | None] = {}
+    for run in runs:
+        start = starts.setdefault(run.seed, run.config.ckpt_path)
+        for told in _differing(run.config, start)[1]:
+            differing.setdefault(told, []).append(run.name)
+    if differing:
+        told = [
+            f"{text} ({'all runs' if 1 < len(names) == len(runs) else ', '.join(names)})"
+            for text, names in differing.items()
+        ]
+        yield (
+            "settings that are not those of conf/experiment/, or a start that is not that of the "
+            f"seed's first run (found / there): {'; '.join(told)}"
+        )
+
+
+def _shown(value: Any) -> str:
+    """One line, and prompts in quotation marks, so that blanks and line breaks are seen."""
+    plain = isinstance(value, str) and value and not any(map(str.isspace, value))
+    return value if plain else repr(value)

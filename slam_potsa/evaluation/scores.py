@@ -1,56 +1,37 @@
-"""Translation scores: sacreBLEU's BLEU and chrF with bootstrap intervals and signatures.
+"""The scores of one prediction file, and what several, the seeds of one system, say together.
 
-Nothing is computed here that sacrebleu, jiwer or COMET compute: this module chooses the tokeniser,
-groups the sentences, and keeps the signature beside every number. The scores equal the command
-line's, `sacrebleu REF -i PRED -m bleu chrf --confidence`, on the same sentences;
-`slam_potsa.evaluation.dump` prints that command for each of them.
+Nothing is computed here that sacrebleu, jiwer or COMET compute; all numbers keep a signature. The
+scores equal the command line's, `sacrebleu REF -i PRED -m bleu chrf --confidence`, on the same
+sentences; `evaluation.dump` prints that command for each.
 
-A group of languages ("seen", "zero-shot", "all") has two scores that differ, and both are given:
-
-* **pooled**: all sentences of the group are one corpus, so an interval exists. It takes recordings
-  for independent; where a sentence recurs in several languages it is narrower than it should be;
-* **mean of languages**: the unweighted mean of the languages' scores, which is what the papers
-  average (POTSA, Tables 1 to 3). sacrebleu has no interval for it, so it has none here.
+A bootstrap interval says how much the choice of test sentences matters, the interval over seeds how
+much the training's randomness does; they answer different questions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from slam_potsa.data.predictions import Prediction
-from slam_potsa.errors import refuse
-from slam_potsa.evaluation.corpus_score import Score, corpus_score, metrics_for
-from slam_potsa.evaluation.error_rate import check_installed, error_rate
-from slam_potsa.evaluation.guards import guard_signature, rates, watch
+from slam_potsa.evaluation.compare import Comparison, compare, comparisons_text
+from slam_potsa.evaluation.corpora import Corpus, corpora
+from slam_potsa.evaluation.guards import GUARDS, guard_signature, rates, watch
+from slam_potsa.evaluation.metrics import (
+    Score,
+    check_error_rate_installed,
+    corpus_score,
+    error_rate,
+    metrics_for,
+    texts,
+)
 from slam_potsa.evaluation.presets import Convention, transcribes
-from slam_potsa.text import some, table
+from slam_potsa.text import table
 
-
-@dataclass(frozen=True)
-class Corpus:
-    """Sentences with one score.
-
-    Attributes:
-        name: "fr" (or "fr→zh" with several target languages), "seen, pooled", "all, mean of
-            languages".
-        kind: "language", "pooled" or "mean".
-        group: "seen", "zero-shot" or "all"; for a language the group it is in, or "".
-        items: its predictions.
-        parts: of a mean, the names of the languages that it averages.
-    """
-
-    name: str
-    kind: str
-    group: str
-    items: tuple[Prediction, ...]
-    parts: tuple[str, ...] = ()
-
-    @property
-    def target_language(self) -> str:
-        return self.items[0].target_language
+Comet = Callable[[Sequence[Prediction]], Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -83,21 +64,38 @@ class ScoreRow:
 
 
 @dataclass(frozen=True)
+class WorstRow:
+    """A row a reader should see first; `guards` are those that fired on it."""
+
+    key: str
+    direction: str
+    chrf: float
+    guards: Sequence[str]
+    reference: str
+    prediction: str
+
+
+@dataclass(frozen=True)
 class ScoreTable:
     """Languages first, then the groups.
 
-    `guard_signature` says by which rules the rows' guards fired; "" where none were run.
+    Attributes:
+        guard_signature: by which rules the rows' guards fired; "" where none were run.
+        comparisons: with the baseline, by the paired test `test`.
+        blind: BLEU, with the blind control as baseline: only the difference was heard.
+        worst: the rows of lowest chrF.
     """
 
-    rows: tuple[ScoreRow, ...]
+    rows: Sequence[ScoreRow]
     guard_signature: str = ""
+    test: str = "bs"
+    comparisons: Sequence[Comparison] = ()
+    blind: Sequence[Comparison] = ()
+    worst: Sequence[WorstRow] = ()
 
     def row(self, name: str) -> ScoreRow:
-        """The row of this name; KeyError names the rows there are."""
-        by_name = {row.name: row for row in self.rows}
-        if name not in by_name:
-            raise KeyError(f"no row {name!r}; there are {', '.join(by_name)}")
-        return by_name[name]
+        """The row of this name."""
+        return {row.name: row for row in self.rows}[name]
 
     @property
     def columns(self) -> list[str]:
@@ -116,12 +114,31 @@ class ScoreTable:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; intervals are sacrebleu's, not cut."""
-        return asdict(self)
+        compared = {
+            "comparisons": [item.as_dict() for item in self.comparisons],
+            "blind": [item.as_dict() for item in self.blind],
+        }
+        return asdict(self) | compared
 
     def text(self) -> str:
-        """Aligned plain text: the scores, the rates of the guards, and the signatures."""
-        guards = ["", self._guards_text(), self.guard_signature] if self.guard_signature else []
-        return "\n".join([self._scores_text(), *guards, "", *self.signatures])
+        """Aligned plain text: scores, guards, signatures, and the comparisons."""
+        parts = [self._scores_text(), self._guards_text(), "\n".join(self.signatures)]
+        if self.comparisons:
+            parts.append(comparisons_text(self.comparisons, self.test))
+        if self.blind:
+            head = ("blind control", "exchanged recordings", "heard")
+            parts.append(comparisons_text(self.blind, self.test, head))
+        return "\n\n".join(part for part in parts if part)
+
+    def worst_text(self) -> str:
+        """Three lines a row: what it is, the reference, the prediction."""
+        lines = [f"the {len(self.worst)} rows of the lowest sentence chrF"]
+        for row in self.worst:
+            guards = f"  [{', '.join(row.guards)}]" if row.guards else ""
+            lines.append(f"{row.chrf:5.1f}  {row.direction}  {row.key}{guards}")
+            lines.append(f"       reference:  {row.reference}")
+            lines.append(f"       prediction: {row.prediction}")
+        return "\n".join(lines)
 
     def _scores_text(self) -> str:
         with_interval = {"BLEU", "chrF", "chrF++"} | {
@@ -139,21 +156,26 @@ class ScoreTable:
     def _guards_text(self) -> str:
         """The share of sentences, in per cent, that each guard fired on."""
         rows = [row for row in self.rows if row.guards]
-        body = [
-            [row.name, *(f"{100 * share:.1f}" for share in row.guards.values())] for row in rows
-        ]
-        return table(["guard fired, %", *rows[0].guards], body)
+        if not rows:
+            return ""
+        body = [[row.name, *(f"{100 * rate:.1f}" for rate in row.guards.values())] for row in rows]
+        return f"{table(['guard fired, %', *rows[0].guards], body)}\n{self.guard_signature}"
 
 
 def score(
     predictions: Sequence[Prediction],
     *,
-    seen: Iterable[str] = (),
-    zero_shot: Iterable[str] = (),
+    seen: Sequence[str] = (),
+    zero_shot: Sequence[str] = (),
     bootstrap: int = 1000,
     convention: Convention | None = None,
-    comet: Callable[[Sequence[Prediction]], Sequence[float]] | None = None,
+    comet: Comet | None = None,
     guards: bool = True,
+    baseline: Sequence[Prediction] = (),
+    blind: Sequence[Prediction] = (),
+    test: str = "bs",
+    samples: int | None = None,
+    worst: int = 0,
 ) -> ScoreTable:
     """Score each language and each group of languages.
 
@@ -164,123 +186,140 @@ def score(
         bootstrap: resamples for the intervals, by sacrebleu's seed (12345, or the environment's
             SACREBLEU_SEED; it is part of the signature); 0 leaves the intervals out.
         convention: how text is compared; by default cased, raw text.
-        comet: `slam_potsa.evaluation.comet.Comet`, which scores the rows that translate.
-        guards: count outputs that are broken rather than bad (slam_potsa.evaluation.guards).
+        comet: `evaluation.metrics.Comet`, which scores the rows that translate.
+        guards: count outputs that are broken rather than bad (`evaluation.guards`).
+        baseline, blind: another system's predictions of the same utterances, and a blind control.
+        test, samples: of the paired tests against these, as of `compare`.
+        worst: how many rows to keep of the lowest sentence chrF.
 
-    Returns:
-        A row a direction, then for each group that has sentences its pooled score and its mean.
-        A group that mixes target languages has no pooled row: no one tokeniser fits it.
-
-    Raises:
-        InputError: no predictions, missing references, a language in both groups, or a tokeniser
-            that is not installed.
+    Raises InputError: no predictions, missing references, a language in both groups, or a tokeniser
+    that is not installed.
     """
     convention = convention or Convention()
-    found = corpora(predictions, seen, zero_shot)
-    for target in sorted({corpus.target_language for corpus in found}):
+    groups = {"seen": seen, "zero_shot": zero_shot}
+    found = corpora(predictions, **groups)
+    for target in sorted({item.target_language for item in predictions}):
         metrics_for(target, convention)  # every tokeniser, before minutes of resampling
     if convention.error_rate:
-        check_installed()
-    comet_scores = _comet_scores(predictions, comet)
-    fired = dict(zip(map(id, predictions), watch(predictions), strict=True)) if guards else {}
+        check_error_rate_installed()
+    translations = [item for item in predictions if comet and not transcribes(item)]
+    of_comet = dict(zip(translations, comet(translations), strict=True)) if translations else {}
+    fired = dict(zip(predictions, watch(predictions), strict=True)) if guards or worst else {}
     rows: dict[str, ScoreRow] = {}
     for corpus in found:
-        own_rates: dict[str, float] = {}
-        if corpus.kind == "mean":
-            scores = _means([rows[name].scores for name in corpus.parts])
-        else:
-            scores = _scores(corpus, bootstrap, convention)
-            scores |= _mean_of_sentences(corpus, comet_scores, getattr(comet, "signature", ""))
-            scores |= error_rate(corpus.items, convention.error_rate)
-            own_rates = rates([fired[id(item)] for item in corpus.items]) if fired else {}
+        scores = _means([rows[name].scores for name in corpus.parts])
+        shares: Mapping[str, float] = {}
+        if corpus.kind != "mean":
+            scores = _sacrebleu_scores(corpus, bootstrap, convention)
+            if all(item in of_comet for item in corpus.items):  # the system's is the mean
+                value = fmean(of_comet[item] for item in corpus.items)
+                scores["COMET"] = Score(value, signature=comet.signature)
+            scores |= error_rate(corpus.items, convention)
+            shares = rates([fired[item] for item in corpus.items]) if guards else {}
         facts = corpus.name, corpus.kind, corpus.group, len(corpus.items)
-        rows[corpus.name] = ScoreRow(*facts, scores, own_rates)
-    return ScoreTable(tuple(rows.values()), guard_signature() if guards else "")
+        rows[corpus.name] = ScoreRow(*facts, scores, shares)
+    tested = {**groups, "test": test, "samples": samples, "convention": convention}
+    comparisons = compare(baseline, predictions, **tested) if baseline else []
+    heard = compare(blind, predictions, **tested) if blind else []
+    return ScoreTable(
+        list(rows.values()),
+        guard_signature() if guards else "",
+        test,
+        comparisons,
+        [item for item in heard if item.metric == "BLEU"],
+        _worst(fired, convention)[:worst] if worst else [],
+    )
 
 
-def _comet_scores(
-    predictions: Sequence[Prediction],
-    comet: Callable[[Sequence[Prediction]], Sequence[float]] | None,
-) -> dict[int, float]:
-    """COMET of each translation by its id(), once for all the corpora that it is in."""
-    items = [item for item in predictions if comet and not transcribes(item)]
-    return dict(zip(map(id, items), comet(items), strict=True)) if comet and items else {}
-
-
-def _scores(corpus: Corpus, bootstrap: int, convention: Convention) -> dict[str, Score]:
-    metrics = metrics_for(corpus.target_language, convention)
+def _sacrebleu_scores(corpus: Corpus, bootstrap: int, convention: Convention) -> dict[str, Score]:
+    metrics = metrics_for(corpus.items[0].target_language, convention)
     return {name: corpus_score(metric, corpus.items, bootstrap) for name, metric in metrics.items()}
-
-
-def _mean_of_sentences(
-    corpus: Corpus, of_sentence: Mapping[int, float], signature: str
-) -> dict[str, Score]:
-    """COMET's system score is the mean over the sentences, where all of them were scored."""
-    values = [of_sentence[id(item)] for item in corpus.items if id(item) in of_sentence]
-    if not values or len(values) < len(corpus.items):
-        return {}
-    return {"COMET": Score(fmean(values), signature=signature)}
 
 
 def _means(parts: Sequence[Mapping[str, Score]]) -> dict[str, Score]:
     """The mean of each measure that all the languages have."""
-    shared = [name for name in parts[0] if all(name in scores for scores in parts)]
-    return {name: Score(fmean(scores[name].value for scores in parts)) for name in shared}
+    shared = [name for name in (parts[0] if parts else ()) if all(name in part for part in parts)]
+    return {name: Score(fmean(part[name].value for part in parts)) for name in shared}
 
 
-def corpora(
-    predictions: Sequence[Prediction],
-    seen: Iterable[str] = (),
-    zero_shot: Iterable[str] = (),
-) -> list[Corpus]:
-    """Each direction in the order seen, zero-shot, others; then each group, pooled and as a mean.
+def _worst(fired: Mapping[Prediction, Sequence[str]], convention: Convention) -> list[WorstRow]:
+    """The rows by sentence chrF (sacrebleu's), ties in the file's order.
 
-    A group that mixes target languages has no pooled corpus: no one tokeniser fits it.
-
-    Raises:
-        InputError: no predictions, missing references, or a language in both groups.
+    chrF, since a sentence's BLEU is 0 as soon as it shares no four words with its reference.
     """
-    groups = {"seen": list(seen), "zero-shot": list(zero_shot)}
-    _check(predictions, groups)
-    languages = _languages(predictions, groups)
-    groups["all"] = [corpus.items[0].language for corpus in languages]
-    found = list(languages)
-    for group, members in groups.items():
-        items = tuple(item for item in predictions if item.language in members)
-        parts = tuple(corpus.name for corpus in languages if corpus.items[0].language in members)
-        if len({item.target_language for item in items}) == 1:
-            found.append(Corpus(f"{group}, pooled", "pooled", group, items))
-        if items:
-            found.append(Corpus(f"{group}, mean of languages", "mean", group, items, parts))
+    targets = {item.target_language for item in fired}
+    measures = {target: metrics_for(target, convention)[convention.chrf_name] for target in targets}
+    rows = []
+    for item, reference in zip(fired, texts(list(fired))[1], strict=True):
+        chrf = measures[item.target_language].sentence_score(item.prediction, [reference]).score
+        guards = [name for name in fired[item] if name in GUARDS]
+        direction = f"{item.language}→{item.target_language}"
+        rows.append(WorstRow(item.key, direction, chrf, guards, reference, item.prediction))
+    return sorted(rows, key=lambda row: row.chrf)
+
+
+# -- several seeds ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SeedMean:
+    """One score a seed of one system, and what they say together.
+
+    Attributes:
+        value: the mean.
+        deviation: sample standard deviation (n − 1); None of one seed.
+        half_width: of the 95 % interval; None of one seed.
+    """
+
+    values: tuple[float, ...]
+    value: float
+    deviation: float | None = None
+    half_width: float | None = None
+
+
+def over_seeds(values: Sequence[float]) -> SeedMean:
+    """Mean and Student-t interval of one score a seed: x̄ ± t_{0.975, n−1} · s / √n.
+
+    It takes the seeds' scores for normal and independent; it says how far another seed would move
+    the mean, not how far another test set would.
+
+    >>> mean = over_seeds([30.0, 32.0, 31.0])
+    >>> f"{mean.value:.2f} ± {mean.half_width:.2f}"
+    '31.00 ± 2.48'
+    """
+    count, mean = len(values), fmean(values)
+    if count == 1:
+        return SeedMean(tuple(values), mean)
+    from scipy.stats import t
+
+    deviation = stdev(values)
+    half_width = float(t.ppf(0.975, count - 1)) * deviation / math.sqrt(count)
+    return SeedMean(tuple(values), mean, deviation, half_width)
+
+
+def seed_means(tables: Sequence[ScoreTable]) -> dict[str, dict[str, SeedMean]]:
+    """metric -> row -> its seeds, of what all tables have, in the first one's order."""
+    rows = [{row.name: row.scores for row in found.rows} for found in tables]
+    found: dict[str, dict[str, SeedMean]] = {}
+    for metric in tables[0].columns:
+        for name in rows[0]:
+            if all(metric in of_table.get(name, {}) for of_table in rows):
+                values = [of_table[name][metric].value for of_table in rows]
+                found.setdefault(metric, {})[name] = over_seeds(values)
     return found
 
 
-def _check(predictions: Sequence[Prediction], groups: Mapping[str, Sequence[str]]) -> None:
-    problems = []
-    if not predictions:
-        problems.append("found no predictions to score; expected at least one")
-    bare = [item.key for item in predictions if item.reference is None]
-    if bare:
-        told = f"{len(bare)} predictions have no reference and cannot be scored: {some(bare)}"
-        problems.append(told)
-    both = sorted(set(groups["seen"]) & set(groups["zero-shot"]))
-    if both:
-        problems.append(f"languages both seen and zero-shot: {', '.join(both)}; expected one group")
-    refuse(problems)
-
-
-def _languages(
-    predictions: Sequence[Prediction], groups: Mapping[str, Sequence[str]]
-) -> list[Corpus]:
-    group_of = {language: group for group, members in groups.items() for language in members}
-    place = {language: number for number, language in enumerate(group_of)}
-    directions: dict[tuple[str, str], list[Prediction]] = {}
-    for item in predictions:
-        directions.setdefault((item.language, item.target_language), []).append(item)
-    several_targets = len({target for _, target in directions}) > 1
-    found = []
-    for language, target in sorted(directions, key=lambda d: (place.get(d[0], len(place)), d)):
-        name = f"{language}→{target}" if several_targets else language
-        items = tuple(directions[language, target])
-        found.append(Corpus(name, "language", group_of.get(language, ""), items))
-    return found
+def seeds_text(means: Mapping[str, Mapping[str, SeedMean]]) -> str:
+    """One table a measure: mean, standard deviation, t interval, and each seed's score."""
+    parts = []
+    for metric, rows in means.items():
+        body = []
+        for name, found in rows.items():
+            low, high = (found.value + sign * found.half_width for sign in (-1, 1))
+            seeds = [f"{value:.1f}" for value in found.values]
+            row = [name, f"{found.value:.2f}", f"{found.deviation:.2f}", f"{low:.2f} – {high:.2f}"]
+            body.append([*row, *seeds])
+        files = [f"seed file {number}" for number in range(1, len(seeds) + 1)]
+        head = [f"{metric} over {len(files)} seeds", "mean", "std", "95 % t interval", *files]
+        parts.append(table(head, body))
+    return "\n\n".join(parts)

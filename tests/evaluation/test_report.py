@@ -125,7 +125,7 @@ def test_the_headline_has_a_row_a_test_group_and_run(report):
     assert [line.split()[1:3] for line in lines[1:5]] == [
         ["seen", "base"], ["seen", "ours"], ["zero-shot", "base"], ["zero-shot", "ours"],
     ]  # fmt: skip
-    pooled = report.runs[0].scored["test"].table.row("zero-shot, pooled")
+    pooled = report.runs[0].scored["test"].row("zero-shot, pooled")
     assert lines[3].split()[3] == f"{pooled.bleu.value:.1f}"
     assert lines[5].startswith("“test”: 100 % of the sentences are also in training")
 
@@ -218,7 +218,7 @@ def test_what_does_not_fit_is_left_out_and_said(paths, file, change, told):
     run_directories.write_predictions(paths[1] / file, [replace(first, **change), *others])
     report = collect(paths, QUICK)
     assert told in " ".join(report.left_out) and told in words(report)
-    assert report.runs[0].scored["test"].table.rows
+    assert report.runs[0].scored["test"].rows
 
 
 def test_all_text_is_escaped(paths):

@@ -7,14 +7,11 @@ import dataclasses
 import random
 from functools import cache, reduce
 
-import pytest
 import yaml
 
 from slam_potsa.config.compose import compose_config, conf_dir
 from slam_potsa.data.predictions import Prediction, write_predictions
-from slam_potsa.errors import InputError
 from slam_potsa.evaluation.paper import TESTS
-from slam_potsa.evaluation.paper_tables import fill_table
 
 CHARACTERS = "请输入您的邮箱号码再见今天气很好我们去公园"
 
@@ -55,9 +52,3 @@ def run(folder, name, seed=42, noise=0.2, tests=("test", "zero_shot"), options=(
         made = predictions(TESTS[test].languages, seed, noise)
         write_predictions(folder / f"{test}_predictions.jsonl", made)
     return folder
-
-
-def problems(number, *runs, **options):
-    with pytest.raises(InputError) as caught:
-        fill_table(number, runs, bootstrap=0, **options)
-    return caught.value.problems

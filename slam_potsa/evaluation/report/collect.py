@@ -19,16 +19,9 @@ from slam_potsa.data.predictions import Prediction, read_predictions
 from slam_potsa.engine.run_directory import CONFIG, SCHEDULE
 from slam_potsa.errors import InputError, collecting, refuse
 from slam_potsa.evaluation.analysis import Analysis, analyses_of, why_analysis_is_outdated
-from slam_potsa.evaluation.compare import match
-from slam_potsa.evaluation.file_scores import (
-    SUFFIX,
-    FileScores,
-    PredictionFile,
-    ScoreRequest,
-    score_file,
-    with_found_blind,
-)
-from slam_potsa.evaluation.presets import Convention, find_preset
+from slam_potsa.evaluation.corpora import SUFFIX, find_blind, match
+from slam_potsa.evaluation.presets import find_preset
+from slam_potsa.evaluation.scores import ScoreTable, score
 from slam_potsa.model.metrics import METRICS, read_metrics
 from slam_potsa.provenance import Record, read_record
 
@@ -93,7 +86,7 @@ class Run:
     metrics: Sequence[Mapping[str, Any]] = ()
     tests: Mapping[str, Sequence[Prediction]] = field(default_factory=dict)
     records: Mapping[str, Record] = field(default_factory=dict)
-    scored: Mapping[str, FileScores] = field(default_factory=dict)
+    scored: Mapping[str, ScoreTable] = field(default_factory=dict)
     analysis: Analysis | None = None
 
     @property
@@ -354,23 +347,24 @@ def _scored(
     runs: Sequence[Run], request: Request, groups: Sequence[Sequence[str]], progress: bool
 ) -> tuple[list[Run], list[str]]:
     """(the runs with their scores, why some have none or are not compared)."""
-    convention = find_preset(request.preset).convention if request.preset else Convention()
-    options = {"bootstrap": request.bootstrap, "samples": request.bootstrap or None}
-    asked = ScoreRequest(convention, *groups, worst=request.worst, **options)
+    heard, zero_shot = groups
+    asked = {"seen": heard, "zero_shot": zero_shot, "convention": find_preset(request.preset)}
+    asked |= {"bootstrap": request.bootstrap, "samples": request.bootstrap or None}
     found, reasons = [], []
     for run in tqdm(runs, desc="scoring", unit="run", disable=not progress, leave=False):
         scored = {}
         for test, items in run.tests.items():
             compared = request.bootstrap and run is not runs[0]
             first = runs[0].tests.get(test, ()) if compared else ()
-            file, why = with_found_blind(PredictionFile(run.path / f"{test}{SUFFIX}", items))
+            blind, why = find_blind(run.path / f"{test}{SUFFIX}", items)
             try:
                 match(first or items, items)
-                file = replace(file, baseline=first)
             except InputError as error:
                 why += [f"not compared with {runs[0].name}: {reason}" for reason in error.problems]
+                first = ()
+            files = {"predictions": items, "baseline": first, "blind": blind}
             try:
-                scored[test] = score_file(file, asked)
+                scored[test] = score(**files, **asked, worst=request.worst)
             except InputError as error:
                 why += error.problems
             reasons += [f"{run.name}, {test}: {reason}" for reason in why]

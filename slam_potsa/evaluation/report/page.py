@@ -17,11 +17,10 @@ from slam_potsa.evaluation import figures
 from slam_potsa.evaluation.analysis import differences_text
 from slam_potsa.evaluation.analysis_figures import draw
 from slam_potsa.evaluation.figures import Bar, Series
-from slam_potsa.evaluation.file_scores import FileScores
 from slam_potsa.evaluation.report import tables
 from slam_potsa.evaluation.report.collect import Report, Run
 from slam_potsa.evaluation.report.media import GAP, Players, marked
-from slam_potsa.evaluation.scores import ScoreRow
+from slam_potsa.evaluation.scores import ScoreRow, ScoreTable
 from slam_potsa.files import atomic_write
 
 LOG_RANGE = 20  # values that span more than this factor are drawn on a logarithmic axis
@@ -127,8 +126,8 @@ def _groups(report: Report) -> Corpora:
 def _test(report: Report, test: str) -> dict[str, Any]:
     """What the page shows of one test: its corpora, groups of languages before languages."""
     scored = {run.name: run.scored[test] for run in report.runs if test in run.scored}
-    rows = {row.name: row for each in scored.values() for row in each.table.rows}
-    columns = list(dict.fromkeys(name for each in scored.values() for name in each.table.columns))
+    rows = {row.name: row for each in scored.values() for row in each.rows}
+    columns = list(dict.fromkeys(name for each in scored.values() for name in each.columns))
     compared = columns[:2] if any(each.comparisons for each in scored.values()) else []
     ordered = sorted(rows.values(), key=lambda row: row.kind == "language")
     return {
@@ -143,11 +142,11 @@ def _test(report: Report, test: str) -> dict[str, Any]:
     }
 
 
-def _corpus(row: ScoreRow, scored: Mapping[str, FileScores]) -> dict[str, Any]:
+def _corpus(row: ScoreRow, scored: Mapping[str, ScoreTable]) -> dict[str, Any]:
     """The scores of one corpus by every system."""
     systems = []
     for run, each in scored.items():
-        own = next((other for other in each.table.rows if other.name == row.name), None)
+        own = next((other for other in each.rows if other.name == row.name), None)
         compared = {item.metric: item for item in each.comparisons if item.name == row.name}
         blind = next((item for item in each.blind if item.name == row.name), None)
         systems.append({"run": run, "row": own, "compared": compared, "blind": blind})
@@ -155,9 +154,9 @@ def _corpus(row: ScoreRow, scored: Mapping[str, FileScores]) -> dict[str, Any]:
     return {**facts, "systems": systems}
 
 
-def _signatures(scored: FileScores) -> list[str]:
+def _signatures(scored: ScoreTable) -> list[str]:
     compared = [f"{item.metric}|{item.signature}" for item in scored.comparisons if item.signature]
-    return [*scored.table.signatures, *compared, scored.table.guard_signature]
+    return [*scored.signatures, *compared, scored.guard_signature]
 
 
 def _terms(runs: Sequence[Run]) -> list[str]:

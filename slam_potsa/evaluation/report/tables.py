@@ -77,7 +77,7 @@ def _without_all(found: Mapping[tuple[str, str], T]) -> dict[tuple[str, str], T]
 
 
 def _row(run: Run, test: str, group: str) -> ScoreRow | None:
-    rows = run.scored[test].table.rows if test in run.scored else ()
+    rows = run.scored[test].rows if test in run.scored else ()
     kinds = {row.kind: row for row in rows if row.group == group}
     return kinds.get("pooled") or kinds.get("mean")
 

@@ -1,0 +1,271 @@
+"""Tables 1 to 3: which runs fill which row, with what, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from slam_potsa.cli import main
+from slam_potsa.config.compose import conf_dir
+from slam_potsa.data.predictions import read_predictions, write_predictions
+from slam_potsa.errors import InputError
+from slam_potsa.evaluation.compare import compare
+from slam_potsa.evaluation.paper import ALIASES, PAPER_TABLES, TESTS, fill_table
+from slam_potsa.evaluation.presets import Convention
+from slam_potsa.evaluation.scores import over_seeds, score
+from tests.support.paper_runs import predictions, run
+
+SEEN, AVERAGE, ZERO_AVERAGE = TESTS["test"].languages, "avg.", "zero-shot avg."
+ZH = Convention(tokenizers={"zh": "zh"})
+
+
+def row(table, system):
+    return next(row for row in table.rows if row.system == system)
+
+
+def notes(*runs):
+    return fill_table(1, runs, bootstrap=0).notes
+
+
+def problems(number, *runs, **options):
+    with pytest.raises(InputError) as caught:
+        fill_table(number, runs, bootstrap=0, **options)
+    return caught.value.problems
+
+
+def rewrite(place, **of_row):
+    """Change a prediction file: of_row0={"key": "other"}."""
+    made = read_predictions(place)
+    for name, values in of_row.items():
+        number = int(name.removeprefix("row"))
+        made[number] = dataclasses.replace(made[number], **values)
+    write_predictions(place, made)
+
+
+def test_the_papers_tables_agree_with_each_other_and_with_its_claims():
+    for paper in PAPER_TABLES[1].rows:
+        mean = sum(paper.paper[language][0] for language in SEEN) / len(SEEN)
+        assert paper.paper[AVERAGE][0] == pytest.approx(mean, abs=0.006), paper.label
+    ours = {number: row(table, "table1_ours") for number, table in PAPER_TABLES.items()}
+    assert {each.paper[AVERAGE][0] for each in ours.values()} == {31.84}
+    baseline = row(PAPER_TABLES[1], "table1_baseline")
+    gains = [ours[1].paper[c][0] - baseline.paper[c][0] for c in (AVERAGE, ZERO_AVERAGE)]
+    assert gains == pytest.approx([1.29, 2.93])
+    names = {path.stem for path in (conf_dir() / "experiment").glob("table*.yaml")}
+    assert names == {s for t in PAPER_TABLES.values() for s in t.systems} | set(ALIASES)
+
+
+# -- filling ---------------------------------------------------------------------------------------
+
+
+def test_one_seed_has_sacrebleus_scores_and_bootstrap_interval(tmp_path):
+    folder = run(tmp_path / "ours", "table1_ours")
+    filled = fill_table(1, [folder], bootstrap=50)
+    ours = row(filled, "table1_ours")
+    seen = score(read_predictions(folder / "test_predictions.jsonl"), bootstrap=50, convention=ZH)
+    assert ours.figures["ko"].mean.value == seen.row("ko").bleu.value
+    assert ours.figures["ko"].bootstrap == seen.row("ko").bleu.half_width
+    mean = sum(seen.row(language).bleu.value for language in SEEN) / 5
+    assert ours.figures[AVERAGE].mean.value == pytest.approx(mean)
+    assert ours.figures[AVERAGE].bootstrap == seen.row("all, pooled").bleu.half_width
+    zero = score(read_predictions(folder / "zero_shot_predictions.jsonl"), bootstrap=0)
+    expected = zero.row("all, mean of languages").bleu.value
+    assert ours.figures[ZERO_AVERAGE].mean.value == pytest.approx(expected)
+    assert "tok:zh" in filled.text() and "one seed only" in filled.text()
+    assert "Student-t" not in filled.text() and not ours.comparisons
+
+
+def test_several_seeds_have_their_mean_and_t_interval(tmp_path):
+    for seed in (42, 43, 44):
+        run(tmp_path / "table2_mse" / f"seed{seed}", "table2_mse", seed, 0.1 + seed / 200)
+    filled = fill_table(2, [tmp_path / "table2_mse"], bootstrap=0)
+    mse = row(filled, "table2_mse")
+    averages = [
+        score(read_predictions(path), bootstrap=0).row("all, mean of languages").bleu.value
+        for path in sorted(tmp_path.rglob("test_predictions.jsonl"))
+    ]
+    assert mse.seeds == [42, 43, 44]
+    mean = over_seeds(averages)
+    assert mse.figures[AVERAGE].mean == mean
+    assert f"{mean.value:.2f} ±{mean.half_width:.2f}" in filled.text()
+    assert "Student-t" in filled.text()
+
+
+def test_p_is_the_median_of_the_seeds_that_both_have(tmp_path):
+    for seed, noise in ((1, 0.1), (2, 0.3), (3, 0.5), (4, 0.5)):
+        run(tmp_path / f"mse{seed}", "table2_mse", seed, 0.3)
+        run(tmp_path / f"ot{seed}", "table2_ot", seed % 4, noise)
+    filled = fill_table(2, [tmp_path], bootstrap=100)
+    mse = row(filled, "table2_mse")
+    found = mse.comparisons["test"]
+    assert list(found) == [1, 2, 3] and not row(filled, "table1_ours").comparisons
+    old, new = (read_predictions(tmp_path / f"{n}2/test_predictions.jsonl") for n in ("mse", "ot"))
+    compared = compare(old, new, samples=100, convention=ZH)
+    expected = {item.name: item for item in compared if item.metric == "BLEU"}["all, pooled"]
+    assert found[2] == dataclasses.replace(expected, name="test, seed 2")
+    p_value = sorted(item.p_value for item in found.values())[1]
+    assert mse.p_values == {"test": p_value}
+    text = filled.text()
+    assert f"{p_value:.3f}" in text and "OT against the row; the median over the seeds" in text
+
+
+def test_rows_without_runs_are_visibly_empty_and_in_the_papers_order():
+    filled = fill_table(1, [])
+    lines = filled.text().splitlines()
+    labels = [paper.label for paper in PAPER_TABLES[1].rows]
+    assert [line.split("  ")[0] for line in lines if " paper " in line] == labels
+    ours = [line.split() for line in lines if line.strip().startswith("ours")]
+    assert len(ours) == 6 and {cell for line in ours for cell in line[1:]} == {"·"}
+    assert len(next(line for line in lines if line.startswith("MinMo")).split()) == 9
+    assert all(not row.figures for row in filled.rows)
+
+
+def test_the_names_of_one_system_fill_one_row(tmp_path):
+    run(tmp_path / "a", "table2_ot", seed=1)
+    run(tmp_path / "b", "table3_ucb_lower", seed=2)
+    run(tmp_path / "recipe" / "3_potsa", "table1_ours", seed=3)
+    (tmp_path / "recipe" / "2_s2tt").mkdir()
+    (tmp_path / "recipe" / "2_s2tt" / "config.yaml").write_text("not: read")
+    for number in PAPER_TABLES:
+        assert row(fill_table(number, [tmp_path], bootstrap=0), "table1_ours").seeds == [1, 2, 3]
+
+
+def test_what_was_not_decoded_stays_empty(tmp_path):
+    folder = run(tmp_path / "a", "table2_mse", tests=())
+    made = predictions(["en", "ja", "fr"], 0, 0.1)
+    write_predictions(folder / "test_predictions.jsonl", made)
+    filled = fill_table(2, [folder], bootstrap=0)
+    assert not row(filled, "table2_mse").figures
+    assert "no es, ko, ru, so there is no average" in filled.text()
+    assert "fr left out" in filled.text()
+    folder = run(tmp_path / "b", "table1_ours", tests=("test",))
+    assert "slam-potsa decode" in problems(1, folder)[0]
+    filled = fill_table(1, [folder], bootstrap=0, partial=True)
+    assert set(row(filled, "table1_ours").figures) == {*SEEN, AVERAGE}
+    assert "zero_shot_predictions.jsonl: missing" in filled.text()
+
+
+def test_other_runs_are_named_and_left_out(tmp_path):
+    """Of a row of another table, or of none; one of none that was asked for by name is refused."""
+    ours = run(tmp_path / "a", "table2_mse")
+    run(tmp_path / "b", "table3_single")
+    other = run(tmp_path / "ours_scaled" / "seed42", "ours_scaled")
+    filled = fill_table(2, [tmp_path], bootstrap=0)
+    assert row(filled, "table2_mse").seeds == [42]
+    assert "runs that are not in Table 2: table3_single (1), ours_scaled (1)" in filled.notes
+    (problem,) = problems(2, ours, other)
+    assert "model_name is 'ours_scaled'" in problem
+
+
+def test_the_command_prints_text_markdown_and_json(tmp_path, capsys):
+    folder = str(run(tmp_path / "a", "table1_ours"))
+    common = ("table", "1", folder, "--bootstrap", "0")
+    assert main([*common, "--json", str(tmp_path / "t.json")]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("POTSA Table 1") and "40.87" in text and "tok:zh" in text
+    content = json.loads((tmp_path / "t.json").read_text())
+    ours = next(row for row in content["rows"] if row["system"] == "table1_ours")
+    assert ours["paper"]["en"] == [40.87] and ours["seeds"] == [42]
+    assert f"{ours['figures']['en']['mean']['value']:.2f}" in text
+    assert main([*common, "--markdown", "--preset", "llm-srt"]) == 0
+    text = capsys.readouterr().out
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in lines}) == 1 and len(lines) == 2 + 9 + 6
+    assert "case:mixed|eff:no|tok:char" in text and text.count("tok:") == 1
+    assert main(["table", "2", "--preset", "words"]) == 2
+
+
+# -- which runs may stand side by side -------------------------------------------------------------
+
+
+def test_another_trials_settings_are_one_note(tmp_path):
+    tiny = [("model_config.qformer_layers", 4), ("alignment.terms.ot.weight", 0.01)]
+    tiny += [("alignment.diagnose_interval", 1), ("model_config.llm_name", "tiny")]
+    tiny += [("dataset_config.prompt", " English:\n")]
+    run(tmp_path / "a", "table3_ucb_lower", options=tiny, total_steps=30, batch_size_training=2)
+    run(tmp_path / "b", "table1_baseline", seed=43, total_steps=30)
+    (note,) = notes(tmp_path)
+    for told in (
+        "model_config.qformer_layers 4 / 8 (table1_ours seed 42)",
+        "train_config.total_steps 30 / 1950 (all runs)",
+        "alignment.terms.ot.weight 0.01 / 10.0",
+        "items a step and device 16 / 8",
+        r"dataset_config.prompt ' English:\n' / 'USER: ",
+    ):
+        assert told in note
+    assert "llm_name" not in note and "batch_size" not in note and "interval" not in note
+    assert f"note: {note}" in fill_table(1, [tmp_path], bootstrap=0).text()
+
+
+def test_seeds_that_differ_in_more_than_the_seed_and_their_start_are_told(tmp_path):
+    for seed in (1, 2):
+        for name in ("table1_ours", "table1_c_en_frozen"):
+            start = [("ckpt_path", f"{seed}.pt")]
+            same = {"batch_size_training": 4, "gradient_accumulation_steps": 2}
+            run(tmp_path / f"{name}{seed}", name, seed, options=start, output_dir=name, **same)
+    assert not notes(tmp_path)
+    run(tmp_path / "z", "table1_baseline", 1, options=[("ckpt_path", "other.pt")], lr=1e-4)
+    (note,) = notes(tmp_path)
+    assert "ckpt_path other.pt / 1.pt (table1_baseline seed 1)" in note
+    assert "train_config.lr 0.0001 / 1e-05 (table1_baseline seed 1)" in note
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("table1_ours", "alignment.terms.ot.weight", 0.0),
+        ("table1_b_no_ot", "alignment.terms", {"ot": {"distance": "ot"}}),
+        ("table1_ours", "language_bias.center", "language_only"),
+        ("table1_ours", "language_bias.unseen_language", "zero"),
+        ("table1_ours", "dataset_config.pairing", "anchor"),
+        ("table1_c_en_frozen", "dataset_config.anchor_language", "ru"),
+        ("table1_c_en_frozen", "alignment.terms.ot.detach", "none"),
+        ("table1_ours", "alignment.schedule.strategy", "random"),
+        ("table1_ours", "alignment.terms.ot.cost_scale", "dim"),
+    ],
+)
+def test_whatever_makes_a_row_must_be_as_its_experiment_has_it(tmp_path, name, key, value):
+    (problem,) = problems(1, run(tmp_path / "a", name, options=[(key, value)]))
+    assert f"{key.removesuffix('.ot.weight')} " in problem and " / " in problem
+    assert f"train with experiment={name}" in problem
+
+
+def test_options_that_nothing_reads_make_no_other_row(tmp_path):
+    unread = [("alignment.terms", {"mse": {"distance": "mse", "weight": 0.0}})]
+    unread += [("alignment.schedule.strategy", "single")]
+    unread += [("language_bias.center", "language_only"), ("dataset_config.anchor_language", "ru")]
+    assert not notes(run(tmp_path / "a", "table1_baseline", options=unread))
+
+
+def test_bad_runs_are_all_reported_at_once(tmp_path):
+    good = run(tmp_path / "good", "table2_mse", seed=1)
+    again = run(tmp_path / "again", "table2_mse", seed=1)
+    unknown = run(tmp_path / "unknown", "mine")
+    bare = run(tmp_path / "bare", "table2_cosine", tests=())
+    broken, empty = (run(tmp_path / name, "table2_cosine") for name in ("broken", "empty"))
+    (broken / "config.yaml").write_text("{")
+    (empty / "config.yaml").write_text("a: 1")
+    nowhere = tmp_path / "nowhere"
+    found = problems(2, good, good / ".", again, unknown, bare, broken, empty, nowhere)
+    text = "\n".join(found)
+    assert len(found) == 6 and "a second run of table2_mse with seed 1" in text
+    assert "model_name is 'mine'" in text and f"{nowhere}: no config.yaml" in text
+    assert f"{bare / 'test_predictions.jsonl'}: missing; decode it" in text
+    assert "cannot be read" in text and "unknown key a" in text
+    with pytest.raises(InputError, match="are 1, 2 and 3"):
+        fill_table(4, [])
+
+
+def test_runs_must_share_utterances_and_references(tmp_path):
+    first, second = run(tmp_path / "a", "table2_mse"), run(tmp_path / "b", "table2_cosine")
+    place = second / "test_predictions.jsonl"
+    rewrite(place, row0={"reference": "别的"}, row1={"key": "other"})
+    found = problems(2, first, second)
+    assert len(found) == 3 and "decoded by" in found[0] and "decoded by" in found[1]
+    assert "1 utterances are with two references: en-0" in found[2]
+    assert all(str(second) in problem for problem in found)
+    rewrite(place, row0={"reference": None}, row1={"target_language": "en", "key": "en-1"})
+    (problem,) = problems(2, second)
+    assert "2 predictions" in problem and "en-0, en-1" in problem

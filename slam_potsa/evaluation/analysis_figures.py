@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from slam_potsa.evaluation import figures
-from slam_potsa.evaluation.analysis import Analysis, View
+from slam_potsa.evaluation.analysis import VIEWED, Analysis, View
 from slam_potsa.evaluation.figures import Arrow, Series
 from slam_potsa.evaluation.measures import TapMeasures
+from slam_potsa.evaluation.transport_view import TransportView
 from slam_potsa.files import atomic_write
 
 ORDER = "encoder output, after compensation, Q-Former layers, projector"
@@ -95,14 +96,15 @@ class Figure:
 
 
 def draw(analysis: Analysis, baseline: Analysis | None = None) -> list[Figure]:
-    """Views in the plane, heat maps, arrows, curves of each measure over the taps, plans."""
-    views = [_view(analysis, view) for view in analysis.views]
-    for view in baseline.views if baseline else ():
-        if view.tap == "projector":
-            views.append(_view(baseline, view, "baseline_"))
-    curves = [_curve_figure(analysis, baseline, curve) for curve in CURVES]
-    plans = [*_plans(analysis), *(_plans(baseline, "baseline_") if baseline else ())]
-    return [*views, *_heat_maps(analysis, baseline), *_arrows(analysis, baseline), *curves, *plans]
+    """Views in the plane, heat map, arrows, curves of each measure over the taps, and plans."""
+    found = _of_one(analysis, VIEWED)
+    if baseline is not None:
+        found += [
+            replace(figure, name=f"baseline_{figure.name}")
+            for figure in _of_one(baseline, ("projector",))
+        ]
+    found.append(_arrows(analysis, baseline))
+    return found + [_curve_figure(analysis, baseline, curve) for curve in CURVES]
 
 
 def write_figures(folder: Path, drawn: Sequence[Figure]) -> None:
@@ -111,13 +113,14 @@ def write_figures(folder: Path, drawn: Sequence[Figure]) -> None:
         atomic_write(folder / f"{figure.name}.svg", figures.standalone(figure.svg))
 
 
-def tap_title(tap: str) -> str:
-    """A tap as a reader knows it: "Q-Former layer 3"."""
-    return TAPS[tap][0] if tap in TAPS else f"Q-Former layer {tap.removeprefix('qformer.')}"
+def _of_one(analysis: Analysis, taps: Sequence[str]) -> list[Figure]:
+    views = [_view(analysis, view) for view in analysis.views if view.tap in taps]
+    plans = [_plan(analysis, view, n) for n, view in enumerate(analysis.plans, start=1)]
+    return [*views, _heat_map(analysis), *plans]
 
 
-def _view(analysis: Analysis, view: View, prefix: str = "") -> Figure:
-    title = f"{METHODS[view.method]}, {tap_title(view.tap)}, {analysis.name}"
+def _view(analysis: Analysis, view: View) -> Figure:
+    title = f"{METHODS[view.method]}, {TAPS[view.tap][0]}, {analysis.name}"
     axes = [f"component {n} ({100 * s:.0f} %)" for n, s in enumerate(view.explained, start=1)]
     share = 100 * analysis.taps[view.tap].numbers["language share"]
     reading = (
@@ -125,80 +128,67 @@ def _view(analysis: Analysis, view: View, prefix: str = "") -> Figure:
         if axes
         else "who is near whom means something, distances across the picture do not."
     )
-    labels = {"x_label": axes[0], "y_label": axes[1]} if axes else {}
-    labels |= {"title": title, "order": analysis.languages}
-    svg = figures.scatter_chart(view.points, view.languages, **labels)
+    how = {"title": title, "order": analysis.languages, "components": axes}
+    svg = figures.scatter_chart(view.points, view.languages, **how)
     caption = f"Each point is a recording, colour and shape its language; {reading}"
-    return Figure(f"{prefix}{view.method}_{view.tap}", title, svg, caption)
+    return Figure(f"{view.method}_{view.tap}", title, svg, caption)
 
 
-def _heat_maps(analysis: Analysis, baseline: Analysis | None) -> Iterator[Figure]:
-    """R@1 at the projector's output; with a baseline both, in the same colours."""
-    runs = {"baseline_heat_map": baseline, "heat_map": analysis}
-    cells = {
-        name: {tuple(pair.split()): 100 * recall for pair, recall in _recalls(run).items()}
-        for name, run in runs.items()
-        if run is not None
-    }
-    order, heard, found = analysis.languages, analysis.heard, analysis.taps["projector"]
-    unheard = [name for name in order if heard is not None and name not in heard]
-    queries = sorted({round(count) for count in found.pairs["R@1 queries"].values()})
+def _heat_map(analysis: Analysis) -> Figure:
+    found, title = analysis.taps["projector"], f"R@1 of language pairs, {analysis.name}"
+    cells = {tuple(pair.split()): 100 * recall for pair, recall in found.pairs["R@1"].items()}
+    labels = {"title": title, "x_label": "searched", "y_label": "searching"}
+    heard = analysis.languages if analysis.heard is None else analysis.heard
+    unheard = [name for name in analysis.languages if name not in heard]
     caption = (
         "In per cent at the projector’s output: how often a recording of the row’s language finds "
         "its sentence in the column’s"
-        + (f"; never heard in training: {', '.join(unheard)}. " if unheard else ". ")
-        + f"A cell is the share of {' to '.join(map(str, {queries[0]: 0, queries[-1]: 0}))} "
-        f"recordings that search; chance: {100 * found.numbers['R@1 chance, all']:.1f} %."
+        + (f"; never heard in training: {', '.join(unheard)}" if unheard else "")
+        + f". Chance: {100 * found.numbers['R@1 chance, all']:.1f} %."
     )
-    high = max(max(recalls.values()) for recalls in cells.values()) or 1.0
-    for name, recalls in cells.items():
-        title = f"R@1 of language pairs, {runs[name].name}"
-        labels = {"x_label": "searched", "y_label": "searching", "high": high}
-        svg = figures.heat_map(order, order, recalls, title=title, **labels)
-        yield Figure(name, title, svg, caption)
+    svg = figures.heat_map(analysis.languages, cells, **labels)
+    return Figure("heat_map", title, svg, caption)
 
 
-def _recalls(run: Analysis) -> dict[str, float]:
-    return run.taps["projector"].pairs["R@1"]
+def _plan(analysis: Analysis, view: TransportView, number: int) -> Figure:
+    pair = " – ".join(view.languages)
+    title = f"Transport plan {number}, {pair}, layer {view.layer}, {analysis.name}"
+    svg = figures.plan_chart(view.plan, view.spans, view.languages, title=title)
+    said = "; ".join(map("{}: “{}”".format, view.languages, view.said))
+    caption = (
+        f"{said}. The darker, the more mass goes from one token to the other; bars: the speech "
+        f"that tokens attend to. Cost ⟨Γ, C⟩ {view.cost:.3g}; {100 * view.diagonal:.0f} % of the "
+        f"mass stays with the same query ({100 / len(view.plan):.0f} % where all tokens are alike)."
+    )
+    return Figure(f"plan_{number}", title, svg, caption)
 
 
-def _arrows(analysis: Analysis, baseline: Analysis | None) -> Iterator[Figure]:
-    """From the baseline to the analysis at the aligned layer and at the projector (Fig. 3 bottom).
+def _arrows(analysis: Analysis, baseline: Analysis | None) -> Figure:
+    """From the baseline to the analysis, at the projector's output (Fig. 3 bottom).
 
     1 − JSD is drawn relative to its ceiling: the raw one falls where its ceiling falls, although
-    the languages came closer to it. The paper does not say at which tap. Aligned are the lower
-    Q-Former layers; the topmost of them is shown. Without a baseline: from the encoder's output to
-    the projector's.
+    the languages came closer to it. The paper does not say at which tap. Without a baseline: from
+    the encoder's output to the projector's.
     """
+    source, tap = (analysis, "encoder") if baseline is None else (baseline, "projector")
+    title = f"{source.name} to {analysis.name}, projector output"
     if baseline is None:
-        title = f"From {tap_title('encoder')} to {tap_title('projector')}, {analysis.name}"
-        yield _arrow_figure(analysis, analysis, "encoder", "projector", title)
-        return
-    layers = [tap for tap in analysis.taps if tap in baseline.taps and tap not in TAPS]
-    for tap in (*layers[: len(layers) // 2][-1:], "projector"):
-        title = f"{baseline.name} to {analysis.name}, {tap_title(tap)}"
-        yield _arrow_figure(analysis, baseline, tap, tap, title)
-
-
-def _arrow_figure(analysis: Analysis, source: Analysis, start: str, end: str, title: str) -> Figure:
-    before, after = _places(source.taps[start]), _places(analysis.taps[end])
+        title = f"From encoder output to projector output, {analysis.name}"
+    before, after = _places(source.taps[tap]), _places(analysis.taps["projector"])
     arrows = [
         Arrow("–".join(pair), before[pair], after[pair], _group(pair, analysis.heard))
         for pair in after
         if pair in before
     ]
-    svg = figures.arrow_chart(
-        sorted(arrows, key=lambda arrow: arrow.group),
-        title=title,
-        x_label="R@1, mean of both directions, %",
-        y_label="1 − JSD / ceiling",
-    )
+    arrows.sort(key=lambda arrow: arrow.group)
+    labels = {"x_label": "R@1, mean of both directions, %", "y_label": "1 − JSD / ceiling"}
     caption = (
         "Each arrow is a pair of languages, from ring to head: to the right it finds more "
         "sentences, upwards the two languages use the space more alike: 1 − JSD over what it would "
         "be if the language said nothing (the ceiling of each pair)."
     )
-    return Figure(f"arrows_{end}", title, svg, caption)
+    svg = figures.arrow_chart(arrows, title=title, **labels)
+    return Figure("arrows_projector", title, svg, caption)
 
 
 def _places(found: TapMeasures) -> dict[tuple[str, str], tuple[float, float]]:
@@ -254,19 +244,3 @@ def _series(
     places = [number for number, tap in enumerate(taps) if tap in found]
     values = [found[taps[number]] for number in places]
     return Series(name.removesuffix(", ") or run.name, places, values, color, dash)
-
-
-def _plans(analysis: Analysis, prefix: str = "") -> Iterator[Figure]:
-    """Of pairs of recordings that were chosen by their order in the manifest."""
-    for number, view in enumerate(analysis.plans, start=1):
-        pair = " – ".join(view.languages)
-        title = f"Transport plan {number}, {pair}, layer {view.layer}, {analysis.name}"
-        svg = figures.plan_chart(view.plan, view.spans, view.languages, title=title)
-        said = "; ".join(map("{}: “{}”".format, view.languages, view.said))
-        caption = (
-            f"{said}. The darker, the more mass goes from one token to the other; bars: the speech "
-            f"that tokens attend to. Cost ⟨Γ, C⟩ {view.cost:.3g}; {100 * view.diagonal:.0f} % of "
-            f"the mass stays with the same query ({100 / len(view.plan):.0f} % where all tokens "
-            "are alike)."
-        )
-        yield Figure(f"{prefix}plan_{number}", title, svg, caption)

@@ -35,11 +35,7 @@ DASHES = ("-", (0, (3.5, 1.7)), (0, (1, 1.7)), (0, (4, 1.5, 1, 1.5)))
 MARKS = "os^DPv"
 POINTS = 240  # a longer line is drawn as the mean and the range of this many stretches
 DEEPEST = 0.55  # of the shades behind numbers, so that they stay legible on every page
-# Places of a name at a point: offset, and the side of the name that is there.
-NEAR = (
-    (6, 0, "left", "center"), (-6, 0, "right", "center"), (0, 5, "center", "bottom"),
-    (0, -5, "center", "top"),
-)  # fmt: skip
+NEAR = ((6, "left"), (-6, "right"))  # offset of a name from a point, and its side that is there
 STYLE = {
     "font.size": 12,
     "axes.titlesize": 12,
@@ -123,7 +119,10 @@ def line_chart(
             axes.set_xticks(range(len(x_names)), x_names)
             axes.set_xlim(-0.4, len(x_names) - 0.6)
         if log:
-            _logarithmic(axes)
+            axes.set_yscale("log", subs=(2, 5))
+            axes.yaxis.set_major_formatter("{x:g}")
+            wide = axes.dataLim.ymax > 1000 * axes.dataLim.ymin
+            axes.yaxis.set_minor_formatter("" if wide else "{x:g}")
         elif zero and axes.dataLim.ymin >= 0:
             axes.set_ylim(0, 1.05 * axes.dataLim.ymax or 1)
         _legend(axes)
@@ -181,30 +180,27 @@ def schedule_chart(steps: Sequence[int], layers: Sequence[Iterable[int]], *, tit
 
 
 def heat_map(
-    rows: Sequence[str],
-    columns: Sequence[str],
+    names: Sequence[str],
     cells: Mapping[tuple[str, str], float],
     *,
     title: str,
     x_label: str = "",
     y_label: str = "",
-    high: float = 100.0,
 ) -> str:
-    """A table of numbers, shaded from 0 to `high`; missing cells stay empty.
+    """Percentages of pairs (row, column), shaded by value; missing cells stay empty.
 
     The number stands in its cell: the shade is a second way to see it, never the only one.
     """
-    table = np.array([[cells.get((row, column), np.nan) for column in columns] for row in rows])
-    look = {"ha": "center", "va": "center", "size": min(12.0, 180 / len(columns))}
-    with _drawing(title, height=60 + 30 * len(rows)) as drawing:
-        axes = drawing.figure.subplots()
-        shades = DEEPEST * np.clip(np.nan_to_num(table) / high, 0, 1)
-        _shade(axes, shades, (-0.5, len(columns) - 0.5, len(rows) - 0.5, -0.5))
+    table = np.array([[cells.get((row, column), np.nan) for column in names] for row in names])
+    look = {"ha": "center", "va": "center", "size": min(12.0, 180 / len(names))}
+    with _drawing(title, height=60 + 30 * len(names)) as drawing:
+        axes, last = drawing.figure.subplots(), len(names) - 0.5
+        _shade(axes, DEEPEST * np.nan_to_num(table) / 100, (-0.5, last, last, -0.5))
         for (row, column), value in np.ndenumerate(table):
             if np.isfinite(value):
                 axes.text(column, row, f"{value:.0f}", **look)
-        axes.set_xticks(range(len(columns)), columns)
-        axes.set_yticks(range(len(rows)), rows)
+        axes.set_xticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), names)
         axes.xaxis.tick_top()
         axes.xaxis.set_label_position("top")
         axes.set(xlabel=x_label, ylabel=y_label)
@@ -217,13 +213,14 @@ def scatter_chart(
     labels: Sequence[str],
     *,
     title: str,
-    x_label: str = "",
-    y_label: str = "",
     order: Sequence[str] = (),
+    components: Sequence[str] = (),
 ) -> str:
-    """Points [n, 2], coloured and marked by label; `order` fixes which label gets which colour.
+    """Points [n, 2], coloured and marked by label.
 
-    Coordinates without a label mean nothing, and are not told.
+    Args:
+        order: which label gets which colour.
+        components: what the axes show; without, coordinates mean nothing and are not told.
     """
     places, names = np.asarray(points, dtype=float).reshape(-1, 2), np.asarray(labels)
     with _drawing(title, height=330) as drawing:
@@ -232,9 +229,10 @@ def scatter_chart(
             look = {"color": _color(number), "marker": MARKS[number % 6], "alpha": 0.72}
             look |= {"linestyle": "", "markersize": 6, "markeredgewidth": 0}
             axes.plot(*places[names == name].T, label=name, **look)
-        axes.set(xlabel=x_label, ylabel=y_label)
         axes.locator_params(axis="x", nbins=6)
-        if not x_label:
+        if components:
+            axes.set(xlabel=components[0], ylabel=components[1])
+        else:
             axes.set(xticks=[], yticks=[])
         _legend(axes)
     return drawing.svg
@@ -353,16 +351,6 @@ def _color(place: int) -> str:
     return PALETTE[place % len(PALETTE)]
 
 
-def _logarithmic(axes: Any) -> None:
-    from matplotlib.ticker import LogLocator
-
-    axes.set_yscale("log")
-    wide = axes.dataLim.ymax > 1000 * axes.dataLim.ymin
-    axes.yaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.minorticks_off()
-
-
 def _legend(axes: Any) -> None:
     handles, names = axes.get_legend_handles_labels()
     if names:
@@ -393,12 +381,11 @@ def _name_heads(axes: Any, arrows: Sequence[Arrow]) -> None:
     """Names where they cover no other name and no arrow."""
     axes.figure.draw_without_rendering()
     shafts = [np.linspace(arrow.start, arrow.end, 40) for arrow in arrows]
-    shafts = axes.transData.transform(np.reshape(shafts, (-1, 2)))
-    taken: list[Any] = []
+    shafts, taken = axes.transData.transform(np.reshape(shafts, (-1, 2))), []
     for arrow in arrows:
-        for x, y, across, up in NEAR:
-            look = {"textcoords": "offset points", "ha": across, "va": up, "in_layout": False}
-            name = axes.annotate(arrow.name, arrow.end, (x, y), **look)
+        for offset, side in NEAR:
+            look = {"textcoords": "offset points", "ha": side, "va": "center", "in_layout": False}
+            name = axes.annotate(arrow.name, arrow.end, (offset, 0), **look)
             box = name.get_window_extent()
             if not box.count_overlaps(taken) and not box.count_contains(shafts):
                 taken.append(box)

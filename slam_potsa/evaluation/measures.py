@@ -24,10 +24,6 @@ from slam_potsa.evaluation.activations import Recorded
 from slam_potsa.evaluation.retrieval import Pair, host_array, means_by_hearing, recall_at_1
 from slam_potsa.objective.transport import TransportOptions, transport
 
-RATIOS = (
-    ("1-JSD / ceiling", "1-JSD", "1-JSD ceiling"),
-    ("OT ratio", "OT matched", "OT mismatched"),
-)
 BATCH = 32  # pairs of recordings whose transport is solved at once
 
 
@@ -99,7 +95,6 @@ def measure_tap(
     pairs = {
         "R@1": {pair: found.recall for pair, found in recalls.items()},
         "R@1 chance": {pair: found.chance for pair, found in recalls.items()},
-        "R@1 queries": {pair: found.queries for pair, found in recalls.items()},
         "1-JSD": overlap.pairs,
         "1-JSD ceiling": overlap.ceilings,
         "OT matched": {pair: cost.matched for pair, cost in costs.items()},
@@ -110,11 +105,10 @@ def measure_tap(
         for measure, values in pairs.items()
         for group, mean in means_by_hearing(values, heard).items()
     }
-    for name, above, below in RATIOS:
-        found = _ratios(numbers, above, below)
-        numbers |= {f"{name}, {group}": ratio for group, ratio in found.items()}
     told = language_probe(vectors, sentences, languages, settings)
     numbers |= {
+        "1-JSD / ceiling, all": _ratio(numbers, "1-JSD", "1-JSD ceiling"),
+        "OT ratio, all": _ratio(numbers, "OT matched", "OT mismatched"),
         "1-JSD spread": overlap.spread,
         "language probe": sum(told.values()) / len(told),
         "language probe chance": 1 / len(told),
@@ -132,14 +126,10 @@ def measure_tap(
     return TapMeasures(named, numbers)
 
 
-def _ratios(numbers: dict[str, float], above: str, below: str) -> dict[str, float]:
-    """Ratios of means by group; 1 where both are 0, as in a space that collapsed."""
-    found = {}
-    for group in ("all", "among heard", "with an unheard"):
-        if f"{above}, {group}" in numbers:
-            value, of = numbers[f"{above}, {group}"], numbers[f"{below}, {group}"]
-            found[group] = value / of if of > 0 else 1.0
-    return found
+def _ratio(numbers: dict[str, float], above: str, below: str) -> float:
+    """Of the means over all pairs; 1 where both are 0, as in a space that collapsed."""
+    value, of = numbers[f"{above}, all"], numbers[f"{below}, all"]
+    return value / of if of > 0 else 1.0
 
 
 class Overlap(NamedTuple):

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, combinations, zip_longest
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,26 +82,25 @@ def transport_view(
 
 
 def choose_pairs(
-    rows: Sequence[Utterance], heard: Iterable[str], count: int = 3
+    rows: Sequence[Utterance], heard: Iterable[str]
 ) -> list[tuple[Utterance, Utterance]]:
-    """Up to `count` sentences, each in two languages: both heard, one, none, by turns.
+    """Up to three sentences in two languages: the most heard pair, the middle one, the least.
 
-    Chosen by their order in the manifests, never by how a plan looks, and none of them twice.
+    Of each pair of languages the first sentence that no other pair has: chosen by their order in
+    the manifests, never by how a plan looks.
     """
     heard, first = set(heard), {}
     for row in rows:
         first.setdefault((row.language, row.sentence_id), row)
-    languages = sorted({row.language for row in rows}, key=lambda name: (name not in heard, name))
-    kinds: list[list[tuple[str, str]]] = [[], [], []]
-    for a, b in combinations(languages, 2):
-        kinds[(a not in heard) + (b not in heard)].append((a, b))
+    pairs = list(combinations(dict.fromkeys(row.language for row in rows), 2))
+    pairs.sort(key=lambda pair: len({*pair} - heard))
     found: dict[str, tuple[Utterance, Utterance]] = {}
-    for a, b in filter(None, chain(*zip_longest(*kinds))):
+    for a, b in dict.fromkeys((pairs[0], pairs[len(pairs) // 2], pairs[-1])):
         shared = (name for language, name in first if language == a and (b, name) in first)
         sentence = next((name for name in shared if name not in found), None)
         if sentence is not None:
             found[sentence] = first[a, sentence], first[b, sentence]
-    return list(found.values())[:count]
+    return list(found.values())
 
 
 def aligned_layer(runs: Iterable[Path], layers: int) -> int:

@@ -26,7 +26,7 @@ CHARTS = {
         range(1, 6), [(1,), (2,), (2,), (2,), (4, 2)], title=title
     ),
     "heat map": lambda title: figures.heat_map(
-        NAMES, NAMES, {("en", "fr"): 12.3, ("fr", "en"): 80.0, ("en", "es"): math.nan}, title=title
+        NAMES, {("en", "fr"): 12.3, ("fr", "en"): 80.0, ("en", "es"): math.nan}, title=title
     ),
     "points": lambda title: figures.scatter_chart(
         [(0, 0), (1, 1), (2, math.nan)], ["fr", "en", "fr"], title=title, order=NAMES

@@ -58,11 +58,12 @@ def test_a_layer_that_is_not_there(translator, recordings):
 
 
 def test_pairs_are_of_all_kinds_and_of_different_sentences():
-    spoken = {"en": "abcd", "es": "abcd", "ru": "abc", "fr": "bd"}
+    spoken = {"en": "abcd", "fr": "bd", "es": "abcd", "ru": "abc"}
     rows = [Utterance(f"{n}-{s}", "a", n, s) for n, sentences in spoken.items() for s in sentences]
     pairs = [[row.key for row in pair] for pair in choose_pairs(rows, ["en", "es"])]
-    assert pairs == [["en-a", "es-a"], ["en-b", "fr-b"], ["en-c", "ru-c"]]
-    assert choose_pairs(rows[:4], []) == []
+    assert pairs == [["en-a", "es-a"], ["fr-b", "es-b"]]  # French and Russian share only b
+    few = choose_pairs(rows[:6], ["en"])
+    assert [[row.key for row in pair] for pair in few] == [["en-b", "fr-b"]]
 
 
 def test_the_layer_of_the_plans_is_the_one_aligned_most(tmp_path):

@@ -160,12 +160,6 @@ def _weights(model: nn.Module, attention: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def _options(translator: Translator) -> dict[str, Any]:
-    terms = [term for term in translator.config.alignment.terms.values() if term.distance == "ot"]
-    term = terms[0] if terms else TermConfig()
-    return {name: getattr(term, name) for name in (*OPTIONS, "tolerance")}
-
-
-def _options(translator: Translator) -> dict[str, Any]:
     terms = translator.config.alignment.terms.values()
     term = next((term for term in terms if term.distance == "ot"), TermConfig())
     return {name: getattr(term, name) for name in OPTIONS}

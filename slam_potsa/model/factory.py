@@ -191,9 +191,7 @@ def build_terms(alignment: AlignmentConfig) -> list[AlignmentTerm]:
             rows=term.rows,
             detach=term.detach,
             layers=tuple(term.layers) or None,
-            variant=build_variant(
-                "plain" if term.variant == "debiased" else term.variant, term.contrast_temperature
-            ),
+            variant=build_variant(term.variant, term.contrast_temperature),
             reduction=term.reduction,
         )
         for name, term in alignment.active.items()
@@ -201,19 +199,13 @@ def build_terms(alignment: AlignmentConfig) -> list[AlignmentTerm]:
 
 
 def _distance(term: TermConfig) -> Distance:
-    distance = build_distance(term.distance, **_distance_options(term))
+    options = {}
+    if term.distance == "ot":  # with those of its options that a term has under the same name
+        names = {spec.name for spec in fields(TransportOptions)} & vars(term).keys()
+        options = {name: getattr(term, name) for name in names}
+        options["debias"] = term.variant == "debiased"
+    distance = build_distance(term.distance, **options)
     return OnUnitTokens(distance) if term.tokens == "unit" else distance
-
-
-def _distance_options(term: TermConfig) -> dict[str, Any]:
-    """Those of TransportOptions that a term has under the same name; "debiased" is one of them."""
-    if term.distance != "ot":
-        return {}
-    names = [spec.name for spec in fields(TransportOptions) if hasattr(term, spec.name)]
-    options = {name: getattr(term, name) for name in names}
-    if term.cost_scale == "half":
-        options["cost_scale"] = 0.5
-    return options | {"debias": term.variant == "debiased"}
 
 
 def _fixed_layers(strategy: str, candidates: tuple[int, ...]) -> tuple[int, ...]:

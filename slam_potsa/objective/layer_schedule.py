@@ -23,8 +23,10 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
+
+from slam_potsa.objective.checks import unexpected
 
 STRATEGIES = {
     "single": "one fixed layer at every step (Table 3, i)",
@@ -41,22 +43,11 @@ TEMPERATURE = 0.01  # τ: a layer that is better by 1e-2 is e times as likely
 PREFERENCES = {"larger": 1.0, "smaller": -1.0}  # the reward's sign in (6)
 
 
-def lower_half(num_layers: int) -> tuple[int, ...]:
-    """Layers 1..num_layers//2, at least one: the candidates of Table 3 (v).
-
-    The paper says "lower layers" without a number; half is ours.
-
-    Example:
-        >>> lower_half(8)
-        (1, 2, 3, 4)
-    """
-    if num_layers < 1:
-        raise ValueError(f"num_layers: expected at least 1, got {num_layers}")
-    return tuple(range(1, max(1, num_layers // 2) + 1))
-
-
 def candidate_layers(text: str, num_layers: int) -> tuple[int, ...]:
     """The layers that a configuration means: "lower", "all", or numbers such as "1,2,4".
+
+    "lower" is 1..num_layers//2, at least one: the candidates of Table 3 (v). The paper says "lower
+    layers" without a number; half is ours.
 
     Raises:
         ValueError: anything else, a number twice, or one outside 1..num_layers.
@@ -65,21 +56,17 @@ def candidate_layers(text: str, num_layers: int) -> tuple[int, ...]:
         >>> candidate_layers("lower", 8), candidate_layers("all", 3), candidate_layers("1,3", 3)
         ((1, 2, 3, 4), (1, 2, 3), (1, 3))
     """
-    named = {"lower": lower_half(num_layers), "all": tuple(range(1, num_layers + 1))}
-    if text in named:
-        return named[text]
-    numbers = [part.strip() for part in str(text).split(",")]
-    layers = tuple(int(number) for number in numbers if number.isdecimal())
-    if (
-        len(layers) < len(numbers)
-        or len(set(layers)) < len(layers)
-        or not set(layers) <= set(named["all"])
-    ):
+    every = tuple(range(1, num_layers + 1))
+    if text in ("lower", "all"):
+        return every if text == "all" else every[: max(1, num_layers // 2)]
+    by_name = {str(layer): layer for layer in every}
+    names = [part.strip() for part in str(text).split(",")]
+    if len(set(names)) < len(names) or not by_name.keys() >= set(names):
         raise ValueError(
             f"candidates: expected 'lower', 'all' or different layer numbers from 1 to "
             f"{num_layers} such as '1,2', got {text!r}"
         )
-    return layers
+    return tuple(by_name[name] for name in names)
 
 
 @dataclass
@@ -91,6 +78,7 @@ class _Layer:
     previous_loss: float | None = None  # L_CE^prev(l)
 
 
+@dataclass(eq=False)
 class LayerSchedule:
     """Chooses the layers to align at each optimizer step, and learns from the loss that followed.
 
@@ -99,54 +87,61 @@ class LayerSchedule:
     (so that pending choices explore different layers), R_l with the loss. The draws depend on the
     seed and on how many were made, nothing else: equal on all ranks, and the same after a resume.
 
-    Args:
-        strategy: one of ``STRATEGIES``.
-        candidates: the layers "random" and "ucb" choose from, numbered from 1; :func:`lower_half`
-            for Table 3 (v), all for (iv).
-        layers: the fixed layers of "single" (exactly one) and "multi" (at least one).
-        reward_decay: γ in [0, 1). exploration: β >= 0. temperature: τ > 0.
-        temperature_decay: d in (0, 1], a choice. temperature_floor: τ_min >= 0.
-        prefer: "larger" rewards (eq. 6) or "smaller" ones.
-        seed: of the draws.
-
     Raises:
         ValueError: all that is wrong with the arguments.
 
     Example:
-        >>> schedule = LayerSchedule("ucb", candidates=lower_half(4))
+        >>> schedule = LayerSchedule("ucb", candidates=candidate_layers("lower", 4))
         >>> choice, layers = schedule.choose()
         >>> schedule.observe(choice, task_loss=2.5)
     """
 
-    def __init__(
-        self,
-        strategy: str = "ucb",
-        candidates: Sequence[int] = (),
-        *,
-        layers: Sequence[int] = (),
-        reward_decay: float = REWARD_DECAY,
-        exploration: float = EXPLORATION,
-        temperature: float = TEMPERATURE,
-        temperature_decay: float = 1.0,
-        temperature_floor: float = 0.0,
-        prefer: str = "larger",
-        seed: int = 0,
-    ):
-        self.strategy = strategy
-        self.candidates = tuple(candidates)
-        self.layers = tuple(layers)
-        self.reward_decay = reward_decay
-        self.exploration = exploration
-        self.temperature = temperature
-        self.temperature_decay = temperature_decay
-        self.temperature_floor = temperature_floor
-        self.prefer = prefer
-        self.seed = seed
-        self._check()
+    strategy: str = "ucb"  # one of STRATEGIES
+    candidates: Sequence[int] = ()  # what "random" and "ucb" choose from, numbered from 1
+    _: KW_ONLY
+    layers: Sequence[int] = ()  # the fixed ones of "single" (exactly one) and "multi"
+    reward_decay: float = REWARD_DECAY  # γ in [0, 1)
+    exploration: float = EXPLORATION  # β >= 0
+    temperature: float = TEMPERATURE  # τ > 0
+    temperature_decay: float = 1.0  # d in (0, 1], a choice
+    temperature_floor: float = 0.0  # τ_min >= 0
+    prefer: str = "larger"  # rewards (eq. 6), or "smaller" ones
+    seed: int = 0  # of the draws
+
+    def __post_init__(self) -> None:
+        self.candidates, self.layers = tuple(self.candidates), tuple(self.layers)
+        if problems := unexpected(self, self._expected()):
+            raise ValueError("; ".join(problems))
         self._state = {layer: _Layer() for layer in self.candidates}
         self._pending: dict[int, tuple[int, ...]] = {}  # choice id → its layers
         self._choices = 0  # t, choices made, not counting those that were dropped
         self._draws = 0  # choices ever made: the next choice id, and the state of the generator
+
+    def _expected(self) -> dict[str, tuple[str, object]]:
+        """What each argument must be, and whether it is."""
+        candidates, layers = len(self.candidates), len(self.layers)
+        count_fits = {"single": layers == 1, "multi": layers > 0}.get(self.strategy, layers == 0)
+        floor, falls = self.temperature_floor, self.temperature_decay < 1
+        return {
+            "strategy": (f"one of {', '.join(STRATEGIES)}", self.strategy in STRATEGIES),
+            "candidates": (
+                "distinct layers numbered from 1, at least one for 'random' and 'ucb'",
+                _are_layers(self.candidates) and (self._is_fixed or candidates > 0),
+            ),
+            "layers": (
+                "distinct layers numbered from 1: one for 'single', some for 'multi', else none",
+                _are_layers(self.layers) and count_fits,
+            ),
+            "reward_decay": ("γ in [0, 1)", 0 <= self.reward_decay < 1),
+            "exploration": ("β >= 0", 0 <= self.exploration < math.inf),
+            "temperature": ("τ > 0", 0 < self.temperature < math.inf),
+            "temperature_decay": ("d in (0, 1]", 0 < self.temperature_decay <= 1),
+            "temperature_floor": (
+                "τ_min >= 0, above 0 where d < 1",
+                floor > 0 or (floor == 0 and not falls),
+            ),
+            "prefer": ("'larger' or 'smaller'", self.prefer in PREFERENCES),
+        }
 
     # ------------------------------------------------------------ the two calls of a step
 
@@ -288,50 +283,10 @@ class LayerSchedule:
         """Those of the layers that statistics are kept of: fixed ones need be no candidates."""
         return [layer for layer in layers if layer in self._state]
 
-    def _check(self) -> None:
-        problems = []
-        if self.strategy not in STRATEGIES:
-            problems.append(
-                f"strategy: expected one of {', '.join(STRATEGIES)}, got {self.strategy!r}"
-            )
-        for name, numbers in (("candidates", self.candidates), ("layers", self.layers)):
-            whole = all(type(number) is int and number >= 1 for number in numbers)
-            if not whole or len(set(numbers)) != len(numbers):
-                problems.append(
-                    f"{name}: expected distinct layers numbered from 1, got {list(numbers)}"
-                )
-        if self.strategy in ("random", "ucb"):
-            if not self.candidates:
-                problems.append(
-                    f"candidates: expected at least one for {self.strategy!r}, got none"
-                )
-            if self.layers:
-                problems.append(
-                    f"layers: expected none for {self.strategy!r}, got {list(self.layers)}; "
-                    "it chooses from candidates"
-                )
-        if self.strategy == "single" and len(self.layers) != 1:
-            problems.append(f"layers: expected exactly one for 'single', got {list(self.layers)}")
-        if self.strategy == "multi" and not self.layers:
-            problems.append("layers: expected at least one for 'multi', got none")
-        if not 0 <= self.reward_decay < 1:
-            problems.append(f"reward_decay: expected γ in [0, 1), got {self.reward_decay!r}")
-        if not 0 <= self.exploration < math.inf:
-            problems.append(f"exploration: expected β >= 0, got {self.exploration!r}")
-        if not 0 < self.temperature < math.inf:
-            problems.append(f"temperature: expected τ > 0, got {self.temperature!r}")
-        if not 0 < self.temperature_decay <= 1:
-            problems.append(
-                f"temperature_decay: expected d in (0, 1], got {self.temperature_decay!r}"
-            )
-        if not 0 <= self.temperature_floor < math.inf:
-            problems.append(f"temperature_floor: expected τ_min >= 0, got {self.temperature_floor}")
-        if self.temperature_decay < 1 and not self.temperature_floor:
-            problems.append("temperature_floor: expected more than 0 where temperature_decay < 1")
-        if self.prefer not in PREFERENCES:
-            problems.append(f"prefer: expected 'larger' or 'smaller', got {self.prefer!r}")
-        if problems:
-            raise ValueError("; ".join(problems))
+
+def _are_layers(numbers: Sequence[int]) -> bool:
+    whole = all(type(number) is int and number >= 1 for number in numbers)
+    return whole and len(set(numbers)) == len(numbers)
 
 
 def _softmax(utilities: Mapping[int, float], temperature: float) -> dict[int, float]:

@@ -22,7 +22,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from slam_potsa.objective.distances import Distance
+from slam_potsa.objective.checks import unexpected
+from slam_potsa.objective.distances import Distance, measure
 from slam_potsa.objective.sides import Sides, live_rows, mean_over_rows, rolled, select
 from slam_potsa.objective.variants import Variant, plain
 
@@ -38,7 +39,6 @@ class AlignmentLoss(NamedTuple):
     """What one step is trained on."""
 
     total: Tensor  # [] differentiable
-    cross_entropy: Tensor  # [] unweighted, detached
     terms: dict[str, Tensor]  # name → [] unweighted mean over layers and pairs, detached; a term
     # that had nothing to compare (no pairs, no layers) is absent, for 0 would say "aligned"
 
@@ -63,22 +63,17 @@ class AlignmentTerm:
     reduction: str = "mean"  # over the rows of a micro-step: "mean" (eq. 4) or "sum"
 
     def __post_init__(self) -> None:
-        problems = []
-        if self.rows not in ("pairs", "same"):
-            problems.append(f"rows: expected 'pairs' or 'same', got {self.rows!r}")
-        if self.detach not in ("none", "second"):
-            problems.append(f"detach: expected 'none' or 'second', got {self.detach!r}")
-        if self.reduction not in ("mean", "sum"):
-            problems.append(f"reduction: expected 'mean' or 'sum', got {self.reduction!r}")
-        if not callable(self.distance):
-            problems.append(f"distance: expected a callable, got {self.distance!r}")
-        if not 0 <= self.weight < math.inf:
-            problems.append(f"weight: expected a number >= 0, got {self.weight!r}")
-        if self.rows == "same" and self.first == self.second:
-            problems.append(f"second: expected another tap than first ({self.first!r}) in one row")
-        if self.layers is not None and not self.is_layered:
-            problems.append("layers: expected None, as neither tap name has {layer} in it")
-        if problems:
+        fixed_or_layered = self.layers is None or self.is_layered
+        expected = {
+            "rows": ("'pairs' or 'same'", self.rows in ("pairs", "same")),
+            "detach": ("'none' or 'second'", self.detach in ("none", "second")),
+            "reduction": ("'mean' or 'sum'", self.reduction in ("mean", "sum")),
+            "distance": ("a callable", callable(self.distance)),
+            "weight": ("a number >= 0", 0 <= self.weight < math.inf),
+            "second": ("another tap than first", self.rows != "same" or self.first != self.second),
+            "layers": ("None, as neither tap name has {layer} in it", fixed_or_layered),
+        }
+        if problems := unexpected(self, expected):
             raise ValueError(f"term {self.name!r}: " + "; ".join(problems))
 
     @property
@@ -163,17 +158,16 @@ class AlignmentObjective:
         total = self.cross_entropy_weight * cross_entropy
         means = {}
         for term in self.terms:
-            meanings = _meanings(term, taps, pairs, layers, sentence_ids)
-            compared = list(_comparisons(term, taps, pairs, layers))
-            values = [term.variant(term.distance, sides, *meanings) for sides in compared]
+            compared = list(_comparisons(term, taps, pairs, layers, sentence_ids))
+            values = [term.variant(term.distance, *each) for each in compared]
             values = [value for value in values if value is not None]
             if not values:
                 continue
             mean = torch.stack(values).mean()
-            rows = live_rows(compared[0]).sum() if term.reduction == "sum" else 1
+            rows = live_rows(compared[0][0]).sum() if term.reduction == "sum" else 1
             total = total + term.weight * rows * mean
             means[term.name] = mean.detach()
-        return AlignmentLoss(total, cross_entropy.detach(), means)
+        return AlignmentLoss(total, means)
 
     @torch.no_grad()
     def diagnose(
@@ -198,16 +192,13 @@ class AlignmentObjective:
         self._check(taps, pairs, layers)
         report: dict[str, Tensor] = {}
         for term in self.terms:
-            measure = getattr(term.distance, "monitor", term.distance)
-            meanings = _meanings(term, taps, pairs, layers, sentence_ids)
-            matched, mismatched = [], []
-            for sides in _comparisons(term, taps, pairs, layers):
-                matched.append(mean_over_rows(measure(*sides), sides))
-                first, second = meanings
+            value, matched, mismatched = measure(term.distance), [], []
+            for sides, first, second in _comparisons(term, taps, pairs, layers, sentence_ids):
+                matched.append(mean_over_rows(value(*sides), sides))
                 differs = first != second.roll(1, 0)
                 if bool(differs.any()):
                     others = select(rolled(sides), differs)
-                    mismatched.append(mean_over_rows(measure(*others), others))
+                    mismatched.append(mean_over_rows(value(*others), others))
             if matched:
                 report[f"{term.name}/matched"] = torch.stack(matched).mean()
             if mismatched:
@@ -230,40 +221,35 @@ class AlignmentObjective:
 
 
 def _comparisons(
-    term: AlignmentTerm, taps: Mapping[str, Tap], pairs: Tensor, layers: Sequence[int]
-) -> Iterator[Sides]:
-    """The two sides of a term, one entry a layer; none if there is no row to compare."""
-    if term.rows == "pairs" and pairs.shape[0] == 0:
+    term: AlignmentTerm,
+    taps: Mapping[str, Tap],
+    pairs: Tensor,
+    layers: Sequence[int],
+    sentence_ids: Tensor | None,
+) -> Iterator[tuple[Sides, Tensor, Tensor]]:
+    """The two sides of a term, and what their rows mean, [P] each; one entry a layer.
+
+    Nothing where there is no row to compare. Without sentence ids, each second row means its own.
+    """
+    paired = term.rows == "pairs"
+    if paired and pairs.shape[0] == 0:
         return
     for first_name, second_name in term.tap_pairs(layers):
-        first, second = taps[first_name], taps[second_name]
-        if term.rows == "pairs":
-            first, second = _rows(first, pairs[:, 0]), _rows(second, pairs[:, 1])
-        y = second.tensor.detach() if term.detach == "second" else second.tensor
-        yield Sides(first.tensor, y, first.mask, second.mask)
+        x, y = taps[first_name], taps[second_name]
+        if paired:
+            first, second = pairs.unbind(1)
+            x, y = _rows(x, first), _rows(y, second)
+        else:
+            first = second = torch.arange(len(x.tensor), device=x.tensor.device)
+        meanings = second, second
+        if sentence_ids is not None:
+            ids = sentence_ids.to(second.device)
+            meanings = ids[first], ids[second]
+        anchor = y.tensor.detach() if term.detach == "second" else y.tensor
+        yield Sides(x.tensor, anchor, x.mask, y.mask), *meanings
 
 
 def _rows(tap: Tap, rows: Tensor) -> Tap:
     rows = rows.to(tap.tensor.device)
     mask = None if tap.mask is None else tap.mask.index_select(0, rows)
     return Tap(tap.tensor.index_select(0, rows), mask)
-
-
-def _meanings(
-    term: AlignmentTerm,
-    taps: Mapping[str, Tap],
-    pairs: Tensor,
-    layers: Sequence[int],
-    sentence_ids: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """What the first and the second rows mean; without sentence ids, every row its own thing."""
-    if term.rows == "pairs":
-        if sentence_ids is None:
-            return pairs[:, 1], pairs[:, 1]
-        sentence_ids = sentence_ids.to(pairs.device)
-        return sentence_ids[pairs[:, 0]], sentence_ids[pairs[:, 1]]
-    if sentence_ids is None:
-        names = term.tap_pairs(layers)
-        rows = len(taps[names[0][0]].tensor) if names else 0
-        sentence_ids = torch.arange(rows)
-    return sentence_ids, sentence_ids

@@ -28,7 +28,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from slam_potsa.objective.checks import is_positive, unexpected
 from slam_potsa.objective.sinkhorn import Problem, dual_value, sinkhorn
+
+# Factors on the squared distance. "dim" is 1/D, **our deviation**: λ and ε mean the same at every
+# width. "none" is the paper's equation, "half" what the authors' public working tree has.
+COST_SCALES = ("dim", "none", "half")
 
 
 @dataclass(frozen=True)
@@ -44,44 +49,37 @@ class TransportOptions:
 
     epsilon: float = 0.05  # > 0
     epsilon_scale: str = "mean"  # "mean": times the pair's detached mean cost; "absolute": as is
-    cost_scale: str | float = "dim"  # "dim": 1/D; "none": 1, as the paper writes it; or a factor
+    cost_scale: str | float = "dim"  # on ‖x_i − y_j‖²: one of COST_SCALES, or the factor itself
     marginal_penalty: float | None = None  # ρ in the cost's unit; None: hard marginals
     max_iterations: int = 200  # sweeps; a CPU stops earlier, a GPU runs them all (no host sync)
     tolerance: float = 1e-4  # sum of |Γ1 − a| and |Γᵀ1 − b|; total mass is 1
     debias: bool = False  # OT(x, y) − OT(x, x)/2 − OT(y, y)/2, one ε for the three
 
     def __post_init__(self) -> None:
-        problems = []
-        if not _is_positive(self.epsilon):
-            problems.append(f"epsilon: expected a number > 0, got {self.epsilon!r}")
-        if self.epsilon_scale not in ("mean", "absolute"):
-            problems.append(
-                f"epsilon_scale: expected 'mean' or 'absolute', got {self.epsilon_scale!r}"
-            )
-        if self.cost_scale not in ("dim", "none") and not _is_positive(self.cost_scale):
-            problems.append(
-                f"cost_scale: expected 'dim', 'none' or a number > 0, got {self.cost_scale!r}"
-            )
-        if self.marginal_penalty is not None and not _is_positive(self.marginal_penalty):
-            problems.append(
-                "marginal_penalty: expected None (hard marginals) or a number > 0, "
-                f"got {self.marginal_penalty!r}"
-            )
-        if not isinstance(self.max_iterations, int) or self.max_iterations < 1:
-            problems.append(f"max_iterations: expected an int >= 1, got {self.max_iterations!r}")
-        if not _is_positive(self.tolerance) and self.tolerance != 0:
-            problems.append(f"tolerance: expected a number >= 0, got {self.tolerance!r}")
-        if self.debias and self.marginal_penalty is not None:
-            problems.append(
-                "debias: expected False with a marginal_penalty, got True; the entropy of eq. 3 "
-                "then no longer cancels and the result is no divergence. Drop one of the two"
-            )
-        if problems:
+        scale, penalty = self.cost_scale, self.marginal_penalty
+        is_count = isinstance(self.max_iterations, int) and self.max_iterations > 0
+        expected = {
+            "epsilon": ("a number > 0", is_positive(self.epsilon)),
+            "epsilon_scale": ("'mean' or 'absolute'", self.epsilon_scale in ("mean", "absolute")),
+            "cost_scale": (
+                f"one of {', '.join(COST_SCALES)} or a number > 0",
+                scale in COST_SCALES or is_positive(scale),
+            ),
+            "marginal_penalty": (
+                "None (hard marginals) or a number > 0",
+                penalty is None or is_positive(penalty),
+            ),
+            "max_iterations": ("an int >= 1", is_count),
+            "tolerance": ("a number >= 0", self.tolerance == 0 or is_positive(self.tolerance)),
+            # The entropy of eq. 3 does not cancel where the mass is free: no divergence.
+            "debias": ("False with a marginal_penalty", not self.debias or penalty is None),
+        }
+        if problems := unexpected(self, expected):
             raise ValueError("; ".join(problems))
 
     def cost_factor(self, width: int) -> float:
         """The factor on ‖x_i − y_j‖² for tokens of this width."""
-        named = {"dim": 1.0 / width, "none": 1.0}
+        named = {"dim": 1.0 / width, "none": 1.0, "half": 0.5}
         return named[self.cost_scale] if isinstance(self.cost_scale, str) else self.cost_scale
 
 
@@ -101,14 +99,7 @@ def transport_loss(
     y: Tensor,
     x_mask: Tensor | None = None,
     y_mask: Tensor | None = None,
-    *,
-    epsilon: float = TransportOptions.epsilon,
-    epsilon_scale: str = TransportOptions.epsilon_scale,
-    cost_scale: str | float = TransportOptions.cost_scale,
-    marginal_penalty: float | None = TransportOptions.marginal_penalty,
-    max_iterations: int = TransportOptions.max_iterations,
-    tolerance: float = TransportOptions.tolerance,
-    debias: bool = TransportOptions.debias,
+    **options,
 ) -> Tensor:
     r"""Entropic optimal transport between token sequences, one value a pair (POTSA eq. 3).
 
@@ -120,12 +111,7 @@ def transport_loss(
         x, y: tokens [B, N, D] and [B, M, D], any floating type; computed in float32 at least.
             Gradients go to whichever of them asks for one.
         x_mask, y_mask: boolean [B, N] and [B, M], True = valid. Padding may hold anything, NaN too.
-        epsilon: smoothness of the plan, a fraction of the mean cost over valid tokens (taken as a
-            constant), or the number itself with ``epsilon_scale="absolute"``.
-        cost_scale: "dim" divides the squared distance by D, so that λ and ε mean the same at every
-            width (**our deviation**); "none" is the paper's equation.
-        marginal_penalty: ρ of the soft marginals; the mass is then free and not 1.
-        max_iterations, tolerance, debias: see :class:`TransportOptions`.
+        options: fields of :class:`TransportOptions`.
 
     Returns:
         [B], float32 or float64; 0 with zero gradient where a side has no valid token.
@@ -141,16 +127,7 @@ def transport_loss(
         >>> [round(g, 4) for g in x.grad.flatten().tolist()]
         [-1.0, -1.0]
     """
-    options = TransportOptions(
-        epsilon=epsilon,
-        epsilon_scale=epsilon_scale,
-        cost_scale=cost_scale,
-        marginal_penalty=marginal_penalty,
-        max_iterations=max_iterations,
-        tolerance=tolerance,
-        debias=debias,
-    )
-    return _transport(x, y, x_mask, y_mask, options).value
+    return transport(x, y, x_mask, y_mask, **options).value
 
 
 def transport(
@@ -158,28 +135,20 @@ def transport(
 ) -> Transport:
     """:func:`transport_loss` with everything that was computed on the way.
 
-    Args:
-        x, y, x_mask, y_mask, **options: as for :func:`transport_loss`.
-
     Example:
         >>> x = torch.tensor([[[0.0], [4.0]]])
         >>> transport(x, x.flip(1), epsilon=0.01).plan.round(decimals=3)
         tensor([[[0.0000, 0.5000],
                  [0.5000, 0.0000]]])
     """
-    return _transport(x, y, x_mask, y_mask, TransportOptions(**options))
-
-
-def _transport(
-    x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None, options: TransportOptions
-) -> Transport:
+    settings = TransportOptions(**options)
     _check_tokens(x, y, x_mask, y_mask)
     x_mask, y_mask = _joint_masks(x, y, x_mask, y_mask)
-    cross = _solve(x, y, x_mask, y_mask, None, options)
-    if not options.debias:
+    cross = _solve(x, y, x_mask, y_mask, None, settings)
+    if not settings.debias:
         return cross
-    x_self = _solve(x, x, x_mask, x_mask, cross.epsilon, options)
-    y_self = _solve(y, y, y_mask, y_mask, cross.epsilon, options)
+    x_self = _solve(x, x, x_mask, x_mask, cross.epsilon, settings)
+    y_self = _solve(y, y, y_mask, y_mask, cross.epsilon, settings)
     errors = [cross.marginal_error, x_self.marginal_error, y_self.marginal_error]
     return cross._replace(
         value=cross.value - (x_self.value + y_self.value) / 2,
@@ -329,15 +298,6 @@ def _check_tokens(x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | 
                 f"{name}: expected {list(tokens.shape[:2])} on {tokens.device}, "
                 f"got {list(mask.shape)} on {mask.device}"
             )
-
-
-def _is_positive(number: object) -> bool:
-    return (
-        isinstance(number, int | float)
-        and not isinstance(number, bool)
-        and math.isfinite(number)
-        and number > 0
-    )
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from slam_potsa.objective.distances import Distance
+from slam_potsa.objective.distances import Distance, measure
 from slam_potsa.objective.sides import (
     Sides,
     crossed,
@@ -51,11 +51,10 @@ def normalised(distance: Distance, sides: Sides, first: Tensor, second: Tensor) 
     Optimal transport is measured by ⟨Γ, C⟩ in the divisor, which unlike the entropic value is
     never negative. A batch without mismatched rows is not divided.
     """
-    measure = getattr(distance, "monitor", distance)
     others = rolled(sides)
     with torch.no_grad():
         differ = (first != second.roll(1, 0)).to(sides.x.device) & live_rows(others)
-        scale = masked_mean(measure(*others), differ)
+        scale = masked_mean(measure(distance)(*others), differ)
         scale = torch.where(differ.any() & (scale > 0), scale, 1.0)
     return plain(distance, sides, first, second) / scale
 
@@ -80,11 +79,8 @@ def contrastive(
     return masked_mean(losses, live)
 
 
-VARIANTS: dict[str, Variant] = {
-    "plain": plain,
-    "normalised": normalised,
-    "contrastive": contrastive,
-}
+VARIANTS: dict[str, Variant] = {"plain": plain, "debiased": plain}  # the distance is debiased
+VARIANTS |= {"normalised": normalised, "contrastive": contrastive}
 
 
 def build_variant(name: str, temperature: float = 0.1) -> Variant:

@@ -31,20 +31,27 @@ def qformer_taps() -> dict[str, Tap]:
     return {f"qformer.{k}": tap(4, 6, 8, seed=k) for k in (1, 2, 3)}
 
 
-def test_potsa_is_cross_entropy_plus_the_mean_over_layers_and_pairs():
+@pytest.mark.parametrize("lengths", [None, (6, 4, 5, 2)])
+def test_potsa_is_cross_entropy_plus_the_mean_over_layers_and_pairs(lengths):
     taps, cross_entropy = qformer_taps(), torch.tensor(2.0, requires_grad=True)
+    masks = ()
+    if lengths:  # masks follow their rows
+        mask = torch.arange(6) < torch.tensor(lengths)[:, None]
+        taps = {name: each._replace(mask=mask) for name, each in taps.items()}
+        masks = mask[[0, 3]], mask[[1, 2]]
     loss = AlignmentObjective([term()])(cross_entropy, taps, PAIRS, [1, 3])
     values = [transport_loss(taps[f"qformer.{k}"].tensor[[0, 3]],
-                             taps[f"qformer.{k}"].tensor[[1, 2]]) for k in (1, 3)]  # fmt: skip
+                             taps[f"qformer.{k}"].tensor[[1, 2]], *masks)
+              for k in (1, 3)]  # fmt: skip
     mean = torch.cat(values).mean()
     assert torch.allclose(loss.total, 2.0 + 10 * mean)
     assert torch.allclose(loss.terms["ot"], mean) and not loss.terms["ot"].requires_grad
-    assert loss.cross_entropy == 2.0 and not loss.cross_entropy.requires_grad
     loss.total.backward()
     assert cross_entropy.grad == 1
     for name, layer in taps.items():  # layer 2 is not scheduled
         assert (layer.tensor.grad is None) == (name == "qformer.2")
-    assert (taps["qformer.1"].tensor.grad != 0).any(2).all()
+    reached = (taps["qformer.1"].tensor.grad != 0).any(2)
+    assert torch.equal(reached, mask) if lengths else reached.all()
 
 
 def test_ai_sta_aligns_each_row_with_its_own_text_which_stays_put():
@@ -102,15 +109,6 @@ def test_a_frozen_anchor_gets_no_gradient():
     assert (gradient[[1, 2]] == 0).all() and (gradient[[0, 3]] != 0).any(2).all()
 
 
-def test_masks_follow_their_rows():
-    mask = torch.arange(6) < torch.tensor([[6], [4], [5], [2]])
-    taps = {"qformer.1": tap(4, 6, 8, mask=mask)}
-    loss = AlignmentObjective([term(weight=1.0)])(torch.tensor(0.0), taps, PAIRS, [1])
-    x = taps["qformer.1"].tensor
-    expected = transport_loss(x[[0, 3]], x[[1, 2]], mask[[0, 3]], mask[[1, 2]]).mean()
-    assert torch.allclose(loss.total, expected)
-
-
 def test_terms_add_up_and_unscheduled_ones_are_compared_once():
     taps = qformer_taps() | {"output": tap(4, 6, 8, seed=9)}
     output = term(name="output", first="output", second="output", weight=0.5,
@@ -134,9 +132,8 @@ def test_a_batch_without_pairs_trains_on_cross_entropy_alone():
 
 
 def test_the_baseline_has_no_terms():
-    cross_entropy = torch.tensor(2.0, requires_grad=True)
     objective = AlignmentObjective()
-    loss = objective(cross_entropy, {}, PAIRS, [1])
+    loss = objective(torch.tensor(2.0), {}, PAIRS, [1])
     assert loss.total == 2.0 and loss.terms == {} and objective.tap_names([1]) == set()
     assert objective.diagnose({}, PAIRS, [1]) == {}
 
@@ -192,19 +189,17 @@ def test_bad_pairs_are_refused(pairs):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "names"),
     [
-        ({"rows": "all"}, "rows: expected 'pairs' or 'same', got 'all'"),
-        ({"detach": "first"}, "detach"),
-        ({"reduction": "max"}, "reduction: expected 'mean' or 'sum'"),
-        ({"distance": "ot"}, "distance: expected a callable, got 'ot'"),
-        ({"weight": -1.0, "detach": "x"}, "detach.*weight"),
-        ({"rows": "same"}, "another tap than first"),
-        ({"first": "a", "second": "b", "layers": (1,)}, "neither tap name has {layer}"),
+        ({"rows": "all", "distance": "ot"}, "rows.*distance"),
+        ({"reduction": "max"}, "reduction"),
+        ({"weight": -1.0, "detach": "first"}, "detach.*weight"),
+        ({"rows": "same"}, "second"),
+        ({"first": "a", "second": "b", "layers": (1,)}, "layers"),
     ],
 )
-def test_bad_terms_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
+def test_bad_terms_are_refused(changes, names):
+    with pytest.raises(ValueError, match=names):
         term(**changes)
 
 

@@ -80,14 +80,14 @@ def test_one_pair_has_nothing_to_be_contrasted_with():
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_what_shrinking_the_space_does(name):
-    """Halving all tokens lowers plain to a quarter and leaves the other two as they are."""
+    """Halving all tokens lowers the mean to a quarter and leaves the other two as they are."""
     distance = build_distance("ot", epsilon=0.1)
     whole = sides()
     half = Sides(whole.x / 2, whole.y / 2, None, None)
     before, after = (
         VARIANTS[name](distance, both, MEANINGS, MEANINGS).item() for both in (whole, half)
     )
-    assert after == pytest.approx(before / 4 if name == "plain" else before, rel=1e-4)
+    assert after == pytest.approx(before / 4 if VARIANTS[name] is plain else before, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -117,5 +117,5 @@ def test_contrastive_pulls_matched_rows_together_and_mismatched_apart():
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="plain, normalised, contrastive, got 'infonce'"):
+    with pytest.raises(ValueError, match="plain, .*contrastive"):
         build_variant("infonce")

@@ -17,6 +17,7 @@ import pytest
 from slam_potsa.cli import main
 from slam_potsa.data.manifest import read_manifest, write_manifest
 from slam_potsa.data.sources import asterisk
+from slam_potsa.provenance import read_record
 from tests.support import mini_covost2, mini_fleurs, tiny, tiny_recipe
 
 LANGUAGES = ("en", "es", "ru", "fr")
@@ -60,9 +61,9 @@ def test_from_raw_data_to_the_papers_table(tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
     for stage in ("1_asr", "2_s2tt", "3_potsa"):
         assert json.loads((out / stage / "done.json").read_text())
-    started = json.loads((out / "3_potsa" / "started.json").read_text())
+    started = read_record(out / "3_potsa" / "started.json")
     best = (out / "2_s2tt" / "best" / "model.pt").read_bytes()
-    assert started["start"] == hashlib.sha256(best).hexdigest()
+    assert started.made_from["content of ckpt_path"] == hashlib.sha256(best).hexdigest()
     lines = [json.loads(line) for line in (out / "3_potsa/metrics.jsonl").open()]
     assert all("ot" in line and line["layers"] for line in lines)
     assert main(["table", "1", str(out), "--bootstrap", "0"]) == 0

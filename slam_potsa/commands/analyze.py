@@ -32,7 +32,7 @@ def _analyze(args) -> None:
 
     quieten()
     runs = [run for run in (args.run, args.against) if run is not None]
-    found = _analyses(runs, args)
+    found = analyze_runs(runs, args)
     if args.against:
         print(f"{differences_text(*found)}\n")
     output = args.output or _folder(args.run) / FOLDER
@@ -41,7 +41,7 @@ def _analyze(args) -> None:
     print(output / FILE)
 
 
-def _analyses(runs: list[Path], args) -> list:
+def analyze_runs(runs: list[Path], args) -> list:
     """One of each run, by what the first of them heard, with plans at the layer aligned most.
 
     InputError with all that is wrong, before a model is loaded.

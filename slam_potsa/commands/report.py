@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from slam_potsa.commands import analyze
-from slam_potsa.errors import InputError
+from slam_potsa.errors import refuse
 
 EXAMPLES = """examples:
   slam-potsa report outputs/demo/baseline outputs/demo/potsa --output report.html
@@ -16,7 +15,7 @@ EXAMPLES = """examples:
   slam-potsa report BASELINE OURS --analyze --manifest data/fleurs/test.jsonl
   slam-potsa report RUN --show training
 """
-SENTENCES = 300  # analysed where nothing else is asked for; some minutes on a laptop
+ASKED = ("title", "names", "heard", "zero_shot", "preset", "bootstrap", "samples", "worst")
 
 
 def add(commands) -> None:
@@ -28,18 +27,18 @@ def add(commands) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    option = report.add_argument
+    option, count = report.add_argument, {"type": _count, "metavar": "N"}
     option("runs", nargs="+", type=Path, metavar="RUN", help="output_dir of a training")
     option("--output", type=Path, default=Path("report.html"))
     option("--title", default="", help="default: the runs' names")
-    option("--names", nargs="+", default=[], help="one for each run; default: its path")
+    option("--names", nargs="+", default=[], help="one for each run; default: its folder's")
     option("--heard", nargs="*", help="languages of training; default: of the first run's manifest")
     option("--zero-shot", nargs="*", help="never heard; default: all others that were decoded")
-    option("--bootstrap", type=int, default=1000, help="resamples of intervals and tests; 0: off")
+    option("--bootstrap", **count, default=1000, help="resamples of intervals and tests; 0: off")
     option("--preset", help="whose way of scoring, as `score` has them")
     option = report.add_argument_group("what is on the page").add_argument
-    option("--samples", type=int, default=3, metavar="N", help="of each language and test")
-    option("--worst", type=int, default=5, metavar="N", help="worst rows of each test")
+    option("--samples", **count, default=3, help="of each language and test (default 3)")
+    option("--worst", **count, default=5, help="worst rows of each test (default 5)")
     option(
         "--show",
         choices=("runs", "training", "layers"),
@@ -47,60 +46,50 @@ def add(commands) -> None:
     )
     option = report.add_argument_group("analysis").add_argument
     option("--analyze", action="store_true", help="run `analyze` on each run first: loads models")
+    option("--sentences", **count, default=300, help="analyse so many; 0: all (default 300)")
     option(
         "--manifest",
         nargs="+",
         type=Path,
         default=[],
         help="parallel sentences to analyse, and where recordings are looked for; default: the "
-        "tests that were decoded, as far as they are parallel, else the training set",
+        "tests that were decoded, as far as they are parallel, else the validation or training set",
     )
-    option("--sentences", type=int, default=SENTENCES, metavar="N", help="analyse so many; 0: all")
     report.set_defaults(command=_report)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected 0, 1, 2, …")
+    return int(text)
 
 
 def _report(args) -> None:
     from slam_potsa.engine.launch import quieten
-    from slam_potsa.evaluation.report import (
-        Request,
-        collect,
-        headline_text,
-        open_runs,
-        shown,
-        write_page,
-    )
+    from slam_potsa.evaluation import report
 
+    missing = [path for path in args.manifest if not path.is_file()]
+    refuse(f"--manifest {path}: not there; expected JSON Lines" for path in missing)
     if args.show:
-        print(shown(args.show, open_runs(args.runs, args.names)))
+        print(report.shown(args.show, report.open_runs(args.runs, args.names)))
         return
     quieten()
-    missing = [path for path in args.manifest if not path.is_file()]
-    if missing:
-        raise InputError([f"--manifest {path}: not there; expected JSON Lines" for path in missing])
     if args.analyze:
-        _analyze(args)
-    names = ("title", "names", "heard", "zero_shot", "preset", "bootstrap", "samples", "worst")
-    asked = {name: getattr(args, name) for name in names}
-    argv = ["slam-potsa", *sys.argv[1:]]
-    report = collect(args.runs, Request(**asked, manifests=args.manifest, argv=argv), progress=True)
-    for reason in report.left_out:
+        _analyze(args, report.open_runs(args.runs, args.names))
+    asked = {name: getattr(args, name) for name in ASKED}
+    request = report.Request(**asked, manifests=args.manifest, argv=["slam-potsa", *sys.argv[1:]])
+    found = report.collect(args.runs, request, progress=True)
+    for reason in found.left_out:
         print(f"left out: {reason}", file=sys.stderr)
-    print(f"{headline_text(report)}\n\n{write_page(args.output, report)}")
+    print(f"{report.headline_text(found)}\n\n{report.write_page(args.output, found)}")
 
 
-def _analyze(args) -> None:
-    """`slam-potsa analyze` of every run, all on the same recordings."""
-    from slam_potsa.evaluation.report import open_runs, parallel_manifests
+def _analyze(args, runs) -> None:
+    """As `slam-potsa analyze`, all runs on the same recordings."""
+    from slam_potsa.evaluation.analysis import FILE, FOLDER, write_analysis
+    from slam_potsa.evaluation.report import parallel_manifests
 
-    manifests = args.manifest or parallel_manifests(open_runs(args.runs))
-    parser = argparse.ArgumentParser()
-    analyze.add(parser.add_subparsers())
-    for run in args.runs:
-        words: Sequence[object] = ["analyze", run, *manifests]
-        words += ["--sentences", args.sentences] if args.sentences else []
-        words += ["--heard", *args.heard] if args.heard else []
-        given = parser.parse_args(list(map(str, words)))
-        try:
-            given.command(given)
-        except InputError as error:
-            print(f"{run}: not analysed: {error}", file=sys.stderr)
+    args.manifests, args.seed = args.manifest or parallel_manifests(runs), 0
+    args.sentences = args.sentences or None
+    for run, found in zip(runs, analyze.analyze_runs(args.runs, args), strict=True):
+        write_analysis(run.path / FOLDER / FILE, found)

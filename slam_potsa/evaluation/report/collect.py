@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,75 +19,53 @@ from slam_potsa.data.manifest import ManifestSummary, Utterance, check_manifest,
 from slam_potsa.data.predictions import Prediction, read_predictions
 from slam_potsa.engine.run_directory import CONFIG, SCHEDULE
 from slam_potsa.errors import InputError, collecting, refuse
-from slam_potsa.evaluation.analysis import Analysis, analyses_of, why_analysis_is_outdated
+from slam_potsa.evaluation import analysis
+from slam_potsa.evaluation.analysis import Analysis
 from slam_potsa.evaluation.corpora import SUFFIX, find_blind, match
 from slam_potsa.evaluation.presets import find_preset
 from slam_potsa.evaluation.scores import ScoreTable, score
 from slam_potsa.model.metrics import METRICS, read_metrics
 from slam_potsa.provenance import Record, read_record
 
-RECORD = ".done.json"
+DECODED = "{}.done.json"  # the record of a test's predictions
+ANALYSED = (Path(analysis.FOLDER) / analysis.FILE).with_suffix(analysis.RECORD)
 
 
 @dataclass(frozen=True)
 class Request:
-    """How runs are reported.
-
-    Attributes:
-        title, summary, notes: the page's headline, a sentence or two, and what a reader must know
-            before quoting a number; plain text.
-        names: one for each run; empty: the shortest ends of their paths that tell them apart.
-        heard: languages of training; None: those of the first run's training manifest.
-        zero_shot: languages never heard; None: all others that were decoded.
-        manifests: of tests whose predictions do not say what they were decoded from.
-        preset: whose way of scoring, as `slam-potsa score --preset`.
-        bootstrap: resamples of the intervals and of the paired tests; 0: neither.
-        samples: recordings of each language of each test to show. worst: rows of each test.
-        titles: test -> how the page calls it. retrieval_title: how the headline calls R@1.
-        seconds: phase -> wall time, to be shown.
-        argv: the command that makes this page, to be shown.
-    """
+    """How runs are reported; texts are plain."""
 
     title: str = ""
-    summary: str = ""
-    notes: Sequence[str] = ()
-    names: Sequence[str] = ()
-    heard: Sequence[str] | None = None
-    zero_shot: Sequence[str] | None = None
-    manifests: Sequence[Path] = ()
-    preset: str | None = None
-    bootstrap: int = 1000
-    samples: int = 3
-    worst: int = 5
-    titles: Mapping[str, str] = field(default_factory=dict)
-    retrieval_title: str = "cross-lingual retrieval"
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    argv: Sequence[str] = ()
+    summary: str = ""  # a sentence or two
+    notes: Sequence[str] = ()  # what a reader must know before quoting a number
+    names: Sequence[str] = ()  # one for each run; empty: those of their directories
+    heard: Sequence[str] | None = None  # languages; None: of the first run's training manifest
+    zero_shot: Sequence[str] | None = None  # never heard; None: all others that were decoded
+    manifests: Sequence[Path] = ()  # of tests whose predictions do not say what they are of
+    preset: str | None = None  # whose way of scoring, as `slam-potsa score --preset`
+    bootstrap: int = 1000  # resamples of the intervals and of the paired tests; 0: neither
+    samples: int = 3  # recordings of each language of each test to show
+    worst: int = 5  # rows of each test
+    titles: Mapping[str, str] = field(default_factory=dict)  # test -> how the page calls it
+    retrieval_title: str = "cross-lingual retrieval"  # how the headline calls R@1
+    seconds: Mapping[str, float] = field(default_factory=dict)  # phase -> wall time, to be shown
+    argv: Sequence[str] = ()  # the command that makes this page, to be shown
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory, and what was found in it.
+    """A run directory, and what was found in it."""
 
-    Attributes:
-        name: as the page calls it.
-        path: as it was given, so that commands can be repeated.
-        config, text: config.yaml with the defaults filled in, and as it stands there.
-        metrics: the lines of metrics.jsonl (see model.metrics_log), and as one more where eq. 5-7
-            stood when schedule.json was written; a line may lack any of the numbers.
-        tests: test -> what was decoded of it. records: test -> by what command, of what manifest.
-        scored: test -> its scores.
-        analysis: what `slam-potsa analyze` found.
-    """
-
-    name: str
-    path: Path
-    config: PotsaConfig = field(default_factory=PotsaConfig)
-    text: str = ""
+    name: str  # as the page calls it
+    path: Path  # as it was given
+    config: PotsaConfig = field(default_factory=PotsaConfig)  # with the defaults filled in
+    text: str = ""  # config.yaml as it stands there
+    # The lines of metrics.jsonl (see model.metrics), each of which may lack any number, and as one
+    # more where eq. 5-7 stood when schedule.json was written.
     metrics: Sequence[Mapping[str, Any]] = ()
     tests: Mapping[str, Sequence[Prediction]] = field(default_factory=dict)
-    records: Mapping[str, Record] = field(default_factory=dict)
-    scored: Mapping[str, ScoreTable] = field(default_factory=dict)
+    records: Mapping[str, Record] = field(default_factory=dict)  # test -> how it was decoded, …
+    scored: Mapping[str, ScoreTable] = field(default_factory=dict)  # test -> its scores
     analysis: Analysis | None = None
 
     @property
@@ -96,17 +75,6 @@ class Run:
     @property
     def validation(self) -> Path:
         return Path(self.config.dataset_config.val_data_path)
-
-    @property
-    def aligned(self) -> list[Sequence[int]]:
-        """The layers of each step that aligned any."""
-        return [line["layers"] for line in self.metrics if line.get("layers")]
-
-    @property
-    def seconds(self) -> float | None:
-        """Of training, without validation and saving; None where it was not written down."""
-        found = self.series("seconds")[1]
-        return sum(found) if found else None
 
     @property
     def recall(self) -> Mapping[str, float]:
@@ -129,30 +97,27 @@ class Run:
         keys = {key for line in self.metrics for key, value in line.items() if value is not None}
         return sorted({int(key.split("/")[1]) for key in keys if key.startswith(f"{kind}/")})
 
+    @property
+    def aligned(self) -> dict[int, Sequence[int]]:
+        """step -> its layers, of those that aligned any."""
+        return {line["step"]: line["layers"] for line in self.metrics if line.get("layers")}
+
 
 @dataclass(frozen=True)
 class Report:
-    """All that the page shows. The first run is the one that others are compared with.
-
-    Attributes:
-        heard, zero_shot: the groups of the scores.
-        manifests: test -> the manifest that it is of, where that is known.
-        data: manifest of training, validation or a test -> what it holds, where it is there.
-        trained: test -> run -> share of its sentences (`sentence_id`, whoever speaks them, in
-            whatever language) that are also in the run's training manifest.
-        warnings: what must be known before the scores are read; plain text.
-        left_out: why something is missing.
-    """
+    """All that the page shows. The first run is the one that others are compared with."""
 
     runs: Sequence[Run]
     request: Request = field(default_factory=Request)
-    heard: Sequence[str] = ()
+    heard: Sequence[str] = ()  # the groups of the scores
     zero_shot: Sequence[str] = ()
-    manifests: Mapping[str, Path] = field(default_factory=dict)
-    data: Mapping[Path, ManifestSummary] = field(default_factory=dict)
+    manifests: Mapping[str, Path] = field(default_factory=dict)  # test -> its, where it is known
+    data: Mapping[Path, ManifestSummary] = field(default_factory=dict)  # of every use
+    # test -> run -> share of its sentences (`sentence_id`, whoever speaks them, in whatever
+    # language) that are also in the run's training manifest.
     trained: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    warnings: Sequence[str] = ()
-    left_out: Sequence[str] = ()
+    warnings: Sequence[str] = ()  # what must be known before the scores are read
+    left_out: Sequence[str] = ()  # why something is missing
 
     @property
     def tests(self) -> dict[str, str]:
@@ -161,6 +126,11 @@ class Report:
         titles = self.request.titles
         order = [*(test for test in titles if test in names), *names]
         return {test: titles.get(test, test) for test in order}
+
+    @property
+    def groups(self) -> list[str]:
+        groups = {"seen": self.heard, "zero-shot": self.zero_shot}
+        return [group for group, languages in groups.items() if languages] or ["all"]
 
     def samples(self, test: str) -> list[tuple[Prediction, dict[str, str]]]:
         """(row, run -> its text) of the first recordings of every language, by order alone."""
@@ -181,69 +151,50 @@ def collect(
 ) -> Report:
     """Read the runs, and score every prediction file.
 
-    Raises:
-        InputError: paths that are no runs, files that cannot be read, a request that does not fit;
-            everything at once, before anything is scored. What cannot be scored, for references
-            that are not there, is left out and said in the report.
+    Raises InputError with what `open_runs` refuses. What cannot be scored, for references that are
+    not there, is left out and said in the report.
     """
     request = request or Request()
     runs = open_runs(paths, request.names)
-    heard = {run.name: _languages(_utterances(run.training)) for run in runs}
+    heard = {run.name: _languages(run) for run in runs}
     groups = _groups(runs, request, heard[runs[0].name])
     manifests = find_manifests(runs, request.manifests)
-    used = [path for run in runs for path in (run.training, run.validation)]
-    used += manifests.values()
+    used = [*(path for run in runs for path in (run.training, run.validation)), *manifests.values()]
     data = {path: check_manifest(path, audio=False) for path in used if _utterances(path)}
     trained = {test: _trained(runs, test, path) for test, path in manifests.items()}
     warnings = _warnings(heard, request)
     runs, left_out = _scored(runs, request, groups, progress)
     for run in runs:
-        left_out += [f"{run.name}, analysis: {why}" for why in why_analysis_is_outdated(run.path)]
+        left_out += [
+            f"{run.name}, analysis: {why}" for why in analysis.why_analysis_is_outdated(run.path)
+        ]
     return Report(runs, request, *groups, manifests, data, trained, warnings, left_out)
 
 
 def open_runs(paths: Sequence[str | Path], names: Sequence[str] = ()) -> list[Run]:
     """The runs in the order given, without scores yet.
 
-    Raises InputError with every path that is no run directory, or given twice, and every file that
-    cannot be read.
+    Raises InputError with every path that is no run directory, every file that cannot be read, and
+    names that do not tell the runs apart.
     """
-    problems = [] if paths else ["found no run, expected at least one run directory"]
-    resolved = [Path(path).resolve() for path in paths]
-    twice = sorted({str(path) for path in resolved if resolved.count(path) > 1})
-    problems += [f"{path}: given twice; expected each run once" for path in twice]
-    if names and len(names) != len(set(names)) or len(names) not in (0, len(paths)):
-        problems.append(f"--names: found {list(names)}, expected {len(paths)} that differ")
-        names = ()
-    runs = []
-    for path, name in zip(paths, names or ends(paths), strict=True):
-        try:
-            runs.append(_open(Path(path), name))
-        except InputError as error:
-            problems += error.problems
+    paths, problems, runs = list(map(Path, paths)), [], []
+    names = names or [path.resolve().name for path in paths]
+    names = names if len(set(names)) == len(names) else list(map(str, paths))
+    if not paths or len(names) != len(paths) or len(set(names)) < len(names):
+        problems.append(f"runs: found {len(paths)} called {names}; expected one name for each")
+    for path, name in zip(paths, names, strict=False):
+        with collecting(problems):
+            runs.append(_open(path, name))
     analyses: Mapping[Path, Analysis] = {}
     with collecting(problems):
-        analyses = analyses_of([run.path for run in runs])
+        analyses = analysis.analyses_of(paths)
     refuse(problems)
-    return [replace(run, analysis=_named(analyses.get(run.path), run.name)) for run in runs]
-
-
-def _named(analysis: Analysis | None, name: str) -> Analysis | None:
-    return None if analysis is None else replace(analysis, name=name)
-
-
-def ends(paths: Sequence[str | Path]) -> list[str]:
-    """The shortest ends of paths that tell them apart.
-
-    >>> ends(["a/ours/seed1", "a/baseline/seed1"])
-    ['ours/seed1', 'baseline/seed1']
-    """
-    parts = [Path(path).resolve().parts for path in paths]
-    for length in range(1, max(map(len, parts), default=0) + 1):
-        names = ["/".join(part[-length:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    return list(map(str, paths))
+    return [
+        replace(run, analysis=replace(analyses[run.path], name=run.name))
+        if run.path in analyses
+        else run
+        for run in runs
+    ]
 
 
 def _open(path: Path, name: str) -> Run:
@@ -255,12 +206,13 @@ def _open(path: Path, name: str) -> Run:
     except (yaml.YAMLError, InputError) as error:
         raise InputError(f"{path / CONFIG}: {error}; expected what training wrote there") from None
     metrics = read_metrics(path / METRICS) if (path / METRICS).is_file() else []
+    if (path / SCHEDULE).is_file():
+        metrics.append(_state(json.loads((path / SCHEDULE).read_text(encoding="utf-8"))))
     # Blind controls belong to their test.
     files = [file for file in path.glob(f"*{SUFFIX}") if not file.match(f"*_blind{SUFFIX}")]
     tests = {file.name.removesuffix(SUFFIX): read_predictions(file) for file in sorted(files)}
-    records = {test: read_record(path / f"{test}{RECORD}") or Record({}) for test in tests}
-    if (path / SCHEDULE).is_file():
-        metrics.append(_state(json.loads((path / SCHEDULE).read_text(encoding="utf-8"))))
+    places = {"analysis": ANALYSED} | {test: DECODED.format(test) for test in tests}
+    records = {name: read_record(path / place) or Record({}) for name, place in places.items()}
     return Run(name, path, config, text, metrics, tests, records)
 
 
@@ -271,16 +223,16 @@ def _state(schedule: Mapping[str, Any]) -> dict[str, Any]:
     return {"step": schedule["step"], **numbers}
 
 
-def _utterances(path: Path) -> list[Utterance] | None:
-    """The rows of a manifest; None where it is missing or broken."""
-    try:
-        return read_manifest(path) if path.is_file() else None
-    except InputError:
-        return None
+def _utterances(path: Path) -> list[Utterance]:
+    """The rows of a manifest; none where it is missing or broken."""
+    with suppress(InputError):
+        return read_manifest(path) if path.is_file() else []
+    return []
 
 
-def _languages(rows: Sequence[Utterance] | None) -> list[str] | None:
-    return None if rows is None else sorted({row.language for row in rows})
+def _languages(run: Run) -> list[str]:
+    """Those of training; none where they are not known."""
+    return sorted({row.language for row in _utterances(run.training)})
 
 
 def find_manifests(runs: Sequence[Run], given: Sequence[Path] = ()) -> dict[str, Path]:
@@ -291,7 +243,7 @@ def find_manifests(runs: Sequence[Run], given: Sequence[Path] = ()) -> dict[str,
             wanted = {(item.key, item.source) for item in items}
             decoded = run.records[test].notes.get("manifest", "")
             for path in map(Path, (decoded, *given, run.config.dataset_config.test_data_path)):
-                if wanted <= {(row.key, row.audio) for row in _utterances(path) or ()}:
+                if wanted <= {(row.key, row.audio) for row in _utterances(path)}:
                     found.setdefault(test, path)
     return found
 
@@ -300,46 +252,41 @@ def parallel_manifests(runs: Sequence[Run]) -> list[Path]:
     """What to analyse: the tests, as far as they are parallel, else validation or training set.
 
     FLEURS' seen and unheard languages lie in two manifests and are parallel; two tests of different
-    sentences are not, and few of them would be compared in any two languages. Of those it is the
-    one with the most languages.
+    sentences are not. Of those it is the one with the most languages.
     """
     for paths in (find_manifests(runs).values(), [runs[0].validation], [runs[0].training]):
-        rows = {path: _utterances(path) or [] for path in paths}
+        rows = {path: _utterances(path) for path in paths}
         spoken = {path: {row.sentence_id for row in found} for path, found in rows.items()}
         languages = {path: {row.language for row in found} for path, found in rows.items()}
         first = max(rows, key=lambda path: len(languages[path]), default=None)
-        shared = {path: len(spoken[path] & spoken[first]) for path in rows}
-        chosen = [path for path in rows if 2 * shared[path] >= len(spoken[path])]
+        chosen = [p for p in rows if 2 * len(spoken[p] & spoken[first]) >= len(spoken[p])]
         if len(set().union(*(languages[path] for path in chosen))) > 1:
             return chosen
     raise InputError("no manifest with the same sentences in two languages; give --manifest")
 
 
 def _groups(
-    runs: Sequence[Run], request: Request, heard: Sequence[str] | None
+    runs: Sequence[Run], request: Request, trained: Sequence[str]
 ) -> tuple[list[str], list[str]]:
     """(heard, zero-shot) languages; both empty where nobody knows what was heard."""
-    known, unheard = request.heard, request.zero_shot
-    known = heard if known is None else known
-    if known is None:
-        return [], list(unheard or ())
+    heard = list(trained if request.heard is None else request.heard)
     spoken = {item.language for run in runs for items in run.tests.values() for item in items}
-    unheard = sorted(spoken - {*known}) if unheard is None else list(unheard)
-    return [language for language in known if language not in unheard], unheard
+    unheard = sorted(spoken - {*heard}) if heard else []
+    unheard = unheard if request.zero_shot is None else list(request.zero_shot)
+    return [language for language in heard if language not in unheard], unheard
 
 
-def _warnings(heard: Mapping[str, Sequence[str] | None], request: Request) -> list[str]:
+def _warnings(heard: Mapping[str, Sequence[str]], request: Request) -> list[str]:
     """That the groups are those of the first run, where others heard other languages."""
-    told = [
-        f"{name} on {', '.join(found or ['languages not known'])}" for name, found in heard.items()
-    ]
-    alike = len({None if found is None else tuple(found) for found in heard.values()}) == 1
-    if alike or request.heard is not None or request.zero_shot is not None:
+    told = {name: ", ".join(found) or "languages not known" for name, found in heard.items()}
+    given = request.heard is not None or request.zero_shot is not None
+    if given or len(set(told.values())) < 2:
         return []
+    named = "; ".join(f"{name} on {found}" for name, found in told.items())
     return [
-        f"The runs were trained on different languages: {'; '.join(told)}. “Seen” and “zero-shot” "
-        f"below are those of {next(iter(heard))}, and false for a run that heard others. Give "
-        "--heard and --zero-shot to group all runs alike."
+        f"The runs were trained on different languages: {named}. “Seen” and “zero-shot” below are "
+        f"those of {next(iter(told))}, and false for a run that heard others. Give --heard and "
+        "--zero-shot to group all runs alike."
     ]
 
 
@@ -347,26 +294,21 @@ def _scored(
     runs: Sequence[Run], request: Request, groups: Sequence[Sequence[str]], progress: bool
 ) -> tuple[list[Run], list[str]]:
     """(the runs with their scores, why some have none or are not compared)."""
-    heard, zero_shot = groups
-    asked = {"seen": heard, "zero_shot": zero_shot, "convention": find_preset(request.preset)}
+    asked = {"seen": groups[0], "zero_shot": groups[1], "convention": find_preset(request.preset)}
     asked |= {"bootstrap": request.bootstrap, "samples": request.bootstrap or None}
+    asked["worst"] = request.worst
     found, reasons = [], []
     for run in tqdm(runs, desc="scoring", unit="run", disable=not progress, leave=False):
         scored = {}
         for test, items in run.tests.items():
-            compared = request.bootstrap and run is not runs[0]
-            first = runs[0].tests.get(test, ()) if compared else ()
+            first = runs[0].tests.get(test, ()) if request.bootstrap and run is not runs[0] else ()
             blind, why = find_blind(run.path / f"{test}{SUFFIX}", items)
-            try:
+            against: Sequence[Prediction] = ()
+            with collecting(why, f"not compared with {runs[0].name}"):
                 match(first or items, items)
-            except InputError as error:
-                why += [f"not compared with {runs[0].name}: {reason}" for reason in error.problems]
-                first = ()
-            files = {"predictions": items, "baseline": first, "blind": blind}
-            try:
-                scored[test] = score(**files, **asked, worst=request.worst)
-            except InputError as error:
-                why += error.problems
+                against = first
+            with collecting(why):
+                scored[test] = score(items, baseline=against, blind=blind, **asked)
             reasons += [f"{run.name}, {test}: {reason}" for reason in why]
         found.append(replace(run, scored=scored))
     return found, reasons
@@ -374,10 +316,9 @@ def _scored(
 
 def _trained(runs: Sequence[Run], test: str, path: Path) -> dict[str, float]:
     """run -> share of the sentences of a test that are in its training manifest."""
-    tested = {row.sentence_id for row in _utterances(path) or ()}
-    known = {run.name: _utterances(run.training) for run in runs if test in run.tests}
-    return {
-        name: len(tested & {row.sentence_id for row in found}) / len(tested)
-        for name, found in known.items()
-        if found is not None
-    }
+    tested, found = {row.sentence_id for row in _utterances(path)}, {}
+    for run in runs:
+        known = {row.sentence_id for row in _utterances(run.training)}
+        if test in run.tests and known:
+            found[run.name] = len(tested & known) / len(tested)
+    return found

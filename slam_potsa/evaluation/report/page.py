@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import statistics
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,11 +19,10 @@ from slam_potsa.evaluation.figures import Bar, Series
 from slam_potsa.evaluation.report import tables
 from slam_potsa.evaluation.report.collect import Report, Run
 from slam_potsa.evaluation.report.media import GAP, Players, marked
-from slam_potsa.evaluation.scores import ScoreRow, ScoreTable
+from slam_potsa.evaluation.scores import ScoreRow
 from slam_potsa.files import atomic_write
 
-LOG_RANGE = 20  # values that span more than this factor are drawn on a logarithmic axis
-Corpora = Sequence[Mapping[str, Any]]  # {"name": …, "systems": [{"run": …, "row": …, …}, …], …}
+Rows = Mapping[str, Mapping[str, ScoreRow]]  # corpus -> run -> its scores
 
 
 def write_page(path: str | Path, report: Report) -> Path:
@@ -45,9 +43,6 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"marked": marked, "duration": tables.duration}
-    for function in (bars, curves, layer_curves, by_depth, spans_far):
-        environment.globals[function.__name__] = function
     page = environment.get_template("page.html.j2").render(
         report=report,
         runs=report.runs,
@@ -57,7 +52,11 @@ def render(report: Report) -> str:
         tables=tables,
         figures=figures,
         players=Players(),
+        marked=marked,
         gap=GAP,
+        bars=bars,
+        curves=curves,
+        layer_curves=layer_curves,
         groups=_groups(report),
         tests=[_test(report, test) for test in report.tests],
         terms=_terms(report.runs),
@@ -67,6 +66,18 @@ def render(report: Report) -> str:
         commands=_commands(report),
     )
     return page.strip() + "\n"
+
+
+def bars(rows: Rows, metric: str) -> dict[str, list[Bar | None]]:
+    """run -> a bar a corpus, of "bleu" or "chrf"."""
+    runs = dict.fromkeys(run for found in rows.values() for run in found)
+    scores = {
+        run: [getattr(found.get(run), metric, None) for found in rows.values()] for run in runs
+    }
+    return {
+        run: [score and Bar(score.value, score.low, score.high) for score in found]
+        for run, found in scores.items()
+    }
 
 
 def curves(runs: Sequence[Run], key: str, suffix: str = "", dash: int = 0) -> list[Series]:
@@ -85,78 +96,34 @@ def layer_curves(run: Run, kind: str, name: str, suffix: str = "", dash: int = 0
     ]
 
 
-def by_depth(lines: Sequence[Series]) -> list[Series]:
-    """Means over the first and the last third of the training, layer by layer."""
-    thirds = [max(1, len(line.y) // 3) for line in lines]
-    first = [statistics.fmean(line.y[:n]) for line, n in zip(lines, thirds, strict=True)]
-    last = [statistics.fmean(line.y[-n:]) for line, n in zip(lines, thirds, strict=True)]
-    layers = range(len(lines))
-    return [Series("first third", layers, first), Series("last third", layers, last, dash=1)]
-
-
-def spans_far(lines: Sequence[Series]) -> bool:
-    values = [y for line in lines for y in line.y if y > 0]
-    return bool(values) and max(values) > LOG_RANGE * min(values)
-
-
-def bars(corpora: Corpora, metric: str) -> dict[str, list[Bar | None]]:
-    """system -> a bar a corpus, "bleu" or "chrf"."""
-    names = dict.fromkeys(system["run"] for corpus in corpora for system in corpus["systems"])
-    found: dict[str, list[Bar | None]] = {name: [None] * len(corpora) for name in names}
-    for place, corpus in enumerate(corpora):
-        for system in corpus["systems"]:
-            score = system["row"] and getattr(system["row"], metric)
-            found[system["run"]][place] = score and Bar(score.value, score.low, score.high)
-    return found
-
-
-def _groups(report: Report) -> Corpora:
+def _groups(report: Report) -> Rows:
     """The headline's scores, for its picture."""
-    found = tables.groups(report)
-    width = 64 // max(1, len(found))  # letters below a group of bars
-    return [
-        {
-            "name": textwrap.fill(f"{report.tests[test]}: {group}", width),
-            "systems": [{"run": run, "row": row} for run, row in rows.items()],
+    places = [(test, group) for test in report.tests for group in report.groups]
+    width = 64 // max(1, len(places))  # letters below a group of bars
+    found = {
+        textwrap.fill(f"{report.tests[test]}: {group}", width): {
+            run.name: row for run in report.runs if (row := tables.group_scores(run, test, group))
         }
-        for (test, group), rows in found.items()
-    ]
+        for test, group in places
+    }
+    return {name: rows for name, rows in found.items() if rows}
 
 
 def _test(report: Report, test: str) -> dict[str, Any]:
-    """What the page shows of one test: its corpora, groups of languages before languages."""
+    """The scores of one test: its corpora, groups of languages before languages."""
     scored = {run.name: run.scored[test] for run in report.runs if test in run.scored}
-    rows = {row.name: row for each in scored.values() for row in each.rows}
-    columns = list(dict.fromkeys(name for each in scored.values() for name in each.columns))
-    compared = columns[:2] if any(each.comparisons for each in scored.values()) else []
-    ordered = sorted(rows.values(), key=lambda row: row.kind == "language")
-    return {
-        "name": test,
-        "title": report.tests[test],
-        "columns": columns,
-        "compared": compared,
-        "differences": [f"Δ {name}" for name in compared],
-        "corpora": [_corpus(row, scored) for row in ordered],
-        "blind": any(each.blind for each in scored.values()),
-        "signatures": [line for each in scored.values() for line in _signatures(each)],
-    }
-
-
-def _corpus(row: ScoreRow, scored: Mapping[str, ScoreTable]) -> dict[str, Any]:
-    """The scores of one corpus by every system."""
-    systems = []
+    rows: dict[str, dict[str, ScoreRow]] = {}
     for run, each in scored.items():
-        own = next((other for other in each.rows if other.name == row.name), None)
-        compared = {item.metric: item for item in each.comparisons if item.name == row.name}
-        blind = next((item for item in each.blind if item.name == row.name), None)
-        systems.append({"run": run, "row": own, "compared": compared, "blind": blind})
-    facts = {"name": row.name, "kind": row.kind, "group": row.group, "recordings": row.sentences}
-    return {**facts, "systems": systems}
-
-
-def _signatures(scored: ScoreTable) -> list[str]:
-    compared = [f"{item.metric}|{item.signature}" for item in scored.comparisons if item.signature]
-    return [*scored.signatures, *compared, scored.guard_signature]
+        for row in sorted(each.rows, key=lambda row: row.kind == "language"):
+            rows.setdefault(row.name, {})[run] = row
+    found: dict[str, Any] = {"name": test, "title": report.tests[test], "scored": scored}
+    for kind in ("pooled", "mean", "language"):
+        found[kind] = {
+            name: of_runs
+            for name, of_runs in rows.items()
+            if next(iter(of_runs.values())).kind == kind
+        }
+    return found | {"rows": rows}
 
 
 def _terms(runs: Sequence[Run]) -> list[str]:
@@ -169,15 +136,14 @@ def _analyses(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
     """Figures and measures of every run that was analysed, each against the first of them."""
     analysed = [run for run in runs if run.analysis]
     for run in analysed[1:] or analysed:
-        found = [analysed[0].analysis, run.analysis] if run is not analysed[0] else [run.analysis]
-        texts = [each.text() for each in found]
+        found = [run.analysis, *(first.analysis for first in analysed[:1] if first is not run)]
+        texts = [each.text() for each in found[::-1]]
         try:
-            texts += [differences_text(*found[::-1])] if len(found) > 1 else []
+            texts += [differences_text(*found)] if found[1:] else []
         except InputError as error:  # of other recordings, or with other settings
             texts.append(f"not compared with {analysed[0].name}: {error}")
             found = [run.analysis]
-        drawn = draw(*found[::-1])
-        yield {"title": run.name, "figures": drawn, "text": "\n\n".join(texts)}
+        yield {"title": run.name, "figures": draw(*found), "text": "\n\n".join(texts)}
 
 
 def _worst(runs: Sequence[Run]) -> Iterator[tuple[Any, ...]]:
@@ -189,7 +155,7 @@ def _worst(runs: Sequence[Run]) -> Iterator[tuple[Any, ...]]:
 
 
 def _commands(report: Report) -> list[str]:
-    """Those that decoded, and that make this page."""
-    decoded = [record.argv for run in report.runs for record in run.records.values()]
-    found = [[str(word) for word in argv] for argv in (*decoded, report.request.argv) if argv]
-    return [shlex.join([re.sub(".*/(?=slam-potsa$)", "", words[0]), *words[1:]]) for words in found]
+    """Those that decoded, that analysed, and that make this page."""
+    made = [record.argv for run in report.runs for record in run.records.values()]
+    found = [argv for argv in (*made, report.request.argv) if argv]
+    return [shlex.join([re.sub(".*/(?=slam-potsa$)", "", argv[0]), *argv[1:]]) for argv in found]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -14,50 +14,33 @@ from slam_potsa.evaluation.report.collect import Report, Run
 from slam_potsa.evaluation.scores import ScoreRow
 from slam_potsa.text import table
 
-T = TypeVar("T")
-# A group of scores, and the mean over language pairs that belongs beside it.
-GROUPS = {"seen": "among heard", "zero-shot": "with an unheard", "all": "all"}
+# A group of scores, and the mean of R@1 over language pairs that belongs beside it.
+RECALLS = {"seen": "among heard", "zero-shot": "with an unheard", "all": "all"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """`left` columns hold text; `grouped` of them name a group of rows, which the page says once.
-
-    On a phone the page shows each row of `cards` as a list of its cells.
-    """
-
+class Table(NamedTuple):
     caption: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
-    left: int = 1
-    grouped: int = 0
-    cards: bool = False
-
-
-def groups(report: Report) -> dict[tuple[str, str], dict[str, ScoreRow]]:
-    """(test, group) -> run -> the group's pooled scores, or the mean over its languages."""
-    found = {
-        (test, group): {run.name: row for run in report.runs if (row := _row(run, test, group))}
-        for test in report.tests
-        for group in GROUPS
-    }
-    return _without_all(found)
+    left: int = 1  # columns that hold text
+    grouped: int = 0  # of them, those that name a group of rows, which the page says once
+    cards: bool = False  # on a phone, each row is a list of its cells
 
 
 def headline(report: Report) -> Table:
     """A row a test, group and run, then those of R@1."""
+    places = [(group, run) for group in report.groups for run in report.runs]
     rows = [
-        (report.tests[test], group, run, *_cells(row))
-        for (test, group), found in groups(report).items()
-        for run, row in found.items()
+        (title, group, run.name, *_cells(row))
+        for test, title in report.tests.items()
+        for group, run in places
+        if (row := group_scores(run, test, group))
     ]
-    title = report.request.retrieval_title
-    recalls = {
-        (title, group): {run.name: run.recall[mean] for run in report.runs if mean in run.recall}
-        for group, mean in GROUPS.items()
-    }
-    for place, found in _without_all(recalls).items():
-        rows += [(*place, run, "", "", "", f"{100 * recall:.1f}") for run, recall in found.items()]
+    rows += [
+        (report.request.retrieval_title, group, run.name, "", "", "", _percent(recall, ".1f"))
+        for group, run in places
+        if (recall := run.recall.get(RECALLS[group])) is not None
+    ]
     head = ("test", "languages", "system", "BLEU", "95 % interval", "chrF", "R@1 %")
     caption = (
         "Pooled over the languages of a group. R@1 beside “seen” is among heard languages, beside "
@@ -66,42 +49,26 @@ def headline(report: Report) -> Table:
     return Table(caption, head, rows, left=3, grouped=2)
 
 
-def _without_all(found: Mapping[tuple[str, str], T]) -> dict[tuple[str, str], T]:
-    """(title, group) that hold something; "all" only where no other group of the title does."""
-    split = {title for (title, group), rows in found.items() if rows and group != "all"}
-    return {
-        (title, group): rows
-        for (title, group), rows in found.items()
-        if rows and (group != "all" or title not in split)
-    }
-
-
-def _row(run: Run, test: str, group: str) -> ScoreRow | None:
+def group_scores(run: Run, test: str, group: str) -> ScoreRow | None:
+    """The group's pooled scores, or the mean over its languages where there are none."""
     rows = run.scored[test].rows if test in run.scored else ()
     kinds = {row.kind: row for row in rows if row.group == group}
     return kinds.get("pooled") or kinds.get("mean")
 
 
-def _cells(row: ScoreRow) -> tuple[str, str, str, str]:
-    return f"{row.bleu.value:.1f}", row.bleu.interval_text(), f"{row.chrf.value:.1f}", ""
-
-
 def footnotes(report: Report) -> list[str]:
     """One of every test some of whose sentences were trained on too."""
-    return [
-        f"“{report.tests[test]}”: {shares_text(shares)} of the sentences are also in training, in "
-        "other recordings or languages if not these; what they mean is not new to the model."
-        for test, shares in report.trained.items()
-        if any(shares.values())
-    ]
-
-
-def shares_text(shares: Mapping[str, float]) -> str:
-    """ "100 %", or "base 0 %, ours 40 %" where runs differ."""
-    texts = {run: _percent(share) for run, share in shares.items()}
-    if len(set(texts.values())) == 1:
-        return next(iter(texts.values()))
-    return ", ".join(f"{run} {text}" for run, text in texts.items())
+    notes = []
+    for test, shares in report.trained.items():
+        texts = {run: f"{_percent(share, '.3g')} %" for run, share in shares.items()}
+        alike = len(set(texts.values())) == 1
+        told = next(iter(texts.values())) if alike else ", ".join(map(" ".join, texts.items()))
+        if any(shares.values()):
+            notes.append(
+                f"“{report.tests[test]}”: {told} of the sentences are also in training, in other "
+                "recordings or languages if not these; what they mean is not new to the model."
+            )
+    return notes
 
 
 def headline_text(report: Report) -> str:
@@ -122,28 +89,46 @@ def differences_table(runs: Sequence[Run]) -> Table:
     """Every option whose value is not the same in all runs, but for names, places and speed."""
     options = [flat(run.config, affects=("weights", "outcome", "answers")) for run in runs]
     names = dict.fromkeys(name for found in options for name in found)
-    values = {name: [_value(found.get(name)) for found in options] for name in names}
+    values = {name: [_yaml(found.get(name)) for found in options] for name in names}
     rows = [(name, *found) for name, found in values.items() if len(set(found)) > 1]
     head = ("option", *(run.name for run in runs))
     return Table("What differs between the configurations", head, rows, len(head), cards=True)
 
 
-def facts_table(runs: Sequence[Run]) -> Table:
+def runs_table(runs: Sequence[Run]) -> Table:
     """What each run was, in words."""
     found = [facts(run) for run in runs]
     rows = [(name, *(each[name] for each in found)) for name in found[0]]
     return Table("The runs", ("", *(run.name for run in runs)), rows, 1 + len(runs), cards=True)
 
 
+def facts(run: Run) -> dict[str, str]:
+    train, model, aligned = run.config.train_config, run.config.model_config, run.config.alignment
+    terms = [f" + {term.weight:g} · {name}" for name, term in aligned.active.items()]
+    return {
+        "directory": str(run.path),
+        "loss": f"cross-entropy{''.join(terms)}",
+        "layers": f"{aligned.schedule.strategy} over {aligned.schedule.candidates}",
+        "starts from": run.config.ckpt_path or "new weights",
+        "encoder": model.encoder_path_hf or model.encoder_name,
+        "LLM": model.llm_path or model.llm_name,
+        "steps": str(len(run.series("ce")[1]) or "no metrics.jsonl"),
+        "batch": f"{train.batch_size_training} × {train.gradient_accumulation_steps}",
+        "seed": str(train.seed),
+    }
+
+
 def training_table(runs: Sequence[Run]) -> Table:
-    head = ("run", "steps", "CE, last tenth", "tokens / s a process, median", "time")
     rows = []
     for run in runs:
-        losses, speeds = run.series("ce")[1], run.series("tokens_per_second")[1]
+        losses, speeds, seconds = (run.series(key)[1] for key in MEASURED)
         if losses:
-            tail = f"{statistics.fmean(losses[-max(1, len(losses) // 10) :]):.3f}"
-            speed = f"{statistics.median(speeds):,.0f}" if speeds else "–"
-            rows.append((run.name, str(len(losses)), tail, speed, duration(run.seconds)))
+            tail = losses[-max(1, len(losses) // 10) :]
+            speed = statistics.median(speeds) if speeds else None
+            minutes = sum(seconds) / 60 if seconds else None
+            numbers = map(_number, (statistics.fmean(tail), speed, minutes))
+            rows.append((run.name, str(len(losses)), *numbers))
+    head = ("run", "steps", "CE, last tenth", "tokens / s a process, median", "minutes")
     return Table("Training; time without validation and saving", head, rows, cards=True)
 
 
@@ -151,13 +136,13 @@ def schedule_table(runs: Sequence[Run]) -> Table:
     """How often each layer was aligned, and where eq. 5-7 stood when it was last recorded."""
     rows = []
     for run in runs:
-        chosen = run.aligned
-        for layer in sorted({*run.layers("schedule"), *(each for row in chosen for each in row)}):
-            share = 100 * statistics.fmean(layer in row for row in chosen) if chosen else None
-            names = (f"schedule/{layer}/{name}" for name in ("reward", "ucb", "probability"))
-            last = [(run.series(name)[1] or [None])[-1] for name in names]
-            count = sum(layer in row for row in chosen)
-            rows.append((run.name, str(layer), str(count), *map(_number, (share, *last))))
+        chosen = [layer for layers in run.aligned.values() for layer in layers]
+        for layer in sorted({*run.layers("schedule"), *chosen}):
+            count, names = chosen.count(layer), ("reward", "ucb", "probability")
+            last = [run.series(f"schedule/{layer}/{name}")[1][-1:] or [None] for name in names]
+            share = 100 * count / max(1, len(run.aligned))
+            numbers = map(_number, (share, *(value for (value,) in last)))
+            rows.append((run.name, str(layer), str(count), *numbers))
     head = ("run", "layer", "steps aligned", "share, %", "reward", "UCB", "probability")
     caption = "Aligned layers; reward, UCB and probability as last recorded"
     return Table(caption, head, rows, left=2, grouped=1)
@@ -170,68 +155,33 @@ def conflict_table(runs: Sequence[Run]) -> Table:
         for layer in run.layers("conflict"):
             names = (f"conflict/{layer}/{name}" for name in ("ce", "alignment", "cosine"))
             found = [run.series(name)[1] for name in names]
-            below = [100 * (value < 0) for value in found[-1]]
-            means = [_number(statistics.fmean(values)) for values in (*found, below) if values]
-            rows.append((run.name, str(layer), str(len(below)), *means))
+            found.append([100 * (cosine < 0) for cosine in found[-1]])
+            means = [_number(statistics.fmean(values)) if values else "–" for values in found]
+            rows.append((run.name, str(layer), str(len(found[-1])), *means))
     head = ("run", "layer", "measured", "|CE gradient|", "|alignment|", "cosine", "below 0, %")
     caption = "Gradients at each layer’s tokens, means over the training"
     return Table(caption, head, rows, left=2, grouped=1)
 
 
+MEASURED = ("ce", "tokens_per_second", "seconds")
 SHOWN: Mapping[str, Sequence[Callable[[Sequence[Run]], Table]]] = {
-    "runs": (differences_table, facts_table),
+    "runs": (differences_table, runs_table),
     "training": (training_table,),
     "layers": (schedule_table, conflict_table),
 }
 
 
-def duration(seconds: float | None) -> str:
-    """42 s, 3 min 05 s, 2 h 07 min."""
-    if seconds is None:
-        return "–"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
+def _cells(row: ScoreRow) -> tuple[str, str, str, str]:
+    return f"{row.bleu.value:.1f}", row.bleu.interval_text(), f"{row.chrf.value:.1f}", ""
 
 
-def facts(run: Run) -> dict[str, str]:
-    train, model, aligned = run.config.train_config, run.config.model_config, run.config.alignment
-    terms = [f" + {term.weight:g} · {name}" for name, term in aligned.active.items()]
-    schedule = f"{aligned.schedule.strategy} over {aligned.schedule.candidates}"
-    parts = {
-        "projector": True,
-        "encoder": not train.freeze_encoder,
-        f"LLM by LoRA, r {train.peft_config.r}": train.use_peft,
-        "LLM": not train.freeze_llm and not train.use_peft,
-    }
-    return {
-        "directory": str(run.path),
-        "loss": f"cross-entropy{''.join(terms)}",
-        "layers": schedule if terms else "–",
-        "trained": ", ".join(name for name, trained in parts.items() if trained),
-        "starts from": run.config.ckpt_path or "new weights",
-        "encoder": model.encoder_path_hf or model.encoder_name,
-        "LLM": model.llm_path or model.llm_name,
-        "tasks": ", ".join(run.config.dataset_config.tasks),
-        "steps": str(len(run.series("ce")[1]) or "no metrics.jsonl"),
-        "batch": f"{train.batch_size_training} × {train.gradient_accumulation_steps}",
-        "learning rate": f"{train.lr:g}",
-        "seed": str(train.seed),
-    }
-
-
-def _percent(share: float) -> str:
-    """Never 0 % or 100 % where that is only nearly so."""
-    if 0 < share < 0.01:
-        return "< 1 %"
-    return "> 99 %" if 0.99 < share < 1 else f"{100 * share:.0f} %"
+def _percent(share: float, shape: str) -> str:
+    return f"{100 * share:{shape}}"
 
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
 
 
-def _value(value: Any) -> str:
-    """As YAML would write it."""
-    return yaml.safe_dump(value, default_flow_style=True, allow_unicode=True).split("\n")[0]
+def _yaml(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=math.inf).split("\n")[0]

@@ -181,13 +181,13 @@ def _check_length(seconds: float, place: str, max_seconds: float | None) -> None
 
 
 def _check_samples(samples: np.ndarray, place: str) -> None:
+    peak = float(np.abs(samples).max(initial=0.0))
+    problem = ""
     if not len(samples):
-        raise InputError(f"{place}: the header is there but no samples; record it again")
-    if not np.isfinite(samples).all():
-        raise InputError(f"{place}: has samples that are not finite; convert or record it again")
-    peak = float(np.abs(samples).max())
-    if peak < SILENCE_PEAK:
-        raise InputError(
-            f"{place}: silent: its peak is {peak:.1e} of full scale, expected {SILENCE_PEAK:g} or "
-            f"more; record it again or leave it out of the manifest"
-        )
+        problem = "the header is there but no samples"
+    elif not np.isfinite(peak):
+        problem = "has samples that are not finite"
+    elif peak < SILENCE_PEAK:
+        problem = f"silent: its peak is {peak:.1e} of full scale, expected {SILENCE_PEAK:g} or more"
+    if problem:
+        raise InputError(f"{place}: {problem}; record it again or leave it out of the manifest")

@@ -35,13 +35,10 @@ class SpeechTranslationDataset(Dataset):
     def __init__(self, items: ParallelSpeechDataset, batcher: SpeechBatcher):
         self.items, self.batcher = items, batcher
         self.recordings: dict[str, Utterance] = {}
+        self.collator = batcher.collate
         require(batcher.data, items.tasks, items.utterances)
         if batcher.features is not None:
             batcher.features.require(utterance.key for utterance in items.utterances)
-
-    @property
-    def collator(self):
-        return self.batcher.collate
 
     def __len__(self) -> int:
         return len(self.items)

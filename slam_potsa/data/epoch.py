@@ -17,20 +17,17 @@ def current() -> int:
 
 
 def set(epoch: int) -> None:  # noqa: A001 - read as `epoch.set(3)`
-    """Jump to `epoch`, as a resumed run does. Raises ValueError when it is negative."""
+    """Jump to `epoch`, as a resumed run does."""
     global _epoch
-    if epoch < 0:
-        raise ValueError(f"epoch must be 0 or more, got {epoch}")
-    _epoch = int(epoch)
+    _epoch = epoch
 
 
 class EpochCounter:
-    """Tells epochs from the calls of a model's `train()`, where a trainer never calls `set_epoch`.
-
-    SLAM-LLM calls `train()` once an epoch; its DeepSpeed loop after each validation too.
+    """Tells epochs from a trainer's calls of `model.train()`: SLAM-LLM's makes one an epoch.
 
     Args:
-        after_validation_trains: do not count a call that follows one with False.
+        after_validation_trains: do not count a call that follows one with False, as in SLAM-LLM's
+            DeepSpeed loop, which goes back to training after each validation.
     """
 
     def __init__(self, after_validation_trains: bool = False):
@@ -39,8 +36,7 @@ class EpochCounter:
 
     def mode_set(self, mode: bool) -> None:
         """To be called with what the trainer gave `train(mode)`."""
-        restored = self.after_validation_trains and not self._last_mode
-        if mode and not restored:
+        if mode and (self._last_mode or not self.after_validation_trains):
             set(self._begun)
             self._begun += 1
         self._last_mode = mode

@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class FeatureStore:
 
     def __init__(self, folder: str | Path, fingerprint: str, width: int, keys: dict | None = None):
         self.folder, self.fingerprint, self.width = Path(folder), fingerprint, width
-        self._keys: dict[str, list[int]] = keys or {}  # key -> offset, frames
+        self.keys: dict[str, list[int]] = keys or {}  # key -> offset, frames
 
     @classmethod
     def open(cls, folder: str | Path, fingerprint: str | None = None) -> FeatureStore:
@@ -62,24 +63,24 @@ class FeatureStore:
     @property
     def frames(self) -> int:
         """How many frames the index names."""
-        return max((offset + frames for offset, frames in self._keys.values()), default=0)
+        return max((offset + frames for offset, frames in self.keys.values()), default=0)
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self.keys)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._keys
+        return key in self.keys
 
     def __getitem__(self, key: str) -> np.ndarray:
         self.require([key])
-        start, frames = self._keys[key]
+        start, frames = self.keys[key]
         row = self.width * DTYPE.itemsize  # bytes
         path, count = self.folder / FEATURES, frames * self.width
         return np.fromfile(path, DTYPE, count, offset=start * row).reshape(frames, self.width)
 
     def require(self, keys: Iterable[str]) -> None:
         """Raise InputError, with the number and an example, unless every key is here."""
-        missing = [key for key in keys if key not in self._keys]
+        missing = [key for key in keys if key not in self.keys]
         if missing:
             raise InputError(
                 f"{self.folder}: {len(missing)} utterances have no features (such as "
@@ -87,75 +88,72 @@ class FeatureStore:
             )
 
 
-class FeatureStoreWriter(FeatureStore):
-    """Add encoder outputs to a store, new or begun before; use as a context manager.
-
-        with FeatureStoreWriter(folder, fingerprint, width) as writer:
-            for key in keys:
-                if key not in writer:
-                    writer.add(key, encode(key))
+def add_features(
+    folder: str | Path, fingerprint: str, width: int, found: Iterable[tuple[str, np.ndarray]]
+) -> FeatureStore:
+    """Add encoder outputs to the store in `folder`, new or begun before.
 
     Args:
-        fingerprint: names everything that the features depend on; a store of another is refused.
+        fingerprint: names everything that the features depend on.
         width: E.
+        found: (key, valid frames [T, E]); a key that is there already is left as it is.
+
+    Raises InputError for a store of another fingerprint or width, for another shape, and for values
+    that float16 cannot hold. What was added before an error or an interruption stays.
     """
+    folder = Path(folder)
+    begun = (folder / INDEX).exists()
+    store = (
+        FeatureStore.open(folder, fingerprint)
+        if begun
+        else FeatureStore(folder, fingerprint, width)
+    )
+    if store.width != width:
+        raise InputError(
+            f"{folder}: features are {store.width} wide, this encoder's are {width}; use another "
+            f"folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / FEATURES, "ab") as file:
+        file.truncate(store.frames * width * DTYPE.itemsize)  # frames that no index names
+        try:
+            _add(store, found, file)
+        finally:
+            _save(store, file)
+    return store
 
-    def __init__(self, folder: str | Path, fingerprint: str, width: int):
-        super().__init__(folder, fingerprint, width)
-        if (self.folder / INDEX).exists():
-            begun = FeatureStore.open(folder, fingerprint)
-            self._keys = begun._keys
-            if begun.width != width:
-                raise InputError(
-                    f"{folder}: features are {begun.width} wide, this encoder's are {width}; use "
-                    f"another folder"
-                )
-        self._end, self._unsaved = self.frames, 0
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.folder / FEATURES, "ab")  # noqa: SIM115 - closed by close()
-        self._file.truncate(self._end * width * DTYPE.itemsize)  # frames that no index names
 
-    def add(self, key: str, features: np.ndarray) -> None:
-        """Append the valid frames [T, E] of `key`; nothing happens where it is there already.
+def _add(store: FeatureStore, found: Iterable[tuple[str, np.ndarray]], file: BinaryIO) -> None:
+    end, saved = store.frames, len(store)
+    for key, features in found:
+        if key in store:
+            continue
+        rows = _rows(key, features, store.width)
+        file.write(rows.tobytes())
+        store.keys[key] = [end, len(rows)]
+        end += len(rows)
+        if len(store) - saved >= max(256, len(store) // 8):  # seldom: all of it is written again
+            _save(store, file)
+            saved = len(store)
 
-        Raises InputError for another shape, and for values that float16 cannot hold.
-        """
-        if key in self:
-            return
-        shape = list(np.shape(features))
-        if len(shape) != 2 or shape[1] != self.width or not shape[0]:
-            raise InputError(
-                f"features of {key!r}: expected shape [frames, {self.width}], got {shape}"
-            )
-        with np.errstate(over="ignore"):
-            rows = np.ascontiguousarray(features, dtype=DTYPE)
-        if not np.isfinite(rows).all():
-            raise InputError(
-                f"features of {key!r}: NaN, infinite, or beyond float16's 65504; check the "
-                f"encoder's weights and its dtype"
-            )
-        self._file.write(rows.tobytes())
-        self._keys[key] = [self._end, len(rows)]
-        self._end += len(rows)
-        self._unsaved += 1
-        if self._unsaved >= max(256, len(self) // 8):  # seldom: the whole index is rewritten
-            self.flush()
 
-    def flush(self) -> None:
-        """Put everything added so far on disk, the frames before the index."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        index = {"fingerprint": self.fingerprint, "width": self.width, "keys": self._keys}
-        atomic_write(self.folder / INDEX, json.dumps(index, ensure_ascii=False))
-        self._unsaved = 0
+def _rows(key: str, features: np.ndarray, width: int) -> np.ndarray:
+    shape = list(np.shape(features))
+    if len(shape) != 2 or shape[1] != width or not shape[0]:
+        raise InputError(f"features of {key!r}: expected shape [frames, {width}], got {shape}")
+    with np.errstate(over="ignore"):
+        rows = np.ascontiguousarray(features, dtype=DTYPE)
+    if not np.isfinite(rows).all():
+        raise InputError(
+            f"features of {key!r}: NaN, infinite, or beyond float16's 65504; check the encoder's "
+            f"weights and its dtype"
+        )
+    return rows
 
-    def close(self) -> None:
-        if not self._file.closed:
-            self.flush()
-            self._file.close()
 
-    def __enter__(self) -> FeatureStoreWriter:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+def _save(store: FeatureStore, file: BinaryIO) -> None:
+    """Put everything added so far on disk, the frames before the index."""
+    file.flush()
+    os.fsync(file.fileno())
+    index = {"fingerprint": store.fingerprint, "width": store.width, "keys": store.keys}
+    atomic_write(store.folder / INDEX, json.dumps(index, ensure_ascii=False))

@@ -28,37 +28,23 @@ from slam_potsa.text import one_line
 
 @dataclass(frozen=True)
 class Prediction:
-    """One decoded utterance.
+    """One decoded utterance; the fields are those of the file."""
 
-    Attributes:
-        key: the utterance's key in its manifest.
-        language: the language that is spoken, such as "fr".
-        source: the recording, as the manifest names it.
-        target_language: the language translated into, such as "en".
-        reference: the reference translation; None where there is none (it cannot be scored then).
-        prediction: what the system wrote; may be empty.
-        beam: the number of beams it was decoded with; 1 is greedy.
-        transcript: what was said, where known.
-        heard: what the system says it heard before it translated (task cot); None where its text
-            does not tell.
-        alternatives: the n best (text, score), the prediction first; the score is the mean log
-            probability of a token (with length_penalty 1). None where one was asked for.
-    """
-
-    key: str
-    language: str
-    source: str
-    target_language: str
-    reference: str | None
-    prediction: str
-    beam: int = 1
-    transcript: str | None = None
+    key: str  # the utterance's in its manifest
+    language: str  # that is spoken, such as "fr"
+    source: str  # the recording, as the manifest names it
+    target_language: str  # translated into, such as "en"
+    reference: str | None  # the true translation; None: it cannot be scored
+    prediction: str  # what the system wrote; may be empty
+    beam: int = 1  # beams it was decoded with; 1 is greedy
+    transcript: str | None = None  # what was said, where known
+    # What the system says it heard before it translated (cot); None where its text does not tell.
     heard: str | None = None
+    # The n best (text, mean log probability of a token), the prediction first, where asked for.
     alternatives: tuple[tuple[str, float], ...] | None = None
 
 
 _REQUIRED = ("key", "language", "source", "target_language", "prediction")
-_NAME = "key, target_language"  # together they are a line's name
 _LEFT_OUT = ("heard", "alternatives")  # where they are None: few files have them
 
 
@@ -76,8 +62,12 @@ def read_predictions(path: str | Path) -> list[Prediction]:
     for row in read_rows(path, problems, "predictions as JSON Lines"):
         if check_fields(row, _VALID, problems, _REQUIRED):
             number, values = row
-            problems.once(number, (values["key"], values["target_language"]), _NAME)
-            predictions.append(_of_row(values))
+            name = values["key"], values["target_language"]
+            problems.once(number, name, "key, target_language")
+            given = {k: values[k] for k in _VALID if values.get(k) is not None}
+            if "alternatives" in given:
+                given["alternatives"] = tuple(map(tuple, given["alternatives"]))
+            predictions.append(Prediction(**{"reference": None, **given}))
     problems.check()
     return predictions
 
@@ -98,23 +88,19 @@ def rewrite_pred(
 
     Raises InputError for lines without a tab and keys that `utterances` lack; nothing is written.
     """
-    pred_path = Path(f"{decode_log}_pred")
-    known, problems = {utterance.key: utterance for utterance in utterances}, Problems(pred_path)
-    written = _keyed_lines(pred_path, problems)
-    for key, (number, _) in written.items():
-        if key not in known:
-            problems.add(number, f"key {key!r} is not in the manifest")
+    path = Path(f"{decode_log}_pred")
+    known, problems = {utterance.key: utterance for utterance in utterances}, Problems(path)
+    lines = []
+    for number, line in read_lines(path, "key<TAB>text"):
+        key, tab, text = line.partition("\t")
+        if not tab or key not in known:
+            problems.add(number, f"found {key[:60]!r}, expected a key of the manifest, a tab, text")
+            continue
+        problems.once(number, key)
+        lines.append(f"{key}\t{one_line(read(known[key], text))}\n")
     problems.check()
-    lines = [f"{key}\t{one_line(read(known[key], text))}\n" for key, (_, text) in written.items()]
-    atomic_write(f"{decode_log}_raw", pred_path.read_bytes())
-    atomic_write(pred_path, "".join(lines))
-
-
-def _of_row(values: dict[str, Any]) -> Prediction:
-    given = {name: values[name] for name in _VALID if values.get(name) is not None}
-    if "alternatives" in given:
-        given["alternatives"] = tuple(map(tuple, given["alternatives"]))
-    return Prediction(**({"reference": None} | given))
+    atomic_write(f"{decode_log}_raw", path.read_bytes())
+    atomic_write(path, "".join(lines))
 
 
 def _is_count(value: Any) -> bool:
@@ -130,16 +116,3 @@ _VALID: Fields = {field.name: (is_text, "a string") for field in fields(Predicti
     "beam": (_is_count, "1, 2, …"),
     "alternatives": (_are_answers, "a list of [text, score]"),
 }
-
-
-def _keyed_lines(path: str | Path, problems: Problems) -> dict[str, tuple[int, str]]:
-    """key -> (line, text) of `key<TAB>text`."""
-    found: dict[str, tuple[int, str]] = {}
-    for number, line in read_lines(path, "key<TAB>text"):
-        key, tab, text = line.partition("\t")
-        if not tab:
-            problems.add(number, "found no tab; expected key<TAB>text")
-            continue
-        problems.once(number, key)
-        found.setdefault(key, (number, text))
-    return found

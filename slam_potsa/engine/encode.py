@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from slam_potsa.data.audio import encoder_frames, load_audio, log_mel
-from slam_potsa.data.feature_store import FeatureStore, FeatureStoreWriter
+from slam_potsa.data.feature_store import FeatureStore, add_features
 from slam_potsa.data.manifest import Utterance, manifest_hash, read_manifest
 from slam_potsa.errors import InputError
 from slam_potsa.model.encoder import SpeechEncoder
@@ -52,12 +52,13 @@ def store_features(
     encoder: SpeechEncoder, manifests: Iterable[str | Path], folder: str | Path, **options
 ) -> FeatureStore:
     """Encode every utterance of `manifests` that `folder` does not hold yet."""
-    with FeatureStoreWriter(folder, encoder.fingerprint(), encoder.width) as writer:
-        for manifest in map(Path, manifests):
-            missing = [u for u in read_manifest(manifest) if u.key not in writer]
-            for utterance, features in encode(encoder, missing, manifest.parent, **options):
-                writer.add(utterance.key, features.numpy())
-    return FeatureStore.open(folder, encoder.fingerprint())
+    which = folder, encoder.fingerprint(), encoder.width
+    store = add_features(*which, [])
+    for manifest in map(Path, manifests):
+        missing = [u for u in read_manifest(manifest) if u.key not in store]
+        found = encode(encoder, missing, manifest.parent, **options)
+        store = add_features(*which, ((u.key, features.numpy()) for u, features in found))
+    return store
 
 
 def estimate_bias(

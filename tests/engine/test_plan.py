@@ -15,7 +15,7 @@ from slam_potsa import InputError
 from slam_potsa.commands import plan as command
 from slam_potsa.config import PotsaConfig
 from slam_potsa.config.compose import compose_config, conf_dir
-from slam_potsa.data.feature_store import FeatureStoreWriter
+from slam_potsa.data.feature_store import add_features
 from slam_potsa.engine.plan import budget
 from slam_potsa.engine.plan.assumptions import Assumptions
 from slam_potsa.engine.plan.corpus import Lengths, corpus_of
@@ -255,7 +255,7 @@ def test_a_store_is_counted_once_and_only_where_it_is_not_here_yet(tmp_path):
         line = f"+ {times * hours:,.1f} h once to store features ({times * 23.04:,.1f} GB)"
         assert text.count("once to store features") == 1 and line in text
     assert "once to store" not in plan_stages([("s", paper())]).text()
-    FeatureStoreWriter(tmp_path, "fingerprint", 1280).close()
+    add_features(tmp_path, "fingerprint", 1280, [])
     assert "once to store" not in plan_stages([("s", stored)]).text()
 
 

@@ -51,10 +51,27 @@ def collecting(problems: list[str], place: object = "") -> Iterator[None]:
         problems += [f"{place}: {text}" if place else text for text in error.problems]
 
 
+@contextmanager
+def placed(place: object) -> Iterator[None]:
+    """Begin with `place`, such as a path, what an InputError inside says."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{place}: {text}" for text in error.problems) from None
+
+
 def each(
-    call: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
+    call: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int | None = None,
+    progress: str = "",
 ) -> dict[Item, Result]:
-    """Item -> `call(item)` of every item, in threads; InputError with the problems of all."""
+    """Item -> `call(item)` of every item, in threads; InputError with the problems of all.
+
+    Args:
+        progress: what a bar says; empty: there is none.
+    """
+    from tqdm import tqdm
 
     def attempt(item: Item) -> Result | InputError:
         try:
@@ -64,7 +81,8 @@ def each(
 
     items = list(dict.fromkeys(items))
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        found = dict(zip(items, pool.map(attempt, items), strict=True))
+        done = tqdm(pool.map(attempt, items), progress, len(items), disable=not progress)
+        found = dict(zip(items, done, strict=True))
     problems = [p for e in found.values() if isinstance(e, InputError) for p in e.problems]
     refuse(problems)
     return found

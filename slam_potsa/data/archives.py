@@ -59,11 +59,6 @@ def read_member(path: str | Path, member: str) -> bytes:
 
 def index_of(path: str | Path) -> ArchiveIndex:
     """The members of an archive. Raises InputError where the file is none, or a compressed one."""
-    if str(path).endswith(COMPRESSED):
-        raise InputError(
-            f"{path}: compressed, and members are read from plain archives only: gunzip it, and "
-            f"name {Path(path).stem.removesuffix('.tar')}.tar in the manifest"
-        )
     state = Path(path).stat()
     return _walk(str(path), state.st_size, state.st_mtime_ns)
 
@@ -79,8 +74,9 @@ def _walk(path: str, size: int, mtime_ns: int) -> ArchiveIndex:
                     members[info.name] = (info.offset_data, info.size)
             end = max(end, archive.offset + _BLOCK)
     except tarfile.TarError as error:
-        if not members and not end:
-            raise InputError(f"{path}: not an uncompressed tar archive ({error})") from None
+        if not end:
+            what = f"not an uncompressed tar archive ({error})"
+            raise InputError(f"{path}: {what}; gunzip a .tar.gz and name the .tar") from None
         end = max(end, size + 1)  # at least: a header is cut off
     cut = f"truncated: it should have {end} bytes or more, found {size}"
     return ArchiveIndex(members, cut if end > size else "")

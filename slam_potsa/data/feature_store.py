@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,12 +25,14 @@ DTYPE = np.dtype("<f2")
 FEATURES, INDEX = "features.bin", "index.json"
 
 
+@dataclass
 class FeatureStore:
-    """Read encoder outputs by utterance key: `store[key]` is a float16 array [T, E]."""
+    """Encoder outputs by utterance key: `store[key]` is a float16 array [T, E]."""
 
-    def __init__(self, folder: str | Path, fingerprint: str, width: int, keys: dict | None = None):
-        self.folder, self.fingerprint, self.width = Path(folder), fingerprint, width
-        self.keys: dict[str, list[int]] = keys or {}  # key -> offset, frames
+    folder: Path
+    fingerprint: str  # names everything that the features depend on
+    width: int  # E
+    keys: dict[str, list[int]] = field(default_factory=dict)  # key -> offset, frames
 
     @classmethod
     def open(cls, folder: str | Path, fingerprint: str | None = None) -> FeatureStore:
@@ -38,21 +41,20 @@ class FeatureStore:
         Raises InputError where there is none, where it belongs to another fingerprint (None takes
         any), or where `features.bin` is shorter than the index says.
         """
-        path, remedy = Path(folder, INDEX), "make it with `slam-potsa features`"
-        if not path.exists():
-            raise InputError(f"{path}: no such feature store; {remedy}")
+        folder, remedy = Path(folder), "make it with `slam-potsa features`"
+        if not (folder / INDEX).exists():
+            raise InputError(f"{folder / INDEX}: no such feature store; {remedy}")
         remedy = f"delete the folder and {remedy}"
         try:
-            store = cls(folder, **json.loads(path.read_text(encoding="utf-8")))
+            store = cls(folder, **json.loads((folder / INDEX).read_text(encoding="utf-8")))
             needed = store.frames * store.width * DTYPE.itemsize
-        except (ValueError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{path}: not the index of a feature store ({error!r}); {remedy}"
-            ) from None
-        features = path.with_name(FEATURES)
-        found = features.stat().st_size if features.exists() else 0
+            found = os.path.getsize(folder / FEATURES)
+        except (ValueError, TypeError, AttributeError, OSError) as error:
+            what = "not the index of a feature store"
+            raise InputError(f"{folder / INDEX}: {what} ({error!r}); {remedy}") from None
         if found < needed:
-            raise InputError(f"{features}: {found} bytes, the index needs {needed}; {remedy}")
+            what = f"{found} bytes, the index needs {needed}"
+            raise InputError(f"{folder / FEATURES}: {what}; {remedy}")
         if fingerprint not in (None, store.fingerprint):
             raise InputError(
                 f"{folder}: features of {store.fingerprint!r}, but this run has {fingerprint!r} "
@@ -116,25 +118,21 @@ def add_features(
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / FEATURES, "ab") as file:
         file.truncate(store.frames * width * DTYPE.itemsize)  # frames that no index names
+        end, saved = store.frames, len(store)
         try:
-            _add(store, found, file)
+            for key, features in found:
+                if key in store:
+                    continue
+                rows = _rows(key, features, width)
+                file.write(rows.tobytes())
+                store.keys[key] = [end, len(rows)]
+                end += len(rows)
+                if len(store) - saved >= max(256, len(store) // 8):  # seldom: it rewrites all
+                    _save(store, file)
+                    saved = len(store)
         finally:
             _save(store, file)
     return store
-
-
-def _add(store: FeatureStore, found: Iterable[tuple[str, np.ndarray]], file: BinaryIO) -> None:
-    end, saved = store.frames, len(store)
-    for key, features in found:
-        if key in store:
-            continue
-        rows = _rows(key, features, store.width)
-        file.write(rows.tobytes())
-        store.keys[key] = [end, len(rows)]
-        end += len(rows)
-        if len(store) - saved >= max(256, len(store) // 8):  # seldom: all of it is written again
-            _save(store, file)
-            saved = len(store)
 
 
 def _rows(key: str, features: np.ndarray, width: int) -> np.ndarray:

@@ -35,13 +35,12 @@ from slam_potsa.data.jsonl import (
     write_rows,
 )
 from slam_potsa.data.languages import language_id
-from slam_potsa.errors import InputError, each
+from slam_potsa.errors import InputError, each, placed
 from slam_potsa.provenance import content_hash, fingerprint, why_outdated, write_record
 from slam_potsa.text import table
 
 REQUIRED = ("key", "audio", "language", "sentence_id")
 EXPECTED = "a manifest: write one, or build one with `slam-potsa prepare`"
-ONE_LANGUAGE = "one language only: join it with its partners before training"
 DURATION_TOLERANCE = 0.1  # seconds between the manifest's duration and the file's, then a warning
 HEX_DIGITS = 16  # of a sentence's hash, 64 bits: among 10^6, two collide with probability 3e-8
 
@@ -83,9 +82,6 @@ def read_manifest(path: str | Path, *, needs: Sequence[str] = ()) -> list[Uttera
         InputError: naming every bad line as `file:line: field 'x': found ..., expected ...`; of
             many, those of one kind once. Says so where it is another project's format.
     """
-    unknown = [name for name in needs if name not in FIELDS]
-    if unknown:
-        raise InputError(f"needs={unknown}: expected names among {', '.join(FIELDS)}")
     file = str(path), _content(path)
     try:
         known = _read(*file)
@@ -145,19 +141,17 @@ def text_sentence_id(text: str, language: str) -> str:
     >>> text_sentence_id("She'll go.", "en") == text_sentence_id("“SHE’LL  go”", "en")
     True
     """
-    digest = hashlib.sha256(normalised(text).encode("utf-8")).hexdigest()
+    digest = hashlib.sha256(_normalised(text).encode("utf-8")).hexdigest()
     return f"{language}-{digest[:HEX_DIGITS]}"
 
 
-def normalised(text: str) -> str:
+def _normalised(text: str) -> str:
     """NFKC, no case, punctuation as spaces, single spaces. Text of punctuation alone stays.
 
     Marks are kept: in Tamil or Thai they are vowels, and dropping them would merge words.
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
-    spaced = "".join(
-        " " if unicodedata.category(character)[0] in "PZC" else character for character in folded
-    )
+    spaced = "".join(" " if unicodedata.category(c)[0] in "PZC" else c for c in folded)
     return " ".join(spaced.split()) or folded.strip()
 
 
@@ -214,24 +208,25 @@ class LanguageSummary(NamedTuple):
     sentences: int  # distinct sentence_ids
 
 
-@dataclass(frozen=True)
-class ManifestSummary:
-    """What a manifest holds; `warnings` are things that train, but maybe not as intended."""
+class ManifestSummary(NamedTuple):
+    """What a manifest holds."""
 
     languages: dict[str, LanguageSummary]  # by language code
-    sentences: int  # distinct sentence_ids over all languages
-    parallel_sentences: int  # of these, spoken in two languages or more
-    warnings: tuple[str, ...]
+    partners: dict[str, set[str]]  # sentence_id -> the languages that it is spoken in
+    warnings: list[str]  # of what trains, but maybe not as intended
 
     def table(self) -> str:
-        """Text: language x utterances x hours x sentences, a total, then the warnings."""
+        """Text: language x utterances x hours x sentences, a total, then what lacks a partner."""
         count, seconds, _ = map(sum, zip(*self.languages.values(), strict=True))
-        shown = {**self.languages, "all": LanguageSummary(count, seconds, self.sentences)}
+        shown = {**self.languages, "all": LanguageSummary(count, seconds, len(self.partners))}
         rows = [(name, n, f"{s / 3600:.2f}", known) for name, (n, s, known) in shown.items()]
-        parallel = f"{self.parallel_sentences} sentences in two languages or more"
-        lines = [table(("language", "utterances", "hours", "sentences"), rows)]
-        lines.append(ONE_LANGUAGE if len(self.languages) == 1 else parallel)
-        return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
+        lonely = sorted(name for name, languages in self.partners.items() if len(languages) == 1)
+        last = f"{len(self.partners) - len(lonely)} sentences in two languages or more"
+        if lonely:
+            last += f"; {len(lonely)} in one language only, such as {lonely[0]!r}: give the same "
+            last += "sentence_id to recordings of the same meaning, so that they can be aligned"
+        head = ("language", "utterances", "hours", "sentences")
+        return "\n".join([table(head, rows), *(f"warning: {w}" for w in self.warnings), last])
 
 
 def check_manifest(
@@ -240,7 +235,6 @@ def check_manifest(
     needs: Sequence[str] = (),
     audio: bool = True,
     again: bool = True,
-    pairs: bool = True,
     progress: bool = False,
 ) -> ManifestSummary:
     """Read `path`, decode every recording, and sum it up.
@@ -248,7 +242,6 @@ def check_manifest(
     Args:
         audio: False: read the manifest only, whose field `duration` then gives the hours.
         again: False: do not decode again what is marked (`is_checked`).
-        pairs: warn of sentences without a partner; False where nothing is to be aligned.
 
     What was decoded without a problem is marked, where the manifest's folder can be written to.
 
@@ -256,12 +249,11 @@ def check_manifest(
         InputError: every bad line; then every recording that is missing, empty, truncated, silent,
             longer than 30 s, or no audio, each as `file: key 'k': ...`.
     """
-    path, warnings = Path(path), []
-    utterances = read_manifest(path, needs=needs)
+    utterances, warnings = read_manifest(path, needs=needs), []
     seconds = [utterance.duration or 0.0 for utterance in utterances]
     if audio and (again or not is_checked(path)):
         read = content_hash(path)
-        seconds = _measure(path, utterances, progress)
+        seconds = _measure(Path(path), utterances, progress)
         with suppress(OSError):
             mark_checked(path, read)
         warnings = [
@@ -271,7 +263,36 @@ def check_manifest(
         ]
     elif not audio and any(utterance.duration is None for utterance in utterances):
         warnings = ["some utterances have no duration, so the hours are too few"]
-    return _summary(utterances, seconds, warnings, pairs)
+    return _summary(utterances, seconds, warnings)
+
+
+def _summary(
+    utterances: Sequence[Utterance], seconds: Sequence[float], warnings: list[str]
+) -> ManifestSummary:
+    partners: dict[str, set[str]] = defaultdict(set)
+    lengths: dict[str, list[float]] = defaultdict(list)  # by language
+    for utterance, length in zip(utterances, seconds, strict=True):
+        partners[utterance.sentence_id].add(utterance.language)
+        lengths[utterance.language].append(length)
+    sentences = Counter(language for languages in partners.values() for language in languages)
+    own = {
+        name: LanguageSummary(len(found), sum(found), sentences[name])
+        for name, found in sorted(lengths.items())
+    }
+    return ManifestSummary(own, dict(partners), warnings)
+
+
+def _measure(path: Path, utterances: Sequence[Utterance], progress: bool) -> list[float]:
+    """Seconds of each recording; InputError with every one that cannot be used."""
+    from slam_potsa.data.audio import measure_audio
+
+    def measure(utterance: Utterance) -> float:
+        with placed(f"{path}: key {utterance.key!r}"):
+            return measure_audio(utterance.audio, path.parent)
+
+    # Threads: libsndfile does not hold the interpreter's lock.
+    found = each(measure, utterances, progress=f"checking {path.name}" if progress else "")
+    return [found[utterance] for utterance in utterances]
 
 
 def mark_checked(path: str | Path, content: str | None = None) -> None:
@@ -296,47 +317,3 @@ def is_checked(path: str | Path) -> bool:
 def manifest_hash(manifests: Iterable[str | Path]) -> str:
     """A hash of the manifests' content, in this order: what belongs to them is known by it."""
     return fingerprint(manifests=[content_hash(manifest) for manifest in manifests])
-
-
-def _measure(path: Path, utterances: Sequence[Utterance], progress: bool) -> list[float]:
-    """Seconds of each recording; InputError with every one that cannot be used."""
-    from tqdm import tqdm
-
-    from slam_potsa.data.audio import measure_audio
-
-    def measure(utterance: Utterance) -> float:
-        try:
-            return measure_audio(utterance.audio, path.parent)
-        except InputError as error:
-            raise InputError(f"{path}: key {utterance.key!r}: {error}") from None
-        finally:
-            bar.update()
-
-    what = f"checking {path.name}"
-    with tqdm(total=len(utterances), desc=what, unit="file", disable=not progress) as bar:
-        found = each(measure, utterances)  # libsndfile does not hold the interpreter's lock
-    return [found[utterance] for utterance in utterances]
-
-
-def _summary(
-    utterances: Sequence[Utterance], seconds: Sequence[float], warnings: list[str], pairs: bool
-) -> ManifestSummary:
-    spoken: dict[str, set[str]] = defaultdict(set)  # sentence -> languages
-    lengths: dict[str, list[float]] = defaultdict(list)  # by language
-    for utterance, length in zip(utterances, seconds, strict=True):
-        spoken[utterance.sentence_id].add(utterance.language)
-        lengths[utterance.language].append(length)
-    sentences = Counter(language for languages in spoken.values() for language in languages)
-    lonely = sorted(sentence for sentence, languages in spoken.items() if len(languages) == 1)
-    if pairs and lonely and len(lengths) > 1:  # of one language alone, the table says so
-        wanted = (
-            f"{len(lonely)} of {len(spoken)} sentences are spoken in one language only (such as "
-            f"{lonely[0]!r}): they train cross-entropy but have no partner to be aligned with; "
-            f"give the same sentence_id to recordings of the same meaning"
-        )
-        warnings = [wanted, *warnings]
-    languages = {
-        name: LanguageSummary(len(own), sum(own), sentences[name])
-        for name, own in sorted(lengths.items())
-    }
-    return ManifestSummary(languages, len(spoken), len(spoken) - len(lonely), tuple(warnings))

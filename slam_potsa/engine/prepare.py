@@ -116,7 +116,7 @@ def prepare(config: PotsaConfig, resume: Path | None) -> None:
     logger.info("%s: %d items, %d of them pairs", path, len(items), items.num_pairs)
     if resume is None:
         for manifest in manifests_to_hear(config):
-            check_recordings(manifest, pairs=compares_pairs(config) and manifest == path)
+            check_recordings(manifest)
         clear(Path(config.train_config.output_dir))
     write_config(config)
     provide_bias(config)
@@ -189,12 +189,12 @@ def manifests_to_hear(config: PotsaConfig) -> list[str]:
     return list(dict.fromkeys([data.train_data_path, *validated]))
 
 
-def check_recordings(manifest: str, pairs: bool = False) -> None:
+def check_recordings(manifest: str) -> None:
     """Raise InputError with every recording that cannot be used; log what is to be known.
 
     A manifest that was checked before, by `slam-potsa prepare` or a training, is not heard again.
     """
-    for warning in check_manifest(manifest, again=False, pairs=pairs, progress=True).warnings:
+    for warning in check_manifest(manifest, again=False, progress=True).warnings:
         logger.warning("%s: %s", manifest, warning)
 
 

@@ -57,16 +57,10 @@ def test_members_in_any_order_and_of_an_archive_that_changed(archive):
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive" * 100, gzip.compress(b"text" * 400)])
-def test_what_is_no_archive(tmp_path, content):
+def test_what_is_no_plain_archive_is_refused_with_the_remedy(tmp_path, content):
     (tmp_path / "a.tar").write_bytes(content)
-    with pytest.raises(InputError, match="a.tar: not an uncompressed tar archive"):
+    with pytest.raises(InputError, match="a.tar: not an uncompressed tar archive .*gunzip"):
         read_member(tmp_path / "a.tar", "a.wav")
-
-
-@pytest.mark.parametrize("name", ["a.tar.gz", "a.tgz"])
-def test_a_compressed_archive_is_refused_with_the_remedy(name):
-    with pytest.raises(InputError, match=f"{name}: compressed, .* gunzip it, and name a.tar in"):
-        read_member(name, "a.wav")
 
 
 def test_a_truncated_archive_gives_what_is_whole(archive):
@@ -80,25 +74,16 @@ def test_a_truncated_archive_gives_what_is_whole(archive):
         read_member(archive, "train/7.wav")
 
 
-def _read_all(path, order, results):
-    names = [f"train/{index}.wav" for index in order]
-    results.put(all(read_member(path, name) == FILES[name] for name in names))
+def _read_all(path, seed):
+    order = np.random.default_rng(seed).permutation(np.arange(40) % 8)
+    return all(read_member(path, name) == FILES[name] for name in (f"train/{n}.wav" for n in order))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="fork")
 def test_forked_workers_read_at_the_same_time(archive):
     read_member(archive, "train/0.wav")  # the parent has walked it before it forks
-    context = multiprocessing.get_context("fork")
-    results = context.Queue()
-    orders = [np.random.default_rng(seed).permutation(np.arange(40) % 8) for seed in range(4)]
-    workers = [
-        context.Process(target=_read_all, args=(archive, order, results)) for order in orders
-    ]
-    for worker in workers:
-        worker.start()
-    assert [results.get(timeout=30) for _ in workers] == [True] * 4
-    for worker in workers:
-        worker.join()
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        assert all(pool.starmap(_read_all, [(archive, seed) for seed in range(8)], chunksize=1))
 
 
 def test_unpacking_leaves_a_whole_plain_archive_or_nothing(archive, tmp_path):

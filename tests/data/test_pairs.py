@@ -20,6 +20,16 @@ def corpus(utterance):
     ]
 
 
+@pytest.mark.parametrize(("restores", "expected"), [(False, [0, 0, 1, 2]), (True, [0, 0, 0, 1])])
+def test_epochs_are_told_from_the_trainers_calls(restores, expected):
+    """An epoch with a validation, after which some loops call train(True), and one or two more."""
+    counter, seen = epoch.EpochCounter(after_validation_trains=restores), []
+    for mode in (True, False, True, True):
+        counter.mode_set(mode)
+        seen.append(epoch.current())
+    assert seen == expected
+
+
 def keys(dataset):
     return [tuple(utterance.key for utterance in item) for item in dataset]
 

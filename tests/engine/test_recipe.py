@@ -15,7 +15,7 @@ from omegaconf import open_dict
 from slam_potsa import InputError
 from slam_potsa.config import PotsaConfig
 from slam_potsa.config.compose import conf_dir, typed
-from slam_potsa.data.feature_store import FeatureStoreWriter
+from slam_potsa.data.feature_store import add_features
 from slam_potsa.data.manifest import read_manifest
 from slam_potsa.engine import stages
 from slam_potsa.engine.recipe import literal, load_recipe
@@ -198,9 +198,7 @@ def test_recordings_are_heard_once_those_with_stored_features_never(world, tmp_p
     for stage in recipe.stages:
         stage.config.dataset_config.feature_store = str(store)
     for held, heard in ((keys[:-1], [manifest]), (keys, [])):
-        with FeatureStoreWriter(store, "encoder", 4) as writer:
-            for key in held:
-                writer.add(key, np.zeros((2, 4)))
+        add_features(store, "encoder", 4, [(key, np.zeros((2, 4))) for key in held])
         assert recordings_to_hear(recipe) == heard
 
 

@@ -123,7 +123,7 @@ class TrainingStep:
         return meter
 
     def _inputs(self, batch: Batch) -> dict[str, Tensor | int]:
-        """As `SpeechBatcher` makes them."""
+        """As the dataset makes them."""
         text, speech = (batch.rows, batch.positions), (batch.rows, batch.frames)
         inputs = {name: torch.empty(text, dtype=torch.long) for name in ("input_ids", "labels")}
         for name in ("attention_mask", "modality_mask"):

@@ -30,6 +30,7 @@ setup(
     package_data={
         "slam_potsa.conf": ["**/*.yaml", "**/*.json"],
         "slam_potsa.data": ["languages.tsv"],
+        "slam_potsa.data.sources": ["asterisk_*.txt"],
         "slam_potsa.evaluation": ["*.yaml"],
         "slam_potsa.evaluation.report": ["page.*"],
         "slam_potsa.model.pretrained": ["known/*.json"],

@@ -162,21 +162,21 @@ def test_nemo_in_its_variants(read, line, expected):
     assert (row.language, row.transcript, row.target, row.target_language) == expected
 
 
-def test_nemo_measures_durations_that_are_not_there(corpus, tmp_path):
-    convert(corpus(replace(TRANSLATED, duration=None)), tmp_path / "n.json", output_format="nemo")
-    assert rows(tmp_path / "n.json")[0]["duration"] == 0.5
-
-
 def test_one_text_is_the_translation_where_a_target_language_is_given(read):
     line = {"key": "k", "source": "a.wav", "target": "没\n事"}
     codes = {"language": "fra", "target_language": "cmn"}
     (row,) = read([line], "slam_llm", sentence_id="target", **codes)
     assert (row.language, row.transcript) == ("fr", None)
     assert (row.target, row.target_language) == ("没 事", "zh")
+    lines = [{"source": f"/x/{name}.wav", "target": "!"} for name in "aab"]
+    assert [row.key for row in read(lines, **SLAM_LLM)] == ["x/a", "x/a-2", "x/b"]
 
 
-def test_rows_name_languages_and_recordings_as_their_readers_expect(corpus, tmp_path):
-    manifest, there = corpus(replace(TRANSLATED, language="sw")), tmp_path / "data" / "x.jsonl"
+def test_rows_are_as_their_readers_expect(corpus, tmp_path):
+    manifest = corpus(replace(TRANSLATED, language="sw", duration=None))
+    there = tmp_path / "data" / "x.jsonl"
+    convert(manifest, there, output_format="nemo")
+    assert rows(there)[0]["duration"] == 0.5  # measured
     convert(manifest, there, output_format="llm_srt")
     (row,) = rows(there)
     assert row["prompt"] == "<|swh|><|cmn|>" and row["source"] == "fleurs_swh_cmn"
@@ -195,12 +195,6 @@ def test_sentence_ids_by_what_is_asked(read, how, equal):
     first, second = read(EXAMPLES["llm_srt"][0], "llm_srt", sentence_id=how)
     assert (first.sentence_id == second.sentence_id) == equal
     assert (first.key, second.key) == ("eng/test/139", "jpn/test/139")
-
-
-def test_keys_tell_repeated_recordings_apart(read):
-    lines = [{"source": "/x/a.wav", "target": text} for text in ("one", "two")]
-    found = read([*lines, {"source": "/x/b.wav", "target": "three"}], **SLAM_LLM)
-    assert [row.key for row in found] == ["x/a", "x/a-2", "x/b"]
 
 
 def test_the_command(corpus, tmp_path, capsys):

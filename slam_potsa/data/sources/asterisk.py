@@ -38,47 +38,16 @@ MAX_WORDS = 12  # of the English text
 DROPPED_FOLDERS = ("letters", "phonetic", "silence")
 SHARES = {"train": 0.85, "dev": 0.05, "test": 0.10}  # of the distinct sentences, about
 PACKAGE, VERSION = "asterisk-core-sounds", "1.6.1-1"
-SHA256 = """
-en       973e797d28e37fa6ca3c0a9d6fa717e77cf1268ae916bf09fd3503113cdffa50
-en-g722  38c5261820b406dcb0ecb37675720da2b0864850690690352ca52707eb623806
-es       9afdab7f559f036649fb406e625899306ca1004df8ebe39c30bfbd5912d66f74
-es-g722  e4e3b4281057d3b81b779298fd6be705f57411513955c518eed1bcaabbd615b8
-fr       04c82c78c570c43a7136cbc5e2488d0c470b775468dff9fbce4a131b18cf1056
-fr-g722  7add61d5e42279ecff1bbdf842a5a946ac3644fac9a0fe44384731aa7270c8e0
-it       3884d9457e12f21caa018c18f0d587df5d53ebea14b673d8453a134c5941ab3b
-it-g722  46b4cf7afc508a5fcfc051b7ea233251c0d195dd4ef83cc4b7facb4c6429b016
-ru       28a61616bb0cd3345a7ea532dec4df9f071e5d0fa9f8c1a563ea9669002f39ab
-ru-g722  673b4238a6b8269960f055d868c6a11083f7a0d00979167cb01554046b48ed9b
-"""
-PINS = {  # file name -> SHA-256
-    f"{PACKAGE}-{name}_{VERSION}_all.deb": sha256
-    for name, sha256 in (line.split() for line in SHA256.strip().splitlines())
-}
+BESIDE = Path(__file__).parent
+CREDITS = (BESIDE / "asterisk_credits.txt").read_text(encoding="utf-8")
+_PINNED = (line.split() for line in (BESIDE / "asterisk_packages.txt").read_text().splitlines())
+PINS = {package: sha256 for sha256, package in _PINNED}  # as sha256sum writes them
 REMEDY = (
     f"Instead, put into one folder either the packages {PACKAGE}-<language>_{VERSION}_all.deb and "
     f"{PACKAGE}-<language>-g722_{VERSION}_all.deb, or the makers' release tarballs "
     f"{PACKAGE}-<language>-g722-1.6.1.tar.gz, each unpacked into a folder named after its language "
     f"(en, es, ...), and give that folder with --from."
 )
-CREDITS = """\
-The recordings in this folder are the Asterisk core sounds 1.6.1, as packaged by Debian.
-
-  en, es  Copyright 2003-2010 Allison Smith. Recorded by Allison Smith.
-          Financial contributions by Digium, Inc. Licence: CC BY-SA 3.0
-  fr      Copyright 2006-2008 June Wallack. Recorded by June Wallack. Translated by Clod Patry,
-          Kristopher Lalletti and June Wallack. Financial contributions by Digium, Inc.,
-          Unlimitel and BGM Informatique. Licence: CC BY-SA 3.0
-  it      Copyright 2012 Carlo Flora. Recorded by Carlo Flora. Translated by Silvia Petrin.
-          Licence: CC BY 3.0
-  ru      Copyright 2010 Maxim. Provided by Maxim Topal (ivrvoice.ru). Licence: CC BY 3.0
-
-CC BY-SA 3.0: https://creativecommons.org/licenses/by-sa/3.0/
-CC BY 3.0:    https://creativecommons.org/licenses/by/3.0/
-
-Changes made by slam_potsa: a selection of the prompts, decoded from G.722 to FLAC; transcripts
-without stage directions. Redistribute the recordings, and what is made from them, under the
-same licences and with these names.
-"""
 
 
 class Voice(NamedTuple):

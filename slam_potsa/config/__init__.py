@@ -7,6 +7,7 @@ top-level key to the model factory. YAML files under `conf/` only choose values;
 meaning and their limits are here.
 """
 
+# ruff: noqa: F401 - what other folders import
 from slam_potsa.config.alignment import (
     AlignmentConfig,
     LanguageBiasConfig,
@@ -25,21 +26,3 @@ from slam_potsa.config.sections import (
     PotsaConfig,
     TrainConfig,
 )
-
-__all__ = [
-    "SLAM_ONLY",
-    "AlignmentConfig",
-    "DatasetConfig",
-    "DecodeConfig",
-    "LanguageBiasConfig",
-    "LogConfig",
-    "ModelConfig",
-    "NativeConfig",
-    "PeftConfig",
-    "PotsaConfig",
-    "ScheduleConfig",
-    "TermConfig",
-    "TrainConfig",
-    "defaults",
-    "flat",
-]

@@ -131,19 +131,13 @@ class ScheduleConfig(OptionsOfARow):
     layers: list[int] = option(
         [], "fixed layers of 'single' and 'multi'; empty: the second candidate, all candidates"
     )
-    reward_decay: float = option(
-        0.9, "gamma of eq. 5, below 1", low=0, high=0.999999, source=NOT_IN_PAPER
-    )
+    reward_decay: float = option(0.9, "gamma of eq. 5", low=0, high=0.999999, source=NOT_IN_PAPER)
     exploration: float = option(0.1, "beta of eq. 6, in units of loss", low=0, source=NOT_IN_PAPER)
     temperature: float = option(
         0.01, "tau of eq. 7, in units of loss", low=1e-12, source=NOT_IN_PAPER
     )
     temperature_decay: float = option(
-        1.0,
-        "tau is multiplied by it at every choice; 1: constant",
-        low=1e-6,
-        high=1,
-        source=AUTHORS,
+        1.0, "tau is multiplied by it at each choice; 1: constant", low=1e-6, high=1, source=AUTHORS
     )
     temperature_floor: float = option(0.0, "where the decay of tau ends", low=0, source=AUTHORS)
     reward: str = option(
@@ -169,10 +163,7 @@ class AlignmentConfig(OptionsOfARow):
         1.0, "w above; 1 in POTSA, 0.99 in AI-STA", low=0, source="POTSA eq. 4"
     )
     diagnose_interval: int = option(
-        10,
-        "steps between measurements of matched and mismatched cost; 0: never",
-        affects="nothing",
-        low=0,
+        10, "steps between measures of matched, mismatched cost; 0: never", affects="nothing", low=0
     )
     insight_interval: int = option(
         100,

@@ -5,26 +5,24 @@ The ranges stand beside the options in their sections; what two options must hav
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from slam_potsa.config.alignment import AlignmentConfig, TermConfig
+from slam_potsa.config.alignment import AlignmentConfig
+from slam_potsa.config.option import options
 from slam_potsa.config.sections import DatasetConfig, PotsaConfig
 from slam_potsa.config.templates import TASKS, template_problems
-from slam_potsa.errors import InputError
+from slam_potsa.errors import refuse
 
 
 def check(config: Any) -> None:
     """Raise InputError with every value of `config` that is out of its range, and cross-checks."""
-    problems = list(_out_of_range(config, ""))
-    if isinstance(config, PotsaConfig | AlignmentConfig):
-        alignment = config.alignment if isinstance(config, PotsaConfig) else config
-        problems += _terms(alignment)
+    problems = list(_out_of_range(config))
+    if isinstance(config, AlignmentConfig):
+        problems += _terms(config)
     if isinstance(config, PotsaConfig):
-        problems += _cross_checks(config)
-    if problems:
-        raise InputError(problems)
+        problems += [*_terms(config.alignment), *_cross_checks(config)]
+    refuse(problems)
 
 
 def _cross_checks(config: PotsaConfig) -> Iterator[str]:
@@ -96,9 +94,7 @@ def _terms(alignment: AlignmentConfig) -> Iterator[str]:
         yield "alignment.cross_entropy_weight=0 and no term: there is nothing to train on"
     for name, term in alignment.terms.items():
         where = f"alignment.terms.{name}"
-        if not isinstance(term, TermConfig):
-            yield f"{where}={term!r}: expected options of a term"
-        elif not term.distance:
+        if not term.distance:
             yield (
                 f"{where}.distance is not set: choose a term by its file (alignment={name}, or "
                 f"alignment=[ot,{name}]) before one of its options, or give it a distance"
@@ -127,21 +123,12 @@ def _paired_terms(config: PotsaConfig) -> Iterator[str]:
             )
 
 
-def _out_of_range(config: Any, path: str) -> Iterator[str]:
-    for spec in dataclasses.fields(config):
-        value, name = getattr(config, spec.name), f"{path}{spec.name}"
-        if dataclasses.is_dataclass(value):
-            yield from _out_of_range(value, f"{name}.")
-            continue
-        if "each" in spec.metadata:
-            for key, one in value.items():
-                if dataclasses.is_dataclass(one):
-                    yield from _out_of_range(one, f"{name}.{key}.")
-            continue
-        limits = spec.metadata
-        if limits.get("choices") and value not in limits["choices"]:
-            yield f"{name}={value!r}: expected one of {', '.join(map(repr, limits['choices']))}"
-        if limits.get("low") is not None and value is not None and not value >= limits["low"]:
-            yield f"{name}={value!r}: expected at least {limits['low']} ({limits['help']})"
-        if limits.get("high") is not None and value is not None and not value <= limits["high"]:
-            yield f"{name}={value!r}: expected at most {limits['high']} ({limits['help']})"
+def _out_of_range(config: Any) -> Iterator[str]:
+    for name, value, limits in options(config):
+        choices, low, high = limits["choices"], limits["low"], limits["high"]
+        if choices and value not in choices:
+            yield f"{name}={value!r}: expected one of {', '.join(map(repr, choices))}"
+        elif value is not None and low is not None and not value >= low:
+            yield f"{name}={value!r}: expected at least {low} ({limits['help']})"
+        elif value is not None and high is not None and not value <= high:
+            yield f"{name}={value!r}: expected at most {high} ({limits['help']})"

@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from slam_potsa.config import AlignmentConfig, PotsaConfig, defaults
 from slam_potsa.config.check import check
-from slam_potsa.config.option import section_kind
-from slam_potsa.errors import InputError
+from slam_potsa.config.option import sections
+from slam_potsa.errors import InputError, refuse
 
 NAMED = re.compile(r"(?<=^alignment\.terms\.)\w+")  # a name of the user's choice in a key
 
@@ -57,7 +56,7 @@ def compose_config(
     try:
         with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
             composed = compose(config_name="config", overrides=list(overrides))
-        config = typed(composed)
+        config = defaults(PotsaConfig, composed)
     except (HydraException, OmegaConfBaseException) as error:
         reason = f" ({str(error.__cause__).splitlines()[0]})" if error.__cause__ else ""
         if "alignment.terms" in str(error):
@@ -76,8 +75,7 @@ def require_known_keys(overrides: Sequence[str], meant: Sequence[str] = ()) -> N
     Args:
         meant: further keys to suggest, such as a recipe's.
     """
-    known = list(dict.fromkeys([*_keys(PotsaConfig), *_groups()]))
-    problems = []
+    known, problems = _known_keys(), []
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
         names = {NAMED.sub("NAME", key), key.partition("@")[0]}
@@ -90,30 +88,16 @@ def require_known_keys(overrides: Sequence[str], meant: Sequence[str] = ()) -> N
         near += [name for name in known if name.endswith(f".{key}") and name not in near]
         hint = f"did you mean {', '.join(near)}?" if near else "see docs/configuration.md"
         problems.append(f"unknown key {key!r}: {hint}")
-    if problems:
-        raise InputError(problems)
+    refuse(problems)
 
 
-def _keys(kind: type, prefix: str = "") -> Iterator[str]:
-    """All sections and options, dotted."""
-    for spec in dataclasses.fields(kind):
-        yield f"{prefix}{spec.name}"
-        if kind_inside := section_kind(spec):
-            name = "NAME." if "each" in spec.metadata else ""
-            yield from _keys(kind_inside, f"{prefix}{spec.name}.{name}")
-
-
-def _groups() -> Iterator[str]:
-    """The folders of conf/ that a command line chooses files of; recipes are no such choice."""
+def _known_keys() -> list[str]:
+    """All sections and options, dotted, and the folders of conf/ that files are chosen of."""
+    known = [
+        f"{path}.{spec.name}".lstrip(".")
+        for path, kind in sections(PotsaConfig)
+        for spec in dataclasses.fields(kind)
+    ]
     folder = conf_dir()
-    for path in folder.glob("**/*.yaml"):
-        group = path.parent.relative_to(folder).as_posix()
-        if group not in (".", "recipe"):
-            yield group
-
-
-def typed(composed: Any) -> PotsaConfig:
-    """What Hydra composed, with its interpolations resolved and its lists plain ones."""
-    from omegaconf import OmegaConf
-
-    return defaults(PotsaConfig, OmegaConf.to_container(composed, resolve=True))
+    groups = {path.parent.relative_to(folder).as_posix() for path in folder.glob("*/**/*.yaml")}
+    return known + sorted(groups - {"recipe"})  # recipes are no such choice

@@ -68,14 +68,28 @@ def section_kind(spec: dataclasses.Field) -> type | None:
     return spec.metadata.get("each")
 
 
-def defaults(kind: type, given: Any = None, ignored: Collection[str] = ()) -> Any:
-    """An instance of the section `kind` from `given` (None, a mapping or DictConfig).
+def sections(kind: type, path: str = "") -> Iterator[tuple[str, type]]:
+    """(dotted path, dataclass) of `kind` and of all sections in it; NAME for the user's names."""
+    yield path, kind
+    for spec in dataclasses.fields(kind):
+        if inner := section_kind(spec):
+            name = f"{path}.{spec.name}" + (".NAME" if "each" in spec.metadata else "")
+            yield from sections(inner, name.lstrip("."))
 
-    SLAM-LLM hands a factory only what the user's configuration holds; what is missing there takes
-    its default from here. Raises InputError on unknown keys that are not in `ignored`.
-    """
-    values = {} if given is None else _plain(given)
-    return _from_mapping(kind, {k: v for k, v in values.items() if k not in ignored}, "")
+
+def options(config: Any, path: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    """(dotted name, value, metadata) of every option of a section, in their order."""
+    for spec in dataclasses.fields(config):
+        value, name = getattr(config, spec.name), f"{path}{spec.name}"
+        if "each" in spec.metadata:
+            for key, one in value.items():
+                yield from options(one, f"{name}.{key}.")
+        elif section_kind(spec):
+            yield from options(value, f"{name}.")
+        else:
+            facts = dict(spec.metadata)
+            facts["row"] |= isinstance(config, OptionsOfARow) and facts["affects"] == "weights"
+            yield name, value, facts
 
 
 def flat(
@@ -87,40 +101,37 @@ def flat(
         affects: only those that affect one of these.
         row: only those that are (True) or are not (False) part of what makes a row.
     """
-    found = {}
-    for name, value, facts in _options(config, ""):
-        wanted = affects is None or facts["affects"] in affects
-        if wanted and (row is None or facts["row"] == row):
-            found[name] = value
-    return found
+    return {
+        name: value
+        for name, value, facts in options(config)
+        if (affects is None or facts["affects"] in affects) and (row is None or facts["row"] == row)
+    }
 
 
-def _options(config: Any, path: str) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
-    """(dotted name, value, metadata) of every option, in their order."""
-    for spec in dataclasses.fields(config):
-        value, name = getattr(config, spec.name), f"{path}{spec.name}"
-        if "each" in spec.metadata:
-            for key, one in value.items():
-                yield from _options(one, f"{name}.{key}.")
-        elif section_kind(spec):
-            yield from _options(value, f"{name}.")
-        else:
-            facts = dict(spec.metadata)
-            facts["row"] |= isinstance(config, OptionsOfARow) and facts["affects"] == "weights"
-            yield name, value, facts
+def defaults(kind: type, given: Any = None, ignored: Collection[str] = ()) -> Any:
+    """An instance of the section `kind` from `given` (None, a mapping, a section or DictConfig).
+
+    SLAM-LLM hands a factory only what the user's configuration holds; what is missing there takes
+    its default from here. Raises InputError on unknown keys that are not in `ignored`.
+    """
+    values = _plain(given).items()
+    return _from_mapping(kind, {k: v for k, v in values if k not in ignored}, "")
 
 
 def _plain(given: Any) -> Mapping[str, Any]:
-    if isinstance(given, Mapping):
-        return given
+    """With interpolations resolved, and lists and mappings of Python's own."""
     if dataclasses.is_dataclass(given):
         return dataclasses.asdict(given)
+    if given is None or type(given) is dict:
+        return given or {}
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_container(given, resolve=True)
+    return OmegaConf.to_container(given, resolve=True) if OmegaConf.is_config(given) else given
 
 
-def _from_mapping(kind: type, given: Mapping[str, Any], path: str) -> Any:
+def _from_mapping(kind: type, given: Any, path: str) -> Any:
+    if not isinstance(given, Mapping):
+        raise InputError(f"{path[:-1]}={given!r}: expected options of a section, by name")
     known = {spec.name: spec for spec in dataclasses.fields(kind)}
     unknown = [key for key in given if key not in known]
     if unknown:
@@ -132,11 +143,8 @@ def _from_mapping(kind: type, given: Mapping[str, Any], path: str) -> Any:
 
 def _value(spec: dataclasses.Field, value: Any, path: str) -> Any:
     kind = section_kind(spec)
-    if kind is None or not isinstance(value, Mapping):
+    if kind is None:
         return value
     if "each" not in spec.metadata:
         return _from_mapping(kind, value, path)
-    return {
-        name: _from_mapping(kind, given, f"{path}{name}.") if isinstance(given, Mapping) else given
-        for name, given in value.items()
-    }
+    return {name: _from_mapping(kind, one, f"{path}{name}.") for name, one in value.items()}

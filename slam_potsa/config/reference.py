@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-from collections.abc import Iterator
+import re
 from typing import Any
 
-from slam_potsa.config.option import NOT_IN_PAPER, section_kind
+from slam_potsa.config.option import NOT_IN_PAPER, section_kind, sections
 from slam_potsa.config.sections import PotsaConfig
 
 PAGE = "docs/configuration.md"
@@ -32,46 +32,28 @@ stops, and which weights are kept: free for a continuation), the *answers* of a 
 
 This page is generated from `slam_potsa/config/`: `{COMMAND}`.
 """
+_HEAD = f"| key | default | meaning | limits | affects | source |\n|{' --- |' * 6}"
 
 
 def reference() -> str:
     """The page, as Markdown: a section a heading, an option a row."""
     parts = [_INTRODUCTION]
-    for path, kind in _sections(PotsaConfig, ""):
+    for path, kind in sections(PotsaConfig):
         title = f"`{path}`" if path else "Top level"
-        about = "" if path == "" else f"{inspect.cleandoc(kind.__doc__ or '')}\n\n"
-        parts.append(f"## {title}\n\n{about}{_table(kind)}\n")
+        about = f"{inspect.cleandoc(kind.__doc__ or '')}\n\n" if path else ""
+        rows = [_row(spec) for spec in dataclasses.fields(kind) if section_kind(spec) is None]
+        table = "\n".join([_HEAD, *rows])
+        parts.append(f"## {title}\n\n{about}{table}\n")
     return "\n".join(parts)
 
 
-def _sections(kind: type, path: str) -> Iterator[tuple[str, type]]:
-    """(dotted path, dataclass) of `kind` and of all sections in it, in their order."""
-    yield path, kind
-    for spec in dataclasses.fields(kind):
-        if inner := section_kind(spec):
-            name = f"{path}.{spec.name}" + (".NAME" if "each" in spec.metadata else "")
-            yield from _sections(inner, name.lstrip("."))
-
-
-def _table(kind: type) -> str:
-    lines = ["| key | default | meaning | limits | affects | source |", f"|{' --- |' * 6}"]
-    for spec in dataclasses.fields(kind):
-        if section_kind(spec) is None:
-            lines.append(f"| {' | '.join(_cells(spec))} |")
-    return "\n".join(lines)
-
-
-def _cells(spec: dataclasses.Field) -> tuple[str, ...]:
+def _row(spec: dataclasses.Field) -> str:
     facts = spec.metadata
     source = "ours" if facts["source"] == NOT_IN_PAPER else facts["source"]
-    meaning = _plain(facts["help"])
-    key, affects = f"`{spec.name}`", facts["affects"]
-    return key, _code(_default(spec)), meaning, _limits(spec), affects, _plain(source)
-
-
-def _default(spec: dataclasses.Field) -> Any:
     made = spec.default_factory
-    return spec.default if made is dataclasses.MISSING else made()
+    default = spec.default if made is dataclasses.MISSING else made()
+    cells = [f"`{spec.name}`", _code(default), _plain(facts["help"]), _limits(spec)]
+    return f"| {' | '.join([*cells, facts['affects'], _plain(source)])} |"
 
 
 def _limits(spec: dataclasses.Field) -> str:
@@ -80,8 +62,7 @@ def _limits(spec: dataclasses.Field) -> str:
     if facts["choices"]:
         return ", ".join(map(_code, facts["choices"]))
     low, high = facts["low"], facts["high"]
-    kind = str(spec.type).replace("| None", "or null").replace("list[str]", "list of str")
-    kind = kind.replace("list[int]", "list of int")
+    kind = re.sub(r"list\[(\w+)\]", r"list of \1", spec.type).replace("| None", "or null")
     if low is not None and high is not None:
         return f"{kind}, {low} to {high}"
     if low is not None:

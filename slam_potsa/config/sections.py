@@ -22,6 +22,7 @@ SLAM_ONLY = {
         "use_fast_kernels": False,
         "run_test_during_validation": False,
     },
+    "metric": "acc",  # else its validation dies
     "fsdp_config": {"pure_bf16": False, "use_fp16": False, "optimizer": "AdamW"},
 }
 
@@ -44,9 +45,7 @@ class PeftConfig:
 class TrainConfig:
     """The trainer's keys. A batch counts dataset items: a parallel pair is one item, two rows."""
 
-    model_name: str = option(
-        "potsa", "prefix of checkpoint folders", affects="nothing", source=SLAM
-    )
+    model_name: str = option("potsa", "prefix of checkpoints", affects="nothing", source=SLAM)
     seed: int = option(42, "seed of weights, pairs and the layer schedule", low=0)
     lr: float = option(1e-4, "peak learning rate of AdamW", low=0, source=COT_ST)
     weight_decay: float = option(0.0, "AdamW's decoupled decay", low=0, source=SLAM)
@@ -54,13 +53,9 @@ class TrainConfig:
     total_steps: int = option(
         100000, "optimizer step at which the rate reaches 0 and training stops", low=1
     )
-    num_epochs: int = option(
-        10, "passes over the training items, at most", affects="outcome", low=1
-    )
+    num_epochs: int = option(10, "passes over the data, at most", affects="outcome", low=1)
     batch_size_training: int = option(4, "items a device a micro-step", low=1)
-    val_batch_size: int = option(
-        4, "items a device in validation and decoding", affects="nothing", low=1
-    )
+    val_batch_size: int = option(4, "items in validation and decoding", affects="nothing", low=1)
     gradient_accumulation_steps: int = option(
         1, "micro-steps an optimizer step; DeepSpeed's file says auto and takes this", low=1
     )
@@ -68,9 +63,7 @@ class TrainConfig:
     run_validation: bool = option(
         True, "SLAM-LLM saves only at validations that improve", affects="outcome"
     )
-    validation_interval: int = option(
-        1000, "micro-steps between validations", affects="outcome", low=1
-    )
+    validation_interval: int = option(1000, "micro-steps between two", affects="outcome", low=1)
     freeze_encoder: bool = option(True, "keep the speech encoder fixed", source="POTSA 4.1")
     freeze_llm: bool = option(True, "keep the LLM fixed", source="POTSA 4.1")
     use_peft: bool = option(False, "LoRA on the LLM")
@@ -87,9 +80,7 @@ class TrainConfig:
         True, "DistributedDataParallel (also with one process)", affects="nothing", source=SLAM
     )
     enable_deepspeed: bool = option(False, "DeepSpeed launcher", affects="nothing", source=SLAM)
-    enable_fsdp: bool = option(
-        False, "unusable upstream with a Q-Former", affects="nothing", source=SLAM
-    )
+    enable_fsdp: bool = option(False, "unusable with a Q-Former", affects="nothing", source=SLAM)
 
 
 @dataclass
@@ -99,21 +90,15 @@ class ModelConfig:
     file: str = option("", "path.py:function that builds the model; empty: ours", source=SLAM)
     llm_name: str = option("qwen2.5-7b", "a name for logs", affects="nothing", source=SLAM)
     llm_path: str = option("Qwen/Qwen2.5-7B", "transformers folder or hub name")
-    llm_dim: int = option(
-        0, "width of the LLM's embeddings; 0: read from the LLM", affects="nothing", low=0
-    )
+    llm_dim: int = option(0, "width of the LLM; 0: read from it", affects="nothing", low=0)
     llm_dtype: str = option(
         "auto",
         "precision of the frozen LLM and encoder; auto: bfloat16 on CUDA, float32 elsewhere",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
-    encoder_name: str = option(
-        "whisper", "speech encoder family", affects="nothing", choices=("whisper",)
-    )
+    encoder_name: str = option("whisper", "its family", affects="nothing", choices=("whisper",))
     encoder_path_hf: str = option("openai/whisper-large-v3", "transformers folder or hub name")
-    encoder_dim: int = option(
-        0, "width of the encoder; 0: read from the encoder", affects="nothing", low=0
-    )
+    encoder_dim: int = option(0, "width of the encoder; 0: read from it", affects="nothing", low=0)
     encoder_window: str = option(
         "30s",
         "'30s' pads every utterance as Whisper was trained; 'trimmed' encodes its true length, "
@@ -121,9 +106,7 @@ class ModelConfig:
         choices=("30s", "trimmed"),
     )
     load_encoder: bool = option(
-        True,
-        "false: keep no encoder in memory; every batch brings stored features",
-        affects="nothing",
+        True, "false: none in memory; every batch brings stored features", affects="nothing"
     )
     encoder_projector: str = option("q-former", "projector's registry name", source=SLAM)
     query_len: int = option(80, "query tokens N an utterance", low=1, source="POTSA 4.1")
@@ -185,9 +168,7 @@ class DatasetConfig:
         source="POTSA 4.2, Table 1 (c), (d)",
         row=True,
     )
-    anchor_language: str = option(
-        "en", "the anchor of pairing=anchor", source="POTSA Table 1", row=True
-    )
+    anchor_language: str = option("en", "that of pairing=anchor", source="POTSA Table 1", row=True)
     check_audio: bool = option(
         True,
         "decode every recording before training starts, and list all that cannot be used",
@@ -205,17 +186,11 @@ class LogConfig:
     log_file: str = option(
         "outputs/potsa/train.log", "must contain a '/'", affects="nothing", source=SLAM
     )
-    log_interval: int = option(
-        10, "steps between lines of the progress bar", affects="nothing", low=1
-    )
+    log_interval: int = option(10, "steps between lines of progress", affects="nothing", low=1)
     use_tensorboard: bool = option(
-        False,
-        "write <output_dir>/tensorboard; the native host only, needs tensorboard",
-        affects="nothing",
+        False, "write <output_dir>/tensorboard; native host, needs tensorboard", affects="nothing"
     )
-    use_wandb: bool = option(
-        False, "log to Weights & Biases; needs wandb", affects="nothing", source=SLAM
-    )
+    use_wandb: bool = option(False, "Weights & Biases; needs wandb", affects="nothing", source=SLAM)
     wandb_dir: str = option("outputs/wandb", "its folder", affects="nothing", source=SLAM)
     wandb_entity_name: str = option("", "its entity", affects="nothing", source=SLAM)
     wandb_project_name: str = option("slam_potsa", "its project", affects="nothing", source=SLAM)
@@ -227,9 +202,7 @@ class DecodeConfig:
     """Beam search."""
 
     num_beams: int = option(4, "beam width", affects="answers", low=1, source=SLAM)
-    max_new_tokens: int = option(
-        200, "tokens an answer at most", affects="answers", low=1, source=SLAM
-    )
+    max_new_tokens: int = option(200, "tokens an answer", affects="answers", low=1, source=SLAM)
     length_penalty: float = option(
         1.0, "exponent on the length in beam scores", affects="answers", source=SLAM
     )
@@ -253,10 +226,7 @@ class NativeConfig:
         0, "stop after this many optimizer steps; 0: num_epochs decides", affects="outcome", low=0
     )
     save_interval: int = option(
-        500,
-        "optimizer steps between resumable checkpoints; 0: at the end only",
-        affects="nothing",
-        low=0,
+        500, "steps between resumable checkpoints; 0: at the end only", affects="nothing", low=0
     )
     keep_checkpoints: int = option(2, "resumable checkpoints kept", affects="nothing", low=1)
     max_grad_norm: float = option(0.0, "gradient clipping; 0: none, as SLAM-LLM", low=0)
@@ -280,9 +250,6 @@ class PotsaConfig:
         "which trainer: SLAM-LLM where it is importable and CUDA is there, else the native one",
         affects="nothing",
         choices=("auto", "native", "slam_llm"),
-    )
-    metric: str = option(
-        "acc", "truthy: token accuracy is computed", affects="nothing", source=SLAM
     )
     ckpt_path: str | None = option(None, "model.pt or pytorch_model.bin to start from", source=SLAM)
     deepspeed_config: str | None = option(None, "DeepSpeed JSON, for its launcher", source=SLAM)

@@ -12,9 +12,9 @@ from functools import partial
 from logging import getLogger
 from typing import Any
 
-from slam_potsa.config import PotsaConfig
+from slam_potsa.config import PotsaConfig, defaults
 from slam_potsa.config.check import check
-from slam_potsa.config.compose import conf_dir, register_schema, require_known_keys, typed
+from slam_potsa.config.compose import conf_dir, register_schema, require_known_keys
 from slam_potsa.engine.prepare import is_main_process
 from slam_potsa.engine.run_directory import alone
 from slam_potsa.errors import InputError
@@ -32,7 +32,7 @@ def run_with_hydra(job: Callable[[PotsaConfig], Any]) -> None:
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     def main(composed) -> None:
         with _errors_as_messages():
-            config = typed(composed)
+            config = defaults(PotsaConfig, composed)
             check(config)
             job(config)
 

@@ -66,7 +66,6 @@ def finetune(config: PotsaConfig) -> Path:
         decode=config.decode,
         ckpt_path=config.ckpt_path,
         continue_schedule=False,
-        metric=config.metric,
     )
     model.epochs = None  # Trainer tells them itself
     splits = ("train", "val") if config.train_config.run_validation else ("train",)

@@ -56,11 +56,6 @@ def _switches(config: PotsaConfig, launched: bool) -> Iterator[str]:
             "train_config.run_validation=false: SLAM-LLM saves at validations only, so a run that "
             "is interrupted would leave nothing; set it to true"
         )
-    if not config.metric:
-        yield (
-            f"metric={config.metric!r}: SLAM-LLM's validation dies without an accuracy; set "
-            "metric=acc"
-        )
 
 
 def _ddp(train: TrainConfig) -> Iterator[str]:

@@ -95,11 +95,7 @@ class Transport(NamedTuple):
 
 
 def transport_loss(
-    x: Tensor,
-    y: Tensor,
-    x_mask: Tensor | None = None,
-    y_mask: Tensor | None = None,
-    **options,
+    x: Tensor, y: Tensor, x_mask: Tensor | None = None, y_mask: Tensor | None = None, **options
 ) -> Tensor:
     r"""Entropic optimal transport between token sequences, one value a pair (POTSA eq. 3).
 

@@ -13,8 +13,8 @@ import yaml
 from omegaconf import open_dict
 
 from slam_potsa import InputError
-from slam_potsa.config import PotsaConfig
-from slam_potsa.config.compose import conf_dir, typed
+from slam_potsa.config import PotsaConfig, defaults
+from slam_potsa.config.compose import conf_dir
 from slam_potsa.data.feature_store import add_features
 from slam_potsa.data.manifest import read_manifest
 from slam_potsa.engine import stages
@@ -282,7 +282,7 @@ def test_a_stages_file_is_its_whole_configuration(tmp_path):
     with open_dict(composed):
         del composed["hydra"]
     config.train_config.seed = 9
-    assert typed(composed) == config
+    assert defaults(PotsaConfig, composed) == config
 
 
 def test_a_scheduler_that_ends_the_command_ends_its_process(tmp_path):

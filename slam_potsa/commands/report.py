@@ -53,7 +53,7 @@ def add(commands) -> None:
         type=Path,
         default=[],
         help="parallel sentences to analyse, and where recordings are looked for; default: the "
-        "tests that were decoded, as far as they are parallel, else the validation or training set",
+        "tests that were decoded, else the training set",
     )
     report.set_defaults(command=_report)
 
@@ -87,9 +87,12 @@ def _report(args) -> None:
 def _analyze(args, runs) -> None:
     """As `slam-potsa analyze`, all runs on the same recordings."""
     from slam_potsa.evaluation.analysis import FILE, FOLDER, write_analysis
-    from slam_potsa.evaluation.report import parallel_manifests
+    from slam_potsa.evaluation.report.collect import find_manifests
 
-    args.manifests, args.seed = args.manifest or parallel_manifests(runs), 0
-    args.sentences = args.sentences or None
+    tested = list(find_manifests(runs).values())
+    args.manifests = (
+        args.manifest or tested or [Path(runs[0].config.dataset_config.train_data_path)]
+    )
+    args.seed, args.sentences = 0, args.sentences or None
     for run, found in zip(runs, analyze.analyze_runs(args.runs, args), strict=True):
         write_analysis(run.path / FOLDER / FILE, found)

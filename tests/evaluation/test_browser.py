@@ -137,7 +137,7 @@ def test_small_tables_are_lists_on_a_phone(opened, page):
     assert opened.execute_script(f"{label}.content") == '"base"'
     cards = "[...document.querySelectorAll('.wide:has(.cards)')]"
     wide = opened.execute_script(f"return {cards}.map(each => each.scrollWidth > each.clientWidth)")
-    assert len(wide) > 4 and not any(wide)
+    assert len(wide) == 4 and not any(wide)
 
 
 def test_without_scripts_the_tables_are_whole(opened, page):

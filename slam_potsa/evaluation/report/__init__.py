@@ -4,27 +4,8 @@
 missing is left out, or said to be missing; nothing is guessed, and no model is loaded.
 """
 
-from slam_potsa.evaluation.report.collect import (
-    Report,
-    Request,
-    Run,
-    collect,
-    open_runs,
-    parallel_manifests,
-)
-from slam_potsa.evaluation.report.page import render, write_page
-from slam_potsa.evaluation.report.tables import SHOWN, headline_text, shown
+from slam_potsa.evaluation.report.collect import Report, Request, collect, open_runs
+from slam_potsa.evaluation.report.page import write_page
+from slam_potsa.evaluation.report.tables import headline_text, shown
 
-__all__ = [
-    "SHOWN",
-    "Report",
-    "Request",
-    "Run",
-    "collect",
-    "headline_text",
-    "open_runs",
-    "parallel_manifests",
-    "render",
-    "shown",
-    "write_page",
-]
+__all__ = ["Report", "Request", "collect", "headline_text", "open_runs", "shown", "write_page"]

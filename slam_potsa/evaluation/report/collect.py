@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -19,8 +18,14 @@ from slam_potsa.data.manifest import ManifestSummary, Utterance, check_manifest,
 from slam_potsa.data.predictions import Prediction, read_predictions
 from slam_potsa.engine.run_directory import CONFIG, SCHEDULE
 from slam_potsa.errors import InputError, collecting, refuse
-from slam_potsa.evaluation import analysis
-from slam_potsa.evaluation.analysis import Analysis
+from slam_potsa.evaluation.analysis import (
+    FILE,
+    FOLDER,
+    RECORD,
+    Analysis,
+    analyses_of,
+    why_analysis_is_outdated,
+)
 from slam_potsa.evaluation.corpora import SUFFIX, find_blind, match
 from slam_potsa.evaluation.presets import find_preset
 from slam_potsa.evaluation.scores import ScoreTable, score
@@ -28,7 +33,7 @@ from slam_potsa.model.metrics import METRICS, read_metrics
 from slam_potsa.provenance import Record, read_record
 
 DECODED = "{}.done.json"  # the record of a test's predictions
-ANALYSED = (Path(analysis.FOLDER) / analysis.FILE).with_suffix(analysis.RECORD)
+ANALYSED = Path(FOLDER, FILE).with_suffix(RECORD)
 
 
 @dataclass(frozen=True)
@@ -68,20 +73,10 @@ class Run:
     scored: Mapping[str, ScoreTable] = field(default_factory=dict)  # test -> its scores
     analysis: Analysis | None = None
 
-    @property
-    def training(self) -> Path:
-        return Path(self.config.dataset_config.train_data_path)
-
-    @property
-    def validation(self) -> Path:
-        return Path(self.config.dataset_config.val_data_path)
-
-    @property
-    def recall(self) -> Mapping[str, float]:
-        """R@1 at the projector's output: group of language pairs -> mean, 0 to 1."""
-        numbers = self.analysis.taps["projector"].numbers if self.analysis else {}
-        groups = ("all", "among heard", "with an unheard")
-        return {name: numbers[f"R@1, {name}"] for name in groups if f"R@1, {name}" in numbers}
+    def recall(self, group: str) -> float | None:
+        """R@1 at the projector's output, 0 to 1: the mean over a group of language pairs."""
+        found = self.analysis.taps["projector"].numbers if self.analysis else {}
+        return found.get(f"R@1, {group}")
 
     def series(self, key: str) -> tuple[list[float], list[float]]:
         """(steps, values) of the lines that have a finite one."""
@@ -112,7 +107,7 @@ class Report:
     heard: Sequence[str] = ()  # the groups of the scores
     zero_shot: Sequence[str] = ()
     manifests: Mapping[str, Path] = field(default_factory=dict)  # test -> its, where it is known
-    data: Mapping[Path, ManifestSummary] = field(default_factory=dict)  # of every use
+    data: Mapping[str, ManifestSummary] = field(default_factory=dict)  # manifest -> what it holds
     # test -> run -> share of its sentences (`sentence_id`, whoever speaks them, in whatever
     # language) that are also in the run's training manifest.
     trained: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -127,23 +122,14 @@ class Report:
         order = [*(test for test in titles if test in names), *names]
         return {test: titles.get(test, test) for test in order}
 
+    def scores(self, test: str) -> dict[str, ScoreTable]:
+        """run -> its scores of a test."""
+        return {run.name: run.scored[test] for run in self.runs if test in run.scored}
+
     @property
     def groups(self) -> list[str]:
         groups = {"seen": self.heard, "zero-shot": self.zero_shot}
         return [group for group, languages in groups.items() if languages] or ["all"]
-
-    def samples(self, test: str) -> list[tuple[Prediction, dict[str, str]]]:
-        """(row, run -> its text) of the first recordings of every language, by order alone."""
-        texts: dict[str, dict[str, str]] = {}
-        for run in self.runs:
-            for item in run.tests.get(test, ()):
-                texts.setdefault(item.key, {})[run.name] = item.prediction
-        chosen, taken = [], Counter[str]()
-        for item in next(run.tests[test] for run in self.runs if test in run.tests):
-            taken[item.language] += 1
-            if taken[item.language] <= self.request.samples:
-                chosen.append((item, texts[item.key]))
-        return chosen
 
 
 def collect(
@@ -156,19 +142,27 @@ def collect(
     """
     request = request or Request()
     runs = open_runs(paths, request.names)
-    heard = {run.name: _languages(run) for run in runs}
+    rows = {run.name: _rows(run.config.dataset_config.train_data_path) for run in runs}
+    heard = {name: sorted({row.language for row in found}) for name, found in rows.items()}
     groups = _groups(runs, request, heard[runs[0].name])
     manifests = find_manifests(runs, request.manifests)
-    used = [*(path for run in runs for path in (run.training, run.validation)), *manifests.values()]
-    data = {path: check_manifest(path, audio=False) for path in used if _utterances(path)}
-    trained = {test: _trained(runs, test, path) for test, path in manifests.items()}
+    configs = [run.config.dataset_config for run in runs]
+    used = [path for data in configs for path in (data.train_data_path, data.val_data_path)]
+    used += manifests.values()
+    data = {str(path): check_manifest(path, audio=False) for path in used if _rows(path)}
+    trained = {
+        test: {
+            run.name: _shared(_rows(path), rows[run.name])
+            for run in runs
+            if test in run.tests and rows[run.name]
+        }
+        for test, path in manifests.items()
+    }
+    scored, left_out = _scored(runs, request, groups, progress)
+    stale = {run.name: why_analysis_is_outdated(run.path) for run in runs}
+    left_out += [f"{name}, analysis: {reason}" for name, why in stale.items() for reason in why]
     warnings = _warnings(heard, request)
-    runs, left_out = _scored(runs, request, groups, progress)
-    for run in runs:
-        left_out += [
-            f"{run.name}, analysis: {why}" for why in analysis.why_analysis_is_outdated(run.path)
-        ]
-    return Report(runs, request, *groups, manifests, data, trained, warnings, left_out)
+    return Report(scored, request, *groups, manifests, data, trained, warnings, left_out)
 
 
 def open_runs(paths: Sequence[str | Path], names: Sequence[str] = ()) -> list[Run]:
@@ -178,23 +172,18 @@ def open_runs(paths: Sequence[str | Path], names: Sequence[str] = ()) -> list[Ru
     names that do not tell the runs apart.
     """
     paths, problems, runs = list(map(Path, paths)), [], []
-    names = names or [path.resolve().name for path in paths]
-    names = names if len(set(names)) == len(names) else list(map(str, paths))
-    if not paths or len(names) != len(paths) or len(set(names)) < len(names):
+    own = [path.resolve().name for path in paths]
+    names = names or (own if len(set(own)) == len(own) else list(map(str, paths)))
+    if not paths or len(paths) != len(names) or len(names) != len(set(names)):
         problems.append(f"runs: found {len(paths)} called {names}; expected one name for each")
     for path, name in zip(paths, names, strict=False):
         with collecting(problems):
             runs.append(_open(path, name))
     analyses: Mapping[Path, Analysis] = {}
     with collecting(problems):
-        analyses = analysis.analyses_of(paths)
+        analyses = analyses_of(paths)
     refuse(problems)
-    return [
-        replace(run, analysis=replace(analyses[run.path], name=run.name))
-        if run.path in analyses
-        else run
-        for run in runs
-    ]
+    return [replace(run, analysis=analyses.get(run.path)) for run in runs]
 
 
 def _open(path: Path, name: str) -> Run:
@@ -223,16 +212,17 @@ def _state(schedule: Mapping[str, Any]) -> dict[str, Any]:
     return {"step": schedule["step"], **numbers}
 
 
-def _utterances(path: Path) -> list[Utterance]:
-    """The rows of a manifest; none where it is missing or broken."""
+def _rows(manifest: str | Path) -> list[Utterance]:
+    """None where it is missing or broken."""
     with suppress(InputError):
-        return read_manifest(path) if path.is_file() else []
+        return read_manifest(manifest) if Path(manifest).is_file() else []
     return []
 
 
-def _languages(run: Run) -> list[str]:
-    """Those of training; none where they are not known."""
-    return sorted({row.language for row in _utterances(run.training)})
+def _shared(tested: Sequence[Utterance], trained: Sequence[Utterance]) -> float:
+    """The share of sentences that were trained on too."""
+    tested, trained = ({row.sentence_id for row in rows} for rows in (tested, trained))
+    return len(tested & trained) / len(tested)
 
 
 def find_manifests(runs: Sequence[Run], given: Sequence[Path] = ()) -> dict[str, Path]:
@@ -243,26 +233,9 @@ def find_manifests(runs: Sequence[Run], given: Sequence[Path] = ()) -> dict[str,
             wanted = {(item.key, item.source) for item in items}
             decoded = run.records[test].notes.get("manifest", "")
             for path in map(Path, (decoded, *given, run.config.dataset_config.test_data_path)):
-                if wanted <= {(row.key, row.audio) for row in _utterances(path)}:
+                if wanted <= {(row.key, row.audio) for row in _rows(path)}:
                     found.setdefault(test, path)
     return found
-
-
-def parallel_manifests(runs: Sequence[Run]) -> list[Path]:
-    """What to analyse: the tests, as far as they are parallel, else validation or training set.
-
-    FLEURS' seen and unheard languages lie in two manifests and are parallel; two tests of different
-    sentences are not. Of those it is the one with the most languages.
-    """
-    for paths in (find_manifests(runs).values(), [runs[0].validation], [runs[0].training]):
-        rows = {path: _utterances(path) for path in paths}
-        spoken = {path: {row.sentence_id for row in found} for path, found in rows.items()}
-        languages = {path: {row.language for row in found} for path, found in rows.items()}
-        first = max(rows, key=lambda path: len(languages[path]), default=None)
-        chosen = [p for p in rows if 2 * len(spoken[p] & spoken[first]) >= len(spoken[p])]
-        if len(set().union(*(languages[path] for path in chosen))) > 1:
-            return chosen
-    raise InputError("no manifest with the same sentences in two languages; give --manifest")
 
 
 def _groups(
@@ -294,9 +267,9 @@ def _scored(
     runs: Sequence[Run], request: Request, groups: Sequence[Sequence[str]], progress: bool
 ) -> tuple[list[Run], list[str]]:
     """(the runs with their scores, why some have none or are not compared)."""
-    asked = {"seen": groups[0], "zero_shot": groups[1], "convention": find_preset(request.preset)}
-    asked |= {"bootstrap": request.bootstrap, "samples": request.bootstrap or None}
-    asked["worst"] = request.worst
+    asked = {"convention": find_preset(request.preset), "bootstrap": request.bootstrap}
+    asked |= {"samples": request.bootstrap or None, "worst": request.worst}
+    asked |= dict(zip(("seen", "zero_shot"), groups, strict=True))
     found, reasons = [], []
     for run in tqdm(runs, desc="scoring", unit="run", disable=not progress, leave=False):
         scored = {}
@@ -312,13 +285,3 @@ def _scored(
             reasons += [f"{run.name}, {test}: {reason}" for reason in why]
         found.append(replace(run, scored=scored))
     return found, reasons
-
-
-def _trained(runs: Sequence[Run], test: str, path: Path) -> dict[str, float]:
-    """run -> share of the sentences of a test that are in its training manifest."""
-    tested, found = {row.sentence_id for row in _utterances(path)}, {}
-    for run in runs:
-        known = {row.sentence_id for row in _utterances(run.training)}
-        if test in run.tests and known:
-            found[run.name] = len(tested & known) / len(tested)
-    return found

@@ -8,6 +8,7 @@ import re
 from difflib import SequenceMatcher
 from pathlib import Path
 
+import soundfile
 from markupsafe import Markup, escape
 
 from slam_potsa.data.archives import read_member, split_reference
@@ -16,14 +17,7 @@ from slam_potsa.errors import InputError
 
 AUDIO_BYTES = 3_500_000  # of base64 in one page; with all else it stays below some 6 MB
 AS_IT_IS = 120_000  # bytes; a larger file, such as 16 kHz wav above 4 s, is compressed
-MEDIA_TYPES = {
-    ".flac": "audio/flac",
-    ".ogg": "audio/ogg",
-    ".opus": "audio/ogg",
-    ".wav": "audio/wav",
-    ".mp3": "audio/mpeg",
-    ".m4a": "audio/mp4",
-}
+PLAYED = {".flac": "flac", ".ogg": "ogg", ".opus": "ogg", ".wav": "wav", ".mp3": "mpeg"}
 # Kana, Han, Thai and Lao, Burmese, Khmer: compared sign by sign, since words are not written apart.
 SIGNS = (
     "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
@@ -41,41 +35,37 @@ class Players:
 
     def player(self, key: str, audio: str, manifest: Path | None) -> Markup:
         """A player, or in words why there is none; `audio` is relative to the manifest's folder."""
+        why, encoded = "", ""
         if manifest is None:
-            return self._instead(key, "its manifest was not found")
-        if (audio, manifest) in self._made:
-            return self._instead(key, "plays above")
-        try:
-            media_type, data = _playable(audio, manifest.parent)
-        except (InputError, OSError, KeyError):
-            return self._instead(key, "not found, or not audio")
-        encoded = base64.b64encode(data).decode("ascii")
-        if len(encoded) > self.left:
-            return self._instead(key, "left out, the page would be too large")
+            why = "its manifest was not found"
+        elif (audio, manifest) in self._made:
+            why = "plays above"
+        else:
+            try:
+                media_type, data = _playable(audio, manifest.parent)
+                encoded = base64.b64encode(data).decode("ascii")
+                why = "" if len(encoded) <= self.left else "left out, the page would be too large"
+            except (InputError, OSError):
+                why = "not found, or not audio"
+        if why:
+            return Markup('<span class="small">recording {}: {}</span>').format(key, why)
         self.left -= len(encoded)
         self._made.add((audio, manifest))
         html = '<audio controls preload="metadata" aria-label="recording {}" src="{}"></audio>'
-        return Markup(html).format(key, f"data:{media_type};base64,{encoded}")
-
-    @staticmethod
-    def _instead(key: str, why: str) -> Markup:
-        return Markup('<span class="small">recording {}: {}</span>').format(key, why)
+        return Markup(html).format(key, f"data:audio/{media_type};base64,{encoded}")
 
 
 def _playable(audio: str, base: Path) -> tuple[str, bytes]:
     """(media type, bytes) of what every browser plays: as it is, else MP3 or FLAC."""
     archive, member = split_reference(audio)
-    path = base / archive
-    data = path.read_bytes() if member is None else read_member(path, member)
-    media_type = MEDIA_TYPES.get(Path(member or archive).suffix.lower())
+    data = read_member(base / archive, member) if member else (base / archive).read_bytes()
+    media_type = PLAYED.get(Path(member or archive).suffix.lower())
     if media_type and len(data) <= AS_IT_IS:
         return media_type, data
-    import soundfile
-
     kind = "MP3" if "MP3" in soundfile.available_formats() else "FLAC"  # libsndfile 1.1 on
     stream = io.BytesIO()
     soundfile.write(stream, load_audio(audio, base), SAMPLE_RATE, format=kind)
-    return ("audio/mpeg" if kind == "MP3" else "audio/flac"), stream.getvalue()
+    return ("mpeg" if kind == "MP3" else "flac"), stream.getvalue()
 
 
 def marked(text: str | None, reference: str | None) -> Markup:

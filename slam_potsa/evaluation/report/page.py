@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import shlex
 import textwrap
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from slam_potsa.data.predictions import Prediction
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation import figures
 from slam_potsa.evaluation.analysis import differences_text
@@ -57,27 +60,35 @@ def render(report: Report) -> str:
         bars=bars,
         curves=curves,
         layer_curves=layer_curves,
+        rows_of=rows_of,
         groups=_groups(report),
-        tests=[_test(report, test) for test in report.tests],
-        terms=_terms(report.runs),
+        samples=list(_samples(report)),
         analyses=list(_analyses(report.runs)),
-        samples=[(test, *row) for test in report.tests for row in report.samples(test)],
-        worst=list(_worst(report.runs)),
         commands=_commands(report),
     )
     return page.strip() + "\n"
 
 
-def bars(rows: Rows, metric: str) -> dict[str, list[Bar | None]]:
-    """run -> a bar a corpus, of "bleu" or "chrf"."""
+def rows_of(report: Report, test: str, *kinds: str) -> Rows:
+    """The scores of a test: those of its corpora that are "pooled", "mean" or "language"."""
+    found: dict[str, dict[str, ScoreRow]] = {}
+    for kind in kinds:
+        for run, scored in report.scores(test).items():
+            for row in scored.rows:
+                if row.kind == kind:
+                    found.setdefault(row.name, {})[run] = row
+    return found
+
+
+def bars(rows: Rows, metric: str) -> tuple[list[str], dict[str, list[Bar | None]]]:
+    """(names of the corpora, run -> a bar each), of "bleu" or "chrf"."""
     runs = dict.fromkeys(run for found in rows.values() for run in found)
-    scores = {
-        run: [getattr(found.get(run), metric, None) for found in rows.values()] for run in runs
-    }
-    return {
-        run: [score and Bar(score.value, score.low, score.high) for score in found]
-        for run, found in scores.items()
-    }
+    drawn: dict[str, list[Bar | None]] = {run: [] for run in runs}
+    for found in rows.values():
+        for run in runs:
+            score = getattr(found.get(run), metric, None)
+            drawn[run].append(score and Bar(score.value, score.low, score.high))
+    return list(rows), drawn
 
 
 def curves(runs: Sequence[Run], key: str, suffix: str = "", dash: int = 0) -> list[Series]:
@@ -98,60 +109,42 @@ def layer_curves(run: Run, kind: str, name: str, suffix: str = "", dash: int = 0
 
 def _groups(report: Report) -> Rows:
     """The headline's scores, for its picture."""
-    places = [(test, group) for test in report.tests for group in report.groups]
-    width = 64 // max(1, len(places))  # letters below a group of bars
-    found = {
-        textwrap.fill(f"{report.tests[test]}: {group}", width): {
-            run.name: row for run in report.runs if (row := tables.group_scores(run, test, group))
-        }
-        for test, group in places
-    }
-    return {name: rows for name, rows in found.items() if rows}
+    found: dict[str, dict[str, ScoreRow]] = {}
+    for test, title in report.tests.items():
+        for group in report.groups:
+            name = textwrap.fill(f"{title}: {group}", 22)  # letters below a group of bars
+            for run in report.runs:
+                if row := tables.group_scores(run, test, group):
+                    found.setdefault(name, {})[run.name] = row
+    return found
 
 
-def _test(report: Report, test: str) -> dict[str, Any]:
-    """The scores of one test: its corpora, groups of languages before languages."""
-    scored = {run.name: run.scored[test] for run in report.runs if test in run.scored}
-    rows: dict[str, dict[str, ScoreRow]] = {}
-    for run, each in scored.items():
-        for row in sorted(each.rows, key=lambda row: row.kind == "language"):
-            rows.setdefault(row.name, {})[run] = row
-    found: dict[str, Any] = {"name": test, "title": report.tests[test], "scored": scored}
-    for kind in ("pooled", "mean", "language"):
-        found[kind] = {
-            name: of_runs
-            for name, of_runs in rows.items()
-            if next(iter(of_runs.values())).kind == kind
-        }
-    return found | {"rows": rows}
-
-
-def _terms(runs: Sequence[Run]) -> list[str]:
-    """The alignment terms whose costs were recorded."""
-    keys = {key for run in runs for line in run.metrics for key in line}
-    return sorted(key.removesuffix("/matched") for key in keys if key.endswith("/matched"))
+def _samples(report: Report) -> Iterator[tuple[str, Prediction, dict[str, str]]]:
+    """(test, row, run -> its text) of the first recordings of every language, by order alone."""
+    for test in report.tests:
+        runs = [run for run in report.runs if test in run.tests]
+        texts = {run.name: {item.key: item.prediction for item in run.tests[test]} for run in runs}
+        taken = Counter[str]()
+        for item in runs[0].tests[test]:
+            taken[item.language] += 1
+            if taken[item.language] <= report.request.samples:
+                found = {run: own[item.key] for run, own in texts.items() if item.key in own}
+                yield test, item, found
 
 
 def _analyses(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
     """Figures and measures of every run that was analysed, each against the first of them."""
-    analysed = [run for run in runs if run.analysis]
-    for run in analysed[1:] or analysed:
-        found = [run.analysis, *(first.analysis for first in analysed[:1] if first is not run)]
-        texts = [each.text() for each in found[::-1]]
+    first, *others = [replace(run.analysis, name=run.name) for run in runs if run.analysis] or [
+        None
+    ]
+    for found in [[other, first] for other in others] or [[first]] * (first is not None):
+        texts = [each.text() for each in reversed(found)]
         try:
             texts += [differences_text(*found)] if found[1:] else []
         except InputError as error:  # of other recordings, or with other settings
-            texts.append(f"not compared with {analysed[0].name}: {error}")
-            found = [run.analysis]
-        yield {"title": run.name, "figures": draw(*found), "text": "\n\n".join(texts)}
-
-
-def _worst(runs: Sequence[Run]) -> Iterator[tuple[Any, ...]]:
-    """(run, test, worst row, its prediction)."""
-    for run in runs:
-        for test, found in run.scored.items():
-            items = {item.key: item for item in run.tests[test]}
-            yield from ((run.name, test, row, items[row.key]) for row in found.worst)
+            texts.append(f"not compared: {error}")
+            found = found[:1]
+        yield {"title": found[0].name, "figures": draw(*found), "text": "\n\n".join(texts)}
 
 
 def _commands(report: Report) -> list[str]:

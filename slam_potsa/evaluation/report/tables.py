@@ -39,7 +39,7 @@ def headline(report: Report) -> Table:
     rows += [
         (report.request.retrieval_title, group, run.name, "", "", "", _percent(recall, ".1f"))
         for group, run in places
-        if (recall := run.recall.get(RECALLS[group])) is not None
+        if (recall := run.recall(RECALLS[group])) is not None
     ]
     head = ("test", "languages", "system", "BLEU", "95 % interval", "chrF", "R@1 %")
     caption = (
@@ -85,37 +85,21 @@ def shown(name: str, runs: Sequence[Run]) -> str:
     return "\n\n".join(texts) or "nothing was recorded"
 
 
-def differences_table(runs: Sequence[Run]) -> Table:
-    """Every option whose value is not the same in all runs, but for names, places and speed."""
+def runs_table(runs: Sequence[Run]) -> Table:
+    """What each run was: the options that differ, but for names, places and speed, and the main."""
     options = [flat(run.config, affects=("weights", "outcome", "answers")) for run in runs]
     names = dict.fromkeys(name for found in options for name in found)
     values = {name: [_yaml(found.get(name)) for found in options] for name in names}
-    rows = [(name, *found) for name, found in values.items() if len(set(found)) > 1]
-    head = ("option", *(run.name for run in runs))
-    return Table("What differs between the configurations", head, rows, len(head), cards=True)
+    differing = [name for name, found in values.items() if len(set(found)) > 1]
+    rows = [("directory", *(str(run.path) for run in runs)), ("loss", *map(loss, runs))]
+    rows += [(name, *values[name]) for name in dict.fromkeys((*differing, *MAIN))]
+    head = ("", *(run.name for run in runs))
+    return Table("The runs: what differs, then the main options", head, rows, len(head), cards=True)
 
 
-def runs_table(runs: Sequence[Run]) -> Table:
-    """What each run was, in words."""
-    found = [facts(run) for run in runs]
-    rows = [(name, *(each[name] for each in found)) for name in found[0]]
-    return Table("The runs", ("", *(run.name for run in runs)), rows, 1 + len(runs), cards=True)
-
-
-def facts(run: Run) -> dict[str, str]:
-    train, model, aligned = run.config.train_config, run.config.model_config, run.config.alignment
-    terms = [f" + {term.weight:g} · {name}" for name, term in aligned.active.items()]
-    return {
-        "directory": str(run.path),
-        "loss": f"cross-entropy{''.join(terms)}",
-        "layers": f"{aligned.schedule.strategy} over {aligned.schedule.candidates}",
-        "starts from": run.config.ckpt_path or "new weights",
-        "encoder": model.encoder_path_hf or model.encoder_name,
-        "LLM": model.llm_path or model.llm_name,
-        "steps": str(len(run.series("ce")[1]) or "no metrics.jsonl"),
-        "batch": f"{train.batch_size_training} × {train.gradient_accumulation_steps}",
-        "seed": str(train.seed),
-    }
+def loss(run: Run) -> str:
+    terms = run.config.alignment.active.items()
+    return "cross-entropy" + "".join(f" + {term.weight:g} · {name}" for name, term in terms)
 
 
 def training_table(runs: Sequence[Run]) -> Table:
@@ -163,9 +147,20 @@ def conflict_table(runs: Sequence[Run]) -> Table:
     return Table(caption, head, rows, left=2, grouped=1)
 
 
+# Options that a reader asks for first.
+MAIN = (
+    "model_config.encoder_path_hf",
+    "model_config.llm_path",
+    "dataset_config.tasks",
+    "alignment.schedule.strategy",
+    "alignment.schedule.candidates",
+    "train_config.batch_size_training",
+    "train_config.lr",
+    "train_config.seed",
+)
 MEASURED = ("ce", "tokens_per_second", "seconds")
 SHOWN: Mapping[str, Sequence[Callable[[Sequence[Run]], Table]]] = {
-    "runs": (differences_table, runs_table),
+    "runs": (runs_table,),
     "training": (training_table,),
     "layers": (schedule_table, conflict_table),
 }

@@ -211,7 +211,7 @@ def test_a_wrong_or_missing_package_is_named(pinned, tmp_path):
     with pytest.raises(InputError, match="it-g722_1.6.1-1_all.deb: SHA-256 is .*, expected"):
         asterisk.build(tmp_path / "out", from_dir=tmp_path / "debs", progress=False)
     damaged.unlink()
-    with pytest.raises(InputError, match="no such package: .*it-g722_1.6.1-1_all.deb. Instead"):
+    with pytest.raises(InputError, match="it-g722_1.6.1-1_all.deb: no such package. Instead"):
         asterisk.build(tmp_path / "out", from_dir=tmp_path / "debs", progress=False)
     assert not (tmp_path / "out").exists()
 

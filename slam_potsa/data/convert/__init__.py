@@ -112,9 +112,12 @@ def convert(
         raise InputError(problems)
     codes = each(short_code, filter(None, (language, target_language)))
     fill = Fill(codes.get(language), codes.get(target_language), sentence_id)
-    utterances = FORMATS[source_format].read(source, fill)
     base = Path(audio_root) if audio_root else source.parent
-    FORMATS[output_format].write(output, utterances, base)
+    try:
+        utterances = FORMATS[source_format].read(source, fill)
+        FORMATS[output_format].write(output, utterances, base)
+    except ModuleNotFoundError as error:
+        raise InputError(f"this format needs {error.name}: pip install {error.name}") from None
     absent = sum(not (base / split_reference(u.audio)[0]).is_file() for u in utterances)
     return Conversion(output, len(utterances), _lost(FORMATS[output_format], utterances), absent)
 

@@ -18,32 +18,23 @@ LENGTH_TOLERANCE = 0.01  # seconds by which a cut may be shorter than its record
 REMEDY = "write its audio with CutSet.save_audios first"
 
 
-def _lhotse():
-    try:
-        import lhotse
-    except ImportError:
-        raise InputError("this format needs Lhotse: pip install lhotse") from None
-    return lhotse
-
-
 def _parse(fields: Fields) -> Values:
-    _lhotse()
     from lhotse.serialization import deserialize_item
 
     try:
         cut = deserialize_item(dict(fields.row))
         (supervision,), recording = cut.supervisions, cut.recording
         (source,) = [one.source for one in recording.sources if one.type == "file"]
+        custom = {**(cut.custom or {}), **(supervision.custom or {})}
+        ours = {custom.get("target_language"): custom.get("translation")}
+        ((code, target),) = custom.get("translated_text", ours).items()
     except Exception as error:  # Lhotse has no error class of its own for what is no cut
-        said = f"{type(error).__name__}: {error}"
-        expected = f"a MonoCut with one supervision of one audio file ({said}); {REMEDY}"
-        fields.wrong("type", fields.row.get("type"), expected)
+        expected = "a MonoCut with one supervision, one translation at most, of one audio file"
+        fields.wrong("type", fields.row.get("type"), f"{expected} ({error!r}); {REMEDY}")
         return {}
     if cut.start > 0 or cut.duration < recording.duration - LENGTH_TOLERANCE:
         expected = f"{recording.duration:g}, all of its recording; {REMEDY}"
         fields.wrong("duration", cut.duration, expected)
-    custom = {**(cut.custom or {}), **(supervision.custom or {})}
-    target, code = _translation(custom, fields)
     return {
         "key": cut.id,
         "audio": source,
@@ -51,44 +42,25 @@ def _parse(fields: Fields) -> Values:
         "transcript": one_line(supervision.text or "") or None,
         "sentence_id": custom.get("sentence_id"),
         "duration": cut.duration,
-        "target": one_line(target) if target else None,
+        "target": one_line(target or "") or None,
         "target_language": fields.code(code) if target else None,
     }
 
 
-def _translation(custom: dict, fields: Fields) -> tuple[str | None, str | None]:
-    by_language = custom.get("translated_text")
-    if "translation" in custom or by_language is None:
-        return custom.get("translation"), custom.get("target_language")
-    if not isinstance(by_language, dict) or len(by_language) != 1:
-        fields.wrong("translated_text", by_language, "{language: text} with one language")
-        return None, None
-    ((code, text),) = by_language.items()
-    return text, code
-
-
 def _render(utterance: Utterance, audio: str) -> dict:
-    lhotse = _lhotse()
+    from lhotse import Recording, SupervisionSegment
+
     needed(utterance)
     try:
-        cut = lhotse.Recording.from_file(audio, recording_id=utterance.key).to_cut()
-    except Exception as error:  # whatever the audio backend of Lhotse raises, for its length
-        raise InputError(f"{audio}: Lhotse cannot read it: {error}; check the path") from None
-    custom = {
-        "sentence_id": utterance.sentence_id,
-        "translation": utterance.target,
-        "target_language": utterance.target_language,
-    }
-    supervision = lhotse.SupervisionSegment(
-        id=utterance.key,
-        recording_id=utterance.key,
-        start=0.0,
-        duration=cut.duration,
-        text=utterance.transcript,
-        language=utterance.language,
-        custom={name: value for name, value in custom.items() if value is not None},
-    )
-    cut.id, cut.supervisions = utterance.key, [supervision]
+        cut = Recording.from_file(audio, recording_id=utterance.key).to_cut()
+    except Exception as error:  # whatever the audio backend of Lhotse raises
+        raise InputError(f"{audio}: Lhotse cannot read its length: {error}") from None
+    custom = {"sentence_id": utterance.sentence_id}
+    if utterance.target:
+        custom |= {"translation": utterance.target, "target_language": utterance.target_language}
+    cut.id = name = utterance.key
+    said = {"text": utterance.transcript, "language": utterance.language, "custom": custom}
+    cut.supervisions = [SupervisionSegment(name, name, 0.0, cut.duration, **said)]
     return cut.to_dict()
 
 

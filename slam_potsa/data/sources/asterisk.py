@@ -16,8 +16,11 @@ import gzip
 import hashlib
 import io
 import re
+import shutil
+import subprocess
+import tarfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,10 +28,11 @@ import numpy as np
 
 from slam_potsa.data.audio import SAMPLE_RATE
 from slam_potsa.data.manifest import Utterance
-from slam_potsa.data.sources import corpus, debian
+from slam_potsa.data.sources import corpus
 from slam_potsa.data.sources.corpus import Corpus, Recording
 from slam_potsa.errors import InputError, each
 from slam_potsa.files import atomic_path, atomic_write
+from slam_potsa.provenance import content_hash
 
 LANGUAGES = ("en", "es", "fr", "it", "ru")
 TRAINING_LANGUAGES = ("en", "es", "ru")  # the others are never heard in training: zero-shot
@@ -88,11 +92,11 @@ def build(
 def load(folder: Path | None, cache: Path, progress: bool) -> dict[str, Voice]:
     """The voice of each language: from packages or unpacked folders in `folder`, or fetched."""
     if folder is None:
-        debian.fetch(PINS, cache, remedy=REMEDY, progress=progress)
+        fetch_packages(PINS, cache, progress)
     if folder is None or any(folder.glob(f"{PACKAGE}-*.deb")):
         folder = folder or cache
-        debian.check(PINS, folder, remedy=REMEDY)
-        packages = [debian.read_deb(folder / name) for name in PINS]
+        check_packages(PINS, folder)
+        packages = [read_package(folder / name) for name in PINS]
         files = {path: content for package in packages for path, content in package.items()}
     else:
         paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
@@ -114,6 +118,91 @@ def _voice(files: Mapping[str, bytes], language: str) -> Voice:
         raise InputError(f"found no {lacking} for language {language!r}. {REMEDY}")
     text = gzip.decompress(texts[0]) if texts[0].startswith(b"\x1f\x8b") else texts[0]
     return Voice({name: files[path] for name, path in found.items()}, read_transcripts(text))
+
+
+def fetch_packages(pins: Mapping[str, str], cache: Path, progress: bool = True) -> None:
+    """Bring the packages `pins` into `cache`; those that are there with the right hash stay.
+
+    `apt-get` is given folders of its own, so that it needs no root, and neither needs nor changes
+    the machine's package lists. Nothing is installed.
+
+    Args:
+        pins: file name `<package>_<version>_all.deb` -> SHA-256.
+
+    Raises:
+        InputError: no apt-get, or a version that cannot be had.
+    """
+    from tqdm import tqdm
+
+    cache.mkdir(parents=True, exist_ok=True)
+    missing = [name for name, sha256 in pins.items() if _wrong(cache / name, sha256)]
+    if missing and shutil.which("apt-get") is None:
+        raise InputError(f"apt-get is not on this machine. {REMEDY}")
+    if missing:
+        apt = _private_apt(cache / "apt")
+        # It may complain of one source while another has it all.
+        updated = _run([*apt, "update"], cache)
+    for name in tqdm(missing, desc="packages", unit="file", disable=not progress):
+        package, version, _ = name.split("_")
+        said = _run([*apt, "download", f"{package}={version}"], cache)
+        if not (cache / name).is_file():
+            said = "\n".join(filter(None, [said, updated]))
+            raise InputError(f"{package}={version} cannot be downloaded:\n{said}\n{REMEDY}")
+    shutil.rmtree(cache / "apt", ignore_errors=True)
+
+
+def check_packages(pins: Mapping[str, str], folder: Path) -> None:
+    """Raise InputError, and remove nothing, where packages are missing or have another hash."""
+    wrong = filter(None, (_wrong(folder / name, sha256) for name, sha256 in pins.items()))
+    if problems := [f"{problem}. {REMEDY}" for problem in wrong]:
+        raise InputError(problems)
+
+
+def _wrong(path: Path, sha256: str) -> str:
+    """What is wrong with a package; "": nothing."""
+    if not path.is_file():
+        return f"{path}: no such package"
+    found = content_hash(path)
+    return "" if found == sha256 else f"{path}: SHA-256 is {found}, expected {sha256}"
+
+
+def read_package(path: Path) -> dict[str, bytes]:
+    """Path inside the package (`usr/share/...`) -> content, by dpkg-deb."""
+    if shutil.which("dpkg-deb") is None:
+        raise InputError(f"{path}: dpkg-deb is not on this machine: install dpkg")
+    done = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(path)], capture_output=True)
+    if done.returncode:
+        raise InputError(f"{path}: not a Debian package ({done.stderr.decode().strip()})")
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        return {
+            info.name.removeprefix("./"): archive.extractfile(info).read()
+            for info in archive
+            if info.isfile()
+        }
+
+
+def _private_apt(state: Path) -> list[str]:
+    """An apt-get command line that keeps its state in `state`; sources and keys are the machine's.
+
+    Every path is absolute: apt takes relative ones to be below its own folders.
+    """
+    options = {
+        "Dir::State": state.resolve() / "state",
+        "Dir::Cache": state.resolve() / "cache",
+        "APT::Sandbox::User": "root",  # as root, apt would drop to a user who cannot write here
+        "Acquire::Languages": "none",  # no translated descriptions
+        "Acquire::Retries": "2",
+        "Acquire::http::Timeout": "60",
+    }
+    for name in ("state", "cache"):
+        (state / name).mkdir(parents=True, exist_ok=True)
+    return ["apt-get", "-qq", *(f"-o{name}={value}" for name, value in options.items())]
+
+
+def _run(command: Sequence[str], folder: Path) -> str:
+    """Run in `folder` and return what it complained of; whether it worked shows in the files."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else (done.stderr or done.stdout).strip()
 
 
 def read_transcripts(content: bytes) -> dict[str, str]:

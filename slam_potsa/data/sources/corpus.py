@@ -16,7 +16,7 @@ import json
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -195,43 +195,41 @@ def keep_length(recording: Recording, low: float, high: float) -> Recording:
 
 def keep_usual_rates(recordings: Sequence[Recording], deviations: float) -> list[Recording]:
     """Leave out of train what is spoken far faster or slower than the language usually is in it."""
-    rates = defaultdict(list)
+    rates: dict[str, list[float]] = defaultdict(list)
     for recording in recordings:
         if recording.manifest == "train" and not recording.reason:
-            rates[recording.utterance.language].append(log_rate(recording.utterance))
-    bounds = {language: rate_bounds(logs, deviations) for language, logs in rates.items()}
-    return [
-        recording
-        if recording.reason or recording.manifest != "train"
-        else _usual(recording, *bounds[recording.utterance.language])
-        for recording in recordings
-    ]
+            rates[recording.utterance.language].append(speaking_rate(recording.utterance))
+    bounds = {language: rate_bounds(own, deviations) for language, own in rates.items()}
+    return [_usual(recording, bounds) for recording in recordings]
 
 
-def _usual(recording: Recording, low: float, high: float) -> Recording:
-    rate = math.exp(log_rate(recording.utterance))
+def _usual(recording: Recording, bounds: Mapping[str, tuple[float, float]]) -> Recording:
+    if recording.manifest != "train" or recording.reason:
+        return recording
+    (low, high), rate = bounds[recording.utterance.language], speaking_rate(recording.utterance)
     if low <= rate <= high:
         return recording
     reason = "spoken too fast" if rate > high else "spoken too slowly"
-    detail = f"{rate:.1f} characters per second, expected {low:.1f} to {high:.1f}"
-    return recording.drop(reason, detail)
+    return recording.drop(
+        reason, f"{rate:.1f} characters per second, usual {low:.1f} to {high:.1f}"
+    )
 
 
-def log_rate(utterance: Utterance) -> float:
-    """Logarithm of characters (without spaces) per second."""
-    return math.log(len("".join(utterance.transcript.split())) / utterance.duration)
+def speaking_rate(utterance: Utterance) -> float:
+    """Characters (without spaces) per second."""
+    return len("".join(utterance.transcript.split())) / utterance.duration
 
 
-def rate_bounds(log_rates: Sequence[float], deviations: float) -> tuple[float, float]:
+def rate_bounds(rates: Sequence[float], deviations: float) -> tuple[float, float]:
     """Characters per second that one language allows: exp(median ± deviations · σ).
 
     σ = max(0.1, 1.4826 · median |x − median|), of the logarithms: rates are skewed, and a broken
     recording must not widen the bounds that it is judged by. No bounds below 20 recordings.
     """
-    if not deviations or len(log_rates) < LEAST_RECORDINGS:
+    if not deviations or len(rates) < LEAST_RECORDINGS:
         return 0.0, math.inf
-    middle = median(log_rates)
-    spread = MAD_TO_DEVIATION * median(abs(rate - middle) for rate in log_rates)
+    middle = math.log(median(rates))
+    spread = MAD_TO_DEVIATION * median(abs(math.log(rate) - middle) for rate in rates)
     reach = deviations * max(LEAST_DEVIATION, spread)
     return math.exp(middle - reach), math.exp(middle + reach)
 
@@ -272,7 +270,7 @@ def write(
         write_manifest(path, part)
         if checked:
             mark_checked(path)
-    write_rows(output / "dropped.jsonl", map(_dropped_row, dropped))
+    write_rows(output / "dropped.jsonl", map(asdict, dropped))
     corpus = _described(output, rows, dropped, [*warnings, *_trained_tests(rows)])
     told = {**choices, "left_out_in_words": corpus.left_out_in_words(), **asdict(corpus)}
     text = json.dumps(told, ensure_ascii=False, indent=2, default=str)
@@ -288,13 +286,6 @@ def _seen_from(output: Path, audio: str) -> str:
     if Path(path).is_relative_to(home.parent):
         path = Path(os.path.relpath(path, home)).as_posix()
     return path if member is None else f"{path}:{member}"
-
-
-def _dropped_row(recording: Recording) -> dict[str, str]:
-    row = {"manifest": recording.manifest, "place": recording.place}
-    if recording.utterance:
-        row |= {"key": recording.utterance.key, "audio": recording.utterance.audio}
-    return row | {"reason": recording.reason, "detail": recording.detail}
 
 
 def _described(
@@ -325,17 +316,12 @@ def _shared(rows: Iterable[Utterance]) -> dict[str, dict[str, int]]:
     spoken: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         spoken[row.language].add(row.sentence_id)
-    return {
-        one: {two: len(ids & own) for two, own in spoken.items()} for one, ids in spoken.items()
-    }
+    return {a: {b: len(spoken[a] & spoken[b]) for b in spoken} for a in spoken}
 
 
-def _trained_tests(rows: Mapping[str, Sequence[Utterance]]) -> list[str]:
-    sentences = {name: {row.sentence_id for row in part} for name, part in rows.items()}
-    known = {name: sentences[name] & sentences["train"] for name in ("dev", "test")}
-    return [
-        f"{len(ids)} sentences of {name} are in train too (such as {min(ids)}): scores on them are "
-        f"too good"
-        for name, ids in known.items()
-        if ids
-    ]
+def _trained_tests(rows: Mapping[str, Sequence[Utterance]]) -> Iterator[str]:
+    trained = {row.sentence_id for row in rows["train"]}
+    for name in ("dev", "test"):
+        if known := trained & {row.sentence_id for row in rows[name]}:
+            count, example = len(known), min(known)
+            yield f"{count} sentences of {name} are in train too ({example}, ...): too good scores"

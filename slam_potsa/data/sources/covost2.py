@@ -45,10 +45,7 @@ EXPECTED = (
     "expected CoVoST2's covost_v2.{src}_{tgt}.tsv, or the covost_v2.{src}_{tgt}.{split}.tsv that "
     "its get_covost_splits.py writes"
 )
-_FILE_NAME = re.compile(
-    r"covost(?:_v2)?\.(?P<source>[A-Za-z-]+)_(?P<target>[A-Za-z-]+)"
-    r"(?:\.(?P<split>train|dev|test))?\.tsv"
-)
+_DIRECTION = re.compile(r"covost(?:_v2)?\.([A-Za-z-]+)_([A-Za-z-]+)(?:\.[a-z]+)?\.tsv")
 
 
 class Row(NamedTuple):
@@ -127,14 +124,14 @@ def direction(
     tables: Sequence[Path], common_voice_dir: Path, language: str | None, target: str | None
 ) -> tuple[str, str | None]:
     """(spoken, target language) as the files write them, such as ("en", "zh-CN")."""
-    matches = filter(None, (_FILE_NAME.fullmatch(path.name) for path in tables))
-    found = {match.group("source", "target") for match in matches}
+    matches = filter(None, (_DIRECTION.fullmatch(path.name) for path in tables))
+    found = {match.groups() for match in matches}
     if len(found) > 1:
         names = ", ".join(sorted("_".join(pair) for pair in found))
         raise InputError(f"the TSVs are of several directions ({names}); give one at a time")
-    source, named_target = found.pop() if found else (None, None)
-    if not tables and not language:
-        source = common_voice_dir.resolve().name  # Common Voice names its folders so: cv-corpus/en
+    # Common Voice names its folders by language: cv-corpus-4/en.
+    named = (None if tables else common_voice_dir.resolve().name, None)
+    source, named_target = found.pop() if found else named
     if not (language or source):
         raise InputError(f"the spoken language is not known: give --language; {EXPECTED}")
     return language or source, target or named_target
@@ -142,16 +139,16 @@ def direction(
 
 def _release_folder(folder: Path, source: str, clips: str | Path | None) -> Path:
     """Where clips/ is, or, with clips elsewhere, validated.tsv."""
-    sign = "validated.tsv" if clips else "clips"
-    found = [path for path in (folder / source, folder) if (path / sign).exists()]
     if clips and not Path(clips).is_dir():
         raise InputError(f"{clips}: no such folder of clips")
-    if not found and not clips:
-        raise InputError(
-            f"{folder}: found no folder 'clips' in it, nor in {folder / source}; expected Common "
-            f"Voice's folder of the spoken language, unpacked, with clips/ and validated.tsv"
-        )
-    return found[0] if found else folder
+    sign = "validated.tsv" if clips else "clips"
+    for candidate in (folder / source, folder):
+        if (candidate / sign).exists():
+            return candidate
+    raise InputError(
+        f"{folder}: found no {sign!r} in it, nor in {folder / source}; expected Common Voice's "
+        f"folder of the spoken language, unpacked, with clips/ and validated.tsv"
+    )
 
 
 # --- tables ---

@@ -114,7 +114,12 @@ def build(
             `output` that was built with other choices.
     """
     output = Path(output)
-    _check_options(min_seconds, max_seconds, source, hub)
+    if not 0 <= min_seconds < max_seconds <= MAX_SECONDS:
+        found = f"min_seconds={min_seconds:g}, max_seconds={max_seconds:g}"
+        raise InputError(f"{found}: expected 0 <= min_seconds < max_seconds <= {MAX_SECONDS:g}")
+    if bool(source) == hub:
+        found = "both a folder and --hub" if hub else "neither a folder nor --hub"
+        raise InputError(f"found {found}, expected one of them: the folder of FLEURS, or --hub")
     trained, unheard, goal = languages(train_languages, zero_shot, target)
     warnings = []
     if goal in trained + unheard and not keep_target_language:
@@ -149,20 +154,6 @@ def build(
     found = [corpus.keep_length(recording, *limits[recording.manifest]) for recording in found]
     found = corpus.keep_usual_rates(found, rate_deviations)
     return corpus.write(output, found, choices, warnings=warnings)
-
-
-def _check_options(low: float, high: float, source: str | Path | None, hub: bool) -> None:
-    problems = []
-    if not 0 <= low < high <= MAX_SECONDS:
-        problems.append(
-            f"min_seconds={low:g}, max_seconds={high:g}: expected 0 <= min_seconds < max_seconds "
-            f"<= {MAX_SECONDS:g} (Whisper's window)"
-        )
-    if bool(source) == hub:
-        found = "both a folder and --hub" if hub else "neither a folder nor --hub"
-        problems.append(f"found {found}, expected one of them: the folder of FLEURS, or --hub")
-    if problems:
-        raise InputError(problems)
 
 
 def languages(
@@ -252,10 +243,9 @@ class Tree:
         """Raise InputError with the layout once, then a line a kind of file: who lacks it."""
         lacking: dict[str, list[str]] = defaultdict(list)
         for part in parts:
-            if not self._tsv(part).is_file():
+            if not (self.root / part.locale / f"{part.split}.tsv").is_file():
                 lacking[f"{part.split}.tsv"].append(part.locale)
-            folder = self._folder(part)
-            if part.manifest and not (folder.is_dir() or self._archive(folder)):
+            if part.manifest and not self._places(part):
                 lacking[f"audio/{part.split}.tar.gz"].append(part.locale)
         if lacking:
             told = [f"no {name} of {', '.join(locales)}" for name, locales in lacking.items()]
@@ -264,7 +254,7 @@ class Tree:
 
     def read(self, part: Part) -> list[Line]:
         """The lines of a TSV. Raises InputError where most of them are not FLEURS'."""
-        path, lines = self._tsv(part), []
+        path, lines = self.root / part.locale / f"{part.split}.tsv", []
         # Not csv: quotation marks are part of the texts.
         for number, text in read_lines(path, "a TSV of FLEURS"):
             match = _LINE.fullmatch(text)
@@ -283,21 +273,19 @@ class Tree:
 
         Raises InputError where an archive is truncated (unless allowed) or damaged.
         """
-        folder = self._folder(part)
-        files = {path.name: str(path) for path in folder.glob("*")}
-        archive = self._archive(folder)
+        places = self._places(part)
+        files = {path.name: str(path) for path in places[0].glob("*")}  # of an archive: none
+        archive = next(filter(Path.is_file, places), None)
         if archive is None or all(line.file in files for line in lines if line.text):
             return files
-        archive = self._unpacked(archive, part)
+        archive = archive if archive.suffix == ".tar" else self._unpacked(archive, part)
         index = archives.index_of(archive)
         if index.trouble and not self.allow_truncated:
             raise InputError(f"{archive}: {index.trouble}; or --allow-truncated")
         return {Path(member).name: f"{archive}:{member}" for member in index.members}
 
     def _unpacked(self, archive: Path, part: Part) -> Path:
-        """A plain archive; a compressed one is unpacked once, and again where it was truncated."""
-        if archive.suffix == ".tar":
-            return archive
+        """A compressed archive is unpacked once, and again where it was truncated."""
         tar = archive.with_name(f"{part.split}.tar")
         if not os.access(tar.parent, os.W_OK):
             tar = self.spare / f"{part.locale}-{part.split}.tar"
@@ -305,15 +293,11 @@ class Tree:
             archives.unpack(archive, tar, allow_truncated=self.allow_truncated)
         return tar
 
-    def _tsv(self, part: Part) -> Path:
-        return self.root / part.locale / f"{part.split}.tsv"
-
-    def _folder(self, part: Part) -> Path:
-        return self.root / part.locale / "audio" / part.split
-
-    def _archive(self, folder: Path) -> Path | None:
-        packed = (folder.with_name(folder.name + suffix) for suffix in ARCHIVES)
-        return next(filter(Path.is_file, packed), None)
+    def _places(self, part: Part) -> list[Path]:
+        """Where recordings of a part are: a folder, archives."""
+        audio = self.root / part.locale / "audio"
+        places = (audio / f"{part.split}{suffix}" for suffix in ("", *ARCHIVES))
+        return list(filter(Path.exists, places))
 
 
 def targets_of(lines: Sequence[Line]) -> dict[str, str]:

@@ -24,19 +24,12 @@ from torch.utils.data import Dataset
 
 from slam_potsa.config import DatasetConfig, defaults
 from slam_potsa.config.templates import template_problems
+from slam_potsa.data import tasks
 from slam_potsa.data.audio import HOP_LENGTH, encoder_frames, load_audio, log_mel
 from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.languages import language_id
 from slam_potsa.data.manifest import Utterance, read_manifest
 from slam_potsa.data.pairs import ParallelSpeechDataset
-from slam_potsa.data.tasks import (
-    answer,
-    needed_fields,
-    question,
-    reference,
-    require,
-    task_to_decode,
-)
 from slam_potsa.errors import InputError, placed, refuse
 
 AUDIO_SLOT = -1  # in input_ids
@@ -75,7 +68,7 @@ class SpeechTranslationDataset(Dataset):
         if tokenizer.eos_token_id is None:
             problems.append("the tokenizer has no eos token, with which every answer ends: set one")
         refuse(problems)
-        require(data, items.tasks, items.utterances)
+        tasks.require(data, items.tasks, items.utterances)
         self.items, self.tokenizer, self.data, self.base = items, tokenizer, data, base
         self.recordings: dict[str, Utterance] = {}
         self.features = FeatureStore.open(data.feature_store) if data.feature_store else None
@@ -103,15 +96,15 @@ class SpeechTranslationDataset(Dataset):
                 "key": utterance.key,
                 "sentence_id": utterance.sentence_id,
                 "language_id": language_id(utterance.language),
-                "target": reference(task, utterance),
-                "prompt_ids": self._encode(question(self.data, task, utterance)),
+                "target": tasks.reference(task, utterance),
+                "prompt_ids": self._encode(tasks.question(self.data, task, utterance)),
                 "answer_ids": self._answer_ids(task, utterance),
                 **self._speech(self.heard(utterance)),
             }
 
     def _answer_ids(self, task: str, utterance: Utterance) -> list[int]:
         """The answer's tokens and eos; empty where there is none, or none is to be shown."""
-        text = None if self.data.inference_mode else answer(self.data, task, utterance)
+        text = None if self.data.inference_mode else tasks.answer(self.data, task, utterance)
         return [] if text is None else [*self._encode(text), self.eos_id]
 
     def _encode(self, text: str) -> list[int]:
@@ -201,19 +194,26 @@ def get_speech_dataset(dataset_config: Any, tokenizer: Any, split: str) -> Speec
     path = getattr(data, _PATHS[split]) or (data.val_data_path if split == "test" else "")
     if not path:
         raise InputError(f"dataset_config.{_PATHS[split]} is not set: give it a manifest")
-    utterances = read_manifest(path, needs=() if data.inference_mode else needed_fields(data.tasks))
-    return build_dataset(data, utterances, tokenizer, split == "train", Path(path).parent)
+    base = Path(path).parent
+    if split == "train":
+        return SpeechTranslationDataset(training_items(data), tokenizer, data, base)
+    needs = () if data.inference_mode else tasks.needed_fields(data.tasks)
+    return build_dataset(data, read_manifest(path, needs=needs), tokenizer, base)
 
 
 def build_dataset(
-    data: DatasetConfig,
-    utterances: Sequence[Utterance],
-    tokenizer: Any,
-    training: bool = False,
-    base: Path | None = None,
+    data: DatasetConfig, utterances: Sequence[Utterance], tokenizer: Any, base: Path | None = None
 ) -> SpeechTranslationDataset:
-    """Items and batches of `utterances`; `base` is the folder that audio paths are relative to."""
-    return SpeechTranslationDataset(_items(data, utterances, training), tokenizer, data, base)
+    """Each of `utterances` by itself, in order; `base`: what audio paths are relative to."""
+    asked = [tasks.task_to_decode(data.tasks, data.test_task)]
+    items = ParallelSpeechDataset(
+        utterances,
+        pairing="none",
+        seed=data.seed,
+        shuffle=False,
+        tasks=asked if data.inference_mode else data.tasks,
+    )
+    return SpeechTranslationDataset(items, tokenizer, data, base)
 
 
 def training_items(data: DatasetConfig) -> ParallelSpeechDataset:
@@ -221,20 +221,12 @@ def training_items(data: DatasetConfig) -> ParallelSpeechDataset:
 
     Raises InputError with every bad line, of which one that lacks what a task needs is one.
     """
-    utterances = read_manifest(data.train_data_path, needs=needed_fields(data.tasks))
-    return _items(data, utterances, training=True)
-
-
-def _items(
-    data: DatasetConfig, utterances: Sequence[Utterance], training: bool
-) -> ParallelSpeechDataset:
     return ParallelSpeechDataset(
-        utterances,
-        pairing=data.pairing if training else "none",
+        read_manifest(data.train_data_path, needs=tasks.needed_fields(data.tasks)),
+        pairing=data.pairing,
         anchor_language=data.anchor_language,
         seed=data.seed,
-        shuffle=training,
-        tasks=[task_to_decode(data.tasks, data.test_task)] if data.inference_mode else data.tasks,
+        tasks=data.tasks,
     )
 
 

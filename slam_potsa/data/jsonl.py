@@ -22,13 +22,12 @@ from slam_potsa.errors import InputError, refuse
 from slam_potsa.files import atomic_write
 
 MANY = 20  # problems that are listed one by one; of more, those of one kind are told once
-MISSING = object()  # found in place of a field that is not there
 SHOWN = 60  # characters of a value in a message
 
 Fields = Mapping[str, tuple[Callable[[Any], bool], str]]  # name -> (is it right?, what is expected)
 _BROKEN = (ValueError, RecursionError)  # of json.loads; the first covers text that is no UTF-8
-# What differs between problems of one kind: values (not that there is none), numbers, remarks.
-_VALUES = re.compile(r"found (?!nothing|null).*?(?=, )|(?<!field )'[^']*'|[\d.]+|\(.*\)")
+# What differs between problems of one kind: values (but not nothing), numbers, remarks.
+_VALUES = re.compile(r"found (?!nothing).*?(?=, )|(?<!field )'[^']*'|[\d.]+|\(.*\)")
 
 
 class Row(NamedTuple):
@@ -53,9 +52,9 @@ class Problems:
         self._found.append((number, text))
 
     def wrong(self, number: int, field: str, found: Any, expected: str) -> None:
-        """`field 'x': found ..., expected ...`; `found` may be MISSING."""
-        absent = "nothing" if found is MISSING else "null" if found is None else ""
-        self.add(number, f"field {field!r}: found {absent or short(found)}, expected {expected}")
+        """`field 'x': found ..., expected ...`; None is nothing."""
+        told = "nothing" if found is None else short(found)
+        self.add(number, f"field {field!r}: found {told}, expected {expected}")
 
     def once(self, number: int, value: Any, field: str = "key") -> None:
         """Note a value that no other line may have; told of where one has it."""
@@ -68,7 +67,7 @@ class Problems:
         """`path:line: problem` in the order of lines; of many, those of one kind once.
 
         >>> problems = Problems("m.jsonl")
-        >>> for number in range(1, 31): problems.wrong(number, "key", MISSING, "a string")
+        >>> for number in range(1, 31): problems.wrong(number, "key", None, "a string")
         >>> problems.texts()
         ["m.jsonl:1 (and 29 other lines): field 'key': found nothing, expected a string"]
         """
@@ -97,9 +96,8 @@ def check_fields(
     """
     before, (number, values) = len(problems), row
     for name, (valid, expected) in fields.items():
-        value = values.get(name, MISSING)
-        absent = value is None or value is MISSING
-        if name in required if absent else not valid(value):
+        value = values.get(name)
+        if name in required if value is None else not valid(value):
             problems.wrong(number, name, value, expected)
     for name in values:
         if name not in fields and not name.startswith("_"):

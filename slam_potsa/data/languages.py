@@ -27,13 +27,13 @@ from pathlib import Path
 from slam_potsa.errors import InputError
 
 UNKNOWN_LANGUAGE = -1
-_CODE = re.compile(r"[a-z][a-z0-9_-]{1,7}")
+CODE = re.compile(r"[a-z][a-z0-9_-]{1,7}")
 _REGION_OR_SCRIPT = re.compile(r"[a-z]{4}|[a-z]{2}|\d{3}")  # as in BCP 47
 
 
 def language_id(code: str) -> int:
     """`"fr"` -> 0x6672. Raises InputError unless 2 to 8 characters of a-z, 0-9, `_` and `-`."""
-    if not isinstance(code, str) or not _CODE.fullmatch(code):
+    if not isinstance(code, str) or not CODE.fullmatch(code):
         raise InputError(
             f"language code {code!r}: expected 2 to 8 characters a-z, 0-9, '_' or '-', such as 'fr'"
         )

@@ -11,16 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from slam_potsa.data.jsonl import (
-    Fields,
-    Problems,
-    check_fields,
-    is_number,
-    is_text,
-    read_lines,
-    read_rows,
-    write_rows,
-)
+from slam_potsa.data import jsonl
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.files import atomic_write
 from slam_potsa.text import one_line
@@ -51,16 +42,16 @@ _LEFT_OUT = ("heard", "alternatives")  # where they are None: few files have the
 def write_predictions(path: str | Path, predictions: Iterable[Prediction]) -> None:
     """Write JSON Lines in the order given; the same predictions give the same bytes."""
     rows = (vars(prediction).items() for prediction in predictions)
-    write_rows(
+    jsonl.write_rows(
         path, ({k: v for k, v in row if v is not None or k not in _LEFT_OUT} for row in rows)
     )
 
 
 def read_predictions(path: str | Path) -> list[Prediction]:
     """Read `predictions.jsonl`. Raises InputError with every bad line at once."""
-    problems, predictions = Problems(path), []
-    for row in read_rows(path, problems, "predictions as JSON Lines"):
-        if check_fields(row, _VALID, problems, _REQUIRED):
+    problems, predictions = jsonl.Problems(path), []
+    for row in jsonl.read_rows(path, problems, "predictions as JSON Lines"):
+        if jsonl.check_fields(row, _VALID, problems, _REQUIRED):
             number, values = row
             name = values["key"], values["target_language"]
             problems.once(number, name, "key, target_language")
@@ -72,13 +63,11 @@ def read_predictions(path: str | Path) -> list[Prediction]:
     return predictions
 
 
-def write_pred_gt(decode_log: str | Path, predictions: Iterable[Prediction]) -> tuple[Path, Path]:
-    """Write `<decode_log>_pred` and `<decode_log>_gt` as SLAM-LLM does; return both paths."""
-    predictions = list(predictions)
-    pred_path, gt_path = Path(f"{decode_log}_pred"), Path(f"{decode_log}_gt")
-    atomic_write(pred_path, "".join(f"{p.key}\t{one_line(p.prediction)}\n" for p in predictions))
-    atomic_write(gt_path, "".join(f"{p.key}\t{one_line(p.reference or '')}\n" for p in predictions))
-    return pred_path, gt_path
+def write_pred_gt(decode_log: str | Path, predictions: Sequence[Prediction]) -> None:
+    """Write `<decode_log>_pred` and `<decode_log>_gt` as SLAM-LLM does."""
+    for suffix, name in (("pred", "prediction"), ("gt", "reference")):
+        texts = ((p.key, one_line(getattr(p, name) or "")) for p in predictions)
+        atomic_write(f"{decode_log}_{suffix}", "".join(f"{k}\t{text}\n" for k, text in texts))
 
 
 def rewrite_pred(
@@ -89,9 +78,9 @@ def rewrite_pred(
     Raises InputError for lines without a tab and keys that `utterances` lack; nothing is written.
     """
     path = Path(f"{decode_log}_pred")
-    known, problems = {utterance.key: utterance for utterance in utterances}, Problems(path)
+    known, problems = {utterance.key: utterance for utterance in utterances}, jsonl.Problems(path)
     lines = []
-    for number, line in read_lines(path, "key<TAB>text"):
+    for number, line in jsonl.read_lines(path, "key<TAB>text"):
         key, tab, text = line.partition("\t")
         if not tab or key not in known:
             problems.add(number, f"found {key[:60]!r}, expected a key of the manifest, a tab, text")
@@ -109,10 +98,10 @@ def _is_count(value: Any) -> bool:
 
 def _are_answers(value: Any) -> bool:
     pairs = isinstance(value, list) and all(isinstance(v, list) and len(v) == 2 for v in value)
-    return pairs and all(is_text(text) and is_number(score) for text, score in value)
+    return pairs and all(jsonl.is_text(text) and jsonl.is_number(score) for text, score in value)
 
 
-_VALID: Fields = {field.name: (is_text, "a string") for field in fields(Prediction)} | {
+_VALID: jsonl.Fields = {field.name: (jsonl.is_text, "a string") for field in fields(Prediction)} | {
     "beam": (_is_count, "1, 2, …"),
     "alternatives": (_are_answers, "a list of [text, score]"),
 }

@@ -140,7 +140,7 @@ class Translator:
             for path in recordings
         ]
         data = replace(self.config.dataset_config, feature_store=None, inference_mode=True)
-        dataset = build_dataset(data, spoken, self.tokenizer, training=False)
+        dataset = build_dataset(data, spoken, self.tokenizer)
         journal = Journal(None)
         self._answer(dataset, journal, Team(), progress=False)
         return [found.prediction for found in self._predictions(dataset, journal.answers)]

@@ -145,7 +145,7 @@ def speech_dataset(translator: Translator, rows: Sequence[Utterance]) -> Any:
     # A row's prompt is built but not looked at here: manifests without a target will do.
     spoken = [replace(u, target_language=u.target_language or u.language) for u in rows]
     data = replace(data, feature_store=store, inference_mode=True)
-    return build_dataset(data, spoken, translator.tokenizer, training=False)
+    return build_dataset(data, spoken, translator.tokenizer)
 
 
 @torch.inference_mode()

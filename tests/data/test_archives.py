@@ -7,8 +7,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from slam_potsa.data import archives
-from slam_potsa.data.archives import index_of, read_member
+from slam_potsa.data.archives import index_of, read_member, split_reference, unpack
 from slam_potsa.errors import InputError
 
 FILES = {f"train/{n}.wav": np.random.default_rng(n).bytes(40_000 + n) for n in range(8)}
@@ -16,8 +15,8 @@ FILES = {f"train/{n}.wav": np.random.default_rng(n).bytes(40_000 + n) for n in r
 
 @pytest.fixture
 def archive(tmp_path):
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w") as tar:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, mode="w") as tar:
         folder = tarfile.TarInfo("train")
         folder.type = tarfile.DIRTYPE
         tar.addfile(folder)
@@ -25,24 +24,21 @@ def archive(tmp_path):
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
-    path = tmp_path / "a.tar"
-    path.write_bytes(content.getvalue())
     return path
 
 
-@pytest.mark.parametrize(
-    ("reference", "parts"),
-    [
-        ("a.wav", ("a.wav", None)),
-        ("x/a.tar:b/c.wav", ("x/a.tar", "b/c.wav")),
-        ("x/a.tar.gz:b.wav", ("x/a.tar.gz", "b.wav")),
-        ("x/a.tgz:b.wav", ("x/a.tgz", "b.wav")),
-        ("x/a.zip:b.wav", ("x/a.zip:b.wav", None)),
-        ("a.tar.gz", ("a.tar.gz", None)),
-    ],
-)
-def test_references(reference, parts):
-    assert archives.split_reference(reference) == parts
+REFERENCES = {
+    "a.wav": ("a.wav", None),
+    "x/a.tar:b/c.wav": ("x/a.tar", "b/c.wav"),
+    "x/a.tar.gz:b.wav": ("x/a.tar.gz", "b.wav"),
+    "x/a.tgz:b.wav": ("x/a.tgz", "b.wav"),
+    "x/a.zip:b.wav": ("x/a.zip:b.wav", None),
+    "a.tar.gz": ("a.tar.gz", None),
+}
+
+
+def test_references():
+    assert {reference: split_reference(reference) for reference in REFERENCES} == REFERENCES
 
 
 def test_members_in_any_order_and_of_an_archive_that_changed(archive):
@@ -68,8 +64,7 @@ def test_a_truncated_archive_gives_what_is_whole(archive):
     archive.write_bytes(content[: len(content) // 2])
     found = index_of(archive)
     assert found.trouble.startswith("truncated") and 0 < len(found.members) < 8
-    for name in reversed(found.members):
-        assert read_member(archive, name) == FILES[name]
+    assert all(read_member(archive, name) == FILES[name] for name in reversed(found.members))
     with pytest.raises(InputError, match=r"7.wav: no such member; .* it is truncated: .*again"):
         read_member(archive, "train/7.wav")
 
@@ -87,19 +82,19 @@ def test_forked_workers_read_at_the_same_time(archive):
 
 
 def test_unpacking_leaves_a_whole_plain_archive_or_nothing(archive, tmp_path):
-    tar, packed = tmp_path / "b.tar", tmp_path / "a.tar.gz"
-    whole = gzip.compress(archive.read_bytes(), mtime=0)
-    packed.write_bytes(whole)
-    archives.unpack(packed, tar)
-    assert tar.read_bytes() == archive.read_bytes()
+    tar, packed, whole = tmp_path / "b.tar", tmp_path / "a.tar.gz", archive.read_bytes()
+    packed.write_bytes(gzip.compress(whole))
+    unpack(packed, tar)
+    assert tar.read_bytes() == whole
     tar.unlink()
-    damaged = bytearray(whole)
-    damaged[len(whole) // 2] ^= 0xFF
-    for content, problem in ((whole[:-9], "truncated"), (bytes(damaged), "damaged")):
-        packed.write_bytes(content)
-        with pytest.raises(InputError, match=f"{problem}.*download it again"):
-            archives.unpack(packed, tar)
+    content = packed.read_bytes()
+    half = len(content) // 2
+    damaged = content[:half] + bytes([content[half] ^ 0xFF]) + content[half + 1 :]
+    for bad, problem in ((content[:-9], "truncated"), (damaged, "damaged")):
+        packed.write_bytes(bad)
+        with pytest.raises(InputError, match=f"{problem}: .*copy or download it again"):
+            unpack(packed, tar)
         assert not tar.exists()
-    packed.write_bytes(whole[: len(whole) // 2])
-    archives.unpack(packed, tar, allow_truncated=True)
+    packed.write_bytes(content[:half])
+    unpack(packed, tar, allow_truncated=True)
     assert index_of(tar).trouble.startswith("truncated") and 0 < len(index_of(tar).members) < 8

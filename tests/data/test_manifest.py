@@ -3,11 +3,11 @@ import json
 import pytest
 import soundfile
 
-from slam_potsa.data import manifest
 from slam_potsa.data.manifest import (
     Utterance,
     check_manifest,
     is_checked,
+    jsonl,
     mark_checked,
     read_manifest,
     write_manifest,
@@ -15,10 +15,15 @@ from slam_potsa.data.manifest import (
 from slam_potsa.errors import InputError
 
 
-def write_rows(path, *rows):
-    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
+@pytest.fixture
+def write(tmp_path):
+    def make(*rows):
+        path = tmp_path / "m.jsonl"
+        lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return path
+
+    return make
 
 
 def row(key="a", **fields):
@@ -35,20 +40,17 @@ def test_round_trip_is_exact_and_deterministic(tmp_path):
     write_manifest(second, read_manifest(first))
     assert read_manifest(first) == utterances
     assert first.read_bytes() == second.read_bytes()
-    assert "Раз?" in first.read_text(encoding="utf-8")
-    assert "null" not in first.read_text(encoding="utf-8")
+    assert "Раз?" in first.read_text("utf-8") and "null" not in first.read_text("utf-8")
 
 
-def test_blank_lines_bom_own_fields_and_nulls_are_taken(tmp_path):
-    path = tmp_path / "m.jsonl"
-    content = json.dumps(row(_speaker="x", target=None)) + "\r\n\n"
-    path.write_bytes(b"\xef\xbb\xbf" + content.encode())
-    assert read_manifest(path) == [Utterance("a", "a.wav", "en", "s")]
+def test_own_fields_and_nulls_are_taken(write):
+    assert read_manifest(write(row(_speaker="x", target=None))) == [
+        Utterance("a", "a.wav", "en", "s")
+    ]
 
 
-def test_every_bad_line_is_named_at_once(tmp_path):
-    path = write_rows(
-        tmp_path / "m.jsonl",
+def test_every_bad_line_is_named_at_once(write):
+    path = write(
         row("good", target="x"),
         "{not json",
         '["a list"]',
@@ -61,7 +63,6 @@ def test_every_bad_line_is_named_at_once(tmp_path):
     )
     with pytest.raises(InputError) as caught:
         read_manifest(path, needs=("target",))
-    problems = caught.value.problems
     expected = [
         ":2: found '{not json', expected a JSON object",
         ":3: found '[\"a list\"]', expected a JSON object",
@@ -73,45 +74,38 @@ def test_every_bad_line_is_named_at_once(tmp_path):
         ":7: field 'key': found 'd\\te'",
         ":7: field 'audio': found ''",
         ":7: field 'language': found nothing",
-        ":8: field 'audio': found 'x.tar.gz:f.wav', expected a path .*gunzip a .tar.gz first",
+        ":8: field 'audio': found 'x.tar.gz:f.wav', expected a path",
         ":8: field 'target': found 'two\\nlines'",
         ":8: field 'duration': found nan",
         ":9: field 'target': found nothing, expected the translation",
     ]
-    assert len(problems) == len(expected)
-    for problem, text in zip(problems, expected, strict=True):
-        start, _, rest = text.partition(".*")
-        assert problem.startswith(str(path)) and start in problem and rest in problem
+    for problem, start in zip(caught.value.problems, expected, strict=True):
+        assert problem.startswith(f"{path}{start}")
 
 
-def test_a_file_without_rows_is_refused(tmp_path):
-    path = write_rows(tmp_path / "m.jsonl")
+def test_a_file_without_rows_is_refused(write, tmp_path):
     with pytest.raises(InputError, match="found no utterance"):
-        read_manifest(path)
+        read_manifest(write())
     with pytest.raises(InputError, match="no such file; expected a manifest"):
         read_manifest(tmp_path / "none.jsonl")
 
 
-def test_a_manifest_is_read_once_until_it_changes(tmp_path, monkeypatch):
-    path, reads = write_rows(tmp_path / "m.jsonl", row("a", target="x")), []
-    read = manifest.read_rows
-    monkeypatch.setattr(manifest, "read_rows", lambda *args: reads.append(args) or read(*args))
+def test_a_manifest_is_read_once_until_it_changes(write, monkeypatch):
+    path, reads, read = write(row("a", target="x")), [], jsonl.read_rows
+    monkeypatch.setattr(jsonl, "read_rows", lambda *args: reads.append(args) or read(*args))
     first = read_manifest(path)
     assert read_manifest(str(path), needs=("target",)) == first and len(reads) == 1
     first.clear()  # a list of the caller's own
     assert len(read_manifest(path)) == 1
-    write_rows(path, row("a", target="x"), row("b"))
+    write(row("a", target="x"), row("b"))
     assert len(read_manifest(path)) == 2 and len(reads) == 2
     with pytest.raises(InputError, match=":2: field 'target': found nothing"):
         read_manifest(path, needs=("target",))
 
 
 def test_nothing_is_written_that_could_not_be_read(tmp_path):
-    bad = [
-        Utterance("a", "a.wav", "English", "s"),
-        Utterance("b", "b.wav", "en", "s"),
-        Utterance("b", "b.wav", "en", "s", duration=0.0),
-    ]
+    bad = [Utterance("a", "a.wav", "English", "s"), Utterance("b", "b.wav", "en", "s")]
+    bad.append(Utterance("b", "b.wav", "en", "s", duration=0.0))
     with pytest.raises(InputError) as caught:
         write_manifest(tmp_path / "m.jsonl", bad)
     assert len(caught.value.problems) == 3
@@ -119,9 +113,8 @@ def test_nothing_is_written_that_could_not_be_read(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_check_counts_hours_and_sentences(tmp_path, recording):
-    path = write_rows(
-        tmp_path / "m.jsonl",
+def test_check_counts_hours_and_sentences(write, recording):
+    path = write(
         row("a", audio=recording("a.wav", 1.0), sentence_id="one"),
         row("b", audio=recording("b.flac", 2.0), sentence_id="one", language="fr"),
         row("c", audio=recording("c.wav", 0.6), sentence_id="two", language="fr", duration=0.9),
@@ -140,36 +133,36 @@ def test_check_counts_hours_and_sentences(tmp_path, recording):
     assert declared.warnings == ["some utterances have no duration, so the hours are too few"]
 
 
-def test_check_names_every_bad_recording(tmp_path, recording, tone):
+def test_check_names_every_bad_recording(write, tmp_path, recording, tone):
     soundfile.write(tmp_path / "silent.wav", 0 * tone(), 16_000)
     (tmp_path / "empty.wav").touch()
-    names = [recording("good.wav"), "silent.wav", "empty.wav", "missing.wav"]
-    names.append(recording("long.wav", 30.5))
-    path = write_rows(tmp_path / "m.jsonl", *(row(name, audio=name) for name in names))
+    bad = {"silent.wav": "silent:", "empty.wav": "is empty", "missing.wav": "no such file"}
+    bad[recording("long.wav", 30.5)] = "30.50 s long, expected 30 s or less"
+    path = write(*(row(name, audio=name) for name in [recording("good.wav"), *bad]))
     with pytest.raises(InputError) as caught:
         check_manifest(path)
-    words = ["silent:", "is empty", "no such file", "30.50 s long, expected 30 s or less"]
-    for name, word, problem in zip(names[1:], words, caught.value.problems, strict=True):
+    for (name, word), problem in zip(bad.items(), caught.value.problems, strict=True):
         assert f"{path}: key '{name}'" in problem and word in problem
 
 
-def test_a_manifest_is_marked_once_its_recordings_were_decoded(tmp_path, recording):
-    path = write_rows(tmp_path / "m.jsonl", row("a", audio=recording("a.wav")))
+def test_a_manifest_is_marked_once_its_recordings_were_decoded(write, tmp_path, recording):
+    path = write(row("a", audio=recording("a.wav")))
     check_manifest(path, audio=False)
     assert not is_checked(path) and not is_checked(tmp_path / "none.jsonl")
     check_manifest(path)
     assert is_checked(path)
-    write_rows(path, row("a", audio="a.wav"), row("b", audio="missing.wav"))
+    write(row("a"), row("b", audio="missing.wav"))
     assert not is_checked(path)
     with pytest.raises(InputError):
         check_manifest(path)
     assert not is_checked(path)
     mark_checked(path)  # by who knows
     assert is_checked(path)
+    check_manifest(path, again=False)
 
 
-def test_a_check_does_without_a_mark_where_nothing_can_be_written(tmp_path, recording):
-    path = write_rows(tmp_path / "m.jsonl", row("a", audio=recording("a.wav")))
+def test_a_check_does_without_a_mark_where_nothing_can_be_written(write, tmp_path, recording):
+    path = write(row("a", audio=recording("a.wav")))
     (tmp_path / "m.jsonl.checked").mkdir()  # a rename onto a folder fails, for root too
     assert check_manifest(path).languages["en"].sentences == 1
     assert not is_checked(path)

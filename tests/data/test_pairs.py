@@ -13,11 +13,22 @@ def corpus(utterance):
     """Five sentences in en, es, ru; one in en and es; one only in fr; one with two takes in en."""
     rows = [utterance(lang, f"s{i}") for i in range(5) for lang in ("en", "es", "ru")]
     rows += [utterance("en", "two"), utterance("es", "two"), utterance("fr", "alone")]
-    return rows + [
-        utterance("en", "takes", 0),
-        utterance("en", "takes", 1),
-        utterance("ru", "takes"),
-    ]
+    rows += [utterance("en", "takes", take) for take in (0, 1)]
+    return [*rows, utterance("ru", "takes")]
+
+
+def keys(dataset):
+    return [tuple(utterance.key for utterance in item) for item in dataset]
+
+
+def tasks(dataset):
+    return [dataset.task(index) for index in range(len(dataset))]
+
+
+def epochs(count):
+    for number in range(count):
+        epoch.set(number)
+        yield number
 
 
 @pytest.mark.parametrize(("restores", "expected"), [(False, [0, 0, 1, 2]), (True, [0, 0, 0, 1])])
@@ -30,22 +41,10 @@ def test_epochs_are_told_from_the_trainers_calls(restores, expected):
     assert seen == expected
 
 
-def keys(dataset):
-    return [tuple(utterance.key for utterance in item) for item in dataset]
-
-
-def test_plan_has_half_the_recordings_and_is_constant(corpus):
-    dataset = ParallelSpeechDataset(corpus)
-    assert len(dataset) == 5 * 2 + 1 + 1 + 2
-    for number in range(3):
-        epoch.set(number)
-        assert len(list(dataset)) == len(dataset)
-
-
 def test_a_pair_is_one_sentence_in_two_languages(corpus):
     dataset, seen = ParallelSpeechDataset(corpus, seed=3), set()
-    for number in range(20):
-        epoch.set(number)
+    for _ in epochs(20):
+        assert len(list(dataset)) == len(dataset) == 5 * 2 + 1 + 1 + 2  # half the recordings
         for item in dataset:
             assert len(item) == (1 if item[0].sentence_id == "alone" else 2)
             assert len({utterance.sentence_id for utterance in item}) == 1
@@ -55,10 +54,8 @@ def test_a_pair_is_one_sentence_in_two_languages(corpus):
 
 
 def test_each_language_is_heard_about_once_an_epoch(corpus):
-    dataset = ParallelSpeechDataset(corpus)
-    heard = Counter()
-    for number in range(300):
-        epoch.set(number)
+    dataset, heard = ParallelSpeechDataset(corpus), Counter()
+    for _ in epochs(300):
         now = Counter(u.language for item in dataset for u in item if u.sentence_id == "s0")
         assert set(now) == {"en", "es", "ru"} and sorted(now.values()) == [1, 1, 2]
         heard += now
@@ -68,40 +65,38 @@ def test_each_language_is_heard_about_once_an_epoch(corpus):
 def test_a_language_that_comes_up_twice_takes_its_other_recording(utterance):
     rows = [utterance(lang, "s", take) for lang in ("en", "es") for take in range(3)]
     dataset = ParallelSpeechDataset(rows)
-    for number in range(5):
-        epoch.set(number)
-        assert len(dataset) == 3
-        assert len({u.key for item in dataset for u in item}) == 6
+    for _ in epochs(5):
+        assert len(dataset) == 3 and len({u.key for item in dataset for u in item}) == 6
 
 
 def test_anchor_is_second_and_sentences_without_it_are_alone(corpus, utterance):
     rows = [*corpus, utterance("es", "no-en"), utterance("ru", "no-en")]
     dataset = ParallelSpeechDataset(rows, pairing="anchor", anchor_language="en")
     others = Counter()
-    for number in range(10):
-        epoch.set(number)
+    for _ in epochs(10):
         for item in dataset:
+            assert (len(item) == 1) == (item[0].sentence_id in ("alone", "no-en"))
             if len(item) == 2:
                 assert item[1].language == "en" and item[0].language != "en"
                 others[item[0].language] += item[0].sentence_id == "s1"
-            else:
-                assert item[0].sentence_id in ("alone", "no-en")
     assert others == {"es": 10, "ru": 10}  # two draws an epoch, two other languages
 
 
-def test_no_pairing_gives_every_utterance_once(corpus):
+def test_no_pairing_gives_every_utterance_once_and_validation_asks_the_same(corpus):
     dataset = ParallelSpeechDataset(corpus, pairing="none")
     assert sorted(keys(dataset)) == sorted((utterance.key,) for utterance in corpus)
-    in_order = ParallelSpeechDataset(corpus, pairing="none", shuffle=False)
+    options = {"pairing": "none", "shuffle": False, "tasks": ["asr", "s2tt"]}
+    in_order = ParallelSpeechDataset(corpus, **options)
     assert keys(in_order) == [(utterance.key,) for utterance in corpus]
+    first, *others = [tasks(in_order) for _ in epochs(3)]
+    assert others == [first, first] and set(first) == {"asr", "s2tt"}
 
 
 def test_items_are_a_function_of_seed_epoch_and_index(corpus):
     epoch.set(4)
     first, second = ParallelSpeechDataset(corpus, seed=1), ParallelSpeechDataset(corpus, seed=1)
-    backwards = [second[index] for index in reversed(range(len(second)))]
     at_four = keys(first)
-    assert list(first) == backwards[::-1]
+    assert list(first) == [second[index] for index in reversed(range(len(second)))][::-1]
     assert keys(ParallelSpeechDataset(corpus)) != at_four
     epoch.set(5)
     assert keys(first) != at_four
@@ -112,12 +107,9 @@ def test_items_are_a_function_of_seed_epoch_and_index(corpus):
 def test_a_golden_draw(utterance):
     """Pinned, so that a resumed run meets the pairs that it would have met."""
     rows = [utterance(lang, f"s{i}") for i in range(2) for lang in ("en", "es", "ru")]
-    assert keys(ParallelSpeechDataset(rows, seed=5)) == [
-        ("ru-s0-0", "en-s0-0"),
-        ("es-s1-0", "ru-s1-0"),
-        ("en-s0-0", "es-s0-0"),
-        ("en-s1-0", "es-s1-0"),
-    ]
+    drawn = keys(ParallelSpeechDataset(rows, seed=5))
+    expected = ["ru-s0-0 en-s0-0", "es-s1-0 ru-s1-0", "en-s0-0 es-s0-0", "en-s1-0 es-s1-0"]
+    assert [" ".join(pair) for pair in drawn] == expected
 
 
 def _keys_into(queue, dataset):
@@ -136,56 +128,41 @@ def test_a_worker_sees_the_epoch_of_its_start(corpus, method):
     process.join()
 
 
-def tasks(dataset):
-    return [dataset.task(index) for index in range(len(dataset))]
-
-
 def test_tasks_are_drawn_anew_every_epoch_and_stay_with_their_item(corpus):
     mixed = {"tasks": ["asr", "s2tt", "s2tt"], "seed": 1}
     dataset, again = (ParallelSpeechDataset(corpus, **mixed) for _ in range(2))
     seen = Counter()
-    for number in range(60):
-        epoch.set(number)
+    for _ in epochs(60):
         drawn = tasks(dataset)
         assert drawn == [again.task(index) for index in reversed(range(len(again)))][::-1]
         seen.update(drawn)
     assert abs(seen["s2tt"] / seen.total() - 2 / 3) < 0.05 and set(seen) == {"asr", "s2tt"}
-    assert keys(dataset) == keys(again)
     plain = ParallelSpeechDataset(corpus, seed=1)
-    assert keys(plain) == keys(dataset)  # the pairs do not depend on the tasks
+    assert keys(plain) == keys(dataset) == keys(again)  # the pairs do not depend on the tasks
     assert set(tasks(plain)) == {"s2tt"}
 
 
 def test_a_sentences_task_does_not_depend_on_its_place_in_the_order(utterance):
     rows = [utterance(lang, f"s{i}") for i in range(30) for lang in ("en", "es")]
-    some, all_of_them = (
-        ParallelSpeechDataset(part, tasks=["asr", "cot"]) for part in (rows[:20], rows)
+    some, every = (
+        {item[0].sentence_id: task for item, task in zip(part, tasks(part), strict=True)}
+        for part in (ParallelSpeechDataset(r, tasks=["asr", "cot"]) for r in (rows[:20], rows))
     )
-    drawn = {item[0].sentence_id: task for item, task in zip(some, tasks(some), strict=True)}
-    whole = {
-        item[0].sentence_id: t for item, t in zip(all_of_them, tasks(all_of_them), strict=True)
-    }
-    assert drawn == {sentence: whole[sentence] for sentence in drawn}
-    assert set(drawn.values()) == {"asr", "cot"}
+    assert some == {sentence: every[sentence] for sentence in some}
+    assert set(some.values()) == {"asr", "cot"}
 
 
-def test_validation_asks_the_same_in_every_epoch(corpus):
-    dataset = ParallelSpeechDataset(corpus, pairing="none", shuffle=False, tasks=["asr", "s2tt"])
-    drawn = []
-    for number in range(3):
-        epoch.set(number)
-        drawn.append(tasks(dataset))
-    assert drawn[0] == drawn[1] == drawn[2] and set(drawn[0]) == {"asr", "s2tt"}
-
-
-def test_bad_arguments(corpus):
-    with pytest.raises(InputError, match="'st'.: expected some of"):
-        ParallelSpeechDataset(corpus, tasks=["st"])
-    with pytest.raises(InputError, match="pairing 'rand': expected one of random, anchor, none"):
-        ParallelSpeechDataset(corpus, pairing="rand")
-    with pytest.raises(InputError, match="'de' is not in the manifest, which has en, es, fr, ru"):
-        ParallelSpeechDataset(corpus, pairing="anchor", anchor_language="de")
-    with pytest.raises(InputError, match="no utterances"):
-        ParallelSpeechDataset([])
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        (slice(None), {"tasks": ["st"]}, "'st'.: expected some of"),
+        (slice(None), {"pairing": "rand"}, "'rand': expected one of random, anchor, none"),
+        (slice(None), {"pairing": "anchor", "anchor_language": "de"}, "which has en, es, fr, ru"),
+        (slice(0), {}, "no utterances"),
+    ],
+)
+def test_bad_arguments(corpus, rows, options, message):
+    with pytest.raises(InputError, match=message):
+        ParallelSpeechDataset(corpus[rows], **options)
     with pytest.raises(IndexError):
         ParallelSpeechDataset(corpus)[len(corpus)]

@@ -45,7 +45,7 @@ def test_every_bad_line_is_reported_at_once(tmp_path):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{not json")
     with pytest.raises(InputError) as caught:
         read_predictions(path)
-    words = ["which line 1 has already", "'beam': found 0", "'prediction': found null"]
+    words = ["which line 1 has already", "'beam': found 0", "'prediction': found nothing"]
     words += ["'hypothesis': not known", "'alternatives': found", "found '{not json'"]
     for number, (problem, word) in enumerate(zip(caught.value.problems, words, strict=True), 2):
         assert problem.startswith(f"{path}:{number}: ") and word in problem
@@ -53,10 +53,9 @@ def test_every_bad_line_is_reported_at_once(tmp_path):
 
 def test_slam_llm_files_have_a_text_a_line(tmp_path):
     two_lines = Prediction(**vars(TWO) | {"prediction": "x\ny"})
-    pred, gt = write_pred_gt(tmp_path / "decode_beam4", [ONE, two_lines])
-    assert (pred.name, gt.name) == ("decode_beam4_pred", "decode_beam4_gt")
-    assert pred.read_text(encoding="utf-8") == "a\tgood\u2028day\nb\tx y\n"
-    assert gt.read_text(encoding="utf-8") == "a\tGood day.\nb\t\n"
+    write_pred_gt(tmp_path / "log", [ONE, two_lines])
+    assert (tmp_path / "log_pred").read_text("utf-8") == "a\tgood\u2028day\nb\tx y\n"
+    assert (tmp_path / "log_gt").read_text("utf-8") == "a\tGood day.\nb\t\n"
 
 
 def test_texts_are_rewritten_and_the_raw_file_is_kept(tmp_path):

@@ -13,7 +13,7 @@ from typing import Any
 
 from slam_potsa.data.archives import split_reference
 from slam_potsa.data.audio import measure_audio
-from slam_potsa.data.jsonl import MISSING, Problems, Row, check_fields, read_rows
+from slam_potsa.data.jsonl import Problems, Row, check_fields, read_rows
 from slam_potsa.data.languages import short_code
 from slam_potsa.data.manifest import FIELDS, REQUIRED, VALID, Utterance, text_sentence_id
 from slam_potsa.errors import InputError, each
@@ -59,7 +59,7 @@ class Fields:
                 return self.wrong(name, value, "text")
             if value and value.strip():
                 return one_line(value)
-        return self.wrong(names[0], self.row.get(names[0], MISSING), "text") if needed else None
+        return self.wrong(names[0], self.row.get(names[0]), "text") if needed else None
 
     def code(self, value: str | None) -> str | None:
         """A language in any spelling, as the manifest's code."""

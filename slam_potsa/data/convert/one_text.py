@@ -14,7 +14,6 @@ recording and one answer a row; a system message is passed over, `audio` is unde
 from __future__ import annotations
 
 from slam_potsa.data.convert.format import Fields, Format, Values, needed, one_line, only_text
-from slam_potsa.data.jsonl import MISSING
 from slam_potsa.data.languages import find_language
 from slam_potsa.data.manifest import Utterance
 
@@ -35,7 +34,7 @@ def _render_slam_llm(utterance: Utterance, audio: str) -> dict:
 
 
 def _parse_ms_swift(fields: Fields) -> Values:
-    audios = fields.row.get("audios", fields.row.get("audio", MISSING))
+    audios = fields.row.get("audios", fields.row.get("audio"))
     audios = [audios] if isinstance(audios, str) else audios
     if not (isinstance(audios, list) and len(audios) == 1 and isinstance(audios[0], str)):
         audios = [fields.wrong("audios", audios, "a list with the path of one recording")]
@@ -43,7 +42,7 @@ def _parse_ms_swift(fields: Fields) -> Values:
 
 
 def _answer(fields: Fields) -> str | None:
-    messages = fields.row.get("messages", MISSING)
+    messages = fields.row.get("messages")
     try:
         turns = [(turn["role"], turn["content"]) for turn in messages if turn["role"] != "system"]
         (asking, question), (answering, answer) = turns

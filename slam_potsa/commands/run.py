@@ -63,7 +63,7 @@ def _recipe_and_overrides(assignments: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def show(recipe) -> None:
-    """What each stage is about to do, and its command."""
+    """What each stage is about to do, and its command; what is done."""
     from slam_potsa.engine.decode import predictions_file
     from slam_potsa.engine.stages import make_job, state_of
 
@@ -75,17 +75,17 @@ def show(recipe) -> None:
         _say(f"from {start or 'new weights'}, at most {steps} steps")
         _say(make_job(recipe, stage.name, stage.config).shown())
     for test, manifest in recipe.tests.items():
-        path = predictions_file(recipe.stages[-1].folder / test)
-        _say(f"== {test}: {manifest} -> {path}{_state_of_test(recipe, test, manifest)}")
+        prefix = recipe.stages[-1].folder / test
+        state = _state_of_test(recipe, prefix, manifest)
+        _say(f"== {test}: {manifest} -> {predictions_file(prefix)}{state}")
 
 
-def _state_of_test(recipe, test: str, manifest: str) -> str:
-    from slam_potsa.engine.decode import predictions_file, why_decode
+def _state_of_test(recipe, prefix: Path, manifest: str) -> str:
+    from slam_potsa.engine.decode import record_file, why_decode
     from slam_potsa.engine.stages import is_done
 
-    last = recipe.stages[-1]
-    prefix = last.folder / test
-    if not (is_done(last) and predictions_file(prefix).is_file() and Path(manifest).is_file()):
+    there = record_file(prefix).is_file() and Path(manifest).is_file()
+    if not (is_done(recipe.stages[-1]) and there):
         return ""
     reasons = why_decode(prefix, decoding_config(recipe), manifest)
     return f", to be decoded again ({'; '.join(reasons)})" if reasons else ", done"

@@ -31,7 +31,7 @@ pytestmark = [
 def begin(job) -> subprocess.Popen:
     """The job's own command, with the CPU shim between torchrun and the entry."""
     at = job.command.index(stages.MODULE)
-    entry = [str(ROOT / "tests/support" / name) for name in ("cpu_shim.py", "train_stage.py")]
+    entry = [str(ROOT / "tests/support/cpu_shim.py"), str(ROOT / "slam_potsa/engine/launch.py")]
     environment = {
         **os.environ,
         "SLAM_LLM_SRC": str(slam_llm.source()),

@@ -259,7 +259,7 @@ def test_what_is_missing_is_said_before_a_model_is_loaded(config, manifest, tmp_
     with pytest.raises(InputError, match="3 problems:\n.*'en': 1 of 1 recordings"):
         decode_to(tmp_path / "x", config, manifest.parent / "one.jsonl", shuffle_audio=True)
     config.dataset_config.prompt = "{target_language} :"
-    with pytest.raises(InputError, match="3 problems:\n.*the prompt asks for {target_language}"):
+    with pytest.raises(InputError, match="the prompt asks for {target_language}"):
         decode_to(tmp_path / "x", config, manifest.parent / "one.jsonl")
 
 

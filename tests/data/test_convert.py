@@ -256,7 +256,7 @@ BAD = {
     ],
     "ms_swift": [
         ({"messages": [], "audios": ["a"]}, "messages"),
-        ({"messages": "hi", "audios": []}, "audios"),
+        ({"messages": "hi", "audios": []}, "messages"),
     ],
     "lhotse": [({"id": "x"}, "type"), ({"type": "MonoCut", "id": "x"}, "type")],
 }

@@ -34,23 +34,17 @@ def _render_slam_llm(utterance: Utterance, audio: str) -> dict:
 
 
 def _parse_ms_swift(fields: Fields) -> Values:
-    audios = fields.row.get("audios", fields.row.get("audio"))
-    audios = [audios] if isinstance(audios, str) else audios
-    if not (isinstance(audios, list) and len(audios) == 1 and isinstance(audios[0], str)):
-        audios = [fields.wrong("audios", audios, "a list with the path of one recording")]
-    return {"audio": audios[0], fields.fill.one_text: _answer(fields)}
-
-
-def _answer(fields: Fields) -> str | None:
-    messages = fields.row.get("messages")
+    found = fields.row.get("audios", fields.row.get("audio"))
     try:
-        turns = [(turn["role"], turn["content"]) for turn in messages if turn["role"] != "system"]
-        (asking, question), (answering, answer) = turns
-        if (asking, answering) == ("user", "assistant") and question.strip() is not None:
-            return one_line(answer) or None
+        (audio,) = [found] if isinstance(found, str) else found
+        asked, answered = (m for m in fields.row["messages"] if m["role"] != "system")
+        if (asked["role"], answered["role"]) == ("user", "assistant"):
+            return {"audio": audio, fields.fill.one_text: one_line(answered["content"]) or None}
     except (TypeError, KeyError, ValueError, AttributeError):
         pass
-    return fields.wrong("messages", messages, "one message of the user and one of the assistant")
+    expected = "one message of the user and one of the assistant, and one path in 'audios'"
+    fields.wrong("messages", fields.row.get("messages"), expected)
+    return {}
 
 
 def _render_ms_swift(utterance: Utterance, audio: str) -> dict:

@@ -44,12 +44,10 @@ TARGET = "cmn_hans_cn"
 REPOSITORY = "google/fleurs"  # on the Hugging Face hub, a data set
 SPLITS = ("train", "dev", "test")
 ARCHIVES = (".tar.gz", ".tgz", ".tar")
-LAYOUT = (
-    "data/<locale>/<split>.tsv and data/<locale>/audio/<split>.tar.gz (or the folder audio/<split>)"
-)
 REMEDY = (
-    f"expected the layout of the data set {REPOSITORY}: {LAYOUT}; give its folder, or fetch the "
-    f"files with --hub"
+    f"expected the layout of the data set {REPOSITORY}, data/<locale>/<split>.tsv and "
+    f"data/<locale>/audio/<split>.tar.gz (or the folder audio/<split>): give its folder, or fetch "
+    f"the files with --hub"
 )
 # id, file name without folders, raw transcription, and four more columns
 _LINE = re.compile(r"\s*(\d+)\s*\t\s*([^/\t]+?)\s*\t([^\t]*\S[^\t]*)(?:\t[^\t]*){4}")
@@ -140,7 +138,6 @@ def build(
     written = [Part("", goal, split) for split in SPLITS]
     root = fetch(spoken + written, revision) if hub else find_root(source)
     tree = Tree(root.resolve(), output.resolve() / "unpacked", allow_truncated)
-    tree.refuse_missing(spoken + written)
     lines = each(tree.read, spoken + written)
     audio = each(lambda part: tree.find_files(part, lines[part]), spoken, workers)
     targets = {part.split: targets_of(lines[part]) for part in written}
@@ -222,12 +219,6 @@ def find_root(source: str | Path) -> Path:
         for candidate in (folder / "data", folder):
             if any(candidate.glob("*_*/*.tsv")):
                 return candidate
-    # No deeper than a cache has them, snapshots/<revision>/data/<locale>: a walk may take hours.
-    if any(any(source.glob("*/" * depth + "*.parquet")) for depth in range(6)):
-        raise InputError(
-            f"{source}: these are converted parquet files; the original TSVs and archives are "
-            f"needed: --hub, or a folder with {LAYOUT}"
-        )
     raise InputError(f"{source}: found no <locale>/<split>.tsv in it or in its data/; {REMEDY}")
 
 
@@ -239,22 +230,14 @@ class Tree:
     spare: Path  # for unpacked archives, where nothing can be written beside them
     allow_truncated: bool
 
-    def refuse_missing(self, parts: Sequence[Part]) -> None:
-        """Raise InputError with the layout once, then a line a kind of file: who lacks it."""
-        lacking: dict[str, list[str]] = defaultdict(list)
-        for part in parts:
-            if not (self.root / part.locale / f"{part.split}.tsv").is_file():
-                lacking[f"{part.split}.tsv"].append(part.locale)
-            if part.manifest and not self._places(part):
-                lacking[f"audio/{part.split}.tar.gz"].append(part.locale)
-        if lacking:
-            told = [f"no {name} of {', '.join(locales)}" for name, locales in lacking.items()]
-            remedy = f"{REMEDY}; fewer languages: --train-languages, --zero-shot"
-            raise InputError([f"{self.root}: files are missing; {remedy}", *told])
-
     def read(self, part: Part) -> list[Line]:
-        """The lines of a TSV. Raises InputError where most of them are not FLEURS'."""
+        """The lines of a TSV.
+
+        Raises InputError where it is missing, or its recordings, or most lines are not FLEURS'.
+        """
         path, lines = self.root / part.locale / f"{part.split}.tsv", []
+        if part.manifest and not self._places(part):
+            raise InputError(f"{path.parent}/audio: no {part.split}.tar.gz, nor its folder")
         # Not csv: quotation marks are part of the texts.
         for number, text in read_lines(path, "a TSV of FLEURS"):
             match = _LINE.fullmatch(text)
@@ -263,7 +246,7 @@ class Tree:
         malformed = sum(not line.text for line in lines)
         if 2 * malformed >= len(lines):
             count = f"{malformed} of {len(lines)} lines are malformed"
-            raise InputError(f"{path}: not a TSV of FLEURS: {count}; {REMEDY}")
+            raise InputError(f"{path}: not a TSV of FLEURS: {count}")
         return lines
 
     def find_files(self, part: Part, lines: Sequence[Line]) -> dict[str, str]:

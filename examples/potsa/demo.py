@@ -35,6 +35,7 @@ from slam_potsa.model.encoder import load_encoder
 FINETUNE = Path(__file__).with_name("finetune.py")
 SYSTEMS = {"baseline": "Baseline", "potsa": "POTSA"}
 HEARD, ZERO_SHOT = ("en", "es", "ru"), ("fr", "it")
+GROUPS = ("among heard", "with an unheard")
 RETRIEVAL = "training sentences, all five languages"
 TESTS = {"zero_shot": "training sentences, unheard languages", "test": "unheard sentences"}
 SUMMARY = (
@@ -148,7 +149,7 @@ def write_metrics(path: Path, report: Report, seconds: dict[str, float]) -> None
         "systems": {
             run.name: {
                 "scores": {title: run.scored[test].as_dict() for test, title in TESTS.items()},
-                "retrieval": {RETRIEVAL: run.recall},
+                "retrieval": {RETRIEVAL: {group: run.recall(group) for group in GROUPS}},
                 "training_seconds": round(sum(run.series("seconds")[1]), 1),
             }
             for run in report.runs

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from slam_potsa.config import LanguageBiasConfig
-from slam_potsa.errors import InputError
+from slam_potsa.errors import InputError, refuse
 from slam_potsa.files import atomic_path
 from slam_potsa.model.carried_state import CarriedState
 from slam_potsa.model.language_bias import LanguageBias
@@ -45,29 +45,28 @@ def save_checkpoint(model: nn.Module, path: str | Path) -> None:
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """The tensors of SLAM-LLM's `model.pt` or DeepSpeed's `pytorch_model.bin`."""
     path = Path(path)
-    if path.is_dir():
-        path = path / "model.pt"
+    path, where = path / "model.pt" if path.is_dir() else path, f"ckpt_path={str(path)!r}"
     if not path.is_file():
-        raise InputError(f"ckpt_path={str(path)!r}: no such file; expected SLAM-LLM's model.pt")
+        raise InputError(f"{where}: no such file; expected SLAM-LLM's model.pt")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise InputError(f"ckpt_path={str(path)!r}: not a file of tensors ({error})") from error
+        raise InputError(f"{where}: not a file of tensors ({error})") from error
     state = state.get("module", state) if isinstance(state, Mapping) else state
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError(f"ckpt_path={str(path)!r}: expected a dict of tensors by parameter name")
+        raise InputError(f"{where}: expected a dict of tensors by parameter name")
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
-def apply_checkpoint(model: nn.Module, state: Mapping[str, Tensor], source: str = "") -> None:
+def apply_checkpoint(
+    model: nn.Module, state: Mapping[str, Tensor], source: str | Path = ""
+) -> None:
     """Load `state` by name. Raises InputError with all keys that do not fit; logs what is absent.
 
     Absent may be: the frozen parts, LoRA weights (a projector trained before them), and the carried
     biases and schedule (a checkpoint of plain SLAM-LLM has none).
     """
-    problems = _misfits(model, state)
-    if problems:
-        raise InputError([f"checkpoint {source}: {problem}" for problem in problems])
+    refuse(f"checkpoint {source}: {problem}" for problem in _misfits(model, state))
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     absent = sorted(trainable - state.keys())
     fatal = [name for name in absent if not name.startswith("llm.") and ".as_" not in name]
@@ -79,22 +78,20 @@ def apply_checkpoint(model: nn.Module, state: Mapping[str, Tensor], source: str 
     logger.info("checkpoint %s: %d tensors loaded", source, len(state))
 
 
-def _misfits(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
+def _misfits(model: nn.Module, state: Mapping[str, Tensor]) -> Iterator[str]:
     own = model.state_dict()
-    problems = []
     for name, tensor in state.items():
         carried = ".as_parameter" in name or ".as_buffer" in name
         if carried or name.endswith("position_ids"):  # a constant in transformers 4's Q-Former
             continue
         if name not in own:
             hint = ": LoRA weights need train_config.use_peft=true" if "lora_" in name else ""
-            problems.append(f"unexpected {name} {list(tensor.shape)}{hint}")
+            yield f"unexpected {name} {list(tensor.shape)}{hint}"
         elif own[name].shape != tensor.shape:
-            problems.append(
+            yield (
                 f"{name} has shape {list(tensor.shape)}, this model {list(own[name].shape)}: "
                 "compare model_config's query_len, qformer_layers, qformer_dim, encoder and LLM"
             )
-    return problems
 
 
 def carried_bias(state: Mapping[str, Tensor] | None) -> bytes | None:
@@ -126,7 +123,7 @@ def choose_bias(
 def continue_from(
     model: nn.Module,
     state: Mapping[str, Tensor],
-    source: str,
+    source: str | Path,
     *,
     keep_bias: LanguageBias | None,
     schedule: bool = True,

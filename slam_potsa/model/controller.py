@@ -87,7 +87,8 @@ class AlignmentController:
         taken = sorted(COLUMNS.intersection(term.name for term in objective.terms))
         if taken:
             raise ValueError(f"terms: {', '.join(taken)} stands for something else in the metrics")
-        self._scheduled = [term.name for term in scheduled_terms(objective).terms]
+        self._scheduled = scheduled_terms(objective)
+        self._all_layers = range(1, len(self.projector.layers) + 1)
         choices = (*schedule.candidates, *schedule.layers) if schedule else ()
         self.recorder.check(objective.tap_names(choices))
         self.listeners: list[Callable[[dict[str, Any]], None]] = []
@@ -99,15 +100,16 @@ class AlignmentController:
         self._unread: list[dict[str, Any]] = []
         self._skipped = 0
         self._clock: float | None = None
-        self._pairs = NO_PAIRS
-        self._sentences: Tensor | None = None
-        self._training = False
+        self._training, self._pairs, self._sentences = False, NO_PAIRS, None
         self.carried = CarriedState(SCHEDULE_BYTES)
         # A submodule: SLAM-LLM saves it with the projector.
         self.projector.schedule_state = self.carried
         self.carried.register_state_dict_pre_hook(lambda *_: self.save_to_carried())
         self.carried.register_load_state_dict_post_hook(lambda *_: self._load_from_carried())
-        self._step_hook = register_optimizer_step_post_hook(_weak_step_hook(self))
+        alive = weakref.ref(self)  # torch's hook is global, and must not keep a model alive
+        self._step_hook = register_optimizer_step_post_hook(
+            lambda optimizer, *_: alive() and alive().on_optimizer_step(optimizer)
+        )
 
     # -- around a forward pass -----------------------------------------------------------------
 
@@ -133,13 +135,12 @@ class AlignmentController:
         self._clock = self._clock or time.perf_counter()
         if len(self._micro) >= self.accumulation:
             self._skip()
-        while len(self._unread) >= PENDING_STEPS:
-            self._read(self._unread.pop(0))
+        self.flush(keep=PENDING_STEPS - 1)
         if self._choice is None:
             self._choice = self.schedule.choose() if self.schedule else (-1, ())
         wanted = self.objective.tap_names(self.layers, paired=len(self._pairs) > 0)
         if self._wants_conflict:
-            wanted |= scheduled_terms(self.objective).tap_names(self._all_layers)
+            wanted |= self._scheduled.tap_names(self._all_layers)
         self.recorder.open(wanted)
 
     def end(self, cross_entropy: Tensor, targets: Tensor, tokens: Tensor | int = 0) -> Tensor:
@@ -160,9 +161,8 @@ class AlignmentController:
         if taps and self._is_due(self.diagnose_interval):
             record |= self.objective.diagnose(taps, rows, self.layers, self._sentences)
         if self._wants_conflict:
-            record |= gradient_conflict(
-                self.objective, cross_entropy, taps, rows, self._all_layers, self._sentences
-            )
+            compared = taps, rows, self._all_layers, self._sentences
+            record |= gradient_conflict(self.objective, cross_entropy, *compared)
         self._micro.append(record)
         return loss.total
 
@@ -174,10 +174,9 @@ class AlignmentController:
         """
         has_targets = (targets > 0).float()
         ce = cross_entropy.float() * has_targets
-        scheduled = [loss.terms[name].float() for name in self._scheduled if name in loss.terms]
-        # Filled there: nothing is copied.
-        aligned = torch.full_like(has_targets, bool(scheduled))
-        alignment = sum(scheduled, torch.zeros_like(ce))
+        names = [term.name for term in self._scheduled.terms if term.name in loss.terms]
+        alignment = sum((loss.terms[name].float() for name in names), torch.zeros_like(ce))
+        aligned = torch.full_like(has_targets, bool(names))  # filled there: nothing is copied
         not_finite = (~torch.isfinite(loss.total.detach())).float()
         return sum_over_ranks(torch.stack([ce, has_targets, alignment, aligned, not_finite]))
 
@@ -195,10 +194,6 @@ class AlignmentController:
         compares = self.schedule is not None and len(self._pairs) > 0
         return compares and not self._micro and self._is_due(self.insight_interval)
 
-    @property
-    def _all_layers(self) -> range:
-        return range(1, len(self.projector.layers) + 1)
-
     # -- optimizer steps -----------------------------------------------------------------------
 
     def on_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -211,7 +206,7 @@ class AlignmentController:
             "step": self.step,
             "choice": self._choice[0],
             "layers": self._choice[1],
-            "lr": _learning_rate(optimizer),
+            "lr": float(optimizer.param_groups[0]["lr"]),
             "seconds": now - (self._clock or now),
         }
         self._clock = now
@@ -230,9 +225,9 @@ class AlignmentController:
                 "gradients are not finite in fp16. Use bf16, or lower alignment.terms.*.weight"
             )
 
-    def flush(self) -> None:
-        """Read what is still unread, at the end of training."""
-        while self._unread:
+    def flush(self, keep: int = 0) -> None:
+        """Read what is still unread, all but the last `keep`: at the end of training everything."""
+        while len(self._unread) > keep:
             self._read(self._unread.pop(0))
 
     def _read(self, record: dict[str, Any]) -> None:
@@ -296,18 +291,6 @@ def sum_over_ranks(value: Tensor) -> Tensor:
     return value
 
 
-def _weak_step_hook(controller: AlignmentController):
-    """The hook is global and outlives a model: it must not keep one alive."""
-    reference = weakref.ref(controller)
-
-    def hook(optimizer, _args, _kwargs) -> None:
-        target = reference()
-        if target is not None:
-            target.on_optimizer_step(optimizer)
-
-    return hook
-
-
 def _non_finite(record: dict[str, Any]) -> NonFiniteLoss:
     bad = [f"{k}={v}" for k, v in record.items() if isinstance(v, float) and not math.isfinite(v)]
     return NonFiniteLoss(
@@ -315,7 +298,3 @@ def _non_finite(record: dict[str, Any]) -> NonFiniteLoss:
         "train_config.lr or alignment.terms.*.weight, use bf16 rather than fp16, and check the "
         "recordings of this step; the last checkpoint is still good"
     )
-
-
-def _learning_rate(optimizer: torch.optim.Optimizer) -> float:
-    return float(optimizer.param_groups[0]["lr"]) if optimizer.param_groups else float("nan")

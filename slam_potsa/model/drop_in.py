@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
 from typing import Any
 
 import torch
@@ -30,16 +29,14 @@ from slam_potsa.config import (
 )
 from slam_potsa.config.check import check
 from slam_potsa.data import dataset as datasets
-from slam_potsa.data.epoch import EpochCounter
 from slam_potsa.data.languages import language_code
 from slam_potsa.errors import InputError
 from slam_potsa.model.checkpoint import choose_bias, continue_from, read_checkpoint
-from slam_potsa.model.controller import AlignmentController
 from slam_potsa.model.encoder import SpeechEncoder
 from slam_potsa.model.factory import PROJECTOR_OPTIONS, attach, build_projector, check_widths
 from slam_potsa.model.language_bias import BiasStatistics, LanguageBias
 from slam_potsa.model.llm import load_llm
-from slam_potsa.model.speech_llm import IGNORE_INDEX
+from slam_potsa.model.speech_llm import IGNORE_INDEX, Aligned
 from slam_potsa.model.taps import TapRecorder
 
 # What `slam_model` and `setup_encoder` read and the recipes' typed configurations partly lack.
@@ -47,10 +44,6 @@ EXPECTED = {"whisper_decode": False, "encoder_path_hf": None, "encoder_path": No
 # Keys of a recipe's dataset_config that mean the same in ours.
 RECIPE_DATA = ("train_data_path", "val_data_path", "mel_size", "fix_length_audio", "inference_mode")
 AUDIO_SLOT = -1
-STALE = (
-    "language biases of a trained encoder go stale: set train_config.freeze_encoder=true, or "
-    'factory(language_bias={"enabled": False})'
-)
 
 
 def factory(
@@ -72,40 +65,40 @@ def factory(
     Raises InputError on unknown options and on values out of range: here, before a model is loaded.
     """
     projector = dict(projector or {})
-    unknown = sorted(set(projector) - set(PROJECTOR_OPTIONS))
+    unknown = ", ".join(sorted(projector.keys() - PROJECTOR_OPTIONS.keys()))
     if unknown:
-        raise InputError(
-            f"factory(projector=...): unknown {', '.join(unknown)}; expected some of "
-            f"{', '.join(PROJECTOR_OPTIONS)}"
-        )
-    aligned = defaults(AlignmentConfig, alignment)
+        raise InputError(f"projector: unknown {unknown}; known are {', '.join(PROJECTOR_OPTIONS)}")
+    alignment = defaults(AlignmentConfig, alignment)
     biased = defaults(LanguageBiasConfig, language_bias)
-    for section in (aligned, biased, defaults(ModelConfig, projector)):
+    for section in (alignment, biased, defaults(ModelConfig, projector)):
         check(section)
 
     def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn.Module, Any]:
         stand_ins.install()
+        from slam_llm.models.slam_model import slam_model
         from slam_llm.utils.train_utils import print_model_size
 
-        recipe = _completed(model_config)
-        state = read_checkpoint(rest["ckpt_path"]) if rest.get("ckpt_path") else None
         if biased.enabled and not train_config.freeze_encoder:
-            raise InputError(STALE)
+            raise InputError(
+                "language biases of a trained encoder go stale: set "
+                'train_config.freeze_encoder=true, or factory(language_bias={"enabled": False})'
+            )
+        recipe, checkpoint = _completed(model_config), rest.get("ckpt_path")
+        state = read_checkpoint(checkpoint) if checkpoint else None
         bias = choose_bias(biased, state)
         tokenizer, encoder, llm = _their_parts(train_config, recipe, rest)
         llm_dim = llm.get_input_embeddings().weight.shape[1]
         check_widths(recipe, llm_dim=llm_dim)
-        built = build_projector(
-            _sizes(recipe, projector),
-            recipe.encoder_dim,
-            llm_dim,
-            bias,
-            language_optional=not require_languages,
-        )
-        model = _model_class()(encoder, llm, built, tokenizer, train_config, recipe, **rest)
-        attach(model, aligned, train_config, rest.get("deepspeed_config"))
+        sizes = {name: recipe.get(name) for name in ("query_len", "qformer_layers")}
+        sizes = {name: int(size) for name, size in sizes.items() if size is not None}
+        sized = defaults(ModelConfig, sizes | projector)
+        optional = {"language_optional": not require_languages}
+        built = build_projector(sized, recipe.encoder_dim, llm_dim, bias, **optional)
+        kind = type("AlignedSlamModel", (AlignedForward, slam_model), {})
+        model = kind(encoder, llm, built, tokenizer, train_config, recipe, **rest)
+        attach(model, alignment, train_config, rest.get("deepspeed_config"))
         if state is not None:
-            continue_from(model, state, str(rest["ckpt_path"]), keep_bias=bias)
+            continue_from(model, state, checkpoint, keep_bias=bias)
         print_model_size(model, train_config, int(os.environ.get("RANK", "0")))
         return model, tokenizer
 
@@ -115,9 +108,8 @@ def factory(
 def dataset_factory(**options: Any) -> Callable[..., datasets.SpeechTranslationDataset]:
     """A dataset function with parallel pairs and language ids for a recipe of SLAM-LLM's.
 
-    The recipe's paths (to our manifests), `mel_size`, `fix_length_audio` and `inference_mode` are
-    kept, its `prompt` too, in the frame that SLAM-LLM puts around it. `options` are keys of our
-    dataset_config and win.
+    The recipe's RECIPE_DATA are kept, its `prompt` too, in the frame that SLAM-LLM puts around it.
+    `options` are keys of our dataset_config and win.
     """
     defaults(DatasetConfig, options)  # unknown keys are refused here
 
@@ -125,15 +117,12 @@ def dataset_factory(**options: Any) -> Callable[..., datasets.SpeechTranslationD
         if dataset_config.get("input_type", "mel") != "mel":
             raise InputError("slam_potsa's dataset makes mel: dataset_config.input_type=mel")
         kept = {name: dataset_config.get(name) for name in RECIPE_DATA}
+        kept = {name: value for name, value in kept.items() if value is not None}
         if dataset_config.get("prompt"):
             kept["prompt"] = f"USER: {dataset_config.get('prompt')}\n ASSISTANT:"
-        kept = {name: value for name, value in kept.items() if value is not None}
         data = defaults(DatasetConfig, {**kept, **options})
         if data.encoder_window != "30s":
-            raise InputError(
-                "encoder_window=trimmed: SLAM-LLM's encoders get no mask, so padding would leak "
-                "into the features; use 30s"
-            )
+            raise InputError("SLAM-LLM's encoders get no mask: use encoder_window=30s")
         check(data)
         return datasets.get_speech_dataset(data, tokenizer, split)
 
@@ -155,29 +144,17 @@ def estimate_bias(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> Lan
     return LanguageBias(statistics.means(), statistics.counts)
 
 
-class AlignedForward:
+class AlignedForward(Aligned):
     """What is put before SLAM-LLM's `slam_model`: languages in, the loss of eq. 4 out."""
 
-    controller: AlignmentController  # both by `factory.attach`
-    epochs: EpochCounter | None = None
     _slots_checked = False
-
-    def train(self, mode: bool = True) -> nn.Module:
-        """As torch's; the trainer's call tells that an epoch begins."""
-        if self.epochs is not None:
-            self.epochs.mode_set(mode)
-        return super().train(mode)
 
     def forward(self, **batch: Any) -> tuple[Any, Any]:
         """As `slam_model.forward`, by keyword, with `language_ids`, `pairs` and `sentence_ids`."""
-        labels = batch.get("labels")
-        training = torch.is_grad_enabled() and labels is not None
-        if training and not self.encoder_projector.training:
-            super().train(True)  # SLAM-LLM trains on in evaluation mode after a validation
-        batch = self._fitted(batch)
-        self.controller.begin(
-            batch.get("language_ids"), batch.get("pairs"), training, batch.get("sentence_ids")
-        )
+        batch, labels = self._fitted(batch), batch.get("labels")
+        training = self._is_training_step(labels)
+        languages, pairs = batch.get("language_ids"), batch.get("pairs")
+        self.controller.begin(languages, pairs, training, batch.get("sentence_ids"))
         outputs, accuracy = super().forward(**batch)
         if batch.get("inference_mode"):
             return outputs, accuracy  # embeddings and mask, for `generate`
@@ -199,28 +176,19 @@ class AlignedForward:
             batch["modality_mask"] = batch["input_ids"] == AUDIO_SLOT
         if batch.get("input_ids") is not None:
             batch["input_ids"] = batch["input_ids"].clone()  # slam_model edits them in place
-        if speech:
+        if speech and not self._slots_checked:
+            # Once: later batches come from the same dataset, and a look at them waits for the GPU.
             self._check_slots(batch["modality_mask"])
+            self._slots_checked = True
         return batch
 
     def _check_slots(self, modality_mask: Tensor) -> None:
-        """Once: later batches come from the same dataset, and a look at them waits for the GPU."""
-        if self._slots_checked:
-            return
-        self._slots_checked = True
         slots, queries = int(modality_mask.sum(1).max()), self.encoder_projector.query.shape[1]
         if slots != queries:
             raise InputError(
                 f"the batch has {slots} audio slots a row, the projector {queries} query tokens: "
                 f"set dataset_config.fix_length_audio={queries}"
             )
-
-
-@cache
-def _model_class() -> type[nn.Module]:
-    from slam_llm.models.slam_model import slam_model
-
-    return type("AlignedSlamModel", (AlignedForward, slam_model), {})
 
 
 def _their_parts(
@@ -237,13 +205,6 @@ def _their_parts(
         encoder = SpeechEncoder(encoder)
     load = _setup_llm if int(transformers.__version__.split(".")[0]) >= 5 else theirs.setup_llm
     return tokenizer, encoder, load(train_config, model_config, **rest)
-
-
-def _sizes(model_config: Any, options: Mapping[str, Any]) -> ModelConfig:
-    """The projector's sizes: as given to the factory, else the recipe's, else our defaults."""
-    recipe = {name: model_config.get(name) for name in ("query_len", "qformer_layers")}
-    recipe = {name: int(value) for name, value in recipe.items() if value is not None}
-    return defaults(ModelConfig, {**recipe, **options})
 
 
 def _completed(model_config: Any) -> Any:
@@ -263,7 +224,12 @@ def _setup_llm(train_config: Any, model_config: Any, **rest: Any) -> nn.Module:
     from peft import PeftModel, get_peft_model
     from slam_llm.utils.config_utils import generate_peft_config
 
-    _refuse_unsupported(train_config, model_config)
+    name = model_config.llm_name.lower()
+    if train_config.quantization or "aya" in name or "vallex" in name:
+        raise InputError(
+            "train_config.quantization, Aya and VALL-E X need SLAM-LLM's own loading of the LLM: "
+            "install transformers 4.57"
+        )
     train = TrainConfig(freeze_llm=train_config.freeze_llm, use_peft=False)
     # float32 as transformers 4 loads it there: SLAM-LLM's autocast or pure_bf16 decide the rest.
     llm = load_llm(train, ModelConfig(llm_path=model_config.llm_path, llm_dtype="float32"))
@@ -272,16 +238,3 @@ def _setup_llm(train_config: Any, model_config: Any, **rest: Any) -> nn.Module:
     if rest.get("peft_ckpt"):
         return PeftModel.from_pretrained(llm, rest["peft_ckpt"], is_trainable=True)
     return get_peft_model(llm, generate_peft_config(train_config)) if train_config.use_peft else llm
-
-
-def _refuse_unsupported(train_config: Any, model_config: Any) -> None:
-    name = model_config.llm_name.lower()
-    problems = {
-        "train_config.quantization=true": train_config.quantization,
-        f"model_config.llm_name={name}": "aya" in name or "vallex" in name,
-    }
-    found = [what for what, is_wanted in problems.items() if is_wanted]
-    if found:
-        raise InputError(
-            [f"{what} needs SLAM-LLM's own loading: install transformers 4.57" for what in found]
-        )

@@ -93,16 +93,13 @@ class SpeechEncoder(nn.Module):
         Computed once, so that it does not change when a trainer casts the encoder later.
         """
         if self._fingerprint is None:
-            self._fingerprint = self._hash()
+            about = json.dumps([self.window, self.width, self.n_mels])
+            digest = hashlib.sha256(about.encode())
+            for name, tensor in sorted(self.whisper.state_dict().items()):
+                digest.update(name.encode())
+                digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+            self._fingerprint = digest.hexdigest()
         return self._fingerprint
-
-    def _hash(self) -> str:
-        digest = hashlib.sha256()
-        digest.update(json.dumps([self.window, self.width, self.n_mels]).encode())
-        for name, tensor in sorted(self.whisper.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
 
 
 def load_encoder(path: str, window: str = "30s") -> SpeechEncoder:
@@ -122,22 +119,13 @@ def load_encoder(path: str, window: str = "30s") -> SpeechEncoder:
 
 def encoder_fingerprint(path: str, window: str = "30s") -> str:
     """`load_encoder(path, window).fingerprint()`, worked out once a process for the same files."""
-    return _fingerprint(path, window, _files(path))
+    files = sorted(Path(path).glob("*"))  # none for a hub's name
+    return _fingerprint(path, window, tuple((f.name, f.stat().st_mtime_ns) for f in files))
 
 
 @cache
 def _fingerprint(path: str, window: str, _files: tuple[Any, ...]) -> str:
     return load_encoder(path, window).fingerprint()
-
-
-def _files(path: str) -> tuple[tuple[str, int, int], ...]:
-    """Name, size and time of change of the configuration's and the weights' files."""
-    from transformers.utils import cached_file
-
-    encoder_config(path)  # says what is wrong, and fetches a hub's
-    folder = Path(path) if Path(path).is_dir() else Path(cached_file(path, "config.json")).parent
-    found = sorted(f for kind in ("*.json", "*.safetensors", "*.bin") for f in folder.glob(kind))
-    return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in found)
 
 
 def encoder_config(path: str) -> Any:

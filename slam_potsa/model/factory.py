@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -28,7 +27,7 @@ from slam_potsa.config import (
     defaults,
 )
 from slam_potsa.data.epoch import EpochCounter
-from slam_potsa.errors import InputError
+from slam_potsa.errors import InputError, refuse
 from slam_potsa.model.carried_state import carried_names
 from slam_potsa.model.checkpoint import choose_bias, continue_from, read_checkpoint
 from slam_potsa.model.controller import AlignmentController
@@ -52,7 +51,7 @@ PROJECTOR_OPTIONS = {
     "qformer_heads": "num_heads",
     "qformer_dropout": "dropout",
 }
-_BUILT: deque[SpeechLLM] = deque(maxlen=0)  # keeps models alive within `models_built` only
+_BUILT: list[SpeechLLM] | None = None
 
 
 def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn.Module, Any]:
@@ -81,9 +80,10 @@ def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn
     alignment = defaults(AlignmentConfig, rest.get("alignment"))
     attach(built, alignment, train, rest.get("deepspeed_config"))
     if state is not None:
-        take_up = rest.get("continue_schedule", True)
-        continue_from(built, state, str(rest["ckpt_path"]), keep_bias=bias, schedule=take_up)
-    _BUILT.append(built)
+        schedule = rest.get("continue_schedule", True)
+        continue_from(built, state, rest["ckpt_path"], keep_bias=bias, schedule=schedule)
+    if _BUILT is not None:
+        _BUILT.append(built)
     return built, tokenizer
 
 
@@ -117,11 +117,11 @@ def attach(
 def models_built() -> Iterator[Sequence[SpeechLLM]]:
     """Within: the models that `model_factory` makes, where a trainer keeps them to itself."""
     global _BUILT
-    outside, _BUILT = _BUILT, deque()
+    _BUILT = []
     try:
         yield _BUILT
     finally:
-        _BUILT = outside
+        _BUILT = None
 
 
 def build_projector(
@@ -165,18 +165,11 @@ def build_controller(
 def build_schedule(plan: ScheduleConfig, num_layers: int, seed: int) -> LayerSchedule:
     """Eq. 5-7, or one of the rivals of Table 3."""
     candidates = candidate_layers(plan.candidates, num_layers)
-    return LayerSchedule(
-        plan.strategy,
-        candidates,
-        layers=plan.layers or _fixed_layers(plan.strategy, candidates),
-        reward_decay=plan.reward_decay,
-        exploration=plan.exploration,
-        temperature=plan.temperature,
-        temperature_decay=plan.temperature_decay,
-        temperature_floor=plan.temperature_floor,
-        prefer=plan.prefer,
-        seed=seed,
-    )
+    # Table 3 names no layers for 'single' and 'multi': the second candidate, and all of them.
+    fixed = {"single": candidates[:2][-1:], "multi": candidates}.get(plan.strategy, ())
+    options = {**vars(plan), "candidates": candidates, "layers": plan.layers or fixed}
+    del options["reward"]  # which loss is reported: the controller's
+    return LayerSchedule(**options, seed=seed)
 
 
 def build_terms(alignment: AlignmentConfig) -> list[AlignmentTerm]:
@@ -201,30 +194,21 @@ def build_terms(alignment: AlignmentConfig) -> list[AlignmentTerm]:
 def _distance(term: TermConfig) -> Distance:
     options = {}
     if term.distance == "ot":  # with those of its options that a term has under the same name
-        names = {spec.name for spec in fields(TransportOptions)} & vars(term).keys()
-        options = {name: getattr(term, name) for name in names}
+        names = {spec.name for spec in fields(TransportOptions)}
+        options = {name: value for name, value in vars(term).items() if name in names}
         options["debias"] = term.variant == "debiased"
     distance = build_distance(term.distance, **options)
     return OnUnitTokens(distance) if term.tokens == "unit" else distance
 
 
-def _fixed_layers(strategy: str, candidates: tuple[int, ...]) -> tuple[int, ...]:
-    """Table 3 names no layers for 'single' and 'multi': the second candidate, and all of them."""
-    if strategy == "single":
-        return candidates[min(1, len(candidates) - 1) :][:1]
-    return candidates if strategy == "multi" else ()
-
-
 def check_widths(model: ModelConfig, **found: int) -> None:
     """Raise InputError where `encoder_dim` or `llm_dim` is given and not what was found."""
-    problems = [
+    refuse(
         f"model_config.{name}={getattr(model, name)}, but the model at hand has {width}; "
         f"set it to {width} or 0"
         for name, width in found.items()
         if getattr(model, name) not in (0, width)
-    ]
-    if problems:
-        raise InputError(problems)
+    )
 
 
 def accumulation_steps(train: Any, deepspeed_config: Any) -> int:

@@ -60,17 +60,14 @@ class BiasStatistics:
 
     def means(self) -> dict[str, Tensor]:
         """b_l [E], float32, by language in alphabetical order."""
-        return {
-            language: (self.sums[language] / self.counts[language]).float()
-            for language in sorted(self.counts)
-        }
+        return {code: (self.sums[code] / self.counts[code]).float() for code in sorted(self.counts)}
 
 
 class LanguageBias(nn.Module):
     """Subtracts b_l from the encoder output of an utterance in language l (eq. 2).
 
     Args:
-        biases: b_l [E] by language code.
+        biases: b_l [E] by language code; the attribute holds them as estimated, before `center`.
         counts: N_l, the utterances each was estimated from.
         center: "all" subtracts b_l, as the paper; "language_only" subtracts b_l - mean over l of
             b_l, which keeps what all languages share.
@@ -94,8 +91,8 @@ class LanguageBias(nn.Module):
         super().__init__()
         if not biases:
             raise InputError("language bias: no language given; estimate it from speech first")
-        if len({tuple(bias.shape) for bias in biases.values()}) > 1:
-            shapes = {language: tuple(bias.shape) for language, bias in biases.items()}
+        shapes = {language: tuple(bias.shape) for language, bias in biases.items()}
+        if len(set(shapes.values())) > 1:
             raise InputError(f"language bias: expected one width for all languages, got {shapes}")
         self.center, self.unseen_language = center, unseen_language
         self.fingerprint, self.manifest = fingerprint, manifest
@@ -103,9 +100,14 @@ class LanguageBias(nn.Module):
         self._set(biases, dict(counts or {}))
         self.register_load_state_dict_post_hook(_restore_tables)
 
-    def biases(self) -> dict[str, Tensor]:
-        """b_l [E] by language, as estimated (before `center`)."""
-        return {code: bias.clone() for code, bias in zip(self.languages, self._raw, strict=True)}
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return tuple(self.biases)
+
+    @property
+    def width(self) -> int:
+        """E."""
+        return self.table.shape[1]
 
     def forward(self, hidden: Tensor, mask: Tensor | None, language_ids: Tensor) -> Tensor:
         """H~ [B, T, E] in float32 at least: what is outside `mask` [B, T] becomes zero.
@@ -113,18 +115,14 @@ class LanguageBias(nn.Module):
         `language_ids` [B] int64 as made by `data.languages.language_id`.
         """
         if language_ids.shape != hidden.shape[:1]:
-            raise InputError(
-                f"language_ids: expected one a row, [{hidden.shape[0]}], got "
-                f"{list(language_ids.shape)}"
-            )
+            shape = list(language_ids.shape)
+            raise InputError(f"language_ids: expected one a row, [{len(hidden)}], got {shape}")
         if self.unseen_language == "error":
             self._refuse_unseen(language_ids)
         bias = self.lookup(language_ids)
         # float32 whatever the trainer casts to: the difference of two near vectors loses digits.
         shifted = hidden.to(torch.promote_types(hidden.dtype, torch.float32)) - bias[:, None]
-        if mask is None:
-            return shifted
-        return torch.where(mask.bool()[..., None], shifted, 0.0)
+        return shifted if mask is None else torch.where(mask.bool()[..., None], shifted, 0.0)
 
     def lookup(self, language_ids: Tensor) -> Tensor:
         """The vector subtracted for each id: [B] -> [B, E] float32. Never waits for the device."""
@@ -137,23 +135,21 @@ class LanguageBias(nn.Module):
         return self.table[row]
 
     def _set(self, biases: Mapping[str, Tensor], counts: dict[str, int]) -> None:
-        self.languages = tuple(sorted(biases))
-        self._counts = counts
-        raw = torch.stack([biases[code].detach().float().cpu() for code in self.languages])
-        mean = raw.mean(0, keepdim=True)
-        rows = raw - mean if self.center == "language_only" else raw
-        unseen = rows.mean(0, keepdim=True) if self.unseen_language == "mean" else 0 * mean
-        self.width = raw.shape[1]
         # Plain attributes: no trainer may cast or broadcast them; `carried` is what travels.
-        self._raw = raw
+        self.biases = {code: biases[code].detach().float().cpu() for code in sorted(biases)}
+        self.counts = counts
+        rows = torch.stack(list(self.biases.values()))
+        if self.center == "language_only":
+            rows = rows - rows.mean(0, keepdim=True)
+        unseen = rows.mean(0, keepdim=True) * float(self.unseen_language == "mean")
         self.table = torch.cat([rows, unseen])
-        self.ids = torch.tensor([language_id(code) for code in self.languages])
+        self.ids = torch.tensor([language_id(code) for code in self.biases])
         self.carried.write(self._serialize())
 
     def _serialize(self) -> bytes:
-        names = ("center", "unseen_language", "fingerprint", "manifest")
-        about = {name: getattr(self, name) for name in names} | {"counts": self._counts}
-        tensors = {code: self._raw[i].contiguous() for i, code in enumerate(self.languages)}
+        names = ("center", "unseen_language", "fingerprint", "manifest", "counts")
+        about = {name: getattr(self, name) for name in names}
+        tensors = {code: bias.contiguous() for code, bias in self.biases.items()}
         # One key: safetensors writes several in no fixed order, and the same biases must give the
         # same bytes.
         return save(tensors, {METADATA: json.dumps(about, sort_keys=True)})
@@ -161,11 +157,11 @@ class LanguageBias(nn.Module):
     def _refuse_unseen(self, language_ids: Tensor) -> None:
         known = {int(i) for i in self.ids.tolist()}
         unseen = sorted({int(i) for i in language_ids.tolist()} - known)
+        names = ", ".join(language_code(i) if i >= 0 else "(none given)" for i in unseen)
         if unseen:
-            names = ", ".join(language_code(i) if i >= 0 else "(none given)" for i in unseen)
             raise InputError(
-                f"language bias: no bias for {names}; estimated are {', '.join(self.languages)}. "
-                "Estimate it from untranscribed speech with `slam-potsa bias`, or set "
+                f"no language bias for {names}; there are {', '.join(self.languages)}. Estimate it "
+                "from untranscribed speech with `slam-potsa bias`, or set "
                 "language_bias.unseen_language=mean"
             )
 
@@ -190,12 +186,20 @@ class LanguageBias(nn.Module):
         biases, about = _parse(payload)
         return cls(biases, **(about | overrides))
 
+    def check_width(self, expected: int) -> None:
+        """Raise InputError when the encoder's output has another width."""
+        if self.width != expected:
+            raise InputError(
+                f"language biases have width {self.width}, the encoder {expected}: they belong to "
+                "another encoder; estimate them again with `slam-potsa bias`"
+            )
+
     def check_fingerprint(self, expected: str) -> None:
         """Raise InputError when these biases belong to another encoder or window."""
         if self.fingerprint and expected and self.fingerprint != expected:
             raise InputError(
-                f"language biases were estimated with another encoder or window (theirs: "
-                f"{self.fingerprint[:16]}, this model's: {expected[:16]}); estimate them again "
+                f"language biases were estimated with another encoder or window "
+                f"({self.fingerprint[:16]}, this model's is {expected[:16]}): estimate them again "
                 "with `slam-potsa bias`"
             )
 
@@ -206,14 +210,10 @@ def _restore_tables(module: LanguageBias, _incompatible) -> None:
     if payload is None:
         return
     biases, about = _parse(payload)
-    width = next(iter(biases.values())).numel()
-    if width != module.width:
-        raise InputError(
-            f"the checkpoint's language biases have width {width}, this model's encoder "
-            f"{module.width}: they belong to another encoder"
-        )
+    width = module.width
     module.fingerprint, module.manifest = about["fingerprint"], about["manifest"]
     module._set(biases, about["counts"])
+    module.check_width(width)
 
 
 def _parse(payload: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:

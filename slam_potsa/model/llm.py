@@ -36,11 +36,9 @@ def load_llm(train: TrainConfig, model: ModelConfig) -> nn.Module:
     """
     from transformers import AutoModelForCausalLM
 
-    # The dtype is given always: transformers 4 loads float32 by default, transformers 5 whatever
-    # the files hold.
-    options: dict[str, Any] = {"dtype": loaded_llm_dtype(train, model)}
-    if train.quantization:
-        options |= _eight_bit()
+    # Always with a dtype: transformers 4 loads float32 by default, 5 whatever the files hold.
+    options = {"dtype": loaded_llm_dtype(train, model)}
+    options |= _eight_bit() if train.quantization else {}
     llm = from_pretrained(AutoModelForCausalLM, model.llm_path, "model_config.llm_path", **options)
     return adapt_llm(llm, train)
 

@@ -22,8 +22,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,6 @@ from slam_potsa.files import atomic_write
 
 # Names in the run directory.
 METRICS, TENSORBOARD, WANDB_RUN = "metrics.jsonl", "tensorboard", "wandb_run"
-
-Listener = Callable[[dict[str, Any]], None]
 
 
 class MetricsLog:
@@ -85,32 +84,32 @@ def logged(controller: Any, config: PotsaConfig, first_step: int, *, writes: boo
     """
     with ExitStack() as closing:
         if writes and config.log_config.use_tensorboard:
-            controller.listeners.append(_tensorboard(config, first_step, closing))
+            library = _library("torch.utils.tensorboard", "tensorboard")
+            folder = Path(config.train_config.output_dir) / TENSORBOARD
+            # Points that an interrupted run wrote beyond its last checkpoint are hidden.
+            writer = library.SummaryWriter(str(folder), purge_step=first_step)
+            controller.listeners.append(partial(_to_tensorboard, closing.enter_context(writer)))
         if writes and config.log_config.use_wandb:
-            controller.listeners.append(_wandb(config, closing))
+            run = _wandb_run(_library("wandb", "wandb"), config)
+            closing.callback(run.finish)
+            controller.listeners.append(partial(_to_wandb, run))
         yield
 
 
-def _tensorboard(config: PotsaConfig, first_step: int, closing: ExitStack) -> Listener:
-    """Writes for `tensorboard --logdir`, in the run directory."""
-    library = _library("torch.utils.tensorboard", "tensorboard")
-    folder = Path(config.train_config.output_dir) / TENSORBOARD
-    # Points that an interrupted run wrote beyond its last checkpoint are hidden.
-    writer = closing.enter_context(library.SummaryWriter(str(folder), purge_step=first_step))
-
-    def listen(record: dict[str, Any]) -> None:
-        for name, value in scalars(record).items():
-            writer.add_scalar(name, value, record["step"])
-
-    return listen
+def _to_tensorboard(writer: Any, record: dict[str, Any]) -> None:
+    for name, value in scalars(record).items():
+        writer.add_scalar(name, value, record["step"])
 
 
-def _wandb(config: PotsaConfig, closing: ExitStack) -> Listener:
+def _to_wandb(run: Any, record: dict[str, Any]) -> None:
+    run.log(scalars(record), step=record["step"], commit=True)
+
+
+def _wandb_run(wandb: Any, config: PotsaConfig) -> Any:
     """One W&B run per run directory: its id is kept there, so that a resumed run continues it."""
-    library, log = _library("wandb", "wandb"), config.log_config
-    identity = Path(config.train_config.output_dir) / WANDB_RUN
+    log, identity = config.log_config, Path(config.train_config.output_dir) / WANDB_RUN
     Path(log.wandb_dir).mkdir(parents=True, exist_ok=True)
-    run = library.init(
+    run = wandb.init(
         dir=log.wandb_dir,
         entity=log.wandb_entity_name or None,
         project=log.wandb_project_name,
@@ -119,19 +118,16 @@ def _wandb(config: PotsaConfig, closing: ExitStack) -> Listener:
         resume="allow",
         config=dataclasses.asdict(config),
     )
-    closing.callback(run.finish)
     atomic_write(identity, run.id + "\n")
-    return lambda record: run.log(scalars(record), step=record["step"], commit=True)
+    return run
 
 
 def _library(module: str, package: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise InputError(
-            f"log_config.use_{package}=true, but {error.name} is not installed: "
-            f"pip install {package}"
-        ) from error
+        missing = f"log_config.use_{package}=true, but {error.name} is not installed"
+        raise InputError(f"{missing}: pip install {package}") from error
 
 
 def scalars(record: Mapping[str, Any]) -> dict[str, float]:

@@ -50,11 +50,8 @@ class BiasCompensatedQFormer(nn.Module):
         super().__init__()
         from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
-        if language_bias is not None and language_bias.width != encoder_dim:
-            raise InputError(
-                f"language biases have width {language_bias.width}, the encoder {encoder_dim}: "
-                "they belong to another encoder; estimate them again with `slam-potsa bias`"
-            )
+        if language_bias is not None:
+            language_bias.check_width(encoder_dim)
         self.query = nn.Parameter(torch.randn(1, query_len, hidden_size))
         self.qformer = Blip2QFormerModel(
             Blip2QFormerConfig(
@@ -69,8 +66,7 @@ class BiasCompensatedQFormer(nn.Module):
         )
         self.linear = nn.Linear(hidden_size, llm_dim)
         self.norm = nn.LayerNorm(llm_dim, eps=1e-5)
-        self.language_bias = language_bias
-        self.language_optional = language_optional
+        self.language_bias, self.language_optional = language_bias, language_optional
         self._language_ids: Tensor | None = None
 
     @property
@@ -102,10 +98,9 @@ class BiasCompensatedQFormer(nn.Module):
             return x if atts is None else torch.where(atts.bool()[..., None], x, 0.0)
         if self._language_ids is None:
             raise InputError(
-                "bias compensation needs the language of every row, but the batch had no "
-                "`language_ids`: use slam_potsa's dataset (in SLAM-LLM's own recipes "
-                "drop_in.dataset_factory), add them in your collator "
-                "(data.languages.language_id), or switch compensation off "
-                "(language_bias.enabled=false)"
+                "bias compensation needs every row's language, but the batch had no language_ids: "
+                "use slam_potsa's dataset (in SLAM-LLM's own recipes drop_in.dataset_factory), add "
+                "them in your collator (data.languages.language_id), or set "
+                "language_bias.enabled=false"
             )
         return self.language_bias(x, atts, self._language_ids)

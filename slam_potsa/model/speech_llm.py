@@ -25,7 +25,30 @@ GENERATE_OPTIONS |= {"min_length", "return_dict_in_generate", "output_scores"}
 WIDTH = 64  # columns of the LLM's input, in decoding: a multiple of it
 
 
-class SpeechLLM(nn.Module):
+class Aligned:
+    """What our model shares with SLAM-LLM's: a controller, by `factory.attach`, and its modes."""
+
+    controller: AlignmentController
+    epochs: EpochCounter | None = None  # where the trainer tells no epochs
+
+    def train(self, mode: bool = True) -> nn.Module:
+        """As torch's; where `epochs` counts, the trainer's call tells that an epoch begins."""
+        if self.epochs is not None:
+            self.epochs.mode_set(mode)
+        return self._set_mode(mode)
+
+    def _set_mode(self, mode: bool) -> nn.Module:
+        return super().train(mode)
+
+    def _is_training_step(self, labels: Tensor | None) -> bool:
+        """Gradients and labels; `training` says nothing after a validation of SLAM-LLM's."""
+        is_step = torch.is_grad_enabled() and labels is not None
+        if is_step and not self.encoder_projector.training:
+            self._set_mode(True)  # it leaves the model in evaluation mode
+        return is_step
+
+
+class SpeechLLM(Aligned, nn.Module):
     """A speech LLM whose loss is eq. 4 in training and plain cross-entropy otherwise.
 
     Modules `encoder`, `encoder_projector`, `llm` and attribute `tokenizer` are named as SLAM-LLM's.
@@ -37,13 +60,7 @@ class SpeechLLM(nn.Module):
         encoder_projector: [B, T, E], [B, T] -> [B, N, W].
         llm: any transformers causal LM that takes `inputs_embeds` (also wrapped by peft).
         decode: default arguments of `generate`.
-
-    Before the first forward `factory.attach` gives it its `controller` and, where the trainer tells
-    no epochs, its `epochs`.
     """
-
-    controller: AlignmentController
-    epochs: EpochCounter | None = None
 
     # Hugging Face's Trainer: do not pass num_items_in_batch, divide by the accumulation steps.
     accepts_loss_kwargs = False
@@ -63,14 +80,8 @@ class SpeechLLM(nn.Module):
         self._keeps_logits = "logits_to_keep" in accepted
         self._takes_positions = "position_ids" in accepted
 
-    def train(self, mode: bool = True) -> SpeechLLM:
-        """As torch's; where `epochs` counts, the trainer's call tells that an epoch begins."""
-        if self.epochs is not None:
-            self.epochs.mode_set(mode)
-        return self._set_mode(mode)
-
-    def _set_mode(self, mode: bool) -> SpeechLLM:
-        super().train(mode)
+    def _set_mode(self, mode: bool) -> nn.Module:
+        super()._set_mode(mode)
         for part in (self.encoder, self.llm):
             if part is not None and not any(p.requires_grad for p in part.parameters()):
                 part.eval()
@@ -102,22 +113,21 @@ class SpeechLLM(nn.Module):
 
         Logits exist at label positions only: [B, A, V], and only the evaluation loops read them.
         """
-        training = torch.is_grad_enabled() and labels is not None
-        if training and self.encoder_projector.training is False:
-            self._set_mode(True)  # SLAM-LLM leaves the model in evaluation mode after a validation
+        from transformers.modeling_outputs import CausalLMOutput
+
+        training = self._is_training_step(labels)
         self.controller.begin(language_ids, pairs, training, sentence_ids)
-        embeds = self._embed(
-            input_ids, modality_mask, audio_mel, audio_mel_post_mask, encoder_features
-        )
+        speech = audio_mel, audio_mel_post_mask, encoder_features
+        embeds = self._embed(input_ids, modality_mask, *speech)
         labels = torch.full_like(input_ids, IGNORE_INDEX) if labels is None else labels
         start = _first_label(labels) if label_start is None else label_start
         logits = self._logits(embeds, attention_mask, start)
         answer = labels[:, start:]
         cross_entropy, targets = _cross_entropy(logits, answer)
-        if training:
-            cross_entropy = cross_entropy + self._untouched(audio_mel, encoder_features)
+        if training and audio_mel is None and encoder_features is None:
+            cross_entropy = cross_entropy + self._untouched()
         loss = self.controller.end(cross_entropy, targets, attention_mask.sum())
-        return _output(loss, logits), _accuracy(logits, answer, targets)
+        return CausalLMOutput(loss=loss, logits=logits), _accuracy(logits, answer, targets)
 
     @torch.no_grad()
     def generate(
@@ -139,9 +149,8 @@ class SpeechLLM(nn.Module):
         counted without the padding on the left.
         """
         self.controller.begin(language_ids)
-        embeds = self._embed(
-            input_ids, modality_mask, audio_mel, audio_mel_post_mask, encoder_features
-        )
+        speech = audio_mel, audio_mel_post_mask, encoder_features
+        embeds = self._embed(input_ids, modality_mask, *speech)
         embeds, attention_mask = self._widened(embeds, attention_mask)
         known = {**self.decode, **{k: v for k, v in options.items() if k in GENERATE_OPTIONS}}
         if known.get("num_beams", 1) == 1:
@@ -156,19 +165,6 @@ class SpeechLLM(nn.Module):
             **known,
         )
 
-    def _encode(self, audio_mel, mask, encoder_features) -> Tensor:
-        """Encoder output [B, T, E] of mel, or the stored features cast to the projector's dtype."""
-        if encoder_features is not None:
-            return encoder_features.to(self.encoder_projector.query.dtype)
-        if self.encoder is None:
-            raise InputError(
-                "the model was built without its encoder, but the batch has no encoder_features: "
-                "set dataset_config.feature_store"
-            )
-        frozen = not any(p.requires_grad for p in self.encoder.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            return self.encoder(audio_mel, mask)
-
     def project(
         self,
         audio_mel: Tensor | None = None,
@@ -176,18 +172,26 @@ class SpeechLLM(nn.Module):
         encoder_features: Tensor | None = None,
         language_ids: Tensor | None = None,
     ) -> Tensor:
-        """Speech tokens [B, N, W] as the LLM receives them."""
+        """Speech tokens [B, N, W] as the LLM receives them, of mel or of stored features."""
         if language_ids is not None:
             self.encoder_projector.set_languages(language_ids)
-        features = self._encode(audio_mel, audio_mel_post_mask, encoder_features)
+        if encoder_features is not None:
+            features = encoder_features.to(self.encoder_projector.query.dtype)
+        elif self.encoder is None:
+            raise InputError(
+                "the model was built without its encoder, but the batch has no encoder_features: "
+                "set dataset_config.feature_store"
+            )
+        else:
+            frozen = not any(p.requires_grad for p in self.encoder.parameters())
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+                features = self.encoder(audio_mel, audio_mel_post_mask)
         return self.encoder_projector(features, audio_mel_post_mask)
 
     def _embed(self, input_ids, modality_mask, audio_mel, post_mask, encoder_features) -> Tensor:
         """LLM inputs [B, S, W]: text embeddings, with the speech tokens in the audio slots."""
-        embed = unwrapped(self.llm).get_input_embeddings()
-        text = embed(
-            input_ids.clamp(min=0)
-        )  # the caller's ids (-1 at audio slots) stay as they are
+        # Clamped: the caller's ids are -1 at audio slots, and stay as they are.
+        text = unwrapped(self.llm).get_input_embeddings()(input_ids.clamp(min=0))
         if audio_mel is None and encoder_features is None:
             return text
         speech = self.project(audio_mel, post_mask, encoder_features).to(text.dtype)
@@ -211,30 +215,22 @@ class SpeechLLM(nn.Module):
 
     def _logits(self, embeds: Tensor, attention_mask: Tensor, start: int) -> Tensor:
         """[B, A, V]: the predictions of columns start..S-1, made at start-1..S-2."""
-        answer = embeds.shape[1] - start
-        extra: dict[str, Any] = {"use_cache": False}
-        if self._keeps_logits:
-            extra["logits_to_keep"] = answer + 1
+        wanted = embeds.shape[1] - start + 1
+        extra: dict[str, Any] = {"logits_to_keep": wanted} if self._keeps_logits else {}
         if self._takes_positions:
             # As generate() counts them: left padding must not shift a row's positions.
             extra["position_ids"] = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
-        output = self.llm(inputs_embeds=embeds, attention_mask=attention_mask.long(), **extra)
-        return output.logits[:, -(answer + 1) : -1]
+        mask = attention_mask.long()
+        output = self.llm(inputs_embeds=embeds, attention_mask=mask, use_cache=False, **extra)
+        return output.logits[:, -wanted:-1]
 
-    def _untouched(
-        self, audio_mel: Tensor | None, encoder_features: Tensor | None
-    ) -> Tensor | float:
+    def _untouched(self) -> Tensor:
         """Zero, through every projector weight that a batch of text alone leaves out of the graph.
 
         DDP fails on parameters without gradient; the carried state is none of its business.
         """
-        if audio_mel is not None or encoder_features is not None:
-            return 0.0
-        trained = [
-            p
-            for name, p in self.encoder_projector.named_parameters()
-            if p.requires_grad and not name.endswith("as_parameter")
-        ]
+        named = self.encoder_projector.named_parameters()
+        trained = [p for n, p in named if p.requires_grad and not n.endswith("as_parameter")]
         return sum(0.0 * p.sum() for p in trained)
 
 
@@ -246,12 +242,8 @@ def _first_label(labels: Tensor) -> int:
 def _cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Mean over target tokens, in float32; 0 (still differentiable) where there is none."""
     targets = (labels != IGNORE_INDEX).sum()
-    total = F.cross_entropy(
-        logits.float().reshape(-1, logits.shape[-1]),
-        labels.reshape(-1),
-        ignore_index=IGNORE_INDEX,
-        reduction="sum",
-    )
+    rows = logits.float().reshape(-1, logits.shape[-1])
+    total = F.cross_entropy(rows, labels.reshape(-1), ignore_index=IGNORE_INDEX, reduction="sum")
     return total / targets.clamp(min=1), targets
 
 
@@ -260,9 +252,3 @@ def _accuracy(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     """Share of target tokens that are the most probable one; 0 without targets."""
     hits = (logits.argmax(-1) == labels) & (labels != IGNORE_INDEX)
     return hits.sum() / targets.clamp(min=1)
-
-
-def _output(loss: Tensor, logits: Tensor) -> Any:
-    from transformers.modeling_outputs import CausalLMOutput
-
-    return CausalLMOutput(loss=loss, logits=logits)

@@ -80,7 +80,7 @@ def test_unseen_language_policies():
     torch.testing.assert_close(mean, torch.full((2, E), 0.5))
     assert (LanguageBias(biases, unseen_language="zero").lookup(unseen) == 0).all()
     strict = LanguageBias(biases, unseen_language="error")
-    with pytest.raises(InputError, match="no bias for .*fr.*estimated are en, ru"):
+    with pytest.raises(InputError, match="no language bias for .*fr"):
         strict(torch.zeros(2, 3, E), None, unseen)
 
 
@@ -97,7 +97,7 @@ def test_file_round_trip_and_module_round_trip(tmp_path):
     bias.save(tmp_path / "b.safetensors")
     loaded = LanguageBias.load(tmp_path / "b.safetensors", unseen_language="zero")
     assert loaded.languages == ("en", "fr") and loaded.unseen_language == "zero"
-    torch.testing.assert_close(loaded.biases()["fr"], bias.biases()["fr"])
+    torch.testing.assert_close(loaded.biases["fr"], bias.biases["fr"])
     other = LanguageBias({"xx": torch.zeros(E)})
     trainable = {k: v for k, v in bias.named_parameters()}  # all that SLAM-LLM's DDP path saves
     other.load_state_dict(trainable, strict=False)

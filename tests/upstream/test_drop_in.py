@@ -120,7 +120,7 @@ def test_the_bias_of_a_row_is_its_languages(parts, tmp_path, monkeypatch):
     with torch.no_grad():
         for code in ("en", "ru"):
             model(**batch, language_ids=languages(code, code, code))
-    bias = LanguageBias.load(parts.bias).biases()
+    bias = LanguageBias.load(parts.bias).biases
     expected = (bias["ru"] - bias["en"]).expand_as(found[0])
     torch.testing.assert_close(found[0] - found[1], expected, atol=1e-5, rtol=1e-4)
 
@@ -307,8 +307,8 @@ def test_the_recipes_deepspeed_entry_runs(parts, tmp_path):
     model, _ = factory(PROJECTOR)(
         config.train_config, config.model_config, ckpt_path=str(checkpoint)
     )
-    carried = model.encoder_projector.language_bias.biases()["es"]
-    torch.testing.assert_close(carried, LanguageBias.load(parts.bias).biases()["es"])
+    carried = model.encoder_projector.language_bias.biases["es"]
+    torch.testing.assert_close(carried, LanguageBias.load(parts.bias).biases["es"])
 
 
 def write_factory_file(parts, folder: Path) -> None:

@@ -16,8 +16,8 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from slam_potsa.data import archives
-from slam_potsa.errors import InputError
+from slam_potsa.data.archives import read_member, split_reference
+from slam_potsa.errors import InputError, placed
 
 SAMPLE_RATE = 16_000  # samples per second
 HOP_LENGTH = 160  # samples per mel frame, so 100 frames per second
@@ -28,7 +28,8 @@ SILENCE_PEAK = 1e-4  # of full scale, -80 dB: below it a recording is taken to b
 WINDOWS = ("30s", "trimmed")
 
 _UNKNOWN_WAV_LENGTHS = (0, 0xFFFFFFFF, 0x7FFFFFFF)  # what programs writing to a pipe put there
-_TRUNCATED = "{}: truncated: the header promises {}, found {}; copy it again"
+_TRUNCATED = "truncated: the header promises {}, found {}; copy it again"
+_TOO_LONG = "{:.2f} s long, expected {:g} s or less (Whisper's window); split it into sentences"
 
 
 def load_audio(
@@ -43,11 +44,12 @@ def load_audio(
     Raises:
         InputError: missing, empty, truncated, silent, too long, or no audio.
     """
-    stream, place = _open(reference, base)
-    with stream:
-        _check_not_cut_off(stream, place)
-        samples = _decode(stream, place, max_seconds)
-    _check_samples(samples, place)
+    name, member = split_reference(reference)
+    path = Path(base or ".", name)
+    with _open(path, member) as stream, placed(f"{path}:{member}" if member else path):
+        _check_not_cut_off(stream)
+        samples = _decode(stream, max_seconds)
+        _check_samples(samples)
     return np.ascontiguousarray(samples, dtype=np.float32)
 
 
@@ -72,7 +74,8 @@ def log_mel(audio: np.ndarray, n_mels: int = 80, window: str = "30s") -> torch.T
     audio = np.asarray(audio, dtype=np.float32)
     if audio.ndim != 1 or not len(audio):
         raise InputError(f"log_mel: expected samples of shape [samples], got {list(audio.shape)}")
-    _check_length(len(audio) / SAMPLE_RATE, "log_mel", MAX_SECONDS)
+    if len(audio) > MAX_SECONDS * SAMPLE_RATE:
+        raise InputError(_TOO_LONG.format(len(audio) / SAMPLE_RATE, MAX_SECONDS))
     frames = MAX_FRAMES if window == "30s" else ENCODER_STRIDE * encoder_frames(len(audio))
     padded = np.zeros(frames * HOP_LENGTH, dtype=np.float32)
     padded[: len(audio)] = audio
@@ -98,47 +101,19 @@ def _feature_extractor(n_mels: int):
     return WhisperFeatureExtractor(feature_size=n_mels)
 
 
-def _open(reference: str, base: str | Path | None) -> tuple[BinaryIO, str]:
-    """(stream, the place for messages) of a path or a member of an archive."""
-    name, member = archives.split_reference(reference)
-    path = Path(base or ".", name)
+def _open(path: Path, member: str | None) -> BinaryIO:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "no such file"
         raise InputError(
             f"{path}: {what}; audio paths are relative to the manifest's folder: check the path"
         )
     try:
-        if member is None:
-            return open(path, "rb"), str(path)
-        return io.BytesIO(archives.read_member(path, member)), f"{path}:{member}"
+        return io.BytesIO(read_member(path, member)) if member else open(path, "rb")
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error}; check its permissions") from None
 
 
-def _decode(stream: BinaryIO, place: str, max_seconds: float | None) -> np.ndarray:
-    """[samples] at 16 kHz, channels averaged."""
-    import soundfile
-    import soxr
-
-    try:
-        with soundfile.SoundFile(stream) as file:
-            declared, rate = file.frames, file.samplerate
-            _check_length(declared / rate, place, max_seconds)  # before hours are decoded
-            samples = file.read(dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        # libsndfile's own words, without the stream's address.
-        reason = getattr(error, "error_string", str(error)).rstrip(".")
-        raise InputError(
-            f"{place}: broken, truncated or no audio ({reason}); copy or download it again, or "
-            f"convert it to wav, flac, ogg or mp3"
-        ) from None
-    if len(samples) < declared:
-        raise InputError(_TRUNCATED.format(place, f"{declared} samples", len(samples)))
-    mono = samples.mean(axis=1)
-    return soxr.resample(mono, rate, SAMPLE_RATE) if rate != SAMPLE_RATE and len(mono) else mono
-
-
-def _check_not_cut_off(stream: BinaryIO, place: str) -> None:
+def _check_not_cut_off(stream: BinaryIO) -> None:
     """Refuse empty files, and wav and ogg that end early: libsndfile takes what is left silently.
 
     It compares flac, and mp3 that begins with a Xing or Info header, with the length promised
@@ -146,19 +121,19 @@ def _check_not_cut_off(stream: BinaryIO, place: str) -> None:
     """
     size = stream.seek(0, os.SEEK_END)
     if not size:
-        raise InputError(f"{place}: the file is empty; record or download it again")
+        raise InputError("the file is empty; record or download it again")
     stream.seek(0)
     head = stream.read(12)
     if head[:4] == b"RIFF" and head[8:] == b"WAVE":
         end = _declared_wav_end(stream)
         if end is not None and end > size:
-            raise InputError(_TRUNCATED.format(place, f"{end} bytes", size))
+            raise InputError(_TRUNCATED.format(f"{end} bytes", size))
     elif head[:4] == b"OggS":
         stream.seek(max(0, size - 65_536))  # no page is longer
         tail = stream.read()
         last = tail.rfind(b"OggS")
         if last < 0 or len(tail) < last + 27 or not tail[last + 5] & 4:  # 4: end of stream
-            raise InputError(_TRUNCATED.format(place, "an end-of-stream page", "none"))
+            raise InputError(_TRUNCATED.format("an end-of-stream page", "none"))
     stream.seek(0)
 
 
@@ -172,22 +147,38 @@ def _declared_wav_end(stream: BinaryIO) -> int | None:
     return None
 
 
-def _check_length(seconds: float, place: str, max_seconds: float | None) -> None:
-    if max_seconds is not None and seconds > max_seconds:
+def _decode(stream: BinaryIO, max_seconds: float | None) -> np.ndarray:
+    """[samples] at 16 kHz, channels averaged."""
+    import soundfile
+    import soxr
+
+    try:
+        with soundfile.SoundFile(stream) as file:
+            declared, rate = file.frames, file.samplerate
+            if max_seconds is not None and declared / rate > max_seconds:  # not decoded first
+                raise InputError(_TOO_LONG.format(declared / rate, max_seconds))
+            samples = file.read(dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        # libsndfile's own words, without the stream's address.
+        reason = getattr(error, "error_string", str(error)).rstrip(".")
         raise InputError(
-            f"{place}: {seconds:.2f} s long, expected {max_seconds:g} s or less (Whisper's "
-            f"window); split it into sentences"
-        )
+            f"broken, truncated or no audio ({reason}); copy or download it again, or convert it "
+            f"to wav, flac, ogg or mp3"
+        ) from None
+    if len(samples) < declared:
+        raise InputError(_TRUNCATED.format(f"{declared} samples", len(samples)))
+    mono = samples.mean(axis=1)
+    return soxr.resample(mono, rate, SAMPLE_RATE) if rate != SAMPLE_RATE and len(mono) else mono
 
 
-def _check_samples(samples: np.ndarray, place: str) -> None:
+def _check_samples(samples: np.ndarray) -> None:
     peak = float(np.abs(samples).max(initial=0.0))
-    problem = ""
     if not len(samples):
-        problem = "the header is there but no samples"
-    elif not np.isfinite(peak):
-        problem = "has samples that are not finite"
-    elif peak < SILENCE_PEAK:
-        problem = f"silent: its peak is {peak:.1e} of full scale, expected {SILENCE_PEAK:g} or more"
-    if problem:
-        raise InputError(f"{place}: {problem}; record it again or leave it out of the manifest")
+        raise InputError("the header is there but no samples; record it again")
+    if not np.isfinite(peak):
+        raise InputError("has samples that are not finite; convert or record it again")
+    if peak < SILENCE_PEAK:
+        raise InputError(
+            f"silent: its peak is {peak:.1e} of full scale, expected {SILENCE_PEAK:g} or more; "
+            f"record it again or leave it out of the manifest"
+        )

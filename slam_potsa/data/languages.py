@@ -11,10 +11,8 @@ eight characters is packed into one int64 instead: reversible, and it travels in
 
 Short codes are those of manifests: ISO 639-1 where there is one, else ISO 639-3; Mandarin is `zh`,
 Cantonese `yue`. `languages.tsv` has the locales and names of the loader that FLEURS was published
-with, ISO 639-3 of the same scope as the ISO 639-1 code (`ara`, not `arb`), and other spellings of
-the same speech: the individual languages inside ISO 639-3's macrolanguages, as in FLORES and
-Seamless; ISO 639-2/B; withdrawn codes, and Whisper's; other names. Hong Kong's speech is Cantonese
-(Common Voice's zh-HK, XTREME-S's cmn_hant_hk).
+with, ISO 639-3 of the same scope as the ISO 639-1 code (`ara`, not `arb`), and more codes and names
+of the same speech, as in FLORES, Seamless, Whisper and Common Voice. Hong Kong's is Cantonese.
 """
 
 from __future__ import annotations

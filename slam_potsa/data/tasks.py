@@ -16,7 +16,6 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from re import Match
 from typing import Any
 
 from slam_potsa.config import DatasetConfig
@@ -27,7 +26,6 @@ from slam_potsa.errors import InputError, refuse
 
 NEEDS = {"asr": ("transcript",), "s2tt": ("target",), "cot": ("transcript", "target")}
 USES = {"asr": ("asr_prompt",), "s2tt": ("prompt",), "cot": ("cot_prompt", "cot_answer")}
-_ABSENT = "the {} asks for {{{}}}, which this utterance does not have"
 
 
 def needed_fields(tasks: Iterable[str]) -> tuple[str, ...]:
@@ -71,17 +69,15 @@ def written_language(task: str, utterance: Utterance) -> str | None:
 
 
 def question(data: DatasetConfig, task: str, utterance: Utterance) -> str:
-    """The prompt. Raises InputError where it asks for what the utterance does not have."""
-    return _filled(getattr(data, USES[task][0]), utterance, USES[task][0])
+    """The prompt. Whether the utterance has what it asks for is `require`'s to tell."""
+    return _filled(getattr(data, USES[task][0]), utterance)
 
 
 def answer(data: DatasetConfig, task: str, utterance: Utterance) -> str | None:
     """What the model is to write; None where the utterance lacks what the task needs."""
     if any(getattr(utterance, field) is None for field in NEEDS[task]):
         return None
-    if task != "cot":
-        return reference(task, utterance)
-    return _filled(data.cot_answer, utterance)
+    return _filled(data.cot_answer, utterance) if task == "cot" else reference(task, utterance)
 
 
 @dataclass(frozen=True)
@@ -118,27 +114,19 @@ def require(data: DatasetConfig, tasks: Iterable[str], utterances: Sequence[Utte
             lacking = [u.key for u in utterances if _value(u, field) is None]
             if lacking and field in IN_PROMPTS:
                 others = f" (and {len(lacking) - 1:,} others)" if len(lacking) > 1 else ""
-                asks = _ABSENT.format(name, field)
+                asks = f"the {name} asks for {{{field}}}, which is not there"
                 problems.append(f"utterance {lacking[0]!r}{others}: {asks}")
     refuse(problems)
 
 
-def _filled(template: str, utterance: Utterance, name: str = "cot_answer") -> str:
-    """`template`, the one called `name`, with this utterance's values."""
-
-    def value(found: Match[str]) -> str:
-        value = _value(utterance, found[1])
-        if value is None:
-            raise InputError(_ABSENT.format(name, found[1]))
-        return value
-
-    return PLACEHOLDER.sub(value, template)
+def _filled(template: str, utterance: Utterance) -> str:
+    """`template` with this utterance's values in place of what stands in braces."""
+    return PLACEHOLDER.sub(lambda found: str(_value(utterance, found[1])), template)
 
 
 def _value(utterance: Utterance, placeholder: str) -> str | None:
     value = getattr(utterance, placeholder.removesuffix("_name"))
-    named = value is not None and placeholder.endswith("_name")
-    return _english_name(value) if named else value
+    return _english_name(value) if value and placeholder.endswith("_name") else value
 
 
 @lru_cache

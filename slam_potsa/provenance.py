@@ -25,6 +25,7 @@ from typing import Any
 from slam_potsa.files import atomic_write
 
 SHOWN = 40  # characters of a value in a message
+BLOCK = 1 << 24  # bytes read at once
 _HASHED: dict[tuple[str, int, int], str] = {}
 
 
@@ -114,8 +115,11 @@ def content_hash(path: str | Path) -> str:
     state = path.stat()
     key = (str(path), state.st_size, state.st_mtime_ns)
     if key not in _HASHED:
+        digest = hashlib.sha256()
         with open(path, "rb") as file:
-            _HASHED[key] = hashlib.file_digest(file, "sha256").hexdigest()
+            while block := file.read(BLOCK):
+                digest.update(block)
+        _HASHED[key] = digest.hexdigest()
     return _HASHED[key]
 
 

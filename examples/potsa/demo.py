@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -155,7 +155,7 @@ def write_metrics(path: Path, report: Report, seconds: dict[str, float]) -> None
             for run in report.runs
         },
         "comparisons": {
-            title: [found.as_dict() for found in report.runs[1].scored[test].comparisons]
+            title: [asdict(found) for found in report.runs[1].scored[test].comparisons]
             for test, title in TESTS.items()
         },
         "wall_seconds": {**seconds, "total": round(sum(seconds.values()), 1)},

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ from slam_potsa.errors import collecting, refuse
 from slam_potsa.evaluation.compare import TESTS
 from slam_potsa.evaluation.corpora import check_blind, find_blind, match, same_test_problems
 from slam_potsa.evaluation.dump import dump
-from slam_potsa.evaluation.metrics import Comet, check_sources, comet_installed
+from slam_potsa.evaluation.metrics import Comet, check_sources, load_comet
 from slam_potsa.evaluation.presets import PRESETS, SPBLEU, Convention, ErrorRate, find_preset
-from slam_potsa.evaluation.scores import ScoreTable, score, seed_means, seeds_text
+from slam_potsa.evaluation.scores import score, seed_means, seeds_text
 from slam_potsa.files import atomic_write
 
 WORST = 10  # rows kept in the JSON where no number is asked for
@@ -29,60 +30,48 @@ EXAMPLES = """examples:
   slam-potsa score RUN/seed*/test_predictions.jsonl
   slam-potsa score RUN/test_predictions.jsonl --dump scores --show-commands
 """
+BLIND = (
+    "the blind control's file; default: NAME_blind_predictions.jsonl beside "
+    "NAME_predictions.jsonl, where it fits"
+)
+COMMANDS = "print the command that computes each number from the files of --dump"
+SEVERAL = "<decode_log>_predictions.jsonl; several are the seeds of one system"
 
 
 def add(commands) -> None:
-    score = commands.add_parser(
+    parser = commands.add_parser(
         "score",
         help="BLEU and chrF of a predictions.jsonl, with intervals, guards and signatures",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_score(score.add_argument)
-    _add_measures(score.add_argument_group("what is measured").add_argument)
-    _add_comparisons(score.add_argument_group("what it is held against").add_argument)
-    score.set_defaults(command=_score)
-    table = commands.add_parser("table", help="Tables 1 to 3 of the paper, filled in from runs")
-    _add_table(table.add_argument)
-    table.set_defaults(command=_table)
-
-
-def _add_score(add) -> None:
-    several = "<decode_log>_predictions.jsonl; several are the seeds of one system"
-    add("predictions", nargs="+", type=Path, help=several)
+    parser.set_defaults(command=_score)
+    either, files = argparse.BooleanOptionalAction, {"nargs": "+", "type": Path}
+    add = parser.add_argument
+    add("predictions", **files, help=SEVERAL)
     add("--seen", nargs="*", default=[], help="languages heard in training")
     add("--zero-shot", nargs="*", default=[], help="languages never heard")
     add("--bootstrap", type=int, default=1000, help="resamples of the interval")
     add("--json", type=Path, help="write the table here too")
     add("--worst", type=int, metavar="N", help="list the N rows of lowest chrF")
     add("--dump", type=Path, metavar="FOLDER", help="text files and commands.sh")
-    shown = "print the command that computes each number from the files of --dump"
-    add("--show-commands", action="store_true", help=shown)
-
-
-def _add_measures(add) -> None:
-    either = argparse.BooleanOptionalAction
+    add("--show-commands", action="store_true", help=COMMANDS)
+    add = parser.add_argument_group("what is measured").add_argument
     add("--preset", help=f"a project's: {', '.join(PRESETS)}")
     add("--spbleu", action=either, help="BLEU of flores200 pieces")
     add("--wer", action=either, help="WER or CER of rows that transcribe")
     add("--comet", metavar="MODEL", help="name, folder or checkpoint")
-
-
-def _add_comparisons(add) -> None:
-    paths = {"nargs": "+", "type": Path, "default": []}
-    add("--baseline", **paths, help="one file, or one for each file")
+    add = parser.add_argument_group("what it is held against").add_argument
+    add("--baseline", **files, default=[], help="one file, or one for each file")
     tests = "bs: paired bootstrap, ar: randomisation"
     add("--test", choices=tuple(TESTS), default="bs", help=tests)
     add("--samples", type=int, help="of the test; default: bs 1000, ar 10000")
-    blind = (
-        "the blind control's file; default: NAME_blind_predictions.jsonl beside "
-        "NAME_predictions.jsonl, where it fits"
-    )
-    add("--blind", **paths, help=blind)
+    add("--blind", **files, default=[], help=BLIND)
     add("--no-blind", action="store_true", help="look for no blind control")
 
-
-def _add_table(add) -> None:
+    parser = commands.add_parser("table", help="Tables 1 to 3 of the paper, filled in from runs")
+    parser.set_defaults(command=_table)
+    add = parser.add_argument
     add("number", type=int, choices=(1, 2, 3))
     add("runs", nargs="*", type=Path, metavar="RUN", help="run directories, or folders of them")
     preset = "whose way of scoring, as `score` has them (default potsa)"
@@ -97,16 +86,11 @@ def _add_table(add) -> None:
 def _table(args) -> None:
     from slam_potsa.evaluation.paper import fill_table
 
-    filled = fill_table(
-        args.number,
-        args.runs,
-        convention=find_preset(args.preset),
-        bootstrap=args.bootstrap,
-        partial=args.partial,
-        progress=bool(args.runs),
-    )
+    convention, progress = find_preset(args.preset), bool(args.runs)
+    options = {"bootstrap": args.bootstrap, "partial": args.partial, "progress": progress}
+    filled = fill_table(args.number, args.runs, convention=convention, **options)
     print(filled.markdown() if args.markdown else filled.text())
-    _write_json(args.json, filled.as_dict())
+    _write_json(args.json, asdict(filled))
 
 
 def _score(args) -> None:
@@ -116,21 +100,25 @@ def _score(args) -> None:
     comet = _comet(args, files)
     names = ("seen", "zero_shot", "bootstrap", "test", "samples")
     options = {"convention": convention} | {name: getattr(args, name) for name in names}
+    worst = WORST if args.worst is None else args.worst
     several, commands, parts, tables = len(files) > 1, [], [], {}
     for number, (path, file) in enumerate(files.items(), start=1):
         if args.dump:
             folder = args.dump / str(number) if several else args.dump
             commands.append(dump(folder, **file, **options, comet=args.comet or ""))
-        worst = WORST if args.worst is None else args.worst
-        table = tables[path] = score(**file, **options, comet=comet, worst=worst)
+        table = tables[str(path)] = score(**file, **options, comet=comet, worst=worst)
         parts.append(f"{path}\n{table.text()}" if several else table.text())
         parts += [table.worst_text()] if args.worst else []
-    seeds = seed_means(list(tables.values())) if several else {}
-    parts += [seeds_text(seeds)] if several else []
+    found: Any = [{"file": path, **table.as_dict()} for path, table in tables.items()]
+    content = found[0]
+    if several:
+        seeds = seed_means(list(tables.values()))
+        parts.append(seeds_text(seeds))
+        content = {"files": found, "seeds": [asdict(seed) for seed in seeds]}
     print("\n\n".join([*parts, *_notes(args, convention)]))
     if args.show_commands:
         print("\n" + "\n".join(commands))
-    _write_json(args.json, {"preset": args.preset} | _as_dict(tables, seeds))
+    _write_json(args.json, {"preset": args.preset, **content})
 
 
 def _convention(args) -> Convention:
@@ -173,32 +161,24 @@ def _read(args) -> dict[Path, dict[str, Sequence[Prediction]]]:
         with collecting(problems):
             read[path] = read_predictions(path)
     refuse(problems)
-    count = len(args.predictions)
-    baselines = args.baseline * (count if len(args.baseline) == 1 else 1)
+    baselines = args.baseline * (len(args.predictions) if len(args.baseline) == 1 else 1)
     files: dict[Path, dict[str, Sequence[Prediction]]] = {}
     for path, baseline, blind in zip_longest(args.predictions, baselines, args.blind):
         files[path] = {"predictions": read[path], "baseline": read[baseline], "blind": read[blind]}
-        for other, check in ((baseline, match), (blind, check_blind)):
-            with collecting(problems, other):
-                if other:
-                    check(read[other], read[path])
+        with collecting(problems, baseline):
+            if baseline:
+                match(read[baseline], read[path])
+        with collecting(problems, blind):
+            if blind:
+                check_blind(read[blind], read[path])
         if not args.blind and not args.no_blind:
-            files[path]["blind"] = _found_blind(path, read[path])
+            files[path]["blind"], reasons = find_blind(path, read[path])
+            for reason in reasons:
+                told = "found beside the predictions and left out as blind control (--no-blind: do"
+                print(f"warning: {reason}: {told} not look for one)", file=sys.stderr)
     same = same_test_problems({str(path): read[path] for path in files})
     refuse([*problems, *(f"files of one system's seeds must be one test: {text}" for text in same)])
     return files
-
-
-def _found_blind(path: Path, predictions: Sequence[Prediction]) -> Sequence[Prediction]:
-    """The blind control that lies beside a file, or a warning where that does not fit."""
-    blind, reasons = find_blind(path, predictions)
-    for reason in reasons:
-        print(
-            f"warning: {reason}: found beside the predictions and left out as blind control "
-            "(--no-blind: do not look for one)",
-            file=sys.stderr,
-        )
-    return blind
 
 
 def _comet(args, files: Mapping[Path, Mapping[str, Sequence[Prediction]]]) -> Comet | None:
@@ -207,30 +187,18 @@ def _comet(args, files: Mapping[Path, Mapping[str, Sequence[Prediction]]]) -> Co
         return None
     for file in files.values():
         check_sources(file["predictions"])
-    return None if args.dump and not comet_installed() else Comet.load(args.comet)
+    return None if args.dump and not find_spec("comet") else load_comet(args.comet)
 
 
 def _notes(args, convention: Convention) -> Iterator[str]:
     """What the preset follows, and what was not computed."""
-    if convention.name:
-        yield f"preset {convention.name}: {convention.note}"
-    if convention.comet and not args.comet:
-        yield (
-            f"not computed: COMET, which {convention.name} reports; add --comet {convention.comet}"
-        )
-    if args.comet and not comet_installed():
+    name, model = convention.name, convention.comet
+    if name:
+        yield f"preset {name}: {convention.note}"
+    if model and not args.comet:
+        yield f"not computed: COMET, which {name} reports; add --comet {model}"
+    if args.comet and not find_spec("comet"):
         yield "not computed: COMET is not installed here; run its commands of --dump"
-
-
-def _as_dict(tables: Mapping[Path, ScoreTable], seeds: Mapping) -> dict[str, Any]:
-    """One file: its table; several: a list of these, and the seeds."""
-    files = [{"file": str(path), **table.as_dict()} for path, table in tables.items()]
-    means = [
-        {"name": name, "metric": metric, **asdict(mean)}
-        for metric, rows in seeds.items()
-        for name, mean in rows.items()
-    ]
-    return files[0] if len(files) == 1 else {"files": files, "seeds": means}
 
 
 def _write_json(path: Path | None, content: Mapping[str, Any]) -> None:

@@ -26,8 +26,7 @@ class Corpus:
     """Sentences with one score.
 
     Attributes:
-        name: "fr" (or "fr→zh" with several target languages), "seen, pooled", "all, mean of
-            languages".
+        name: "fr" (or "fr→zh" with several targets), "seen, pooled", "all, mean of languages".
         kind: "language", "pooled" or "mean".
         group: "seen", "zero-shot" or "all"; for a language the group it is in, or "".
         items: its predictions.
@@ -49,14 +48,31 @@ def corpora(
     A group that mixes target languages has no pooled corpus: no one tokeniser fits it.
     Raises InputError: no predictions, missing references, or a language in both groups.
     """
-    _check(predictions, set(seen) & set(zero_shot))
-    groups = {"seen": list(seen), "zero-shot": list(zero_shot)}
-    found = _languages(predictions, groups)
+    problems = [] if predictions else ["found no predictions to score; expected at least one"]
+    bare = [item.key for item in predictions if item.reference is None]
+    if bare:
+        told = f"{len(bare)} predictions have no reference and cannot be scored: {some(bare)}"
+        problems.append(told)
+    both = sorted(set(seen) & set(zero_shot))
+    if both:
+        problems.append(f"languages both seen and zero-shot: {', '.join(both)}; expected one group")
+    refuse(problems)
+    members = {"seen": list(seen), "zero-shot": list(zero_shot)}
+    group_of = {language: group for group, own in members.items() for language in own}
+    directions: dict[tuple[str, str], list[Prediction]] = {}
+    for item in predictions:
+        directions.setdefault((item.language, item.target_language), []).append(item)
+    several_targets = len({target for _, target in directions}) > 1
+    order = {language: number for number, language in enumerate(group_of)}
+    found = []
+    for language, target in sorted(directions, key=lambda d: (order.get(d[0], len(order)), d)):
+        name = f"{language}→{target}" if several_targets else language
+        items = tuple(directions[language, target])
+        found.append(Corpus(name, "language", group_of.get(language, ""), items))
     languages = {corpus.name: corpus.items[0].language for corpus in found}
-    groups["all"] = list(languages.values())
-    for group, members in groups.items():
-        items = tuple(item for item in predictions if item.language in members)
-        parts = tuple(name for name, language in languages.items() if language in members)
+    for group, own in (members | {"all": list(languages.values())}).items():
+        items = tuple(item for item in predictions if item.language in own)
+        parts = tuple(name for name, language in languages.items() if language in own)
         if len({item.target_language for item in items}) == 1:
             found.append(Corpus(f"{group}, pooled", "pooled", group, items))
         if items:
@@ -96,9 +112,9 @@ def match(
 
 def same_test_problems(files: Mapping[str, Sequence[Prediction]]) -> list[str]:
     """Where files do not decode the same utterances with the same references as the first one."""
-    (first, expected), *rest = files.items()
     problems: list[str] = []
-    for name, predictions in rest:
+    for name, predictions in list(files.items())[1:]:
+        first, expected = next(iter(files.items()))
         with collecting(problems, name):
             match(expected, predictions, (first, name))
     return problems
@@ -136,32 +152,3 @@ def find_blind(
             with collecting(reasons, place):
                 check_blind(blind, predictions)
     return () if reasons else blind, reasons
-
-
-def _check(predictions: Sequence[Prediction], both: set[str]) -> None:
-    problems = [] if predictions else ["found no predictions to score; expected at least one"]
-    bare = [item.key for item in predictions if item.reference is None]
-    if bare:
-        told = f"{len(bare)} predictions have no reference and cannot be scored: {some(bare)}"
-        problems.append(told)
-    if both:
-        names = ", ".join(sorted(both))
-        problems.append(f"languages both seen and zero-shot: {names}; expected one group")
-    refuse(problems)
-
-
-def _languages(
-    predictions: Sequence[Prediction], groups: Mapping[str, Sequence[str]]
-) -> list[Corpus]:
-    group_of = {language: group for group, members in groups.items() for language in members}
-    place = {language: number for number, language in enumerate(group_of)}
-    directions: dict[tuple[str, str], list[Prediction]] = {}
-    for item in predictions:
-        directions.setdefault((item.language, item.target_language), []).append(item)
-    several_targets = len({target for _, target in directions}) > 1
-    found = []
-    for language, target in sorted(directions, key=lambda d: (place.get(d[0], len(place)), d)):
-        name = f"{language}→{target}" if several_targets else language
-        items = tuple(directions[language, target])
-        found.append(Corpus(name, "language", group_of.get(language, ""), items))
-    return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from slam_potsa.data.predictions import Prediction
@@ -29,7 +29,7 @@ _JIWER = (
 
 
 def dump(
-    folder: str | Path,
+    folder: Path,
     predictions: Sequence[Prediction],
     *,
     convention: Convention,
@@ -49,30 +49,39 @@ def dump(
     confidence = ["--confidence", "--confidence-n", str(bootstrap)] if bootstrap > 1 else []
     # Not as JSON: sacrebleu 2.6.0 fails to write its own NumPy numbers of a paired test there.
     paired = [f"--paired-{test}", f"--paired-{test}-n", str(samples or SAMPLES[test]), "-f", "text"]
-    lines = []
+    lines: list[str] = []
     for corpus in corpora(predictions, seen, zero_shot):
+        items = corpus.items
         if corpus.kind == "mean":
             lines.append(f"# {corpus.name}: the mean of the scores of {', '.join(corpus.parts)}")
             continue
         # "seen, pooled" -> "seen-pooled", "fr→zh" -> "fr-zh"
-        stem = Path(folder) / re.sub(r"[^\w-]+", "-", corpus.name.replace("→", "-")).strip("-")
-        hypotheses, references = texts(corpus.items)
+        stem = folder / re.sub(r"[^\w-]+", "-", corpus.name.replace("→", "-")).strip("-")
+        hypotheses, references = texts(items)
         hyp, ref = _write(stem, "hyp", hypotheses), _write(stem, "ref", references)
-        sacrebleu = _sacrebleu(ref, convention)
-        tokenizer, both = convention.tokenizer(corpus.items[0].target_language), ["bleu", "chrf"]
-        lines += [f"# {corpus.name}", sacrebleu([hyp], tokenizer, both, confidence)]
-        for other in convention.more_bleu.values():
-            lines.append(sacrebleu([hyp], other, ["bleu"], confidence))
+        own, both = convention.tokenizer(items[0].target_language), ["bleu", "chrf"]
+        runs = [([hyp], own, both, confidence)]
+        runs += [([hyp], other, ["bleu"], confidence) for other in convention.more_bleu.values()]
         if baseline:
-            old = _write(stem, "baseline", _of_others(baseline, corpus.items))
-            lines.append(sacrebleu([old, hyp], tokenizer, both, paired))
+            old = _write(stem, "baseline", _of_others(baseline, items))
+            runs.append(([old, hyp], own, both, paired))
         if blind:
-            exchanged = _write(stem, "blind", _of_others(blind, corpus.items))
-            lines.append(sacrebleu([exchanged], tokenizer, ["bleu"], []))
-        lines += _comet_command(stem, corpus.items, comet)
-        lines += _error_rate_command(stem, corpus.items, convention)
+            runs.append(([_write(stem, "blind", _of_others(blind, items))], own, ["bleu"], []))
+        lines += [f"# {corpus.name}", *(_sacrebleu(convention, ref, *run) for run in runs)]
+        if comet and not any(transcribes(item) or item.transcript is None for item in items):
+            src = _write(stem, "src", [one_line(item.transcript or "") for item in items])
+            words = ["comet-score", "-s", src, "-t", hyp, "-r", ref, "--model", comet]
+            lines.append(shlex.join([*words, "--only_system"]))
+        rate = normalized(items, convention)
+        if rate:
+            files = (
+                _write(stem, "norm.ref", rate.references),
+                _write(stem, "norm.hyp", rate.hypotheses),
+            )
+            code = _JIWER.format(measure=rate.unit.lower())
+            lines.append(shlex.join(["python", "-c", code, *files]))
     text = "\n".join(lines)
-    atomic_write(Path(folder) / "commands.sh", text + "\n")
+    atomic_write(folder / "commands.sh", text + "\n")
     return text
 
 
@@ -88,36 +97,19 @@ def _of_others(others: Sequence[Prediction], items: Sequence[Prediction]) -> lis
     return texts([found[item.key, item.target_language] for item in items])[0]
 
 
-def _sacrebleu(reference: str, convention: Convention) -> Callable[..., str]:
-    """The command line against one file of references, for what is to be scored and how."""
-    lowercase = ["--lowercase"] if convention.lowercase else []
-    chrf = ["--chrf-lowercase"] if convention.lowercase else []
-    if convention.chrf_word_order:
-        chrf += ["--chrf-word-order", str(convention.chrf_word_order)]
-
-    def command(
-        inputs: Sequence[str], tokenizer: str, metrics: Sequence[str], more: Sequence[str]
-    ) -> str:
-        words = ["python", "-m", "sacrebleu", reference, "-i", *inputs, "-m", *metrics]
-        words += ["--tokenize", tokenizer, *lowercase, *(chrf if "chrf" in metrics else [])]
-        seed = os.environ.get("SACREBLEU_SEED", "12345")
-        return f"SACREBLEU_SEED={seed} {shlex.join([*words, '--width', '4', *more])}"
-
-    return command
-
-
-def _comet_command(stem: Path, items: Sequence[Prediction], model: str) -> Iterator[str]:
-    if model and not any(transcribes(item) or item.transcript is None for item in items):
-        src = _write(stem, "src", [one_line(item.transcript or "") for item in items])
-        words = ["comet-score", "-s", src, "-t", f"{stem}.hyp", "-r", f"{stem}.ref"]
-        yield shlex.join([*words, "--model", model, "--only_system"])
-
-
-def _error_rate_command(
-    stem: Path, items: Sequence[Prediction], convention: Convention
-) -> Iterator[str]:
-    lines = normalized(items, convention)
-    if lines:
-        ref = _write(stem, "norm.ref", lines.references)
-        hyp = _write(stem, "norm.hyp", lines.hypotheses)
-        yield shlex.join(["python", "-c", _JIWER.format(measure=lines.unit.lower()), ref, hyp])
+def _sacrebleu(
+    convention: Convention,
+    reference: str,
+    inputs: Sequence[str],
+    tokenizer: str,
+    metrics: Sequence[str],
+    more: Sequence[str],
+) -> str:
+    words = ["python", "-m", "sacrebleu", reference, "-i", *inputs, "-m", *metrics]
+    words += ["--tokenize", tokenizer, *(["--lowercase"] if convention.lowercase else [])]
+    if "chrf" in metrics:
+        words += ["--chrf-lowercase"] if convention.lowercase else []
+        order = convention.chrf_word_order
+        words += ["--chrf-word-order", str(order)] if order else []
+    seed = os.environ.get("SACREBLEU_SEED", "12345")
+    return f"SACREBLEU_SEED={seed} {shlex.join([*words, '--width', '4', *more])}"

@@ -43,23 +43,10 @@ _REFUSAL = re.compile(
 
 
 class Outputs(NamedTuple):
-    """What all rows into one language say together.
+    """What all rows into one language say: their references' scripts, and answers to too many."""
 
-    Attributes:
-        scripts: with at least SCRIPT_SHARE of the references' letters, so that no table of
-            languages is needed: {"CJK"}, {"LATIN"}, …
-        repeated: answers, as `_answer` writes them, to SAME_REFERENCES different references.
-            References are told apart by letters and digits too: recordings of one sentence share
-            theirs, and answering them alike is no collapse.
-    """
-
-    scripts: frozenset[str]
-    repeated: frozenset[str]
-
-
-def is_empty(text: str, item: Prediction, outputs: Outputs) -> bool:
-    """Nothing but white space."""
-    return not text.strip()
+    scripts: set[str]
+    repeated: set[str]
 
 
 def in_wrong_language(text: str, item: Prediction, outputs: Outputs) -> bool:
@@ -72,8 +59,7 @@ def in_wrong_language(text: str, item: Prediction, outputs: Outputs) -> bool:
         return True
     identifier, code = _identifier(), primary_language(item.target_language)
     alike = next((group.split() for group in _ALIKE if code in group.split()), [code])
-    known = identifier is not None and not set(alike).isdisjoint(identifier.labels)
-    if not known or len(letters) < LETTERS:
+    if not identifier or len(letters) < LETTERS or set(alike).isdisjoint(identifier.labels):
         return False
     language, probability = identifier.classify(" ".join(text.split()))
     return language not in alike and probability >= CONFIDENCE
@@ -81,7 +67,7 @@ def in_wrong_language(text: str, item: Prediction, outputs: Outputs) -> bool:
 
 def copies(text: str, item: Prediction, outputs: Outputs) -> bool:
     """Letters and digits equal the transcript's by a ratio >= COPY_RATIO (difflib), though another
-    language was asked for: it transcribed instead of translating."""
+    language was asked for."""
     written, said = _bare(text), _bare(item.transcript or "")
     if not written or not said or transcribes(item):
         return False
@@ -91,59 +77,39 @@ def copies(text: str, item: Prediction, outputs: Outputs) -> bool:
 
 
 def loops(text: str, item: Prediction, outputs: Outputs) -> bool:
-    """A unit of 1 to 100 characters, a letter among them, stands at least REPEATS times in a row,
+    """A unit of 1 to 100 characters, a letter among them, stands REPEATS times in a row or more,
     over at least REPEATED_CHARACTERS."""
-    spaced = " ".join(text.casefold().split()) + " "
-    return any(
-        len(found.group()) >= REPEATED_CHARACTERS and _letters(found.group(1))
-        for found in _LOOP.finditer(spaced)
-    )
-
-
-def is_same_answer(text: str, item: Prediction, outputs: Outputs) -> bool:
-    """The same letters and digits answer rows of at least SAME_REFERENCES different references: the
-    system has collapsed to one sentence, or to a few."""
-    return _answer(text) in outputs.repeated
+    found = _LOOP.finditer(" ".join(text.casefold().split()) + " ")
+    return any(len(m.group()) >= REPEATED_CHARACTERS and _letters(m.group(1)) for m in found)
 
 
 def has_odd_length(text: str, item: Prediction, outputs: Outputs) -> bool:
     """Characters / those of the reference are above LENGTH_FACTOR or below its inverse, and off by
-    LENGTH_CHARACTERS. The band is around the reference and not around the system's own median,
-    which a system that always writes too little would move."""
+    LENGTH_CHARACTERS. (The band is not around the system's own median, which a system that always
+    writes too little would move.)"""
     size, expected = (len("".join(t.split())) for t in (text, item.reference or ""))
     inside = expected / LENGTH_FACTOR <= size <= expected * LENGTH_FACTOR
-    far = not inside and abs(size - expected) >= LENGTH_CHARACTERS
-    return far and size > 0 and expected > 0
-
-
-def refuses(text: str, item: Prediction, outputs: Outputs) -> bool:
-    """The LLM speaks of itself instead of translating (English and Chinese phrases)."""
-    return bool(_REFUSAL.search(text))
+    return size > 0 and expected > 0 and not inside and abs(size - expected) >= LENGTH_CHARACTERS
 
 
 LANGUAGE, SAME = "wrong language", "same answer"
 REFERENCES = "of references"  # the language test on the references: its false alarms
 GUARDS: Mapping[str, Callable[[str, Prediction, Outputs], bool]] = {
-    "empty": is_empty,
+    "empty": lambda text, item, outputs: not text.strip(),
     LANGUAGE: in_wrong_language,
     "copied source": copies,
     "repetition": loops,
-    SAME: is_same_answer,
+    SAME: lambda text, item, outputs: _answer(text) in outputs.repeated,
     "length": has_odd_length,
-    "refusal": refuses,
+    "refusal": lambda text, item, outputs: bool(_REFUSAL.search(text)),
 }
-COLUMNS = ["empty", LANGUAGE, REFERENCES, *list(GUARDS)[2:]]
+COLUMNS = ["empty", LANGUAGE, REFERENCES, *list(GUARDS)[2:], "any"]
 
 
 def watch(predictions: Sequence[Prediction]) -> list[list[str]]:
-    """The guards that fire on each prediction, in their order, of one system's output on one test.
-
-    REFERENCES stands first where the language test fires on the row's reference.
-    """
-    by_target: dict[str, list[Prediction]] = {}
-    for item in predictions:
-        by_target.setdefault(item.target_language, []).append(item)
-    outputs = {target: _outputs(items) for target, items in by_target.items()}
+    """The guards that fire on each row of one system's output, and REFERENCES."""
+    targets = {item.target_language for item in predictions}
+    outputs = {t: _outputs([i for i in predictions if i.target_language == t]) for t in targets}
     return [_fired(item, outputs[item.target_language]) for item in predictions]
 
 
@@ -151,7 +117,7 @@ def rates(fired: Sequence[Sequence[str]]) -> dict[str, float]:
     """The share of rows, 0 to 1, that each guard fired on, the language test on references, any."""
     counts = Counter(name for row in fired for name in row)
     counts["any"] = sum(not GUARDS.keys().isdisjoint(row) for row in fired)
-    return {name: counts[name] / len(fired) for name in (*COLUMNS, "any")}
+    return {name: counts[name] / len(fired) for name in COLUMNS}
 
 
 def guard_signature() -> str:
@@ -166,28 +132,30 @@ def guard_signature() -> str:
     )
 
 
-def _fired(item: Prediction, outputs: Outputs) -> list[str]:
-    reference = item.reference or ""
-    found = [REFERENCES] if in_wrong_language(reference, item, outputs) else []
-    for name, guard in GUARDS.items():
-        if guard(item.prediction, item, outputs):
-            # Nothing to forgive: an empty reference, or one that equals a repeated answer.
-            forgiven = name not in ("empty", SAME) and guard(reference, item, outputs)
-            found += [] if forgiven else [name]
-    return found
-
-
 def _outputs(items: Sequence[Prediction]) -> Outputs:
     scripts = Counter(_script(c) for item in items for c in _letters(item.reference or ""))
     least = SCRIPT_SHARE * sum(scripts.values())
+    # References are told apart by letters and digits too: recordings of one sentence share theirs,
+    # and answering them alike is no collapse.
     answered: dict[str, set[str]] = {}
     for item in items:
         if item.prediction.strip() and item.reference:
             answered.setdefault(_answer(item.prediction), set()).add(_answer(item.reference))
-    return Outputs(
-        frozenset(script for script, count in scripts.items() if count >= least),
-        frozenset(text for text, found in answered.items() if len(found) >= SAME_REFERENCES),
-    )
+    repeated = {text for text, found in answered.items() if len(found) >= SAME_REFERENCES}
+    return Outputs({script for script, count in scripts.items() if count >= least}, repeated)
+
+
+def _fired(item: Prediction, outputs: Outputs) -> list[str]:
+    reference = item.reference or ""
+    found = [REFERENCES] if in_wrong_language(reference, item, outputs) else []
+    for name, guard in GUARDS.items():
+        # An empty reference excuses nothing, nor one that everything is answered with.
+        no_excuse = name in ("empty", SAME)
+        if guard(item.prediction, item, outputs) and (
+            no_excuse or not guard(reference, item, outputs)
+        ):
+            found.append(name)
+    return found
 
 
 def _answer(text: str) -> str:

@@ -40,14 +40,11 @@ class Score:
 
     @property
     def half_width(self) -> float | None:
-        return None if self.low is None or self.high is None else (self.high - self.low) / 2
+        return None if self.low is None else (self.high - self.low) / 2
 
     def interval_text(self) -> str:
         """ "7.1 – 9.3", or "" without an interval; cut to 0 … 100, where BLEU and chrF end."""
-        if self.low is None or self.high is None:
-            return ""
-        low, high = (min(max(0.0, end), 100.0) for end in (self.low, self.high))
-        return f"{low:.1f} – {high:.1f}"
+        return "" if self.low is None else f"{max(0.0, self.low):.1f} – {min(self.high, 100.0):.1f}"
 
 
 def texts(items: Sequence[Prediction]) -> tuple[list[str], list[str]]:
@@ -66,14 +63,12 @@ def metrics_for(target_language: str, convention: Convention) -> dict[str, Any]:
     """
     from sacrebleu.metrics import CHRF
 
-    lowercase = convention.lowercase
-    own = {"BLEU": convention.tokenizer(target_language)}
-    bleu, *more = [
-        (name, _bleu(tokenizer, target_language, lowercase))
-        for name, tokenizer in (own | dict(convention.more_bleu)).items()
-    ]
-    chrf = CHRF(lowercase=lowercase, word_order=convention.chrf_word_order)
-    return dict([bleu, (convention.chrf_name, chrf), *more])
+    lower, order = convention.lowercase, convention.chrf_word_order
+    found = {"BLEU": _bleu(convention.tokenizer(target_language), target_language, lower)}
+    found[convention.chrf_name] = CHRF(lowercase=lower, word_order=order)
+    for name, tokenizer in convention.more_bleu.items():
+        found[name] = _bleu(tokenizer, target_language, lower)
+    return found
 
 
 def corpus_score(metric: Any, items: Sequence[Prediction], bootstrap: int) -> Score:
@@ -111,13 +106,10 @@ def _bleu(tokenizer: str, target_language: str, lowercase: bool) -> Any:
     try:
         return BLEU(lowercase=lowercase, tokenize=tokenizer)
     except KeyError:
-        raise InputError(
-            f"tokeniser {tokenizer!r} for {target_language!r} is unknown to sacrebleu; it has "
-            f"{', '.join(BLEU.TOKENIZERS)}"
-        ) from None
+        why, remedy = "unknown to sacrebleu", f"expected one of {', '.join(BLEU.TOKENIZERS)}"
     except (RuntimeError, OSError, ImportError) as error:
         # RuntimeError: sacrebleu's for a dictionary that is not installed.
-        remedy = f"pip install 'sacrebleu[{tokenizer.removesuffix('-mecab')}]'"
+        why, remedy = str(error), f"pip install 'sacrebleu[{tokenizer.removesuffix('-mecab')}]'"
         if tokenizer in SPM_MODELS:  # of SentencePiece, which sacrebleu downloads
             url = SPM_MODELS[tokenizer]["url"]
             place = os.path.join(SACREBLEU_DIR, "models", os.path.basename(url))
@@ -126,32 +118,23 @@ def _bleu(tokenizer: str, target_language: str, lowercase: bool) -> Any:
                 f"{place} (the environment variable SACREBLEU moves the folder), or leave spBLEU "
                 "out: --no-spbleu"
             )
-        raise InputError(
-            f"scoring {target_language!r} needs the tokeniser {tokenizer!r}, which cannot be "
-            f"loaded ({error}): {remedy}"
-        ) from error
+    raise InputError(f"tokeniser {tokenizer!r} for {target_language!r}: {why}; {remedy}")
 
 
 # -- WER and CER -----------------------------------------------------------------------------------
 
 
 class Normalized(NamedTuple):
-    """What jiwer compares, line by line.
+    """Lines that jiwer compares; `signature` says how they came about, how many were left out."""
 
-    `unit` is "WER" or "CER"; `signature` says how the lines came about, and how many were left out.
-    """
-
-    unit: str
+    unit: str  # "WER" or "CER"
     references: list[str]
     hypotheses: list[str]
     signature: str
 
 
 def error_rate(items: Sequence[Prediction], convention: Convention) -> dict[str, Score]:
-    """{"WER": …} or {"CER": …} in per cent of a corpus that can have one; {} of any other.
-
-    Raises InputError where jiwer or whisper_normalizer is not installed.
-    """
+    """{"WER": …} or {"CER": …} in per cent of a corpus that can have one; {} of any other."""
     lines = normalized(items, convention)
     if lines is None:
         return {}
@@ -173,25 +156,28 @@ def normalized(items: Sequence[Prediction], convention: Convention) -> Normalize
     rate = convention.error_rate
     heard = any(item.heard is not None for item in items)
     told = all(transcribes(item) or (heard and item.transcript is not None) for item in items)
-    units = {rate.unit(item.language) for item in items} if rate else set()
-    if rate is None or not told or len(units) != 1:
+    languages = {primary_language(item.language) for item in items}
+    units = {rate.unit(language) for language in languages} if rate else set()
+    if not told or len(units) != 1:
         return None
-    rows = [
-        (item.language, item.reference, item.prediction)
-        if transcribes(item)
-        else (item.language, item.transcript, item.heard)
-        for item in items
-    ]
-    lines = [[_normalize(text or "", row[0], rate) for text in row[1:]] for row in rows]
-    kept = [line for line in lines if line[0]]
-    counts = {
-        "empty references left out": len(lines) - len(kept),
-        "not told": sum(written is None for _, _, written in rows),
-    }
-    signature = [_signature({row[0] for row in rows}, rate)]
-    signature += [f"{what}:{count}" for what, count in counts.items() if count]
-    references, hypotheses = ([line[side] for line in kept] for side in (0, 1))
-    return Normalized(units.pop(), references, hypotheses, "|".join(signature)) if kept else None
+    unit, lines, silent = units.pop(), [], 0
+    between = "" if unit == "CER" and not rate.count_spaces else " "
+    for item in items:
+        said, written = item.transcript, item.heard
+        if transcribes(item):
+            said, written = item.reference, item.prediction
+        silent += written is None
+        english = rate.english and primary_language(item.language) == "en"
+        normalize = _whisper_normalizer(english, rate.keep_marks)
+        pair = [between.join(normalize(one_line(t or "")).split()) for t in (said, written)]
+        lines.append(pair)
+    kept = [pair for pair in lines if pair[0]]
+    signature = _signature(languages, unit, rate)
+    left_out = len(lines) - len(kept)
+    signature += f"|empty references left out:{left_out}" if left_out else ""
+    signature += f"|not told:{silent}" if silent else ""
+    references, hypotheses = ([pair[side] for pair in kept] for side in (0, 1))
+    return Normalized(unit, references, hypotheses, signature) if kept else None
 
 
 def check_error_rate_installed() -> None:
@@ -204,23 +190,13 @@ def check_error_rate_installed() -> None:
         )
 
 
-def _normalize(text: str, language: str, rate: ErrorRate) -> str:
-    normalize = _whisper_normalizer(_is_english(language, rate), rate.keep_marks)
-    in_characters = rate.unit(language) == "CER" and not rate.count_spaces
-    return ("" if in_characters else " ").join(normalize(one_line(text)).split())
-
-
-def _is_english(language: str, rate: ErrorRate) -> bool:
-    return rate.english and primary_language(language) == "en"
-
-
-def _signature(languages: set[str], rate: ErrorRate) -> str:
-    normalizers = sorted({_is_english(language, rate) for language in languages})
+def _signature(languages: set[str], unit: str, rate: ErrorRate) -> str:
+    normalizers = sorted({rate.english and language == "en" for language in languages})
     names = "+".join(f"whisper-{'english' if english else 'basic'}" for english in normalizers)
     parts = [f"norm:{names} {version('whisper_normalizer')}"]
     if False in normalizers:
         parts.append(f"marks:{'kept' if rate.keep_marks else 'removed'}")
-    if "CER" in {rate.unit(language) for language in languages}:
+    if unit == "CER":
         parts.append(f"spaces:{'counted' if rate.count_spaces else 'deleted'}")
     return "|".join([*parts, f"jiwer:{version('jiwer')}"])
 
@@ -250,34 +226,6 @@ class Comet:
     model: Any
     name: str
 
-    @classmethod
-    def load(cls, path_or_name: str) -> Comet:
-        """Load a model from a checkpoint, from the folder COMET keeps it in, or by its name.
-
-        A checkpoint is loaded by COMET, through pickle: take it from a source you trust.
-        Raises InputError: COMET is not installed, or cannot find or download the model.
-        """
-        try:
-            import comet
-        except ImportError as error:
-            raise InputError(
-                f"COMET is not installed here ({error}). It pins numpy < 2 and transformers < 5, "
-                "so give it an environment of its own: python -m venv comet-env && "
-                "comet-env/bin/pip install unbabel-comet; `slam-potsa score FILE --comet "
-                f"{path_or_name} --dump FOLDER --show-commands` prints the commands to run there"
-            ) from error
-        path = Path(path_or_name)
-        place = path / CHECKPOINT if path.is_dir() else path
-        try:
-            found = str(place) if place.is_file() else comet.download_model(path_or_name)
-            return cls(comet.load_from_checkpoint(found), path.name)
-        except Exception as error:  # COMET raises bare Exceptions, and KeyError for what it lacks
-            raise InputError(
-                f"COMET cannot load {path_or_name!r} ({error}); expected a model's name such as "
-                f"'Unbabel/wmt22-comet-da' and a network, its folder with {CHECKPOINT} and "
-                "hparams.yaml, or that checkpoint"
-            ) from error
-
     @property
     def signature(self) -> str:
         return f"model:{self.name}|scale:{COMET_SCALE}|unbabel-comet:{version('unbabel-comet')}"
@@ -295,13 +243,32 @@ class Comet:
         return [COMET_SCALE * float(value) for value in output.scores]
 
 
-def comet_installed() -> bool:
-    """Whether COMET can be imported here."""
+def load_comet(path_or_name: str) -> Comet:
+    """Load a model from a checkpoint, from the folder COMET keeps it in, or by its name.
+
+    A checkpoint is loaded by COMET, through pickle: take it from a source you trust.
+    Raises InputError: COMET is not installed, or cannot find or download the model.
+    """
+    if not find_spec("comet"):
+        raise InputError(
+            "COMET is not installed here. It pins numpy < 2 and transformers < 5, so give it an "
+            "environment of its own: python -m venv comet-env && comet-env/bin/pip install "
+            f"unbabel-comet; `slam-potsa score FILE --comet {path_or_name} --dump FOLDER "
+            "--show-commands` prints the commands to run there"
+        )
+    import comet
+
+    path = Path(path_or_name)
+    place = path / CHECKPOINT if path.is_dir() else path
     try:
-        import comet  # noqa: F401
-    except ImportError:
-        return False
-    return True
+        found = str(place) if place.is_file() else comet.download_model(path_or_name)
+        return Comet(comet.load_from_checkpoint(found), path.name)
+    except Exception as error:  # COMET raises bare Exceptions, and KeyError for what it lacks
+        raise InputError(
+            f"COMET cannot load {path_or_name!r} ({error}); expected a model's name such as "
+            f"'Unbabel/wmt22-comet-da' and a network, its folder with {CHECKPOINT} and "
+            "hparams.yaml, or that checkpoint"
+        ) from error
 
 
 def check_sources(predictions: Sequence[Prediction]) -> None:

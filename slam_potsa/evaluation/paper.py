@@ -1,15 +1,13 @@
 """Tables 1 to 3 of the POTSA paper: its figures (`paper.yaml`), and beside them those of our runs.
 
 BLEU of a language is sacrebleu's over that language's utterances; an average is the unweighted mean
-of the languages, as in the paper. A language that was not decoded, and the average it belongs to,
-stay empty. Over seeds: the mean and a Student-t interval (`scores.over_seeds`), and the median of
+of the languages, as in the paper. Over seeds: the mean and a Student-t interval, and the median of
 one paired test a seed: the test set is the same for all seeds, so pooling them would make p smaller
 without new evidence.
 
 Rows may be compared that have the same utterances, the same references, each seed once. What makes
-a row (bias compensation, alignment, pairing) must be as its experiment's file has it, or the run is
-refused. Whatever else changes the weights is told below the table: tiny trials may have their own
-sizes and steps. All problems of all runs are reported at once.
+a row must be as its experiment's file has it, or the run is refused; whatever else changes the
+weights is told below the table. All problems of all runs are reported at once.
 """
 
 from __future__ import annotations
@@ -17,8 +15,9 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -55,36 +54,16 @@ class PaperTest:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """Our BLEU of one row and column.
-
-    Attributes:
-        mean: over seeds, with its interval where there are two or more.
-        bootstrap: half-width of the 95 % bootstrap interval over utterances, with one seed only. Of
-            an average it is that of all its utterances pooled, the nearest that sacrebleu has.
-    """
-
-    mean: SeedMean
-    bootstrap: float | None = None
-
-    def text(self) -> str:
-        """ "31.84 ±0.09" over seeds, "31.84 (0.62)" with one seed."""
-        shown = f"{self.mean.value:.2f}"
-        if self.mean.half_width is not None:
-            return f"{shown} ±{self.mean.half_width:.2f}"
-        return shown if self.bootstrap is None else f"{shown} ({self.bootstrap:.2f})"
-
-
-@dataclass(frozen=True)
 class PaperRow:
     """A row as the paper prints it, and what our runs have for it.
 
     Attributes:
         label: the paper's name for the system.
-        system: `train_config.model_name` of the runs that fill it; None for rivals, which are not
-            built here.
+        system: `train_config.model_name` of the runs that fill it; None for rivals, not built here.
         paper: column -> [BLEU] or [BLEU, half-width of the 95 % interval].
         seeds, figures: of our runs, by column; a column that is missing was not measured.
+        bootstrap: with one seed, by column, the half-width of the 95 % bootstrap interval over
+            utterances; of an average, over all its utterances pooled, the nearest sacrebleu has.
         comparisons: by test and seed, of the systems that `PaperTable.comparisons` has for it.
         p_values: by test, the median over seeds.
     """
@@ -93,9 +72,20 @@ class PaperRow:
     system: str | None
     paper: Mapping[str, Sequence[float]]
     seeds: Sequence[int] = ()
-    figures: Mapping[str, Figure] = field(default_factory=dict)
+    figures: Mapping[str, SeedMean] = field(default_factory=dict)
+    bootstrap: Mapping[str, float] = field(default_factory=dict)
     comparisons: Mapping[str, Mapping[int, Comparison]] = field(default_factory=dict)
     p_values: Mapping[str, float] = field(default_factory=dict)
+
+    def ours(self, column: str) -> str:
+        """ "31.84 ±0.09" over seeds, "31.84 (0.62)" with one seed."""
+        found = self.figures.get(column)
+        if found is None:
+            return GAP
+        if found.half_width is not None:
+            return f"{found.value:.2f} ±{found.half_width:.2f}"
+        width = f" ({self.bootstrap[column]:.2f})" if column in self.bootstrap else ""
+        return f"{found.value:.2f}{width}"
 
 
 @dataclass(frozen=True)
@@ -117,15 +107,6 @@ class PaperTable:
     compared: str
     notes: Sequence[str] = ()
     signatures: Sequence[str] = ()
-
-    @property
-    def systems(self) -> list[str]:
-        """The systems that runs can fill in, in the order of the rows."""
-        return [row.system for row in self.rows if row.system]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
 
     def text(self) -> str:
         """Aligned plain text, with legend, notes and signatures below."""
@@ -152,22 +133,17 @@ class PaperTable:
             paper = [" ±".join(f"{n:.2f}" for n in row.paper.get(c, ())) for c in self.columns]
             yield [row.label, "paper", *(text or GAP for text in paper), *[""] * len(self.tests)]
             if row.system:
-                count = len(row.seeds)
-                seeds = f", {count} {'seed' if count == 1 else 'seeds'}" if count else ""
-                ours = [row.figures[c].text() if c in row.figures else GAP for c in self.columns]
-                yield ["", f"ours{seeds}", *ours, *(self._p_value(row, t) for t in self.tests)]
-
-    def _p_value(self, row: PaperRow, test: PaperTest) -> str:
-        if row.system not in self.comparisons:
-            return ""
-        return f"{row.p_values[test.name]:.3f}" if test.name in row.p_values else GAP
+                seeds = {0: "", 1: ", 1 seed"}.get(len(row.seeds), f", {len(row.seeds)} seeds")
+                empty = GAP if row.system in self.comparisons else ""
+                values = [row.p_values.get(test.name) for test in self.tests]
+                p_values = [empty if value is None else f"{value:.3f}" for value in values]
+                yield ["", f"ours{seeds}", *map(row.ours, self.columns), *p_values]
 
     def _foot(self) -> Iterator[str]:
-        figures = [figure for row in self.rows for figure in row.figures.values()]
         yield f"{GAP} not measured, or not in the paper"
-        if any(figure.mean.half_width is not None for figure in figures):
+        if any(len(row.seeds) > 1 for row in self.rows):
             yield "±x: 95 % Student-t interval over our seeds"
-        if any(figure.bootstrap is not None for figure in figures):
+        if any(row.bootstrap for row in self.rows):
             yield (
                 "(x): one seed only: half-width of the 95 % bootstrap interval over utterances, of "
                 "an average's pooled utterances; it says nothing about other seeds"
@@ -196,7 +172,7 @@ TARGET: str = _FOUND["target_language"]
 ALIASES: Mapping[str, str] = _FOUND["aliases"]  # such as table2_ot -> table1_ours
 TESTS = {name: PaperTest(name, **found) for name, found in _FOUND["tests"].items()}
 PAPER_TABLES = {number: _table(number, found) for number, found in _FOUND["tables"].items()}
-SYSTEMS = sorted({system for table in PAPER_TABLES.values() for system in table.systems})
+SYSTEMS = sorted({row.system for t in PAPER_TABLES.values() for row in t.rows if row.system})
 
 
 def fill_table(
@@ -233,57 +209,66 @@ def fill_table(
     rows: list[PaperRow] = []
     signatures: list[str] = []
     for row in tqdm(paper.rows, desc=f"Table {number}", unit="row", disable=not progress):
-        own = of_system[row.system]
-        figures, found = _figures(paper, own, convention, bootstrap if len(own) == 1 else 0)
-        pair = paper.comparisons.get(row.system or "", ()) if bootstrap else ()
-        compared = _compared([of_system[name] for name in pair], paper, convention, bootstrap)
-        p_values = {t: median(c.p_value for c in of.values()) for t, of in compared.items()}
-        seeds = [run.seed for run in own]
-        rows.append(
-            replace(row, seeds=seeds, figures=figures, comparisons=compared, p_values=p_values)
-        )
-        signatures += found + [f"p|{c.signature}" for of in compared.values() for c in of.values()]
+        row, used = _filled(row, paper, of_system[row.system], convention, bootstrap)
+        pair = [of_system[name] for name in paper.comparisons.get(row.system, ()) if bootstrap]
+        if pair:
+            found = _compared(*pair, paper.tests, convention, bootstrap)
+            p_values = {test: median(c.p_value for c in of.values()) for test, of in found.items()}
+            row = replace(row, comparisons=found, p_values=p_values)
+            used += [f"p|{c.signature}" for of in found.values() for c in of.values()]
+        rows.append(row)
+        signatures += used
     signatures = list(dict.fromkeys(signatures))
     return replace(paper, rows=rows, notes=[*paper.notes, *notes], signatures=signatures)
 
 
-def _figures(
-    paper: PaperTable, runs: Sequence[TableRun], convention: Convention, bootstrap: int
-) -> tuple[dict[str, Figure], list[str]]:
-    """Column -> figure of one row's runs, and the signatures."""
+def _filled(
+    row: PaperRow,
+    paper: PaperTable,
+    runs: Sequence[TableRun],
+    convention: Convention,
+    bootstrap: int,
+) -> tuple[PaperRow, list[str]]:
+    """(The row with the figures of its runs, the signatures.)"""
     values: dict[str, list[float]] = defaultdict(list)
-    widths: dict[str, float | None] = {}
+    widths: dict[str, float] = {}
     signatures = []
-    for run in runs:
-        for test in (test for test in paper.tests if run.tests.get(test.name)):
-            predictions = run.tests[test.name]
-            found = score(predictions, bootstrap=bootstrap, convention=convention, guards=False)
-            signatures += [text for text in found.signatures if text.startswith("BLEU")]
-            rows = {row.name: row.bleu for row in found.rows}
-            columns = {name: (rows[name], rows[name]) for name in test.languages if name in rows}
-            if len(columns) == len(test.languages):
-                columns[test.average] = rows["all, mean of languages"], rows["all, pooled"]
-            for column, (bleu, with_interval) in columns.items():
-                values[column].append(bleu.value)
-                widths[column] = with_interval.half_width
-    shown = [column for column in paper.columns if column in values]
-    return {c: Figure(over_seeds(values[c]), widths[c]) for c in shown}, signatures
+    options = {"bootstrap": bootstrap if len(runs) == 1 else 0, "convention": convention}
+    for run, test in product(runs, paper.tests):
+        if not run.tests.get(test.name):
+            continue
+        found = score(run.tests[test.name], guards=False, **options)
+        signatures += [text for text in found.signatures if text.startswith("BLEU")]
+        bleu = {row.name: row.bleu for row in found.rows}
+        columns = {name: (bleu[name], bleu[name]) for name in test.languages if name in bleu}
+        if len(columns) == len(test.languages):
+            columns[test.average] = bleu["all, mean of languages"], bleu["all, pooled"]
+        for column, (figure, with_interval) in columns.items():
+            if column in paper.columns:
+                values[column].append(figure.value)
+                if with_interval.half_width is not None:
+                    widths[column] = with_interval.half_width
+    figures = {column: over_seeds(found) for column, found in values.items()}
+    seeds = [run.seed for run in runs]
+    return replace(row, seeds=seeds, figures=figures, bootstrap=widths), signatures
 
 
 def _compared(
-    systems: Sequence[Sequence[TableRun]], paper: PaperTable, convention: Convention, samples: int
+    baselines: Sequence[TableRun],
+    runs: Sequence[TableRun],
+    tests: Sequence[PaperTest],
+    convention: Convention,
+    samples: int,
 ) -> dict[str, dict[int, Comparison]]:
     """By test and by seed that both have: the paired test of BLEU, all languages pooled."""
     found: dict[str, dict[int, Comparison]] = {}
-    baselines, runs = systems or ((), ())
     olds = {run.seed: run.tests for run in baselines}
-    for test in (test.name for test in paper.tests):
-        for run in runs:
-            old, new = olds.get(run.seed, {}).get(test), run.tests.get(test)
-            if old and new:
-                name, pairs = f"{test}, seed {run.seed}", match(old, new)
-                bleu, _ = paired_test(name, pairs, samples=samples, convention=convention)
-                found.setdefault(test, {})[run.seed] = bleu
+    for test, run in product([test.name for test in tests], runs):
+        old, new = olds.get(run.seed, {}).get(test), run.tests.get(test)
+        if old and new:
+            name, pairs = f"{test}, seed {run.seed}", match(old, new)
+            bleu, _ = paired_test(name, pairs, samples=samples, convention=convention)
+            found.setdefault(test, {})[run.seed] = bleu
     return found
 
 
@@ -303,10 +288,6 @@ class TableRun:
     def seed(self) -> int:
         return self.config.train_config.seed
 
-    @property
-    def name(self) -> str:
-        return f"{self.system} seed {self.seed}"
-
 
 def read_runs(
     paths: Sequence[str | Path], paper: PaperTable, *, partial: bool = False
@@ -319,19 +300,20 @@ def read_runs(
     """
     folders, problems = find_runs(paths)
     named = {Path(path).resolve() for path in paths}
-    runs: dict[str, TableRun] = {}
+    runs: dict[tuple[str, int], TableRun] = {}
     notes: list[str] = []
     others: Counter[str] = Counter()
+    systems = {row.system for row in paper.rows}
     for path in folders:
         with collecting(problems):
             config = _read_config(path)
             name = config.train_config.model_name
             system = ALIASES.get(name, name)
-            if system in paper.systems:
+            if system in systems:
                 run = TableRun(
                     path, system, config, _read_tests(path, config, paper, partial, notes)
                 )
-                other = runs.setdefault(run.name, run)
+                other = runs.setdefault((system, run.seed), run)
                 if other is not run:
                     raise InputError(
                         f"{path}: a second run of {system} with seed {run.seed}, beside "
@@ -347,7 +329,7 @@ def read_runs(
                 )
     for test in (test.name for test in paper.tests):
         files = {str(run.path): run.tests[test] for run in runs.values() if test in run.tests}
-        problems += [f"{test}: {text}" for text in (same_test_problems(files) if files else ())]
+        problems += [f"{test}: {text}" for text in same_test_problems(files)]
     refuse(problems)
     if others:
         told = ", ".join(f"{name} ({count})" for name, count in others.items())
@@ -364,8 +346,8 @@ def find_runs(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
     found: dict[Path, Path] = {}
     problems = []
     for path in map(Path, paths):
-        runs = {run.resolve(): run for run in _below(path, DEPTH)}
-        found |= runs
+        runs = _below(path, DEPTH)
+        found |= {run.resolve(): run for run in runs}
         if not runs:
             problems.append(
                 f"{path}: no {CONFIG} there or in a folder below; expected the output_dir of a "
@@ -374,28 +356,27 @@ def find_runs(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
     return list(found.values()), problems
 
 
-def _below(path: Path, depth: int) -> Iterator[Path]:
+def _below(path: Path, depth: int) -> list[Path]:
     if (path / CONFIG).is_file():
-        yield path
-        return
-    if not path.is_dir() or depth == 0:
-        return
-    children = sorted(c for c in path.iterdir() if c.is_dir() and not c.name.startswith("."))
+        return [path]
+    if depth == 0:
+        return []
+    children = sorted(child for child in path.glob("[!.]*") if child.is_dir())
     stages = [child for child in children if STAGE.fullmatch(child.name)]
     if stages:  # "10_x" after "9_x"
         children = [max(stages, key=lambda child: int(child.name.partition("_")[0]))]
-    for child in children:
-        yield from _below(child, depth - 1)
+    return [run for child in children for run in _below(child, depth - 1)]
 
 
 def _read_config(path: Path) -> PotsaConfig:
+    problems: list[str] = []
     try:
-        return read_config(path)
-    except InputError as error:
-        raise InputError([f"{path / CONFIG}: {problem}" for problem in error.problems]) from None
+        with collecting(problems, path / CONFIG):
+            return read_config(path)
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{path / CONFIG}: cannot be read ({reason}); train it again") from None
+        problems.append(f"{path / CONFIG}: cannot be read ({reason}); train it again")
+    raise InputError(problems)
 
 
 def _read_tests(
@@ -434,12 +415,12 @@ def _of_the_table(place: Path, languages: Sequence[str], notes: list[str]) -> li
             f"({some(wrong, 3)}); decode a manifest whose utterances have such a target"
         )
     spoken = {item.language for item in predictions}
-    missing = [language for language in languages if language not in spoken]
-    if missing:
-        notes.append(f"{place}: no {', '.join(missing)}, so there is no average")
-    other = sorted(spoken - set(languages))
-    if other:
-        notes.append(f"{place}: {', '.join(other)} left out, since the paper's table has none")
+    if not spoken.issuperset(languages):
+        missing = ", ".join(name for name in languages if name not in spoken)
+        notes.append(f"{place}: no {missing}, so there is no average")
+    if not spoken.issubset(languages):
+        other = ", ".join(sorted(spoken.difference(languages)))
+        notes.append(f"{place}: {other} left out, since the paper's table has none")
     return [item for item in predictions if item.language in languages]
 
 
@@ -494,7 +475,7 @@ def _setting_notes(runs: Sequence[TableRun]) -> Iterator[str]:
     for run in runs:
         start = starts.setdefault(run.seed, run.config.ckpt_path)
         for told in _differing(run.config, start)[1]:
-            differing.setdefault(told, []).append(run.name)
+            differing.setdefault(told, []).append(f"{run.system} seed {run.seed}")
     if differing:
         told = [
             f"{text} ({'all runs' if 1 < len(names) == len(runs) else ', '.join(names)})"

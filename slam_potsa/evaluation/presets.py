@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,7 +34,7 @@ class ErrorRate:
             mark, so that where it is counted punctuation is.
     """
 
-    characters: Collection[str] = tuple(TOKENIZERS)
+    characters: Sequence[str] = tuple(TOKENIZERS)
     english: bool = True
     keep_marks: bool = True
     count_spaces: bool = False
@@ -54,8 +53,7 @@ class Convention:
         tokenizers: target language -> sacrebleu's tokeniser; "13a" for those it does not name.
         chrf_word_order: 0 is chrF, 2 is chrF++.
         more_bleu: further BLEU columns, name -> tokeniser for every language.
-        error_rate: of the rows that transcribe (target language = spoken language), and of what
-            chain-of-thought decoding heard; None leaves it out.
+        error_rate: None leaves it out.
         name, note: of a preset, as `--preset` takes it; where it is from, what in it is ours.
         comet: the COMET model that the project reports.
     """
@@ -78,17 +76,11 @@ class Convention:
         return "chrF++" if self.chrf_word_order == 2 else "chrF"
 
 
-def _read() -> dict[str, Convention]:
-    path = Path(__file__).with_name("presets.yaml")
-    found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    rates = {name: ErrorRate(**values.pop("error_rate")) for name, values in found.items()}
-    return {
-        name: Convention(name=name, chrf_word_order=2, error_rate=rates[name], **values)
-        for name, values in found.items()
-    }
-
-
-PRESETS = _read()
+_FOUND = yaml.safe_load(Path(__file__).with_name("presets.yaml").read_text(encoding="utf-8"))
+PRESETS = {
+    name: Convention(name=name, error_rate=ErrorRate(**found.pop("error_rate")), **found)
+    for name, found in _FOUND.items()
+}
 
 
 def find_preset(name: str | None) -> Convention:
@@ -96,9 +88,7 @@ def find_preset(name: str | None) -> Convention:
     if name is None:
         return Convention()
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"preset: found {name!r}, expected one of {', '.join(PRESETS)}{hint}")
+        raise InputError(f"preset: found {name!r}, expected one of {', '.join(PRESETS)}")
     return PRESETS[name]
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.evaluation.compare import Comparison, compare, comparisons_text
-from slam_potsa.evaluation.corpora import Corpus, corpora
+from slam_potsa.evaluation.corpora import corpora
 from slam_potsa.evaluation.guards import GUARDS, guard_signature, rates, watch
 from slam_potsa.evaluation.metrics import (
     Score,
@@ -36,11 +36,9 @@ Comet = Callable[[Sequence[Prediction]], Sequence[float]]
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """The scores of one corpus.
+    """The scores of one corpus, whose name, kind and group are `Corpus`'s.
 
     Attributes:
-        name, kind, group: as of its `Corpus`.
-        sentences: how many predictions it is computed from.
         scores: every measure by the name of its column: "BLEU", "chrF" (or "chrF++"), then those
             that it has of the convention's further BLEUs, "COMET", "WER" and "CER".
         guards: guard -> share of its sentences that it fired on, 0 to 1; empty for a mean.
@@ -64,18 +62,6 @@ class ScoreRow:
 
 
 @dataclass(frozen=True)
-class WorstRow:
-    """A row a reader should see first; `guards` are those that fired on it."""
-
-    key: str
-    direction: str
-    chrf: float
-    guards: Sequence[str]
-    reference: str
-    prediction: str
-
-
-@dataclass(frozen=True)
 class ScoreTable:
     """Languages first, then the groups.
 
@@ -83,7 +69,8 @@ class ScoreTable:
         guard_signature: by which rules the rows' guards fired; "" where none were run.
         comparisons: with the baseline, by the paired test `test`.
         blind: BLEU, with the blind control as baseline: only the difference was heard.
-        worst: the rows of lowest chrF.
+        worst: the rows of lowest chrF, with the guards that fired: key, direction, chrf, guards,
+            reference, prediction.
     """
 
     rows: Sequence[ScoreRow]
@@ -91,10 +78,9 @@ class ScoreTable:
     test: str = "bs"
     comparisons: Sequence[Comparison] = ()
     blind: Sequence[Comparison] = ()
-    worst: Sequence[WorstRow] = ()
+    worst: Sequence[Mapping[str, Any]] = ()
 
     def row(self, name: str) -> ScoreRow:
-        """The row of this name."""
         return {row.name: row for row in self.rows}[name]
 
     @property
@@ -114,11 +100,7 @@ class ScoreTable:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; intervals are sacrebleu's, not cut."""
-        compared = {
-            "comparisons": [item.as_dict() for item in self.comparisons],
-            "blind": [item.as_dict() for item in self.blind],
-        }
-        return asdict(self) | compared
+        return asdict(self)
 
     def text(self) -> str:
         """Aligned plain text: scores, guards, signatures, and the comparisons."""
@@ -134,10 +116,10 @@ class ScoreTable:
         """Three lines a row: what it is, the reference, the prediction."""
         lines = [f"the {len(self.worst)} rows of the lowest sentence chrF"]
         for row in self.worst:
-            guards = f"  [{', '.join(row.guards)}]" if row.guards else ""
-            lines.append(f"{row.chrf:5.1f}  {row.direction}  {row.key}{guards}")
-            lines.append(f"       reference:  {row.reference}")
-            lines.append(f"       prediction: {row.prediction}")
+            guards = f"  [{', '.join(row['guards'])}]" if row["guards"] else ""
+            lines.append(f"{row['chrf']:5.1f}  {row['direction']}  {row['key']}{guards}")
+            lines.append(f"       reference:  {row['reference']}")
+            lines.append(f"       prediction: {row['prediction']}")
         return "\n".join(lines)
 
     def _scores_text(self) -> str:
@@ -189,15 +171,14 @@ def score(
         comet: `evaluation.metrics.Comet`, which scores the rows that translate.
         guards: count outputs that are broken rather than bad (`evaluation.guards`).
         baseline, blind: another system's predictions of the same utterances, and a blind control.
-        test, samples: of the paired tests against these, as of `compare`.
+        test, samples: of the paired tests against these, as of `compare.paired_test`.
         worst: how many rows to keep of the lowest sentence chrF.
 
-    Raises InputError: no predictions, missing references, a language in both groups, or a tokeniser
-    that is not installed.
+    Raises InputError: no predictions, missing references, a language in both groups, a tokeniser
+    that is not installed, another system's file of other utterances.
     """
     convention = convention or Convention()
-    groups = {"seen": seen, "zero_shot": zero_shot}
-    found = corpora(predictions, **groups)
+    found = corpora(predictions, seen, zero_shot)
     for target in sorted({item.target_language for item in predictions}):
         metrics_for(target, convention)  # every tokeniser, before minutes of resampling
     if convention.error_rate:
@@ -207,55 +188,58 @@ def score(
     fired = dict(zip(predictions, watch(predictions), strict=True)) if guards or worst else {}
     rows: dict[str, ScoreRow] = {}
     for corpus in found:
-        scores = _means([rows[name].scores for name in corpus.parts])
-        shares: Mapping[str, float] = {}
-        if corpus.kind != "mean":
-            scores = _sacrebleu_scores(corpus, bootstrap, convention)
-            if all(item in of_comet for item in corpus.items):  # the system's is the mean
-                value = fmean(of_comet[item] for item in corpus.items)
-                scores["COMET"] = Score(value, signature=comet.signature)
-            scores |= error_rate(corpus.items, convention)
-            shares = rates([fired[item] for item in corpus.items]) if guards else {}
         facts = corpus.name, corpus.kind, corpus.group, len(corpus.items)
+        if corpus.kind == "mean":
+            rows[corpus.name] = ScoreRow(*facts, _means([rows[n].scores for n in corpus.parts]))
+            continue
+        metrics = metrics_for(corpus.items[0].target_language, convention)
+        scores = {n: corpus_score(m, corpus.items, bootstrap) for n, m in metrics.items()}
+        if all(item in of_comet for item in corpus.items):  # COMET of a system is the mean
+            value = fmean(of_comet[item] for item in corpus.items)
+            scores["COMET"] = Score(value, signature=comet.signature)
+        scores |= error_rate(corpus.items, convention)
+        shares = rates([fired[item] for item in corpus.items]) if guards else {}
         rows[corpus.name] = ScoreRow(*facts, scores, shares)
-    tested = {**groups, "test": test, "samples": samples, "convention": convention}
-    comparisons = compare(baseline, predictions, **tested) if baseline else []
-    heard = compare(blind, predictions, **tested) if blind else []
+    tested = {"test": test, "samples": samples, "convention": convention}
+    heard = compare(found, blind, **tested) if blind else []
     return ScoreTable(
         list(rows.values()),
         guard_signature() if guards else "",
         test,
-        comparisons,
+        compare(found, baseline, **tested) if baseline else [],
         [item for item in heard if item.metric == "BLEU"],
-        _worst(fired, convention)[:worst] if worst else [],
+        _by_chrf(fired, convention)[:worst] if worst else [],
     )
-
-
-def _sacrebleu_scores(corpus: Corpus, bootstrap: int, convention: Convention) -> dict[str, Score]:
-    metrics = metrics_for(corpus.items[0].target_language, convention)
-    return {name: corpus_score(metric, corpus.items, bootstrap) for name, metric in metrics.items()}
 
 
 def _means(parts: Sequence[Mapping[str, Score]]) -> dict[str, Score]:
     """The mean of each measure that all the languages have."""
-    shared = [name for name in (parts[0] if parts else ()) if all(name in part for part in parts)]
+    shared = [name for name in parts[0] if all(name in part for part in parts)]
     return {name: Score(fmean(part[name].value for part in parts)) for name in shared}
 
 
-def _worst(fired: Mapping[Prediction, Sequence[str]], convention: Convention) -> list[WorstRow]:
+def _by_chrf(
+    fired: Mapping[Prediction, Sequence[str]], convention: Convention
+) -> list[dict[str, Any]]:
     """The rows by sentence chrF (sacrebleu's), ties in the file's order.
 
     chrF, since a sentence's BLEU is 0 as soon as it shares no four words with its reference.
     """
-    targets = {item.target_language for item in fired}
-    measures = {target: metrics_for(target, convention)[convention.chrf_name] for target in targets}
+    from sacrebleu.metrics import CHRF
+
     rows = []
+    chrf = CHRF(lowercase=convention.lowercase, word_order=convention.chrf_word_order)
     for item, reference in zip(fired, texts(list(fired))[1], strict=True):
-        chrf = measures[item.target_language].sentence_score(item.prediction, [reference]).score
-        guards = [name for name in fired[item] if name in GUARDS]
-        direction = f"{item.language}→{item.target_language}"
-        rows.append(WorstRow(item.key, direction, chrf, guards, reference, item.prediction))
-    return sorted(rows, key=lambda row: row.chrf)
+        row = {
+            "key": item.key,
+            "direction": f"{item.language}→{item.target_language}",
+            "chrf": chrf.sentence_score(item.prediction, [reference]).score,
+            "guards": [name for name in fired[item] if name in GUARDS],
+            "reference": reference,
+            "prediction": item.prediction,
+        }
+        rows.append(row)
+    return sorted(rows, key=lambda row: row["chrf"])
 
 
 # -- several seeds ---------------------------------------------------------------------------------
@@ -266,18 +250,21 @@ class SeedMean:
     """One score a seed of one system, and what they say together.
 
     Attributes:
+        name, metric: of the row and the column.
         value: the mean.
         deviation: sample standard deviation (n − 1); None of one seed.
         half_width: of the 95 % interval; None of one seed.
     """
 
-    values: tuple[float, ...]
+    values: Sequence[float]
     value: float
     deviation: float | None = None
     half_width: float | None = None
+    name: str = ""
+    metric: str = ""
 
 
-def over_seeds(values: Sequence[float]) -> SeedMean:
+def over_seeds(values: Sequence[float], **names: str) -> SeedMean:
     """Mean and Student-t interval of one score a seed: x̄ ± t_{0.975, n−1} · s / √n.
 
     It takes the seeds' scores for normal and independent; it says how far another seed would move
@@ -289,37 +276,38 @@ def over_seeds(values: Sequence[float]) -> SeedMean:
     """
     count, mean = len(values), fmean(values)
     if count == 1:
-        return SeedMean(tuple(values), mean)
+        return SeedMean(values, mean, **names)
     from scipy.stats import t
 
     deviation = stdev(values)
     half_width = float(t.ppf(0.975, count - 1)) * deviation / math.sqrt(count)
-    return SeedMean(tuple(values), mean, deviation, half_width)
+    return SeedMean(values, mean, deviation, half_width, **names)
 
 
-def seed_means(tables: Sequence[ScoreTable]) -> dict[str, dict[str, SeedMean]]:
-    """metric -> row -> its seeds, of what all tables have, in the first one's order."""
-    rows = [{row.name: row.scores for row in found.rows} for found in tables]
-    found: dict[str, dict[str, SeedMean]] = {}
+def seed_means(tables: Sequence[ScoreTable]) -> list[SeedMean]:
+    """Metric by metric, row by row, what all tables have, in the first one's order."""
+    first, *_ = rows = [{row.name: row.scores for row in found.rows} for found in tables]
+    found = []
     for metric in tables[0].columns:
-        for name in rows[0]:
-            if all(metric in of_table.get(name, {}) for of_table in rows):
-                values = [of_table[name][metric].value for of_table in rows]
-                found.setdefault(metric, {})[name] = over_seeds(values)
+        for name in first:
+            scores = [of_table.get(name, {}).get(metric) for of_table in rows]
+            if all(scores):
+                values = [each.value for each in scores]
+                found.append(over_seeds(values, name=name, metric=metric))
     return found
 
 
-def seeds_text(means: Mapping[str, Mapping[str, SeedMean]]) -> str:
+def seeds_text(means: Sequence[SeedMean]) -> str:
     """One table a measure: mean, standard deviation, t interval, and each seed's score."""
     parts = []
-    for metric, rows in means.items():
+    for metric in dict.fromkeys(found.metric for found in means):
         body = []
-        for name, found in rows.items():
-            low, high = (found.value + sign * found.half_width for sign in (-1, 1))
-            seeds = [f"{value:.1f}" for value in found.values]
-            row = [name, f"{found.value:.2f}", f"{found.deviation:.2f}", f"{low:.2f} – {high:.2f}"]
-            body.append([*row, *seeds])
-        files = [f"seed file {number}" for number in range(1, len(seeds) + 1)]
+        for found in (found for found in means if found.metric == metric):
+            low, high = found.value - found.half_width, found.value + found.half_width
+            row = [found.name, f"{found.value:.2f}", f"{found.deviation:.2f}"]
+            row += [f"{low:.2f} – {high:.2f}", *(f"{value:.1f}" for value in found.values)]
+            body.append(row)
+        files = [f"seed file {number}" for number in range(1, len(found.values) + 1)]
         head = [f"{metric} over {len(files)} seeds", "mean", "std", "95 % t interval", *files]
         parts.append(table(head, body))
     return "\n\n".join(parts)

@@ -14,8 +14,7 @@ from typing import Any
 
 from slam_potsa.data.predictions import Prediction, read_predictions
 from slam_potsa.errors import collecting, refuse
-from slam_potsa.evaluation.compare import TESTS
-from slam_potsa.evaluation.corpora import check_blind, find_blind, match, same_test_problems
+from slam_potsa.evaluation.compare import TESTS, check_blind, find_blind, match, same_test_problems
 from slam_potsa.evaluation.dump import dump
 from slam_potsa.evaluation.metrics import Comet, check_sources, load_comet
 from slam_potsa.evaluation.presets import PRESETS, SPBLEU, Convention, ErrorRate, find_preset

@@ -117,9 +117,15 @@ def write_config(config: PotsaConfig) -> None:
 
 
 def read_config(run_dir: str | Path) -> PotsaConfig:
+    """What a run was trained with. Raises InputError where it cannot be read."""
     import yaml
 
-    return defaults(PotsaConfig, yaml.safe_load((Path(run_dir) / CONFIG).read_text()))
+    path = Path(run_dir) / CONFIG
+    try:
+        return defaults(PotsaConfig, yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        problems = getattr(error, "problems", [f"cannot be read ({error})"])
+        raise InputError(f"{path}: {problem}" for problem in problems) from None
 
 
 def write_schedule(output_dir: str | Path, schedule: LayerSchedule | None) -> None:

@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slam_potsa.data.predictions import Prediction
-from slam_potsa.evaluation.compare import SAMPLES
-from slam_potsa.evaluation.corpora import corpora
+from slam_potsa.evaluation.compare import SAMPLES, corpora
 from slam_potsa.evaluation.metrics import normalized, texts
 from slam_potsa.evaluation.presets import Convention, transcribes
 from slam_potsa.files import atomic_write

@@ -17,8 +17,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from slam_potsa.data.predictions import Prediction
-from slam_potsa.evaluation.compare import Comparison, compare, comparisons_text
-from slam_potsa.evaluation.corpora import corpora
+from slam_potsa.evaluation.compare import Comparison, compare, comparisons_text, corpora
 from slam_potsa.evaluation.guards import GUARDS, guard_signature, rates, watch
 from slam_potsa.evaluation.metrics import (
     Score,

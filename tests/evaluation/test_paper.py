@@ -11,8 +11,9 @@ from slam_potsa.cli import main
 from slam_potsa.config.compose import conf_dir
 from slam_potsa.data.predictions import read_predictions, write_predictions
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation.compare import compare
-from slam_potsa.evaluation.paper import ALIASES, PAPER_TABLES, TESTS, fill_table
+from slam_potsa.evaluation.compare import match, paired_test
+from slam_potsa.evaluation.paper import PAPER_TABLES, TESTS, fill_table
+from slam_potsa.evaluation.paper_runs import ALIASES, SYSTEMS
 from slam_potsa.evaluation.presets import Convention
 from slam_potsa.evaluation.scores import over_seeds, score
 from tests.support.paper_runs import predictions, run
@@ -54,7 +55,7 @@ def test_the_papers_tables_agree_with_each_other_and_with_its_claims():
     gains = [ours[1].paper[c][0] - baseline.paper[c][0] for c in (AVERAGE, ZERO_AVERAGE)]
     assert gains == pytest.approx([1.29, 2.93])
     names = {path.stem for path in (conf_dir() / "experiment").glob("table*.yaml")}
-    assert names == {s for t in PAPER_TABLES.values() for s in t.systems} | set(ALIASES)
+    assert names == {s for systems in SYSTEMS.values() for s in systems} | set(ALIASES)
 
 
 # -- filling ---------------------------------------------------------------------------------------
@@ -65,14 +66,14 @@ def test_one_seed_has_sacrebleus_scores_and_bootstrap_interval(tmp_path):
     filled = fill_table(1, [folder], bootstrap=50)
     ours = row(filled, "table1_ours")
     seen = score(read_predictions(folder / "test_predictions.jsonl"), bootstrap=50, convention=ZH)
-    assert ours.figures["ko"].mean.value == seen.row("ko").bleu.value
-    assert ours.figures["ko"].bootstrap == seen.row("ko").bleu.half_width
+    assert ours.figures["ko"].value == seen.row("ko").bleu.value
+    assert ours.bootstrap["ko"] == seen.row("ko").bleu.half_width
     mean = sum(seen.row(language).bleu.value for language in SEEN) / 5
-    assert ours.figures[AVERAGE].mean.value == pytest.approx(mean)
-    assert ours.figures[AVERAGE].bootstrap == seen.row("all, pooled").bleu.half_width
+    assert ours.figures[AVERAGE].value == pytest.approx(mean)
+    assert ours.bootstrap[AVERAGE] == seen.row("all, pooled").bleu.half_width
     zero = score(read_predictions(folder / "zero_shot_predictions.jsonl"), bootstrap=0)
     expected = zero.row("all, mean of languages").bleu.value
-    assert ours.figures[ZERO_AVERAGE].mean.value == pytest.approx(expected)
+    assert ours.figures[ZERO_AVERAGE].value == pytest.approx(expected)
     assert "tok:zh" in filled.text() and "one seed only" in filled.text()
     assert "Student-t" not in filled.text() and not ours.comparisons
 
@@ -88,7 +89,7 @@ def test_several_seeds_have_their_mean_and_t_interval(tmp_path):
     ]
     assert mse.seeds == [42, 43, 44]
     mean = over_seeds(averages)
-    assert mse.figures[AVERAGE].mean == mean
+    assert mse.figures[AVERAGE] == mean
     assert f"{mean.value:.2f} ±{mean.half_width:.2f}" in filled.text()
     assert "Student-t" in filled.text()
 
@@ -102,9 +103,8 @@ def test_p_is_the_median_of_the_seeds_that_both_have(tmp_path):
     found = mse.comparisons["test"]
     assert list(found) == [1, 2, 3] and not row(filled, "table1_ours").comparisons
     old, new = (read_predictions(tmp_path / f"{n}2/test_predictions.jsonl") for n in ("mse", "ot"))
-    compared = compare(old, new, samples=100, convention=ZH)
-    expected = {item.name: item for item in compared if item.metric == "BLEU"}["all, pooled"]
-    assert found[2] == dataclasses.replace(expected, name="test, seed 2")
+    expected = paired_test("test, seed 2", match(old, new), samples=100, convention=ZH)
+    assert found[2] == expected[0]
     p_value = sorted(item.p_value for item in found.values())[1]
     assert mse.p_values == {"test": p_value}
     text = filled.text()
@@ -168,7 +168,7 @@ def test_the_command_prints_text_markdown_and_json(tmp_path, capsys):
     content = json.loads((tmp_path / "t.json").read_text())
     ours = next(row for row in content["rows"] if row["system"] == "table1_ours")
     assert ours["paper"]["en"] == [40.87] and ours["seeds"] == [42]
-    assert f"{ours['figures']['en']['mean']['value']:.2f}" in text
+    assert f"{ours['figures']['en']['value']:.2f}" in text
     assert main([*common, "--markdown", "--preset", "llm-srt"]) == 0
     text = capsys.readouterr().out
     lines = [line for line in text.splitlines() if line.startswith("|")]

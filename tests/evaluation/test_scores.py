@@ -1,5 +1,6 @@
 """The measures against sacrebleu's command line and known truths; groups of languages; presets."""
 
+import importlib.machinery
 import importlib.util
 import json
 import sys
@@ -13,7 +14,7 @@ import pytest
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation import metrics
-from slam_potsa.evaluation.metrics import Comet, Score, normalized
+from slam_potsa.evaluation.metrics import Score, load_comet, normalized
 from slam_potsa.evaluation.presets import PRESETS, Convention, ErrorRate, find_preset
 from slam_potsa.evaluation.scores import score
 from tests.support.predictions import command_line, make
@@ -269,6 +270,7 @@ def asked(monkeypatch):
             raise KeyError(f"Model '{name}' not supported by COMET.")
         return "/downloaded/checkpoints/model.ckpt"
 
+    module.__spec__ = importlib.machinery.ModuleSpec("comet", None)
     module.download_model = download_model
     module.load_from_checkpoint = lambda path: asked.append(path) or CometModel()
     monkeypatch.setitem(sys.modules, "comet", module)
@@ -278,7 +280,7 @@ def asked(monkeypatch):
 
 def test_comet_of_a_corpus_is_the_mean_of_its_translations_times_100(asked):
     items = [replace(item, transcript=f"src {item.key}") for item in make(["fr", "de", "en"])]
-    comet = Comet.load("Unbabel/wmt22-comet-da")
+    comet = load_comet("Unbabel/wmt22-comet-da")
     table = score(items, bootstrap=0, comet=comet, zero_shot=["fr", "de"])
     shares = CometModel().predict(comet.model.samples).scores
     pooled = table.row("zero-shot, pooled").scores["COMET"].value
@@ -298,11 +300,11 @@ def test_a_comet_model_is_a_name_a_folder_or_a_checkpoint(asked, tmp_path):
     checkpoint.parent.mkdir()
     checkpoint.write_bytes(b"")
     for given in (tmp_path, checkpoint, "a/b"):
-        Comet.load(str(given))
+        load_comet(str(given))
     downloaded = ["a/b", "/downloaded/checkpoints/model.ckpt"]
     assert asked == [str(checkpoint), str(checkpoint), *downloaded]
     with pytest.raises(InputError, match="cannot load 'nothing'.*hparams.yaml"):
-        Comet.load("nothing")
+        load_comet("nothing")
 
 
 # -- presets ---------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from slam_potsa.evaluation.analysis import (
     analyses_of,
     why_analysis_is_outdated,
 )
-from slam_potsa.evaluation.corpora import SUFFIX, find_blind, match
+from slam_potsa.evaluation.compare import SUFFIX, find_blind, match
 from slam_potsa.evaluation.presets import find_preset
 from slam_potsa.evaluation.scores import ScoreTable, score
 from slam_potsa.model.metrics import METRICS, read_metrics

@@ -33,7 +33,7 @@ setup(
         "slam_potsa.data.sources": ["asterisk_*.txt"],
         "slam_potsa.evaluation": ["*.yaml"],
         "slam_potsa.evaluation.report": ["page.*"],
-        "slam_potsa.model.pretrained": ["known/*.json"],
+        "slam_potsa.model": ["known.json"],
     },
     install_requires=[
         "torch>=2.4",

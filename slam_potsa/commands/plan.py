@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from slam_potsa.engine.plan.assumptions import ASSUMPTIONS, GPUS
 from slam_potsa.errors import InputError
 
 
 def add(commands) -> None:
-    from slam_potsa.engine.plan.assumptions import fields
-
     plan = commands.add_parser(
         "plan",
         help="parameters, memory, FLOPs and hours of a recipe or configuration; needs no weights",
@@ -29,7 +27,7 @@ def add(commands) -> None:
     plan.add_argument(
         "--gpu",
         action="append",
-        choices=("rtx4090", "rtx3090", "a100", "h200"),
+        choices=tuple(GPUS),
         help="the GPU it must fit, may be repeated; default: show all, it must fit one",
     )
     plan.add_argument(
@@ -50,15 +48,10 @@ def add(commands) -> None:
     )
     plan.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     assumed = plan.add_argument_group("assumptions, where nothing can be read or measured")
-    for spec in fields():
-        text = f"{spec.metadata['help']} ({spec.metadata['source']}); default: {spec.default}"
-        assumed.add_argument(
-            f"--{spec.name.replace('_', '-')}",
-            type=type(spec.default),
-            default=argparse.SUPPRESS,
-            metavar="N",
-            help=text.replace("%", "%%"),
-        )
+    for name, one in ASSUMPTIONS.items():
+        option, kind = f"--{name.replace('_', '-')}", type(one.default)
+        text = f"{one.meaning} ({one.source}); default: {one.default}"
+        assumed.add_argument(option, type=kind, default=one.default, metavar="N", help=text)
     plan.set_defaults(command=_plan)
 
 
@@ -66,28 +59,27 @@ def _plan(args) -> None:
     import json
 
     from slam_potsa.engine.launch import quieten
-    from slam_potsa.engine.plan.assumptions import Assumptions, fields
     from slam_potsa.engine.plan.plan import plan_stages
+    from slam_potsa.engine.plan.report import text
     from slam_potsa.files import atomic_write
 
     quieten()
     name, stages, processes = read_stages(args.assignments)
-    given = {spec.name: getattr(args, spec.name) for spec in fields() if hasattr(args, spec.name)}
     plan = plan_stages(
         stages,
         name=name,
         gpus=processes if args.gpus is None else args.gpus,
-        gpu_names=args.gpu,
+        gpu_names=args.gpu or (),
         gpu_memory=args.gpu_memory,
         nodes=args.nodes,
-        assumptions=Assumptions(**given),
+        assumptions={name: getattr(args, name) for name in ASSUMPTIONS},
     )
-    if plan.stages:
-        print(plan.text())
+    if plan["stages"]:
+        print(text(plan))
     if args.json:
-        atomic_write(args.json, json.dumps(plan.as_dict(), indent=1, ensure_ascii=False) + "\n")
-    if plan.problems:
-        raise InputError(plan.problems)
+        atomic_write(args.json, json.dumps(plan, indent=1, ensure_ascii=False) + "\n")
+    if plan["problems"]:
+        raise InputError(plan["problems"])
 
 
 def read_stages(assignments: Sequence[str]):

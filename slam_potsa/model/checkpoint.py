@@ -61,7 +61,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
 def apply_checkpoint(
     model: nn.Module, state: Mapping[str, Tensor], source: str | Path = ""
 ) -> None:
-    """Load `state` by name. Raises InputError with all keys that do not fit; logs what is absent.
+    """Load `state` by name; logs what is absent. Raises InputError as `require_fit` does."""
+    absent = require_fit(model, state, source)
+    if absent:
+        logger.warning("checkpoint %s has no %s; they keep their start", source, ", ".join(absent))
+    model.load_state_dict(state, strict=False)
+    logger.info("checkpoint %s: %d tensors loaded", source, len(state))
+
+
+def require_fit(
+    model: nn.Module, state: Mapping[str, Tensor], source: str | Path = ""
+) -> list[str]:
+    """The trained parameters that are absent. Raises InputError with all keys that do not fit.
 
     Absent may be: the frozen parts, LoRA weights (a projector trained before them), and the carried
     biases and schedule (a checkpoint of plain SLAM-LLM has none).
@@ -72,10 +83,7 @@ def apply_checkpoint(
     fatal = [name for name in absent if not name.startswith("llm.") and ".as_" not in name]
     if fatal:
         raise InputError(f"checkpoint {source}: lacks trained parameters: {', '.join(fatal[:8])}")
-    if absent:
-        logger.warning("checkpoint %s has no %s; they keep their start", source, ", ".join(absent))
-    model.load_state_dict(state, strict=False)
-    logger.info("checkpoint %s: %d tensors loaded", source, len(state))
+    return absent
 
 
 def _misfits(model: nn.Module, state: Mapping[str, Tensor]) -> Iterator[str]:

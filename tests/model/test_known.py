@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from slam_potsa import InputError
-from slam_potsa.model.pretrained.known import known_names, model_config
+from slam_potsa.model.known import known_names, model_config
 
 # Parameters as the model cards give them, in millions. OpenAI's table counts a little differently.
 WHISPER = {

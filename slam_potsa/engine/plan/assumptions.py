@@ -1,92 +1,74 @@
-"""What a plan takes for granted where nothing can be read or measured: options of the command.
-
-None of these was measured by us on a GPU; the source of each says where it comes from.
-"""
+"""What a plan takes for granted: options of the command, and the GPUs that it knows."""
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from slam_potsa.config.option import option
-
+GIB = 2**30
 OURS = "our estimate, not measured"
-PAPER = "POTSA 4.1"
 
 
-@dataclass(frozen=True)
-class Assumptions:
-    """Data that are not here, and how well a GPU is used."""
+class Assumption(NamedTuple):
+    """One number, as it is unless the command is told otherwise. None was measured by us."""
 
-    utilisation: float = option(
-        0.35,
-        "share of the peak FLOP/s that a step reaches",
-        low=0.01,
-        high=1,
-        source=OURS,
-    )
-    context_gib: float = option(
-        0.8, "GiB that CUDA's context and libraries take", low=0, source=OURS
-    )
-    reserve: float = option(
-        0.1,
-        "what the allocator loses, as a share of all that comes and goes",
-        low=0,
-        source=OURS,
-    )
-    fleurs_languages: int = option(5, "languages of a FLEURS manifest", low=1, source=PAPER)
-    fleurs_hours: float = option(10.0, "hours of speech a language", low=0.01, source=PAPER)
-    fleurs_recordings: int = option(
-        2500, "recordings a language, 2,000 to 2,800", low=1, source="FLEURS"
-    )
-    fleurs_target_tokens: float = option(32, "LLM tokens a translation", low=1, source=OURS)
-    fleurs_transcript_tokens: float = option(40, "LLM tokens a transcript", low=1, source=OURS)
-    # Of one set: train with train_covost, what `slam-potsa prepare covost2` makes by default. The
-    # paper's 364 h is train alone, by CoVoST 2's table, which we remember as "En 364 (430)".
-    covost2_hours: float = option(
-        430.0,
-        "hours of English speech",
-        low=0.01,
-        source="CoVoST 2's table, not verified",
-    )
-    covost2_recordings: int = option(
-        289_430,
-        "recordings",
-        low=1,
-        source="CoVoST2's card on the Hugging Face hub, en_zh-CN",
-    )
-    covost2_target_tokens: float = option(12, "LLM tokens a translation", low=1, source=OURS)
-    covost2_transcript_tokens: float = option(13, "LLM tokens a transcript", low=1, source=OURS)
-    longest_seconds: float = option(
-        30.0,
-        "the longest recording: Whisper's window",
-        low=0.1,
-        high=30,
-        source="Whisper",
-    )
-    longest_answer: float = option(4.0, "the longest answer, in mean answers", low=1, source=OURS)
-    batch_spread: float = option(
-        1.4, "the longest row of a batch, in mean rows", low=1, source=OURS
-    )
-    tokens_per_letter: float = option(
-        0.27, "LLM tokens a character, where no tokenizer is here", low=0.01, source=OURS
-    )
-    tokens_per_ideograph: float = option(
-        0.7, "the same of Chinese, Japanese and Korean", low=0.01, source=OURS
-    )
+    default: float
+    low: float
+    high: float
+    meaning: str
+    source: str = OURS
 
 
-def fields() -> tuple[dataclasses.Field, ...]:
-    return dataclasses.fields(Assumptions)
+MOST = float("inf")
+# Hours and recordings of CoVoST2 are of one set: train with train_covost, which `slam-potsa prepare
+# covost2` makes by default. The paper's 364 h is train alone, by a table that says "En 364 (430)".
+ASSUMPTIONS = {
+    "utilisation": Assumption(0.35, 0.01, 1, "share of the peak FLOP/s that a step reaches"),
+    "context_gib": Assumption(0.8, 0, MOST, "GiB that CUDA's context and libraries take"),
+    "reserve": Assumption(
+        0.1, 0, MOST, "what the allocator loses, as a share of all that comes and goes"
+    ),
+    "fleurs_languages": Assumption(5, 1, MOST, "languages of a FLEURS manifest", "POTSA 4.1"),
+    "fleurs_hours": Assumption(10.0, 0.01, MOST, "hours of speech a language", "POTSA 4.1"),
+    "fleurs_recordings": Assumption(
+        2500, 1, MOST, "recordings a language, 2,000 to 2,800", "FLEURS"
+    ),
+    "fleurs_target_tokens": Assumption(32, 1, MOST, "LLM tokens a translation"),
+    "fleurs_transcript_tokens": Assumption(40, 1, MOST, "LLM tokens a transcript"),
+    "covost2_hours": Assumption(
+        430.0, 0.01, MOST, "hours of English speech", "CoVoST 2's table, not verified"
+    ),
+    "covost2_recordings": Assumption(
+        289_430, 1, MOST, "recordings", "CoVoST2's card on the Hugging Face hub, en_zh-CN"
+    ),
+    "covost2_target_tokens": Assumption(12, 1, MOST, "LLM tokens a translation"),
+    "covost2_transcript_tokens": Assumption(13, 1, MOST, "LLM tokens a transcript"),
+    "longest_seconds": Assumption(
+        30.0, 0.1, 30, "the longest recording: Whisper's window", "Whisper"
+    ),
+    "longest_answer": Assumption(4.0, 1, MOST, "the longest answer, in mean answers"),
+    "batch_spread": Assumption(1.4, 1, MOST, "the longest row of a batch, in mean rows"),
+    "tokens_per_letter": Assumption(
+        0.27, 0.01, MOST, "LLM tokens a character, where no tokenizer is here"
+    ),
+    "tokens_per_ideograph": Assumption(0.7, 0.01, MOST, "the same of Chinese, Japanese and Korean"),
+}
 
 
-def problems(assumptions: Assumptions) -> list[str]:
-    """Values out of their range, as the command line names them."""
-    found = []
-    for field in fields():
-        value, limits = getattr(assumptions, field.name), field.metadata
-        low, high = limits["low"], limits["high"]
-        if value < low or (high is not None and value > high):
-            bound = f"{low} to {high}" if high is not None else f"at least {low}"
-            found.append(f"--{field.name.replace('_', '-')}={value}: expected {bound}")
-    return found
+class Gpu(NamedTuple):
+    """One card; None where a speed is not known."""
+
+    label: str
+    memory: int  # bytes, as CUDA reports it: a little less than the name says
+    half: float | None = None  # FLOP/s of bf16 and fp16 products, dense
+    single: float | None = None  # FLOP/s of float32 products; torch leaves TF32 off
+    bandwidth: float | None = None  # bytes/s
+
+
+# The maker's peak figures: Ada whitepaper (bf16 with float32 accumulation), GA102 whitepaper (142
+# TFLOP/s would be with float16 accumulation), SXM datasheets.
+GPUS = {
+    "rtx4090": Gpu("RTX 4090", int(23.6 * GIB), 165.2e12, 82.6e12, 1008e9),
+    "rtx3090": Gpu("RTX 3090", int(23.6 * GIB), 71e12, 35.6e12, 936e9),
+    "a100": Gpu("A100 80GB", int(79.1 * GIB), 312e12, 19.5e12, 2039e9),
+    "h200": Gpu("H200", int(139.8 * GIB), 989.4e12, 66.9e12, 4800e9),
+}

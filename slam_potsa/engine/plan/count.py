@@ -142,9 +142,14 @@ class TrainingStep:
 
 def encoder_flops(encoder: nn.Module, frames: int) -> int:
     """Of one row through a `SpeechEncoder` on the meta device."""
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+    one, two = (_encoder_flops(encoder, frames, layers) for layers in (1, 2))
+    return one + (len(_stack(encoder)[2]) - 1) * (two - one)
+
+
+def _encoder_flops(encoder: nn.Module, frames: int, layers: int) -> int:
+    with FakeTensorMode(allow_non_fake_inputs=True), _shortened([_stack(encoder)], layers):
         weights = _weights(encoder)
-        with Meter(encoder, weights.values()) as meter, _AsOnGpu(sweeps=False):
+        with Meter(encoder, weights.values()) as meter, _AsOnGpu(sweeps=False), torch.no_grad():
             mel = torch.empty(1, MELS_PER_FRAME * frames, encoder.n_mels)
             functional_call(encoder, weights, mel)
     return meter.flops.total()

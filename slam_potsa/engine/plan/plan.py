@@ -1,62 +1,37 @@
-"""All stages together: each one's figures, and whether one fits the next."""
+"""All stages together: each one's figures, and whether one fits the next.
+
+A plan is a plain mapping, as it is written to JSON: bytes, FLOPs, seconds and hours. `report.text`
+prints it.
+"""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, NamedTuple
 
 from slam_potsa.config import PotsaConfig
 from slam_potsa.config.check import check
-from slam_potsa.engine.plan import report
-from slam_potsa.engine.plan.assumptions import Assumptions
-from slam_potsa.engine.plan.assumptions import problems as assumption_problems
+from slam_potsa.data.feature_store import INDEX, FeatureStore
+from slam_potsa.engine.plan.assumptions import ASSUMPTIONS, GIB, GPUS, Gpu
 from slam_potsa.engine.plan.corpus import corpus_of
-from slam_potsa.engine.plan.hardware import GPUS, UNLISTED, Gpu, unlisted
-from slam_potsa.engine.plan.launch_line import launch_line, on_machines, why_one_machine
-from slam_potsa.engine.plan.parts import Parts, build_on_meta
-from slam_potsa.engine.plan.stage import StagePlan, make_stage, stage_problems, step_notes
-from slam_potsa.errors import InputError
-from slam_potsa.model.checkpoint import apply_checkpoint, read_checkpoint
+from slam_potsa.engine.plan.machines import launch_line, on_machines, why_one_machine
+from slam_potsa.engine.plan.meta import MetaModel, build_on_meta
+from slam_potsa.engine.plan.stage import Stage
+from slam_potsa.errors import InputError, collecting, refuse
+from slam_potsa.model.checkpoint import read_checkpoint, require_fit
 
 
-@dataclass(frozen=True)
-class Machines:
-    """What is planned for.
-
-    Attributes:
-        gpus: of one machine, a data-parallel process each.
-        cards: kinds of GPU to show, by name.
-        asked: whether a stage must fit all of `cards`; else one of them will do.
-    """
-
-    nodes: int
-    gpus: int
-    cards: dict[str, Gpu]
-    asked: bool
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The stages that could be planned, and every problem of all of them."""
+class Planned(NamedTuple):
+    """A stage that the next one goes on from."""
 
     name: str
-    stages: tuple[StagePlan, ...]
-    problems: tuple[str, ...]
-    machines: Machines
-    assumptions: Assumptions
+    config: PotsaConfig
+    built: MetaModel
 
-    def text(self) -> str:
-        """For a terminal."""
-        return report.text(self)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON: plain numbers, bytes, FLOPs, seconds and hours."""
-        return report.as_dict(self)
+    @property
+    def best(self) -> str:
+        return f"{self.config.train_config.output_dir}/best/model.pt"
 
 
 def plan_stages(
@@ -64,174 +39,174 @@ def plan_stages(
     *,
     name: str = "",
     gpus: int = 1,
-    gpu_names: Sequence[str] | None = None,
+    gpu_names: Sequence[str] = (),
     gpu_memory: float | None = None,
     nodes: int = 1,
-    assumptions: Assumptions | None = None,
-) -> Plan:
+    assumptions: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
     """Count what `stages` (name and configuration, in order) hold, need and take.
 
     Args:
         gpus: data-parallel processes on one machine, one a GPU.
-        gpu_names: keys of `hardware.GPUS` that every stage must fit.
+        gpu_names: keys of GPUS that every stage must fit.
         gpu_memory: GiB of a card that is not there, which every stage must fit too; its hours are
-            not known. Neither given: all of `GPUS` are shown, and a stage must fit one of them.
+            not known. Neither given: all of GPUS are shown, and a stage must fit one of them.
         nodes: machines. With several, a stage accumulates over 1 / nodes of its micro-steps, and
             has a command for SLAM-LLM's loop, if that is what trains it.
-        assumptions: stands in for data that are not here; see there.
+        assumptions: those of ASSUMPTIONS that are to be others.
 
     Raises InputError for arguments that make no sense; what is wrong with a stage stands in
     `problems`, all of it, and its figures are left out where they cannot be counted.
     """
-    assumptions = assumptions or Assumptions()
-    _check_arguments(gpus, gpu_names, gpu_memory, nodes, assumptions)
-    cards = {name: GPUS[name] for name in gpu_names or ()}
+    given = {key: one.default for key, one in ASSUMPTIONS.items()} | dict(assumptions or {})
+    refuse(_senseless(gpus, gpu_names, gpu_memory, nodes, given))
+    cards = {name: GPUS[name] for name in gpu_names}
     if gpu_memory is not None:
-        cards[UNLISTED] = unlisted(gpu_memory)
-    machines = Machines(nodes, gpus, cards or GPUS, asked=bool(cards))
-    planned, problems = [], []
-    before: tuple[str, PotsaConfig, Parts] | None = None
+        cards["unlisted"] = Gpu(f"unlisted {gpu_memory:g} GiB GPU", int(gpu_memory * GIB))
+    plan = {"name": name, "gpus": gpus, "nodes": nodes, "assumptions": given}
+    plan["hardware"] = {name: gpu._asdict() for name, gpu in (cards or GPUS).items()}
+    plan |= {"problems": [], "stages": []}
+    before = None
     for stage, config in stages:
-        found: list[str] = []
-        plan, parts = _plan_stage(stage, config, before, found, machines, assumptions)
-        problems += [f"{stage}: {problem}" for problem in found]
-        if plan is not None:
-            planned.append(replace(plan, problems=tuple(found)))
-        before = (stage, config, parts) if parts is not None else None
-    return Plan(name, tuple(planned), tuple(problems), machines, assumptions)
+        problems: list[str] = []
+        figures, before = _plan_stage(stage, config, before, plan, problems)
+        if figures is not None:
+            problems += _too_large(figures, config, every=bool(cards))
+            plan["stages"].append(figures | {"problems": problems})
+        plan["problems"] += [f"{stage}: {problem}" for problem in dict.fromkeys(problems)]
+    return plan
 
 
 def _plan_stage(
-    stage: str,
+    name: str,
     config: PotsaConfig,
-    before: tuple[str, PotsaConfig, Parts] | None,
+    before: Planned | None,
+    plan: Mapping[str, Any],
     problems: list[str],
-    machines: Machines,
-    assumptions: Assumptions,
-) -> tuple[StagePlan | None, Parts | None]:
-    """A stage's figures and model; what is wrong is added to `problems`."""
-    _try(problems, check, config)
-    nodes = 1 if why_one_machine(config) else machines.nodes
-    shared = _try(problems, on_machines, config, nodes)
-    nodes, config = (1, config) if shared is None else (nodes, shared)
-    corpus = _try(problems, corpus_of, config, assumptions)
-    languages = corpus.languages if corpus else ("en",)
-    parts = _try(problems, build_on_meta, config, languages)
-    if parts is None:
+) -> tuple[dict[str, Any] | None, Planned | None]:
+    """A stage's figures and model, None where they cannot be had; what is wrong to `problems`."""
+    nodes, gpus, given = plan["nodes"], plan["gpus"], plan["assumptions"]
+    one_machine = why_one_machine(config) if nodes > 1 else ""
+    shared = corpus = built = to_store = None
+    launch, notes = "", []
+    with collecting(problems):
+        check(config)
+    with collecting(problems):
+        shared = on_machines(config, 1 if one_machine else nodes)
+    nodes, config = (1, config) if one_machine or shared is None else (nodes, shared)
+    with collecting(problems):
+        corpus = corpus_of(config, given)
+    with collecting(problems):
+        built = build_on_meta(config, corpus.languages if corpus else ("en",))
+    if built is None:
         return None, None
-    notes = _checkpoint_notes(config, before, parts, problems)
-    store_notes = _store_notes(config, parts, problems)
-    notes += store_notes
+    with collecting(problems):
+        notes += _checkpoint(config, built, before)
+    with collecting(problems):
+        to_store = _to_store(config, built)
+    if to_store:
+        notes.append(_how_to_store(config))
+    if nodes > 1:
+        with collecting(problems):
+            launch = launch_line(config, nodes, gpus, before.best if before else None)
+    planned = Planned(name, config, built)
     if corpus is None:
-        return None, parts
-    ckpt_path = f"{before[1].train_config.output_dir}/best/model.pt" if before else None
-    plan = _try(
-        problems,
-        make_stage,
-        stage,
-        config,
-        parts,
-        corpus,
-        gpus=machines.gpus * nodes,
-        cards=machines.cards,
-        assumptions=assumptions,
-        store=_yet_to_store(config) if store_notes else None,
-        launch=launch_line(config, nodes, machines.gpus, ckpt_path) if nodes > 1 else "",
-        one_machine=why_one_machine(config) if machines.nodes > 1 else "",
-    )
-    if plan is None:
-        return None, parts
-    problems += stage_problems(plan, config, parts)
-    problems += _too_large(plan, config, machines.asked)
-    return replace(plan, notes=(*notes, *step_notes(plan, config))), parts
+        return None, planned
+    cards = {name: Gpu(**gpu) for name, gpu in plan["hardware"].items()}
+    figures = {"name": name, **Stage(config, built, corpus, gpus * nodes, given).figures(cards)}
+    problems += _sizes(figures, config, built)
+    notes += _notes(figures, config)
+    figures |= {"yet_to_store": to_store, "launch": launch, "one_machine": one_machine}
+    return figures | {"notes": notes}, planned
 
 
-def _try(problems: list[str], function, *arguments, **options) -> Any:
-    """The function's result; None, and its problems added, where it raises InputError."""
-    try:
-        return function(*arguments, **options)
-    except InputError as error:
-        problems += [p for p in error.problems if p not in problems]
-        return None
-
-
-def _checkpoint_notes(
-    config: PotsaConfig,
-    before: tuple[str, PotsaConfig, Parts] | None,
-    parts: Parts,
-    problems: list[str],
-) -> list[str]:
-    """Load, by name and shape, what the stage before will have trained, or the checkpoint given."""
-    if before is not None:
-        trained = {
-            name: parameter
-            for name, parameter in before[2].model.named_parameters()
-            if parameter.requires_grad
-        }
-        _try(problems, _fit, parts, trained, f"of stage {before[0]}")
-        return []
+def _checkpoint(config: PotsaConfig, built: MetaModel, before: Planned | None) -> list[str]:
+    """Notes. Raises InputError where what the stage before trains, or `ckpt_path`, does not fit."""
     path = config.ckpt_path
-    if path is None:
-        return []
-    if not Path(path).exists():
+    if before is not None:
+        require_fit(built.model, before.built.trained(), f"of stage {before.name}")
+    elif path is not None and not Path(path).exists():
         return [f"ckpt_path={path} is not here yet: its names and shapes were not compared"]
-    state = _try(problems, read_checkpoint, path)
-    if state is not None:
-        _try(problems, _fit, parts, {k: t.to("meta") for k, t in state.items()}, path)
+    elif path is not None:
+        require_fit(built.model, read_checkpoint(path), path)
     return []
 
 
-def _fit(parts: Parts, state: dict[str, torch.Tensor], source: str) -> None:
-    """`apply_checkpoint` without the carried biases and schedule, which fit any model."""
-    logger = logging.getLogger("slam_potsa.model.checkpoint")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # nothing is loaded: what it would say of that is not news
-    try:
-        shapes = {name: tensor for name, tensor in state.items() if ".as_" not in name}
-        apply_checkpoint(parts.model, shapes, source)
-    finally:
-        logger.setLevel(level)
-
-
-def _store_notes(config: PotsaConfig, parts: Parts, problems: list[str]) -> list[str]:
-    from slam_potsa.data.feature_store import INDEX, FeatureStore
-
+def _to_store(config: PotsaConfig, built: MetaModel) -> tuple[str, str] | None:
+    """Folder and manifest of features that are not there yet. Raises InputError for others'."""
     folder = config.dataset_config.feature_store
     if folder is None:
-        return []
+        return None
     if not (Path(folder) / INDEX).is_file():
-        return [
-            f"dataset_config.feature_store={folder} is not here yet: slam-potsa features MANIFESTS "
-            f"--encoder {config.model_config.encoder_path_hf} --window "
-            f"{config.model_config.encoder_window} --output {folder}"
-        ]
-    store = _try(problems, FeatureStore.open, folder)
-    if store is not None and store.width != parts.encoder.width:
-        problems.append(
-            f"dataset_config.feature_store={folder}: features are {store.width} wide, "
-            f"{config.model_config.encoder_path_hf} makes {parts.encoder.width}; use another folder"
+        return folder, config.dataset_config.train_data_path
+    width = FeatureStore.open(folder).width
+    if width != built.encoder.width:
+        raise InputError(
+            f"dataset_config.feature_store={folder}: features are {width} wide, "
+            f"{config.model_config.encoder_path_hf} makes {built.encoder.width}; use another folder"
         )
-    return []
+    return None
 
 
-def _yet_to_store(config: PotsaConfig) -> tuple[str, str]:
-    data = config.dataset_config
-    return str(data.feature_store), str(data.train_data_path)
+def _how_to_store(config: PotsaConfig) -> str:
+    folder, model = config.dataset_config.feature_store, config.model_config
+    return (
+        f"dataset_config.feature_store={folder} is not here yet: slam-potsa features MANIFESTS "
+        f"--encoder {model.encoder_path_hf} --window {model.encoder_window} --output {folder}"
+    )
 
 
-def _too_large(plan: StagePlan, config: PotsaConfig, asked: bool) -> list[str]:
-    """One problem a GPU that was asked for; without a question, one where no GPU will do."""
-    too_small = [gpu for gpu in plan.on.values() if not gpu.fits]
-    if not asked and len(too_small) < len(plan.on):
-        return []
-    return [
-        f"needs {plan.peak_gib:.1f} GiB on an {gpu.label}, "
-        f"{-gpu.free_gib:.1f} more than it has: {_remedy(plan, config, gpu.largest_batch)}"
-        for gpu in too_small
-    ]
+def _sizes(figures: Mapping[str, Any], config: PotsaConfig, built: MetaModel) -> Iterator[str]:
+    """Positions, batches and steps that do not work out."""
+    worst, corpus = figures["worst_batch"], figures["data"]
+    if built.positions and worst["positions"] > built.positions:
+        yield (
+            f"a row of {worst['positions']} positions ({config.model_config.query_len} queries, "
+            f"{corpus['prompt']} of the prompt, {worst['answer']} of the answer): "
+            f"{figures['models']['llm']} has {built.positions}; lower model_config.query_len or "
+            "leave long answers out"
+        )
+    if not figures["steps"]:
+        yield (
+            f"{corpus['items']} items are fewer than one batch of "
+            f"{config.train_config.batch_size_training} on {figures['gpus']} GPUs: lower "
+            "train_config.batch_size_training"
+        )
 
 
-def _remedy(plan: StagePlan, config: PotsaConfig, largest: int) -> str:
+def _notes(figures: Mapping[str, Any], config: PotsaConfig) -> Iterator[str]:
+    """Where training would end, seen from its schedule, and what is slow."""
+    train, steps = config.train_config, figures["steps"]
+    if steps and steps <= train.warmup_steps:
+        yield f"ends at step {steps}, inside the warm-up of {train.warmup_steps} steps"
+    elif 0 < steps < train.total_steps:
+        left = 1 - (steps - train.warmup_steps) / (train.total_steps - train.warmup_steps)
+        yield (
+            f"ends at step {steps} of total_steps={train.total_steps}, at {left:.0%} of the peak "
+            "rate"
+        )
+    if not (config.native.bf16 or train.use_fp16 or train.enable_deepspeed):
+        yield "the projector computes in float32, without tensor cores; native.bf16=true casts it"
+    if train.quantization:
+        yield (
+            "8 bits: bitsandbytes keeps the inputs of its matrices, which is counted; how much "
+            "slower its products are is not"
+        )
+
+
+def _too_large(figures: Mapping[str, Any], config: PotsaConfig, every: bool) -> Iterator[str]:
+    """A problem a GPU that is too small, if `every` one must do or none does."""
+    too_small = [gpu for gpu in figures["on"].values() if not gpu["fits"]]
+    if every or len(too_small) == len(figures["on"]):
+        for gpu in too_small:
+            yield (
+                f"needs {figures['peak_bytes'] / GIB:.1f} GiB on an {gpu['label']}, "
+                f"{-gpu['free_gib']:.1f} more than it has: "
+                f"{_remedy(config, gpu['largest_batch'])}"
+            )
+
+
+def _remedy(config: PotsaConfig, largest: int) -> str:
     train = config.train_config
     if largest:
         micro = -(-train.batch_size_training * train.gradient_accumulation_steps // largest)
@@ -239,33 +214,33 @@ def _remedy(plan: StagePlan, config: PotsaConfig, largest: int) -> str:
             f"set train_config.batch_size_training={largest} and "
             f"train_config.gradient_accumulation_steps={micro}"
         )
-    ways = []
-    if config.model_config.load_encoder and train.freeze_encoder:
-        ways.append(
-            "store the features (dataset_config.feature_store, model_config.load_encoder=false)"
-        )
-    if config.model_config.llm_dtype == "float32":
-        ways.append("model_config.llm_dtype=bfloat16")
-    if not train.quantization:
-        ways.append("train_config.quantization=true (8 bits)")
-    return "not even one item fits; " + ", ".join([*ways, "or take a smaller LLM"])
+    ways = {
+        "store the features (dataset_config.feature_store, model_config.load_encoder=false)": (
+            config.model_config.load_encoder and train.freeze_encoder
+        ),
+        "model_config.llm_dtype=bfloat16": config.model_config.llm_dtype == "float32",
+        "train_config.quantization=true (8 bits)": not train.quantization,
+        "or take a smaller LLM": True,
+    }
+    return "not even one item fits; " + ", ".join(way for way, helps in ways.items() if helps)
 
 
-def _check_arguments(
+def _senseless(
     gpus: int,
-    gpu_names: Sequence[str] | None,
+    gpu_names: Sequence[str],
     gpu_memory: float | None,
     nodes: int,
-    assumptions: Assumptions,
-) -> None:
-    problems = assumption_problems(assumptions)
+    given: Mapping[str, float],
+) -> Iterator[str]:
     for option, value in (("--gpus", gpus), ("--nodes", nodes)):
         if value < 1:
-            problems.append(f"{option}={value}: expected 1 or more")
+            yield f"{option}={value}: expected 1 or more"
     if gpu_memory is not None and not 0 < gpu_memory < float("inf"):
-        problems.append(f"--gpu-memory={gpu_memory}: expected GiB, above 0")
-    for gpu in gpu_names or ():
-        if gpu not in GPUS:
-            problems.append(f"--gpu={gpu}: expected one of {', '.join(GPUS)}")
-    if problems:
-        raise InputError(problems)
+        yield f"--gpu-memory={gpu_memory}: expected GiB, above 0"
+    for name in gpu_names:
+        if name not in GPUS:
+            yield f"--gpu={name}: expected one of {', '.join(GPUS)}"
+    for name, value in given.items():
+        low, high = ASSUMPTIONS[name].low, ASSUMPTIONS[name].high
+        if not low <= value <= high:
+            yield f"--{name.replace('_', '-')}={value}: expected {low} to {high}"

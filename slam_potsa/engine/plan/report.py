@@ -1,226 +1,138 @@
-"""A plan as text and as a dict."""
+"""A plan as text: stage by stage, then what was assumed."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from textwrap import indent
+from typing import Any
 
-from slam_potsa.engine.plan.assumptions import fields
-from slam_potsa.engine.plan.hardware import Gpu
-from slam_potsa.engine.plan.parts import PARTS
-from slam_potsa.engine.plan.sizes import GIB
-from slam_potsa.engine.plan.stage import StagePlan
+from slam_potsa.engine.plan.assumptions import ASSUMPTIONS, GIB, Gpu
+from slam_potsa.text import table
 
-if TYPE_CHECKING:
-    from slam_potsa.engine.plan.plan import Plan
-
-GB = 1e9
+GB, TERA = 1e9, 1e12
 OF_THE_GPU = ("utilisation", "context_gib", "reserve")  # the other assumptions stand for data
+MARGIN = "   "
 
 
-def text(plan: Plan) -> str:
-    """Everything, stage by stage, then what was assumed."""
-    count = f"{len(plan.stages)} stage{'s' * (len(plan.stages) != 1)}"
-    lines = [f"plan of {plan.name or 'one configuration'}: {count}, {_machines(plan)}"]
-    for number, stage in enumerate(plan.stages, start=1):
-        lines += ["", *_stage(number, stage)]
+def text(plan: Mapping[str, Any]) -> str:
+    """All of what `plan_stages` returned, for a terminal."""
+    stages, nodes = plan["stages"], plan["nodes"]
+    count = f"{len(stages)} stage{'s' * (len(stages) != 1)}"
+    machines = f"{nodes} machines of " * (nodes > 1) + _gpus(plan["gpus"])
+    lines = [f"plan of {plan['name'] or 'one configuration'}: {count}, {machines}"]
+    for number, stage in enumerate(stages, start=1):
+        lines += ["", f"{number}. {stage['name']}: {' -> '.join(stage['models'].values())}"]
+        lines += [indent(part, MARGIN) for part in _stage(stage)]
     lines += ["", *_totals(plan)]
-    if plan.machines.nodes > 1:
+    if nodes > 1:
         lines += ["", *_launches(plan)]
-    return "\n".join([*lines, "", *_assumed(plan)])
+    lines += ["", "assumed (each an option of this command):"]
+    return "\n".join(lines + [indent(line, MARGIN) for line in _assumed(plan)])
 
 
-def as_dict(plan: Plan) -> dict[str, Any]:
-    """Plain JSON: bytes, FLOPs, seconds and hours, unrounded."""
-    return {
-        "name": plan.name,
-        "gpus": plan.machines.gpus,
-        "nodes": plan.machines.nodes,
-        "assumptions": dataclasses.asdict(plan.assumptions),
-        "hardware": {name: gpu._asdict() for name, gpu in plan.machines.cards.items()},
-        "problems": list(plan.problems),
-        "stages": [_stage_dict(stage) for stage in plan.stages],
-    }
-
-
-def _stage_dict(stage: StagePlan) -> dict[str, Any]:
-    corpus = dataclasses.asdict(stage.corpus)
-    for lengths in (corpus["seconds"], corpus["answers"]):
-        del lengths["values"]  # one number a recording
-    return {
-        "name": stage.name,
-        "models": stage.models,
-        "data": {**corpus, "languages": list(stage.corpus.languages)},
-        "trainable_parameters": stage.trainable,
-        "frozen_parameters": stage.frozen,
-        "memory_bytes": stage.memory,
-        "peak_bytes": sum(stage.memory.values()),
-        "mean_batch": stage.batch._asdict(),
-        "worst_batch": stage.worst._asdict(),
-        "micro_step_flops": {part: flops._asdict() for part, flops in stage.flops.items()},
-        "step_flops": stage.step_flops,
-        "step_tokens": stage.step_tokens,
-        "accumulation": stage.accumulation,
-        "steps": stage.steps,
-        "gpus": stage.gpus,
-        "feature_store_bytes": stage.store_bytes,
-        "yet_to_store": stage.store,
-        "on": {name: dataclasses.asdict(gpu) for name, gpu in stage.on.items()},
-        "launch": stage.launch,
-        "one_machine": stage.one_machine,
-        "notes": list(stage.notes),
-        "problems": list(stage.problems),
-    }
-
-
-def _stage(number: int, stage: StagePlan) -> Iterator[str]:
-    corpus, batch = stage.corpus, stage.batch
-    yield f"{number}. {stage.name}: {' -> '.join(stage.models.values())}"
-    yield f"   data: {corpus.source}"
-    pairs = f", {corpus.pairs:,} of them pairs" if corpus.pairs else ""
+def _stage(stage: Mapping[str, Any]) -> Iterator[str]:
+    data, worst, mean = stage["data"], stage["worst_batch"], stage["mean_batch"]
+    pairs = f", {data['pairs']:,} of them pairs" if data["pairs"] else ""
+    yield f"data: {data['source']}"
     yield (
-        f"   {corpus.hours:,.1f} h in {corpus.recordings:,} recordings, {corpus.items:,} items an "
-        f"epoch{pairs}; their features: {stage.store_bytes / GB:,.1f} GB"
+        f"{data['hours']:,.1f} h in {data['recordings']:,} recordings, {data['items']:,} items an "
+        f"epoch{pairs}; their features: {stage['feature_store_bytes'] / GB:,.1f} GB\n"
     )
-    yield ""
-    yield from _table(
-        ("parameters", "trainable", "frozen"),
-        [(part, f"{stage.trainable[part]:,}", f"{stage.frozen[part]:,}") for part in PARTS],
-    )
-    yield ""
-    worst = stage.worst
-    yield from _table(
-        ("memory of one GPU at its peak", "GiB"),
-        [
-            *((name, f"{size / GIB:.2f}") for name, size in stage.memory.items()),
-            ("together", f"{stage.peak_gib:.2f}"),
-        ],
-    )
+    counts = stage["trainable_parameters"], stage["frozen_parameters"]
+    rows = [(part, *(f"{count[part]:,}" for count in counts)) for part in counts[0]]
+    yield table(("parameters", "trainable", "frozen"), rows) + "\n"
+    memory = {**stage["memory_bytes"], "together": stage["peak_bytes"]}
+    rows = [(name, f"{size / GIB:.2f}") for name, size in memory.items()]
+    yield table(("memory of one GPU at its peak", "GiB"), rows)
     yield (
-        f"   (a micro-step of {worst.rows} rows, {worst.frames} encoder frames and "
-        f"{worst.positions} positions each, the longest there are)"
+        f"(a micro-step of {worst['rows']} rows, {worst['frames']} encoder frames and "
+        f"{worst['positions']} positions each, the longest there are)\n"
     )
-    yield ""
-    yield from _table(
-        ("TFLOP of a micro-step on one GPU", "forward", "backward"),
-        [
-            (part, f"{flops.forward / 1e12:.4f}", f"{flops.backward / 1e12:.4f}")
-            for part, flops in stage.flops.items()
-        ],
-    )
+    flops = stage["micro_step_flops"].items()
+    rows = [(part, *(f"{count / TERA:.4f}" for count in ways.values())) for part, ways in flops]
+    yield table(("TFLOP of a micro-step on one GPU", "forward", "backward"), rows)
     yield (
-        f"   (on average {batch.rows} rows, {batch.pairs} pairs, {batch.frames} frames and "
-        f"{batch.positions} positions each)"
+        f"(on average {mean['rows']} rows, {mean['pairs']} pairs, {mean['frames']} frames and "
+        f"{mean['positions']} positions each)\n"
+        f"an optimizer step: {_gpus(stage['gpus'])} x {stage['accumulation']} micro-steps, "
+        f"{stage['step_tokens']:,} LLM tokens, {stage['step_flops'] / TERA:,.1f} TFLOP; "
+        f"{stage['steps']:,} steps\n"
     )
+    head = ("on", "fits", "free GiB", "largest batch", "s a step", "hours", "store, h")
+    yield table(head, [_on_gpu(gpu) for gpu in stage["on"].values()])
+    unit = "pairs, of two recordings each" if data["pairs"] else "recordings"
     yield (
-        f"   an optimizer step: {_gpus(stage.gpus)} x {stage.accumulation} micro-steps, "
-        f"{stage.step_tokens:,} LLM tokens, {stage.step_flops / 1e12:,.1f} TFLOP; "
-        f"{stage.steps:,} steps"
+        f"(largest batch: {unit}, at once on a GPU; store, h: all recordings through "
+        "`slam-potsa features`\nonce, on one GPU)"
     )
-    yield ""
-    yield from _table(
-        ("on", "fits", "free GiB", "largest batch", "s a step", "hours", "store, h"),
-        [
-            (
-                gpu.label,
-                "yes" if gpu.fits else "NO",
-                f"{gpu.free_gib:.1f}",
-                str(gpu.largest_batch),
-                _number(gpu.seconds_a_step, 2),
-                _number(gpu.hours, 1),
-                _number(gpu.store_hours, 1),
-            )
-            for gpu in stage.on.values()
-        ],
-    )
-    unit = "pairs, of two recordings each" if corpus.pairs else "recordings"
-    yield (
-        f"   (largest batch: {unit}, at once on a GPU; store, h: all recordings through "
-        "`slam-potsa features`\n   once, on one GPU)"
-    )
-    for note in stage.notes:
-        yield f"   note: {note}"
+    yield from (f"note: {note}" for note in stage["notes"])
 
 
-def _totals(plan: Plan) -> Iterator[str]:
-    gpus = max((stage.gpus for stage in plan.stages), default=plan.machines.gpus)
-    for name, card in plan.machines.cards.items():
-        if card.half is None:
-            yield f"{card.label}: no hours, its speed is not known"
+def _on_gpu(gpu: Mapping[str, Any]) -> tuple[str, ...]:
+    times = (("seconds_a_step", 2), ("hours", 1), ("store_hours", 1))
+    return (
+        gpu["label"],
+        "yes" if gpu["fits"] else "NO",
+        f"{gpu['free_gib']:.1f}",
+        str(gpu["largest_batch"]),
+        *("?" if gpu[name] is None else f"{gpu[name]:.{digits}f}" for name, digits in times),
+    )
+
+
+def _totals(plan: Mapping[str, Any]) -> Iterator[str]:
+    stages = plan["stages"]
+    gpus = max((stage["gpus"] for stage in stages), default=plan["gpus"])
+    # Of every store that is not here yet, the recordings of each manifest once.
+    once = {stage["yet_to_store"]: stage for stage in stages if stage["yet_to_store"]}.values()
+    for name, card in plan["hardware"].items():
+        if card["half"] is None:
+            yield f"{card['label']}: no hours, its speed is not known"
             continue
-        hours = sum(stage.on[name].hours for stage in plan.stages)
-        gpu_hours = sum(stage.on[name].hours * stage.gpus for stage in plan.stages)
-        yield f"{gpus} x {card.label}: {hours:,.1f} h of training, {gpu_hours:,.1f} GPU hours"
-        yield from _storing(plan, name)
+        hours = sum(stage["on"][name]["hours"] for stage in stages)
+        all_gpus = sum(stage["on"][name]["hours"] * stage["gpus"] for stage in stages)
+        yield f"{gpus} x {card['label']}: {hours:,.1f} h of training, {all_gpus:,.1f} GPU hours"
+        if once:
+            hours = sum(stage["on"][name]["store_hours"] for stage in once)
+            size = sum(stage["feature_store_bytes"] for stage in once)
+            yield f"{MARGIN}+ {hours:,.1f} h once to store features ({size / GB:,.1f} GB)"
 
 
-def _storing(plan: Plan, card: str) -> Iterator[str]:
-    """Of every store that is not here yet, the recordings of each manifest once."""
-    once = {stage.store: stage for stage in plan.stages if stage.store}
-    if once:
-        hours = sum(stage.on[card].store_hours for stage in once.values())
-        size = sum(stage.store_bytes for stage in once.values())
-        yield f"   + {hours:,.1f} h once to store features ({size / GB:,.1f} GB)"
-
-
-def _launches(plan: Plan) -> Iterator[str]:
+def _launches(plan: Mapping[str, Any]) -> Iterator[str]:
     """The commands of several machines; what keeps stages from having one, once."""
-    reasons = dict.fromkeys(stage.one_machine for stage in plan.stages if stage.one_machine)
-    for reason in reasons:
-        names = ", ".join(stage.name for stage in plan.stages if stage.one_machine == reason)
-        yield f"on one machine only: {names} ({reason})"
-    launched = [stage for stage in plan.stages if stage.launch]
+    reasons = [stage["one_machine"] for stage in plan["stages"] if stage["one_machine"]]
+    for reason in dict.fromkeys(reasons):
+        names = [stage["name"] for stage in plan["stages"] if stage["one_machine"] == reason]
+        yield f"on one machine only: {', '.join(names)} ({reason})"
+    launched = [stage for stage in plan["stages"] if stage["launch"]]
     if launched:
         yield (
-            f"on {plan.machines.nodes} machines, with SLAM-LLM's DeepSpeed loop (`hostfile` has a "
-            "line a machine, NAME slots=GPUS):"
+            f"on {plan['nodes']} machines, with SLAM-LLM's DeepSpeed loop (`hostfile` has a line a "
+            "machine, NAME slots=GPUS):"
         )
-    for stage in launched:
-        yield f"{stage.name}: {stage.launch}"
+    yield from (f"{stage['name']}: {stage['launch']}" for stage in launched)
 
 
-def _assumed(plan: Plan) -> Iterator[str]:
-    counted = all(stage.corpus.counted for stage in plan.stages)
-    yield "assumed (each an option of this command):"
-    for spec in fields():
-        if counted and spec.name not in OF_THE_GPU:
-            continue
-        option = f"--{spec.name.replace('_', '-')} {getattr(plan.assumptions, spec.name):g}"
-        yield f"   {option:34} {spec.metadata['help']} ({spec.metadata['source']})"
-    yield from map(_card, plan.machines.cards.values())
+def _assumed(plan: Mapping[str, Any]) -> Iterator[str]:
+    counted = all(stage["data"]["counted"] for stage in plan["stages"])
+    for name, value in plan["assumptions"].items():
+        if not counted or name in OF_THE_GPU:
+            option, one = f"--{name.replace('_', '-')} {value:g}", ASSUMPTIONS[name]
+            yield f"{option:34} {one.meaning} ({one.source})"
+    yield from (_card(Gpu(**card)) for card in plan["hardware"].values())
     yield (
-        "   not counted: validation, reading data, communication between GPUs, kernel launches "
+        "not counted: validation, reading data, communication between GPUs, kernel launches "
         "(Sinkhorn's sweeps are small products, one after the other)"
     )
 
 
 def _card(gpu: Gpu) -> str:
     if gpu.half is None:
-        return f"   {gpu.label}: its memory as given"
+        return f"{gpu.label}: its memory as given"
     return (
-        f"   {gpu.label}: {gpu.half / 1e12:g} TFLOP/s in 16 bits, {gpu.single / 1e12:g} in "
+        f"{gpu.label}: {gpu.half / TERA:g} TFLOP/s in 16 bits, {gpu.single / TERA:g} in "
         f"float32, {gpu.memory / GIB:.1f} GiB, {gpu.bandwidth / GB:,.0f} GB/s (NVIDIA, dense)"
     )
 
 
-def _machines(plan: Plan) -> str:
-    nodes, gpus = plan.machines.nodes, _gpus(plan.machines.gpus)
-    return f"{nodes} machines of {gpus}" if nodes > 1 else gpus
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "?" if value is None else f"{value:.{digits}f}"
-
-
 def _gpus(count: int) -> str:
     return f"{count} GPU{'s' * (count != 1)}"
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
-    """Aligned columns, the first to the left."""
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    for row in (head, *rows):
-        first = row[0].ljust(widths[0])
-        rest = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
-        yield "   " + "  ".join([first, *rest]).rstrip()

@@ -1,222 +1,218 @@
-"""One stage's figures: what it has, needs and takes on each GPU."""
+"""One stage's figures: what it holds, computes and takes on each GPU.
+
+Weights, gradients and AdamW's two moments are what the model's tensors say; what comes and goes is
+the peak of a step over the longest rows there are. Hours are those of steps over average rows.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
 
 from slam_potsa.config import PotsaConfig
-from slam_potsa.engine.plan import budget
-from slam_potsa.engine.plan.assumptions import Assumptions
+from slam_potsa.engine import deepspeed
+from slam_potsa.engine.plan.assumptions import GIB, Gpu
 from slam_potsa.engine.plan.corpus import Corpus
-from slam_potsa.engine.plan.flops import Flops, encoder_flops
-from slam_potsa.engine.plan.hardware import Gpu
-from slam_potsa.engine.plan.parts import Parts
-from slam_potsa.engine.plan.sizes import FRAMES_PER_SECOND, GIB, Batch
+from slam_potsa.engine.plan.count import (
+    MANY,
+    PARTS,
+    REST,
+    Batch,
+    Flops,
+    Held,
+    TrainingStep,
+    encoder_flops,
+)
+from slam_potsa.engine.plan.meta import MetaModel
 
+FRAMES_PER_SECOND = 50  # encoder frames of 20 ms
+FLOAT, HALF = 4, 2  # bytes
 LARGEST_BATCH = 4096  # items a GPU; more are not looked for
 
 
 @dataclass(frozen=True)
-class OnGpu:
-    """A stage on one kind of GPU."""
+class Stage:
+    """A configuration whose model could be built, on `gpus` GPUs in all."""
 
-    label: str
-    fits: bool
-    free_gib: float
-    largest_batch: int  # items a micro-step that fit; 0: none
-    seconds_a_step: (
-        float | None
-    )  # optimizer step; None, as the hours: the card's speed is not known
-    hours: float | None
-    store_hours: float | None  # encoding all recordings once, in float32, on one GPU
-
-
-@dataclass(frozen=True)
-class StagePlan:
-    """What a stage is, holds and costs. Bytes and FLOPs are a GPU's, tokens and steps all GPUs'."""
-
-    name: str
-    models: dict[str, str]
+    config: PotsaConfig
+    built: MetaModel
     corpus: Corpus
-    trainable: dict[str, int]
-    frozen: dict[str, int]
-    memory: dict[str, int]
-    batch: Batch  # what a micro-step holds on average
-    worst: Batch
-    flops: dict[str, Flops]  # of a micro-step
-    accumulation: int
     gpus: int
-    steps: int
-    total_steps: int
-    store_bytes: int
-    store: tuple[str, str] | None  # (folder, manifest) of features that are yet to be stored
-    on: dict[str, OnGpu]
-    launch: str = ""  # on several machines, where that is asked for
-    one_machine: str = ""  # why there is no such command
-    notes: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()
+    given: Mapping[str, float]  # the assumptions
+
+    def figures(self, cards: Mapping[str, Gpu]) -> dict[str, Any]:
+        """Plain numbers: of one GPU, but steps, their FLOPs and tokens of all of them."""
+        train, mean = self.config.train_config, self.batch()
+        items, corpus = train.batch_size_training, asdict(self.corpus)
+        held = self.memory(items)
+        for lengths in (corpus["seconds"], corpus["answers"]):
+            del lengths["values"]  # one number a recording
+        micro_steps = train.gradient_accumulation_steps * self.gpus
+        return {
+            "models": self._models(),
+            "data": corpus,
+            "trainable_parameters": self.built.parameters(trainable=True),
+            "frozen_parameters": self.built.parameters(trainable=False),
+            "memory_bytes": held,
+            "peak_bytes": sum(held.values()),
+            "mean_batch": asdict(mean),
+            "worst_batch": asdict(self.batch(items)),
+            "micro_step_flops": self._by_part(),
+            "step_flops": self.flops.total() * micro_steps,
+            "step_tokens": mean.rows * mean.positions * micro_steps,
+            "accumulation": train.gradient_accumulation_steps,
+            "steps": self.steps,
+            "gpus": self.gpus,
+            "feature_store_bytes": round(
+                self.corpus.hours * 3600 * FRAMES_PER_SECOND * self.built.encoder.width * HALF
+            ),
+            "on": {name: self.on(gpu) for name, gpu in cards.items()},
+        }
+
+    def batch(self, items: int | None = None) -> Batch:
+        """`items` with the longest recording and the longest answer there are.
+
+        None: what a micro-step holds on average, its rows padded to the longest among them.
+        """
+        corpus, size = self.corpus, self.config.train_config.batch_size_training
+        if items is None:
+            rows = round(size * (1 + corpus.pairs / corpus.items))
+            seconds = corpus.seconds.expected_longest(rows)
+            answer = corpus.answers.expected_longest(rows)
+        else:
+            rows = items * (2 if corpus.pairs else 1)
+            seconds, answer = corpus.seconds.longest, corpus.answers.longest
+        stored = self.config.dataset_config.feature_store is not None
+        answer = math.ceil(answer)
+        return Batch(
+            rows=rows,
+            pairs=rows // 2 if corpus.pairs else 0,
+            frames=self._frames(seconds, self.built.encoder.window == "30s" and not stored),
+            positions=self.config.model_config.query_len + corpus.prompt + answer,
+            answer=answer,
+        )
+
+    def memory(self, items: int) -> dict[str, int]:
+        """Bytes by what holds them, at the peak of a micro-step; their sum is the peak."""
+        passing = self._held.peak(items)
+        table = self._static | {
+            f"activations: {name}" if name in PARTS.values() else name: size
+            for name, size in passing.items()
+        }
+        table["allocator's fragments"] = self.given["reserve"] * sum(passing.values())
+        table["CUDA context"] = self.given["context_gib"] * GIB
+        return {name: int(size) for name, size in table.items() if size}
+
+    @cached_property
+    def flops(self) -> Flops:
+        """Of a micro-step."""
+        return self._step.flops(self.batch())
 
     @property
-    def peak_gib(self) -> float:
-        return sum(self.memory.values()) / GIB
+    def steps(self) -> int:
+        """Optimizer steps, as the native host counts them: incomplete batches are dropped."""
+        train, items = self.config.train_config, self.corpus.items
+        if items < train.batch_size_training * self.gpus:
+            return 0
+        batches = -(-items // self.gpus) // train.batch_size_training
+        epochs = train.num_epochs * math.ceil(batches / train.gradient_accumulation_steps)
+        return self.config.native.max_steps or min(epochs, train.total_steps)
 
-    @property
-    def step_flops(self) -> float:
-        """Of an optimizer step, on all GPUs."""
-        return sum(f.total for f in self.flops.values()) * self.accumulation * self.gpus
+    def on(self, gpu: Gpu) -> dict[str, Any]:
+        """What the stage is on one kind of GPU; hours are None where its speed is not known."""
+        train = self.config.train_config
+        free = gpu.memory - sum(self.memory(train.batch_size_training).values())
+        seconds = hours = store = None
+        if gpu.half is not None:
+            seconds = self._seconds(gpu) * train.gradient_accumulation_steps
+            hours = self.steps * seconds / 3600
+            store = self._store_flops / (gpu.single * self.given["utilisation"]) / 3600
+        return {
+            "label": gpu.label,
+            "fits": free >= 0,
+            "free_gib": free / GIB,
+            "largest_batch": self._largest(gpu.memory),
+            "seconds_a_step": seconds,
+            "hours": hours,
+            "store_hours": store,
+        }
 
-    @property
-    def step_tokens(self) -> int:
-        """LLM positions of an optimizer step, padding included, on all GPUs."""
-        return self.batch.rows * self.batch.positions * self.accumulation * self.gpus
+    def _models(self) -> dict[str, str]:
+        model, layers = self.config.model_config, self.built.model.encoder_projector.num_layers
+        eight = " in 8 bits" if self.config.train_config.quantization else ""
+        shape = f"{layers} x {model.qformer_dim}, {model.query_len} queries"
+        return {
+            "encoder": model.encoder_path_hf,
+            "projector": f"{model.encoder_projector}, {shape}",
+            "llm": model.llm_path + eight,
+        }
 
+    def _frames(self, seconds: float, whole_window: bool) -> int:
+        most = self.built.encoder.max_frames
+        return most if whole_window else min(most, math.ceil(seconds * FRAMES_PER_SECOND))
 
-def make_stage(
-    name: str,
-    config: PotsaConfig,
-    parts: Parts,
-    corpus: Corpus,
-    *,
-    gpus: int,
-    cards: Mapping[str, Gpu],
-    assumptions: Assumptions,
-    store: tuple[str, str] | None = None,
-    launch: str = "",
-    one_machine: str = "",
-    notes: tuple[str, ...] = (),
-) -> StagePlan:
-    """The figures of a stage whose model could be built."""
-    train = config.train_config
-    batch = budget.mean_batch(config, parts, corpus)
-    work = budget.step_flops(config, parts, batch)
-    steps = _steps(config, corpus, gpus)
-    return StagePlan(
-        name=name,
-        models={
-            "encoder": config.model_config.encoder_path_hf,
-            "projector": f"{config.model_config.encoder_projector}, {parts.projector.layers} x "
-            f"{parts.projector.width}, {parts.projector.queries} queries",
-            "llm": config.model_config.llm_path + (" in 8 bits" if train.quantization else ""),
-        },
-        corpus=corpus,
-        trainable=parts.trainable,
-        frozen=parts.frozen,
-        memory=budget.memory(config, parts, corpus, train.batch_size_training, gpus, assumptions),
-        batch=batch,
-        worst=budget.worst_batch(config, parts, corpus, train.batch_size_training),
-        flops=work,
-        accumulation=train.gradient_accumulation_steps,
-        gpus=gpus,
-        steps=steps,
-        total_steps=train.total_steps,
-        store_bytes=budget.store_bytes(corpus.hours, parts.encoder.width),
-        store=store,
-        on={
-            name: _on_gpu(card, config, parts, corpus, work, steps, gpus, assumptions)
-            for name, card in cards.items()
-        },
-        launch=launch,
-        one_machine=one_machine,
-        notes=notes,
-    )
+    @cached_property
+    def _step(self) -> TrainingStep:
+        stored = self.config.dataset_config.feature_store is not None
+        width = self.built.encoder.width if stored else 0
+        return TrainingStep(self.built.model, features=width, autocast=self.built.autocast)
 
+    @cached_property
+    def _held(self) -> Held:
+        return self._step.held(self.batch(MANY))
 
-def stage_problems(plan: StagePlan, config: PotsaConfig, parts: Parts) -> Iterator[str]:
-    """Positions, batches and steps that do not work out."""
-    worst, llm, corpus = plan.worst, parts.llm, plan.corpus
-    if llm.positions and worst.positions > llm.positions:
-        yield (
-            f"a row of {worst.positions} positions ({parts.projector.queries} queries, "
-            f"{corpus.prompt} of the prompt, {worst.answer} of the answer): "
-            f"{plan.models['llm']} has {llm.positions}; lower model_config.query_len or leave long "
-            "answers out"
-        )
-    if not plan.steps:
-        size = config.train_config.batch_size_training
-        yield (
-            f"{corpus.items} items are fewer than one batch of {size} on {plan.gpus} GPUs: lower "
-            "train_config.batch_size_training"
-        )
+    @cached_property
+    def _static(self) -> dict[str, float]:
+        """Weights, gradients, optimizer; DeepSpeed's ZeRO shares some of them among the GPUs."""
+        built, config = self.built, self.config
+        weights = {f"weights: {part}": float(size) for part, size in built.weights().items()}
+        trained = sum(built.parameters(trainable=True).values())
+        gradients = sum(p.numel() * p.element_size() for p in built.trained().values())
+        table = {"gradients": gradients, "AdamW": 2 * FLOAT * trained}
+        if not config.train_config.enable_deepspeed:
+            buckets = {"DDP's buckets": gradients} if self.gpus > 1 else {}
+            return weights | table | buckets
+        settings = deepspeed.read_settings(config.deepspeed_config)
+        stage = (settings.get("zero_optimization") or {}).get("stage", 0)
+        if gradients < FLOAT * trained:  # in 16 bits: float32 weights in the optimizer
+            table["AdamW"] += FLOAT * trained
+        shared = {name: stage >= 3 for name in weights}
+        shared |= {"gradients": stage >= 2, "AdamW": stage >= 1}
+        table = weights | table
+        return {name: size / (self.gpus if shared[name] else 1) for name, size in table.items()}
 
+    def _by_part(self) -> dict[str, dict[str, int]]:
+        names = {**{part: part for part, _, _ in self.flops}, REST: "alignment"}
+        return {
+            name: {
+                way: sum(n for (p, w, _), n in self.flops.items() if (p, w) == (part, way))
+                for way in ("forward", "backward")
+            }
+            for part, name in names.items()
+        }
 
-def step_notes(plan: StagePlan, config: PotsaConfig) -> Iterator[str]:
-    """Where training would end, seen from its schedule."""
-    train = config.train_config
-    if plan.steps and plan.steps <= train.warmup_steps:
-        yield f"ends at step {plan.steps}, inside the warm-up of {train.warmup_steps} steps"
-    elif 0 < plan.steps < train.total_steps:
-        left = 1 - (plan.steps - train.warmup_steps) / (train.total_steps - train.warmup_steps)
-        yield (
-            f"ends at step {plan.steps} of total_steps={train.total_steps}, at {left:.0%} of the "
-            "peak rate"
-        )
-    if not (config.native.bf16 or train.use_fp16 or train.enable_deepspeed):
-        yield "the projector computes in float32, without tensor cores; native.bf16=true casts it"
-    if train.quantization:
-        yield (
-            "8 bits: bitsandbytes keeps the inputs of its matrices, which is counted; how much "
-            "slower its products are is not"
-        )
+    def _seconds(self, gpu: Gpu) -> float:
+        """Of a micro-step: products at the peak of their precision, weights read twice at least."""
+        half = sum(count for (_, _, size), count in self.flops.items() if size == HALF)
+        compute = half / gpu.half + (self.flops.total() - half) / gpu.single
+        reading = 2 * self.built.weights()["llm"] / gpu.bandwidth
+        return max(compute / self.given["utilisation"], reading)
 
+    @cached_property
+    def _store_flops(self) -> int:
+        """`slam-potsa features`: the encoder once over every recording."""
+        encoder = self.built.encoder
+        frames = self._frames(self.corpus.seconds.mean, encoder.window == "30s")
+        return self.corpus.recordings * encoder_flops(encoder, frames)
 
-def _steps(config: PotsaConfig, corpus: Corpus, gpus: int) -> int:
-    """Optimizer steps, as the native host counts them: incomplete batches are dropped."""
-    train = config.train_config
-    share = -(-corpus.items // gpus)
-    batches = share // train.batch_size_training
-    if corpus.items < train.batch_size_training * gpus:
-        return 0
-    epochs = train.num_epochs * math.ceil(batches / train.gradient_accumulation_steps)
-    return config.native.max_steps or min(epochs, train.total_steps)
-
-
-def _on_gpu(
-    gpu: Gpu,
-    config: PotsaConfig,
-    parts: Parts,
-    corpus: Corpus,
-    work: dict[str, Flops],
-    steps: int,
-    gpus: int,
-    assumptions: Assumptions,
-) -> OnGpu:
-    train = config.train_config
-
-    def needed(items: int) -> int:
-        return sum(budget.memory(config, parts, corpus, items, gpus, assumptions).values())
-
-    use = needed(train.batch_size_training)
-    seconds = store = None
-    if gpu.half is not None:
-        seconds = budget.seconds(work, parts, gpu, assumptions.utilisation)
-        seconds *= train.gradient_accumulation_steps
-        store = _store_seconds(config, parts, corpus, gpu.single * assumptions.utilisation)
-    return OnGpu(
-        label=gpu.label,
-        fits=use <= gpu.memory,
-        free_gib=(gpu.memory - use) / GIB,
-        largest_batch=_largest(needed, gpu.memory),
-        seconds_a_step=seconds,
-        hours=None if seconds is None else steps * seconds / 3600,
-        store_hours=None if store is None else store / 3600,
-    )
-
-
-def _largest(needed, memory: int) -> int:
-    """The most items whose memory fits, by bisection: memory only grows with the batch."""
-    low, high = 0, LARGEST_BATCH + 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if needed(middle) <= memory else (low, middle)
-    return low
-
-
-def _store_seconds(config: PotsaConfig, parts: Parts, corpus: Corpus, rate: float) -> float:
-    """`slam-potsa features`: the encoder once over every recording."""
-    if config.model_config.encoder_window == "30s":
-        frames = parts.encoder.positions
-    else:
-        frames = math.ceil(corpus.seconds.mean * FRAMES_PER_SECOND)
-    return corpus.recordings * encoder_flops(parts.encoder, frames, trained=False).total / rate
+    def _largest(self, memory: int) -> int:
+        """The most items whose memory fits, by bisection: memory only grows with the batch."""
+        low, high = 0, LARGEST_BATCH + 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            fits = sum(self.memory(middle).values()) <= memory
+            low, high = (middle, high) if fits else (low, middle)
+        return low

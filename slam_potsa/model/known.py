@@ -1,6 +1,6 @@
 """Sizes of public models, shipped with us: what can be planned without asking a hub.
 
-`known/OWNER--NAME.json` holds the keys of the model's public config.json that decide its shapes.
+`known.json` has, by hub name, the keys of a model's public config.json that decide its shapes.
 A folder on this machine always goes before: its own config.json is read.
 """
 
@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import difflib
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from slam_potsa.errors import InputError
 
-FOLDER = Path(__file__).with_name("known")
-
 
 def known_names(model_type: str | None = None) -> tuple[str, ...]:
     """Hub names whose sizes are shipped, of one `model_type` ("whisper", "qwen2") or of all."""
-    names = (path.stem.replace("--", "/", 1) for path in FOLDER.glob("*.json"))
-    return tuple(sorted(n for n in names if model_type in (None, _values(n)["model_type"])))
+    every = model_type is None
+    return tuple(n for n, sizes in _known().items() if every or sizes["model_type"] == model_type)
 
 
 def model_config(name: str, *, option: str = "name", model_type: str | None = None) -> Any:
@@ -44,14 +43,14 @@ def model_config(name: str, *, option: str = "name", model_type: str | None = No
                 f"{option}={name!r}: expected a folder with a transformers config.json "
                 f"({str(error).splitlines()[0]})"
             ) from error
-    if name not in known_names():
+    if name not in _known():
         raise InputError(_unknown(name, option, known_names(model_type)))
-    values = _values(name)
-    return AutoConfig.for_model(values.pop("model_type"), **values)
+    return AutoConfig.for_model(**_known()[name])
 
 
-def _values(name: str) -> dict[str, Any]:
-    return json.loads((FOLDER / f"{name.replace('/', '--', 1)}.json").read_text())
+@cache
+def _known() -> dict[str, dict[str, Any]]:
+    return json.loads(Path(__file__).with_suffix(".json").read_text())
 
 
 def _unknown(name: str, option: str, known: tuple[str, ...]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 from slam_potsa.config import PotsaConfig, flat
@@ -14,8 +13,7 @@ from slam_potsa.engine.recipe import literal
 from slam_potsa.errors import InputError
 
 ENTRY = "examples/potsa/finetune_deepspeed.py"
-PLAIN = re.compile(r"[A-Za-z/.][\w./-]*")
-SPECIAL = ("true", "false", "null", "nan", "inf")  # what Hydra reads as something else
+PLAIN = re.compile(r"(?!(true|false|null|nan|inf)$)[A-Za-z/.][\w./-]*", re.IGNORECASE)
 # The launcher's own, and what it must not find.
 LEFT_OUT = ("engine", "deepspeed_config", "train_config.enable_deepspeed", "native.bf16")
 
@@ -38,20 +36,16 @@ def on_machines(config: PotsaConfig, nodes: int) -> PotsaConfig:
 
     Raises InputError where the accumulation cannot be divided.
     """
-    train = config.train_config
-    accumulation = train.gradient_accumulation_steps
+    train, accumulation = config.train_config, config.train_config.gradient_accumulation_steps
     if accumulation % nodes:
         raise InputError(
             f"--nodes={nodes}: train_config.gradient_accumulation_steps={accumulation} cannot be "
             f"divided by it, and a step would not see as much as on one machine; expected a "
             f"divisor of {accumulation}"
         )
-    shared = replace(
-        train,
-        gradient_accumulation_steps=accumulation // nodes,
-        validation_interval=max(1, train.validation_interval // nodes),
-    )
-    return replace(config, train_config=shared)
+    interval = max(1, train.validation_interval // nodes)
+    shared = {"gradient_accumulation_steps": accumulation // nodes, "validation_interval": interval}
+    return replace(config, train_config=replace(train, **shared))
 
 
 def launch_line(config: PotsaConfig, nodes: int, gpus: int, ckpt_path: str | None = None) -> str:
@@ -60,6 +54,8 @@ def launch_line(config: PotsaConfig, nodes: int, gpus: int, ckpt_path: str | Non
     Args:
         config: as `on_machines` has it.
         ckpt_path: of the stage before; None: the configuration's own.
+
+    Raises InputError for a term of alignment that no file of conf/alignment/ is named after.
     """
     given = differences(config)
     if ckpt_path is not None:
@@ -67,27 +63,20 @@ def launch_line(config: PotsaConfig, nodes: int, gpus: int, ckpt_path: str | Non
     words = ["deepspeed", "--hostfile", "hostfile", "--num_nodes", str(nodes)]
     words += ["--num_gpus", str(gpus), ENTRY]
     words.append(f"deepspeed_config={config.deepspeed_config or 'zero2_bf16'}")
-    words += [f"{key}={_value(value)}" for key, value in given.items()]
-    return shlex.join(words)
-
-
-def _value(value: Any) -> str:
-    """As Hydra reads it; plain words without quotes, so that a shell needs none either."""
-    if isinstance(value, str) and PLAIN.fullmatch(value) and value.lower() not in SPECIAL:
-        return value
-    return literal(value)
+    return shlex.join(words + [f"{key}={_value(value)}" for key, value in given.items()])
 
 
 def differences(config: PotsaConfig) -> dict[str, Any]:
     """What `config` sets otherwise than conf/config.yaml alone would, by key."""
-    plain = _plain()
-    return {
-        key: value
-        for key, value in flat(config).items()
-        if key not in LEFT_OUT and plain.get(key) != value
-    }
+    plain, chosen = compose_config(), {}
+    if config.alignment.terms.keys() != plain.alignment.terms.keys():
+        chosen = {"alignment": list(config.alignment.terms) or "none"}
+        plain = compose_config([f"alignment={_value(chosen['alignment'])}"], checked=False)
+    before = flat(plain)
+    changed = {k: v for k, v in flat(config).items() if k not in LEFT_OUT and before.get(k) != v}
+    return chosen | changed
 
 
-@cache
-def _plain() -> dict[str, Any]:
-    return flat(compose_config())
+def _value(value: Any) -> str:
+    """As Hydra reads it; plain words without quotes, so that a shell needs none either."""
+    return value if isinstance(value, str) and PLAIN.fullmatch(value) else literal(value)

@@ -1,0 +1,171 @@
+"""A stage's model at its true size on torch's meta device: every shape, no memory, no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from slam_potsa.config import PotsaConfig
+from slam_potsa.engine import deepspeed
+from slam_potsa.engine.plan.count import PARTS
+from slam_potsa.errors import InputError, collecting, refuse
+from slam_potsa.model.encoder import SpeechEncoder
+from slam_potsa.model.factory import build_controller, build_projector, check_widths
+from slam_potsa.model.known import model_config
+from slam_potsa.model.language_bias import LanguageBias
+from slam_potsa.model.llm import adapt_llm, unwrapped
+from slam_potsa.model.speech_llm import SpeechLLM
+
+
+@dataclass(frozen=True)
+class MetaModel:
+    """What would train, and the encoder of its features, loaded or not."""
+
+    model: SpeechLLM
+    encoder: SpeechEncoder
+    autocast: bool  # whether products are in 16 bits whatever the weights are
+
+    def parameters(self, trainable: bool) -> dict[str, int]:
+        """Their number by part."""
+        return {
+            name: sum(p.numel() for p in part.parameters() if p.requires_grad is trainable)
+            for name, part in self._parts()
+        }
+
+    def weights(self) -> dict[str, int]:
+        """Bytes by part: parameters and buffers, a shared one once."""
+        return {
+            name: sum(t.numel() * t.element_size() for t in [*part.parameters(), *part.buffers()])
+            for name, part in self._parts()
+        }
+
+    def trained(self) -> dict[str, Tensor]:
+        """What a checkpoint of it would hold."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    @property
+    def positions(self) -> int:
+        """Of the LLM at most; 0: without a limit."""
+        config = unwrapped(self.model.llm).config.get_text_config()
+        return getattr(config, "max_position_embeddings", 0) or 0
+
+    def _parts(self) -> list[tuple[str, nn.Module]]:
+        parts = ((name, getattr(self.model, attribute)) for attribute, name in PARTS.items())
+        return [(name, nn.Module() if part is None else part) for name, part in parts]
+
+
+def build_on_meta(config: PotsaConfig, languages: Sequence[str] = ("en",)) -> MetaModel:
+    """What `model_factory` would build on a GPU, without a weight.
+
+    Args:
+        languages: those that biases would be estimated of, where no file has them.
+
+    Raises InputError with everything that does not fit: unknown models, widths, mel bands, layers.
+    """
+    model, train = config.model_config, config.train_config
+    whisper, decoder = _configurations(config)
+    bias = _bias(config, whisper.d_model, languages)
+    half = torch.bfloat16 if model.llm_dtype == "auto" else getattr(torch, model.llm_dtype)
+    with torch.device("meta"):
+        encoder = _encoder(whisper, config, half if train.freeze_encoder else torch.float32)
+        trained = not (train.freeze_llm or train.use_peft)
+        llm = _llm(decoder, config, torch.float32 if trained else half)
+        projector = build_projector(model, whisper.d_model, decoder.hidden_size, bias)
+    built = SpeechLLM(encoder if model.load_encoder else None, projector, llm, None)
+    # A diagnosis asks what the values are, and is no part of most steps.
+    built.controller = build_controller(built, replace(config.alignment, diagnose_interval=0))
+    built.controller.detach()
+    autocast = config.native.bf16 or train.use_fp16
+    if train.enable_deepspeed:
+        settings = deepspeed.read_settings(config.deepspeed_config)
+        if any(deepspeed.enabled(settings, name) for name in ("fp16", "bf16")):
+            built, autocast = built.to(torch.bfloat16), False
+    return MetaModel(built.train(), encoder, autocast)
+
+
+def _configurations(config: PotsaConfig) -> tuple[Any, Any]:
+    """transformers' of the encoder and of the LLM, that fit what the configuration says."""
+    model, bands, problems = config.model_config, config.dataset_config.mel_size, []
+    encoder, llm = "model_config.encoder_path_hf", "model_config.llm_path"
+    with collecting(problems):
+        whisper = model_config(model.encoder_path_hf, option=encoder, model_type="whisper")
+        if whisper.model_type != "whisper":
+            raise InputError(f"{encoder}={model.encoder_path_hf!r}: expected a Whisper")
+        check_widths(model, encoder_dim=whisper.d_model)
+        if bands != whisper.num_mel_bins:
+            raise InputError(
+                f"dataset_config.mel_size={bands}, but {model.encoder_path_hf} reads "
+                f"{whisper.num_mel_bins} mel bands; set it to {whisper.num_mel_bins}"
+            )
+    with collecting(problems):
+        decoder = model_config(model.llm_path, option=llm, model_type="qwen2")
+        if decoder.model_type == "whisper":
+            raise InputError(f"{llm}={model.llm_path!r}: expected an LLM")
+        check_widths(model, llm_dim=decoder.hidden_size)
+    refuse(problems)
+    return whisper, decoder
+
+
+def _encoder(whisper: Any, config: PotsaConfig, dtype: torch.dtype) -> SpeechEncoder:
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    encoder = SpeechEncoder(WhisperEncoder(whisper), config.model_config.encoder_window)
+    # All of it where it trains: loading forgets that Whisper's sinusoidal positions are fixed.
+    return encoder.requires_grad_(not config.train_config.freeze_encoder).to(dtype)
+
+
+def _llm(decoder: Any, config: PotsaConfig, dtype: torch.dtype) -> nn.Module:
+    from transformers import AutoModelForCausalLM
+
+    llm = AutoModelForCausalLM.from_config(decoder, dtype=dtype)
+    if config.train_config.quantization:
+        head = llm.get_output_embeddings()
+        for owner in list(llm.modules()):
+            for name, linear in owner.named_children():
+                if isinstance(linear, nn.Linear) and linear is not head:
+                    setattr(owner, name, _EightBit(linear))
+    return adapt_llm(llm, config.train_config)
+
+
+def _bias(config: PotsaConfig, width: int, languages: Sequence[str]) -> LanguageBias | None:
+    """The biases of the file given, or a table of the size that would be estimated."""
+    if not config.language_bias.enabled:
+        return None
+    path = config.language_bias.path
+    if path and Path(path).is_file():
+        return LanguageBias.load(path)
+    return LanguageBias({language: torch.zeros(width) for language in languages})
+
+
+class _EightBit(nn.Linear):
+    """LLM.int8 as bitsandbytes has it: a byte a weight, a float32 scale an output row."""
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__(linear.in_features, linear.out_features, bias=False)
+        weight = torch.empty_like(linear.weight, dtype=torch.int8)
+        self.weight, self.bias = nn.Parameter(weight, requires_grad=False), linear.bias
+        self.register_buffer("scale", torch.empty(linear.out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        product = _EightBitProduct.apply(x, self.weight)
+        return product if self.bias is None else product + self.bias
+
+
+class _EightBitProduct(torch.autograd.Function):
+    """Keeps its input although no weight trains."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.linear(x, weight.to(x.dtype))
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        _x, weight = ctx.saved_tensors
+        return gradient @ weight.to(gradient.dtype), None

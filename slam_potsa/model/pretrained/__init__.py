@@ -1,1 +1,0 @@
-"""What is known of public models without asking a hub (`known`)."""

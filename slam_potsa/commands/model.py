@@ -31,7 +31,7 @@ def _features(args) -> None:
     from slam_potsa.engine.encode import store_features
 
     store = store_features(_encoder(args), args.manifests, args.output)
-    print(f"{args.output}: {len(store)} utterances")
+    print(f"{args.output}: {len(store.keys)} utterances")
 
 
 def _bias(args) -> None:

@@ -67,9 +67,6 @@ class FeatureStore:
         """How many frames the index names."""
         return max((offset + frames for offset, frames in self.keys.values()), default=0)
 
-    def __len__(self) -> int:
-        return len(self.keys)
-
     def __contains__(self, key: str) -> bool:
         return key in self.keys
 
@@ -104,12 +101,9 @@ def add_features(
     that float16 cannot hold. What was added before an error or an interruption stays.
     """
     folder = Path(folder)
-    begun = (folder / INDEX).exists()
-    store = (
-        FeatureStore.open(folder, fingerprint)
-        if begun
-        else FeatureStore(folder, fingerprint, width)
-    )
+    store = FeatureStore(folder, fingerprint, width)
+    if (folder / INDEX).exists():
+        store = FeatureStore.open(folder, fingerprint)
     if store.width != width:
         raise InputError(
             f"{folder}: features are {store.width} wide, this encoder's are {width}; use another "
@@ -118,7 +112,7 @@ def add_features(
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / FEATURES, "ab") as file:
         file.truncate(store.frames * width * DTYPE.itemsize)  # frames that no index names
-        end, saved = store.frames, len(store)
+        end, unsaved = store.frames, 0
         try:
             for key, features in found:
                 if key in store:
@@ -127,9 +121,10 @@ def add_features(
                 file.write(rows.tobytes())
                 store.keys[key] = [end, len(rows)]
                 end += len(rows)
-                if len(store) - saved >= max(256, len(store) // 8):  # seldom: it rewrites all
+                unsaved += 1
+                if unsaved >= max(256, len(store.keys) // 8):  # seldom: the index is rewritten
                     _save(store, file)
-                    saved = len(store)
+                    unsaved = 0
         finally:
             _save(store, file)
     return store

@@ -73,20 +73,13 @@ def read_manifest(path: str | Path, *, needs: Sequence[str] = ()) -> list[Uttera
         InputError: naming every bad line as `file:line: field 'x': found ..., expected ...`; of
             many, those of one kind once. Says so where it is another project's format.
     """
-    file = str(path), _content(path)
+    file = str(path), content_hash(path) if Path(path).is_file() else ""
     try:
         known = _read(*file)
         lacking = any(getattr(utterance, name) is None for name in needs for utterance in known)
     except InputError:
         lacking = True
     return list(_read(*file, tuple(needs)) if lacking else known)  # which says what is wrong
-
-
-def _content(path: str | Path) -> str:
-    try:
-        return content_hash(path)
-    except OSError:
-        return ""
 
 
 @lru_cache(maxsize=8)
@@ -295,7 +288,8 @@ def is_checked(path: str | Path) -> bool:
 
     Of the manifest only: a recording that was exchanged under the same name is not noticed.
     """
-    return not why_outdated(f"{path}.checked", {"manifest": _content(path)})
+    now = {"manifest": content_hash(path)} if Path(path).is_file() else {}
+    return not why_outdated(f"{path}.checked", now)
 
 
 def manifest_hash(manifests: Iterable[str | Path]) -> str:

@@ -51,9 +51,13 @@ def batch_of(dataset, *items):
     return dataset.collator([[dataset.example(row) for row in item] for item in items])
 
 
-def test_layout_of_every_row(dataset, tokenizer, corpus):
-    made, rows = dataset(), [*corpus[:2], corpus[6], *corpus[4:6]]
+@pytest.mark.parametrize("pad", [None, "<s>"])
+def test_layout_of_every_row(dataset, tokenizer, corpus, pad):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.pad_token = pad
+    made, rows = dataset(tokenizer=tokenizer), [*corpus[:2], corpus[6], *corpus[4:6]]
     batch = batch_of(made, corpus[:2], [corpus[6]], corpus[4:6])
+    padding = tokenizer.pad_token_id if pad else made.eos_id
     start = batch["label_start"]
     for index, row in enumerate(rows):
         prompt = tokenizer.encode(f"Translate {row.language}:", add_special_tokens=False)
@@ -65,7 +69,7 @@ def test_layout_of_every_row(dataset, tokenizer, corpus):
         expected = [-1] * QUERIES + prompt + answer
         assert ids[left : left + len(expected)].tolist() == expected
         assert mask.tolist() == [left <= c < left + len(expected) for c in range(len(ids))]
-        assert (ids[~mask] == made.eos_id).all()  # no pad token: eos
+        assert (ids[~mask] == padding).all()
         slots = [left <= column < left + QUERIES for column in range(len(ids))]
         assert batch["modality_mask"][index].tolist() == slots
         labels = batch["labels"][index].tolist()
@@ -86,13 +90,9 @@ def test_dtypes_shapes_and_pairs(dataset, corpus):
     codes = [language_code(identifier) for identifier in batch["language_ids"].tolist()]
     assert codes == ["en", "es", "sle-alph", "en", "es"]
     assert not {"zh", "en", "text", "visual", "keys", "targets"} & set(batch)
-
-
-def test_a_batch_without_pairs_or_targets(dataset, corpus):
-    batch = batch_of(dataset(), [corpus[6]], [corpus[6]])
-    assert batch["pairs"].shape == (0, 2)
-    assert (batch["labels"] == IGNORED).all()
-    assert batch["label_start"] == batch["input_ids"].shape[1]
+    alone = batch_of(dataset(), [corpus[6]], [corpus[6]])  # and without a target
+    assert alone["pairs"].shape == (0, 2) and (alone["labels"] == IGNORED).all()
+    assert alone["label_start"] == alone["input_ids"].shape[1]
 
 
 def test_mels_are_those_of_each_utterance_alone(dataset, corpus, tmp_path):
@@ -139,14 +139,6 @@ def test_stored_features_take_the_place_of_mels(dataset, corpus, tmp_path):
     assert batch["audio_mel_post_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
     with pytest.raises(InputError, match="5 utterances have no features"):
         dataset(**options)
-
-
-def test_a_pad_token_is_used_where_there_is_one(tokenizer, corpus, dataset):
-    padded = copy.deepcopy(tokenizer)
-    padded.pad_token = "<s>"
-    batch = batch_of(dataset(tokenizer=padded), [corpus[0]], [corpus[4]])
-    assert (batch["input_ids"][~batch["attention_mask"]] == padded.pad_token_id).all()
-    assert padded.pad_token_id != padded.eos_token_id
 
 
 def test_what_cannot_make_batches_is_refused_at_once(tokenizer, dataset, utterance):

@@ -1,5 +1,3 @@
-from collections import Counter
-
 import pytest
 
 from slam_potsa.config import DatasetConfig, PotsaConfig
@@ -7,7 +5,6 @@ from slam_potsa.config.check import check
 from slam_potsa.data.tasks import (
     Reading,
     answer,
-    draw_task,
     needed_fields,
     question,
     read_answer,
@@ -31,15 +28,6 @@ def test_fields_follow_the_tasks():
     for tasks in (["st", "asr"], []):
         with pytest.raises(InputError, match="expected some of asr, s2tt, cot"):
             needed_fields(tasks)
-
-
-def test_draws_follow_their_place_and_weigh_as_listed():
-    tasks = ["asr", "s2tt", "s2tt"]
-    drawn = [draw_task(tasks, 1, epoch, "s") for epoch in range(3000)]
-    assert drawn == [draw_task(tasks, 1, epoch, "s") for epoch in range(3000)]
-    assert abs(Counter(drawn)["s2tt"] / 3000 - 2 / 3) < 0.03
-    assert drawn != [draw_task(tasks, 2, epoch, "s") for epoch in range(3000)]
-    assert {draw_task(["cot", "cot"], place) for place in range(9)} == {"cot"}
 
 
 def test_decoding_asks_for_a_translation_where_one_was_trained():

@@ -245,7 +245,8 @@ def write_job(job: Job) -> Path:
 
     # The hydra section is that of config.yaml: without it Hydra makes folders of its own.
     hydra = OmegaConf.load(conf_dir() / "config.yaml").hydra
-    head = {"defaults": ["potsa_schema", "_self_"], "hydra": hydra}
+    logging = {"override hydra/job_logging": "stdout"}  # as config.yaml: no log file
+    head = {"defaults": ["potsa_schema", "_self_", logging], "hydra": hydra}
     path = job.folder / STAGE
     where = shlex.quote(str(Path.cwd()))
     comment = f"# Stage {job.name}, resolved. Alone:\n#   cd {where} && {job.shown()}\n"

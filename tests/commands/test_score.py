@@ -41,12 +41,14 @@ def test_the_default_is_bleu_and_chrf_with_guards_and_signatures(files, tmp_path
     place = tmp_path / "out.json"
     groups = ("--seen", "en", "es", "--zero-shot", "fr", "--no-blind")
     output = scored(capsys, files[0], *groups, "--bootstrap", 20, "--json", place)
-    assert output.splitlines()[0].split()[:2] == ["sentences", "BLEU"]
+    head, first = output.splitlines()[:2]
+    assert head.split()[:2] == ["sentences", "BLEU"] and head.count("95 % interval") == 2
     assert "zero-shot, pooled" in output and "guard fired, %" in output
     assert output.rstrip().splitlines()[-1].startswith("chrF|nrefs:1|bs:20|seed:12345|")
     assert "preset" not in output and "lowest sentence chrF" not in output
     table = json.loads(place.read_text())
-    assert table["rows"][0]["name"] == "en" and table["rows"][0]["scores"]["BLEU"]["value"] > 0
+    bleu = table["rows"][0]["scores"]["BLEU"]["value"]
+    assert table["rows"][0]["name"] == "en" and first.split()[:3] == ["en", "12", f"{bleu:.1f}"]
     assert len(table["worst"]) == 10 and table["preset"] is None
 
 
@@ -118,15 +120,14 @@ def run(command):
     return subprocess.run(words, capture_output=True, text=True, check=True, env=environment).stdout
 
 
-@pytest.mark.parametrize("preset", ["potsa", "cot-st"])
-def test_every_number_comes_out_of_a_printed_command(files, tmp_path, capsys, preset):
+@pytest.mark.parametrize(("preset", "test"), [("potsa", "bs"), ("cot-st", "ar")])
+def test_every_number_comes_out_of_a_printed_command(files, tmp_path, capsys, preset, test):
     """BLEU, chrF, WER, the paired test and the blind control, each run in a process of its own."""
     pytest.importorskip("jiwer")
     folder, place = tmp_path / "my scores", tmp_path / "out.json"
-    asked = ("--preset", preset, "--baseline", files[1], "--samples", 20, "--bootstrap", 20)
-    output = scored(
-        capsys, files[0], *asked, "--dump", folder, "--show-commands", "--json", place
-    )  # fmt: skip
+    asked = ("--preset", preset, "--baseline", files[1], "--samples", 20, "--test", test)
+    asked += ("--bootstrap", 20, "--dump", folder, "--show-commands", "--json", place)
+    output = scored(capsys, files[0], *asked)
     commands = (folder / "commands.sh").read_text()
     assert output.endswith(commands)
     assert "# all, mean of languages: the mean of the scores of en, es, fr" in commands

@@ -8,7 +8,7 @@ import pytest
 
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.evaluation import guards
-from slam_potsa.evaluation.guards import GUARDS, REFERENCES, guard_signature, rates, watch
+from slam_potsa.evaluation.guards import GUARDS, REFERENCES, rates, watch
 from slam_potsa.evaluation.scores import score
 from tests.support.predictions import make
 
@@ -54,108 +54,67 @@ def test_what_the_reference_does_too_is_not_held_against_the_prediction():
     assert fired("IBM PC GPS", reference="IBM PC GPS", usual=CHINESE) == {REFERENCES}
 
 
-@pytest.mark.parametrize(
-    ("prediction", "transcript", "target", "copied"),
-    [
-        (FRENCH, FRENCH, "en", True),
-        (FRENCH, FRENCH, "fr", False),
-        ("Veuillez entrer le numero de votre boite vocale suivi du diese", FRENCH, "en", True),
-        ("Veuillez entrer", FRENCH, "en", False),
-        (ENGLISH, FRENCH, "en", False),
-        ("…", "…", "en", False),
-        ("a", None, "en", False),
-    ],
-)
-def test_near_copies_where_no_transcription_was_asked_for(prediction, transcript, target, copied):
-    assert (COPIED in fired(prediction, ENGLISH, transcript, target)) is copied
+NEAR_COPY = "Veuillez entrer le numero de votre boite vocale suivi du diese"
+NO_LOOP = "".join(Random(0).choices("abcdefgh ", k=5000))
 
 
 @pytest.mark.parametrize(
-    ("text", "references", "foreign"),
+    ("guard", "text", "options", "fires"),
     [
-        (CHINESE, "今日は天気がいいので、公園に行きます。", False),
-        (ENGLISH, CHINESE + "使用GPS。", True),
-        ("ＡＢ", "AB", False),
-        ("Привет", "Пока", False),
-        (FRENCH, "123", False),
+        (COPIED, FRENCH, {"reference": ENGLISH, "target": "en"}, True),
+        (COPIED, NEAR_COPY, {"reference": ENGLISH, "target": "en"}, True),
+        (COPIED, FRENCH, {"reference": ENGLISH, "target": "fr"}, False),  # it was to transcribe
+        (COPIED, "Veuillez entrer", {"reference": ENGLISH, "target": "en"}, False),
+        (COPIED, ENGLISH, {"reference": ENGLISH, "target": "en"}, False),
+        (COPIED, "…", {"transcript": "…"}, False),
+        (COPIED, "a", {"transcript": None}, False),
+        # Scripts are those of the references.
+        (LANGUAGE, CHINESE, {"reference": "今日は天気がいいので、公園に行きます。"}, False),
+        (LANGUAGE, ENGLISH, {"reference": CHINESE + "使用GPS。"}, True),
+        (LANGUAGE, "ＡＢ", {"reference": "AB", "target": "xx"}, False),
+        (LANGUAGE, FRENCH, {"reference": "123", "target": "xx"}, False),
+        # Languages of one script are told apart.
+        (LANGUAGE, FRENCH, {"reference": ENGLISH, "target": "en"}, True),
+        (LANGUAGE, "Adiós", {"reference": ENGLISH, "target": "en"}, False),  # too short
+        (LANGUAGE, FRENCH, {"reference": ENGLISH, "target": "tlh"}, False),  # py3langid lacks it
+        (LANGUAGE, "我哋今日去公園行吓啦，好唔好呀？", {}, False),  # Cantonese, not told from zh
+        (REPETITION, "the key the key the key the key", {}, True),
+        (REPETITION, "no no no no no", {}, True),
+        (REPETITION, "The key. The key, the key", {}, False),
+        (REPETITION, "1 000 000 000 000 000", {}, False),
+        (REPETITION, "-------------------", {}, False),
+        (REPETITION, "ha ha ha", {}, False),
+        (REPETITION, "word " * 2000, {}, True),
+        (REPETITION, NO_LOOP, {}, False),
+        (REFUSAL, "I'm sorry, but I cannot translate this audio.", {}, True),
+        (REFUSAL, "As an AI language model, I do not hear.", {}, True),
+        (REFUSAL, "Please provide the audio you would like me to transcribe.", {}, True),
+        (REFUSAL, "作为一个人工智能，我不能听。", {}, True),
+        (REFUSAL, "请提供需要翻译的音频。", {}, True),
+        (REFUSAL, "I'm sorry, that extension is busy.", {}, False),
+        (REFUSAL, "对不起，请再试一次。", {}, False),
+        # Of a reference of 20 characters between 10 and 40, or off by less than ten.
+        (LENGTH, "x" * 40, {"reference": "x" * 20}, False),
+        (LENGTH, "x" * 41, {"reference": "x" * 20}, True),
+        (LENGTH, "x" * 10, {"reference": "x" * 20}, False),
+        (LENGTH, "x" * 9, {"reference": "x" * 20}, True),
+        (LENGTH, "x" * 13, {"reference": "x" * 4}, False),
+        (LENGTH, "x" * 14, {"reference": "x" * 4}, True),
+        (LENGTH, "x" * 40, {"reference": ""}, False),
     ],
 )
-def test_scripts_are_those_of_the_references(text, references, foreign):
-    assert (LANGUAGE in fired(text, references, target="xx")) is foreign
-
-
-@pytest.mark.parametrize(
-    ("text", "target", "reference", "foreign"),
-    [
-        (FRENCH, "en", ENGLISH, True),
-        ("Adiós", "en", ENGLISH, False),  # too short to be judged
-        (FRENCH, "tlh", ENGLISH, False),  # Klingon: py3langid does not know it
-        ("我哋今日去公園行吓啦，好唔好呀？", "zh", CHINESE, False),
-    ],
-)
-def test_languages_of_one_script_are_told_apart(text, target, reference, foreign):
+def test_where_one_guard_fires(guard, text, options, fires):
     pytest.importorskip("py3langid")
-    assert (LANGUAGE in fired(text, reference, None, target)) is foreign
-    assert "py3langid" in guard_signature()
+    begin = time.perf_counter()
+    assert (guard in fired(text, **options)) is fires
+    assert time.perf_counter() - begin < 4  # no expression that backtracks without end
 
 
 def test_without_py3langid_scripts_decide_and_the_signature_says_so(monkeypatch):
     monkeypatch.setattr(guards, "_identifier", lambda: None)
     assert LANGUAGE not in fired(FRENCH, ENGLISH, target="en")
     assert LANGUAGE in fired(CHINESE, ENGLISH, target="en")
-    assert "script only (pip install py3langid" in guard_signature()
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("the key the key the key the key", True),
-        ("no no no no no", True),
-        ("The key. The key, the key", False),
-        ("1 000 000 000 000 000", False),
-        ("-------------------", False),
-        ("ha ha ha", False),
-        ("word " * 2000, True),
-        ("".join(Random(0).choices("abcdefgh ", k=5000)), False),
-    ],
-)
-def test_loops_are_found_quickly(text, expected):
-    begin = time.perf_counter()
-    assert GUARDS[REPETITION](text, None, None) is expected
-    assert time.perf_counter() - begin < 2
-
-
-@pytest.mark.parametrize(
-    ("text", "refuses"),
-    [
-        ("I'm sorry, but I cannot translate this audio.", True),
-        ("As an AI language model, I do not hear.", True),
-        ("Please provide the audio you would like me to transcribe.", True),
-        ("作为一个人工智能，我不能听。", True),
-        ("请提供需要翻译的音频。", True),
-        ("I'm sorry, that extension is busy.", False),
-        ("对不起，请再试一次。", False),
-    ],
-)
-def test_refusals_but_not_politeness(text, refuses):
-    assert (REFUSAL in fired(text)) is refuses
-
-
-@pytest.mark.parametrize(
-    ("expected", "written", "odd"),
-    [
-        (20, 40, False),
-        (20, 41, True),
-        (20, 10, False),
-        (20, 9, True),
-        (4, 13, False),  # three times as long, off by nine characters
-        (4, 14, True),
-        (0, 40, False),
-    ],
-)
-def test_length_is_measured_against_the_reference(expected, written, odd):
-    row = replace(make(["fr"])[0], reference="x" * expected or None, prediction="x" * written)
-    assert (LENGTH in watch([row])[0]) is odd
+    assert "script only (pip install py3langid" in guards.guard_signature()
 
 
 def same(items):

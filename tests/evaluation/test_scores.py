@@ -2,7 +2,6 @@
 
 import importlib.machinery
 import importlib.util
-import json
 import sys
 import urllib.error
 import urllib.request
@@ -14,7 +13,7 @@ import pytest
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation import metrics
-from slam_potsa.evaluation.metrics import Score, load_comet, normalized
+from slam_potsa.evaluation.metrics import Score, load_comet
 from slam_potsa.evaluation.presets import PRESETS, Convention, ErrorRate, find_preset
 from slam_potsa.evaluation.scores import score
 from tests.support.predictions import command_line, make
@@ -101,16 +100,6 @@ def test_bad_input_is_reported_at_once():
         score(make(["fr"]), convention=Convention(tokenizers={"en": "words"}))
 
 
-def test_the_table_prints_aligned_with_its_signatures():
-    table = score(make(), seen=["en"], bootstrap=50)
-    lines = table.text().splitlines()
-    shown = [f"{row.bleu.value:.1f}" for row in table.rows[:3]]
-    ends = {line.index(value) + len(value) for line, value in zip(lines[1:4], shown, strict=True)}
-    assert ends == {lines[0].index("BLEU") + 4}
-    assert lines[-2] == f"BLEU|{table.row('en').bleu.signature}" and lines[-1].startswith("chrF|")
-    assert json.loads(json.dumps(table.as_dict()))["rows"][0]["scores"]["BLEU"]["value"] > 0
-
-
 def test_resamples_that_are_partly_zero_still_have_an_interval():
     """One good sentence among bad ones: some resamples of the corpus score exactly 0. sacrebleu's
     mean ± half width reaches below 0, where what is shown ends; JSON keeps it."""
@@ -125,16 +114,6 @@ def test_line_breaks_score_as_on_one_line():
     """A file of lines could not hold them, and would give another score than this."""
     broken = [replace(item, prediction=item.prediction.replace(" ", "\n")) for item in make()]
     assert score(broken, bootstrap=0).rows == score(make(), bootstrap=0).rows
-
-
-def test_further_bleu_columns_have_intervals_and_signatures():
-    convention = Convention(more_bleu={"BLEU char": "char"}, chrf_word_order=2)
-    table = score(make(), bootstrap=50, convention=convention)
-    scores = table.row("fr").scores
-    assert list(scores) == ["BLEU", "chrF++", "BLEU char"]
-    assert "tok:char" in scores["BLEU char"].signature and scores["BLEU char"].low is not None
-    assert table.text().splitlines()[0].count("95 % interval") == 3
-    assert "\nBLEU char|nrefs:1" in table.text() and "\nchrF++|nrefs:1" in table.text()
 
 
 # -- WER and CER -----------------------------------------------------------------------------------
@@ -168,17 +147,6 @@ def test_error_rates(language, said, written, rate, expected, signature):
 RATED = Convention(error_rate=ErrorRate())
 
 
-def test_the_normaliser_is_whispers():
-    """The same as the one that transformers ships."""
-    pytest.importorskip("whisper_normalizer")
-    from transformers.models.whisper.english_normalizer import BasicTextNormalizer
-
-    text = "Él dijo: «¡Hola!» (ríe) [ruido] Straße №5"
-    item = Prediction("1", "es", "x", "es", text, text)
-    ours = normalized([item], RATED).references[0]
-    assert ours == BasicTextNormalizer()(text).strip() and ours
-
-
 def test_which_rows_have_an_error_rate():
     """Those that transcribe and those that tell what they heard; no corpus that mixes others in."""
     pytest.importorskip("jiwer")
@@ -189,12 +157,8 @@ def test_which_rows_have_an_error_rate():
     silent = replace(told, key="2", heard=None)
     found = score([told, silent], bootstrap=0, convention=RATED).row("fr").scores["WER"]
     assert found.value == pytest.approx(50) and found.signature.endswith("|not told:1")
-
-
-def test_references_that_become_empty_are_left_out_and_counted():
-    pytest.importorskip("jiwer")
     items = make(["en"], count=2)
-    empty = Prediction("3", "en", "x", "en", "—!", "hello")
+    empty = Prediction("3", "en", "x", "en", "—!", "hello")  # after the normaliser
     plain, found = (
         score(rows, bootstrap=0, convention=RATED).row("en").scores["WER"]
         for rows in (items, [*items, empty])

@@ -47,14 +47,12 @@ class SpeechTranslationDataset(Dataset):
     Args:
         items: pairs and utterances.
         tokenizer: a Hugging Face tokenizer; without a pad token it pads with eos, as SLAM-LLM does.
-        data: `fix_length_audio` audio slots a row; `encoder_window` and `mel_size` of `log_mel`;
-            `attend_padding`; the tasks' prompts; `inference_mode`: no answers in the rows and no
-            labels, but the targets as text; `feature_store`: its encoder outputs take the place of
-            the log-mel frames.
+        data: with `inference_mode` there are no answers in the rows and no labels, but the targets
+            as text; with `feature_store` encoder outputs take the place of the log-mel frames.
         base: the folder that audio paths are relative to, the manifest's.
 
-    Raises InputError for bad prompts, a tokenizer without eos, and with what utterances lack: what
-    their task's prompt asks for, or stored features.
+    Raises InputError for bad prompts, a tokenizer without eos, and what rows lack: fields that
+    prompts ask for, stored features.
     """
 
     def __init__(

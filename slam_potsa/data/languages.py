@@ -82,10 +82,12 @@ def find_language(text: str) -> Language:
     first, *rest = wanted.split("_")
     if rest and first in _BY_TEXT and all(_REGION_OR_SCRIPT.fullmatch(part) for part in rest):
         return _BY_TEXT[first]
+    near = [_BY_TEXT[known] for known in difflib.get_close_matches(wanted, _BY_TEXT, 9, 0.5)]
+    names = list(dict.fromkeys(f"{language.code!r} ({language.name})" for language in near))[:3]
     raise InputError(
         f"language {str(text)!r}: not known, expected a code or name of one of the "
-        f"{len(LANGUAGES)} languages of FLEURS, such as 'fr', 'fra', 'fr_fr' or 'French'; "
-        f"near are {_near(wanted)}"
+        f"{len(LANGUAGES)} languages of FLEURS, such as 'fr', 'fra', 'fr_fr' or 'French'"
+        + (f"; near are {', '.join(names)}" if names else "")
     )
 
 
@@ -95,11 +97,3 @@ def short_code(text: str) -> str:
     Raises InputError as `find_language` does.
     """
     return find_language(text).code
-
-
-def _near(wanted: str) -> str:
-    """`'fr' (French), ...`: languages with a code or name like `wanted`, then by their start."""
-    texts = difflib.get_close_matches(wanted, _BY_TEXT, n=12, cutoff=0.5)
-    texts += [text for text in _BY_TEXT if text.startswith(wanted[:1])]
-    near = list(dict.fromkeys(_BY_TEXT[text] for text in texts or _BY_TEXT))[:3]
-    return ", ".join(f"{language.code!r} ({language.name})" for language in near)

@@ -49,7 +49,7 @@ def test_names_and_locales():
 @pytest.mark.parametrize(
     ("text", "near"),
     [("frr", "'fr' (French)"), ("engl", "'en' (English)"), ("koreann", "'ko' (Korean)")]
-    + [(text, "near are '") for text in ("", "x", "fr_frr", "fr_fr_fr_paris", "123")],
+    + [(text, "such as 'fr'") for text in ("", "x", "fr_frr", "fr_fr_fr_paris", "123")],
 )
 def test_unknown_languages_are_refused_with_near_ones(text, near):
     with pytest.raises(InputError, match=f"language {text!r}: not known") as caught:

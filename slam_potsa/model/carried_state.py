@@ -33,20 +33,16 @@ class CarriedState(nn.Module):
         self.as_parameter = nn.Parameter(torch.zeros(capacity))
         self.register_buffer("as_buffer", torch.zeros(capacity, dtype=torch.uint8))
 
-    @property
-    def capacity(self) -> int:
-        return self.as_buffer.numel()
-
     def write(self, payload: bytes) -> None:
         """Store `payload`; may enlarge the state, only safe before a trainer wraps the model."""
         packed = _HEADER.pack(_MAGIC, len(payload), zlib.crc32(payload)) + payload
-        if len(packed) > self.capacity:
+        if len(packed) > self.as_buffer.numel():
             self._resize(len(packed))
-        packed = packed.ljust(self.capacity, b"\0")
-        stored = torch.frombuffer(bytearray(packed), dtype=torch.uint8)
+        capacity = self.as_buffer.numel()
+        stored = torch.frombuffer(bytearray(packed.ljust(capacity, b"\0")), dtype=torch.uint8)
         with torch.no_grad():
             self.as_buffer.copy_(stored)
-            if self.as_parameter.numel() == self.capacity:  # ZeRO-3 leaves an empty partition here
+            if self.as_parameter.numel() == capacity:  # ZeRO-3 leaves an empty partition here
                 self.as_parameter.copy_(stored)
 
     def read(self) -> bytes | None:
@@ -54,11 +50,8 @@ class CarriedState(nn.Module):
         return _unpack(self.as_buffer)
 
     def _resize(self, capacity: int) -> None:
-        device = self.as_buffer.device
-        self.as_buffer = torch.zeros(capacity, dtype=torch.uint8, device=device)
-        self.as_parameter.data = torch.zeros(
-            capacity, dtype=self.as_parameter.dtype, device=self.as_parameter.device
-        )
+        self.as_buffer = self.as_buffer.new_zeros(capacity)
+        self.as_parameter.data = self.as_parameter.data.new_zeros(capacity)
 
     def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, *rest):
         """Take whichever copy the checkpoint really carries, whatever its length."""

@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,11 +30,8 @@ def trainable_state(model: nn.Module) -> dict[str, Tensor]:
     for module in model.modules():  # the same hooks that SLAM-LLM's state_dict() fires
         if isinstance(module, CarriedState):
             module.state_dict()
-    return {
-        name: parameter.detach().cpu().clone()
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
+    named = model.named_parameters()
+    return {name: p.detach().cpu().clone() for name, p in named if p.requires_grad}
 
 
 def save_checkpoint(model: nn.Module, path: str | Path) -> None:
@@ -58,9 +56,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
-def apply_checkpoint(
-    model: nn.Module, state: Mapping[str, Tensor], source: str | Path = ""
-) -> None:
+def apply_checkpoint(model: nn.Module, state: Mapping[str, Tensor], source: Any = "") -> None:
     """Load `state` by name; logs what is absent. Raises InputError as `require_fit` does."""
     absent = require_fit(model, state, source)
     if absent:
@@ -69,17 +65,15 @@ def apply_checkpoint(
     logger.info("checkpoint %s: %d tensors loaded", source, len(state))
 
 
-def require_fit(
-    model: nn.Module, state: Mapping[str, Tensor], source: str | Path = ""
-) -> list[str]:
+def require_fit(model: nn.Module, state: Mapping[str, Tensor], source: Any = "") -> list[str]:
     """The trained parameters that are absent. Raises InputError with all keys that do not fit.
 
     Absent may be: the frozen parts, LoRA weights (a projector trained before them), and the carried
-    biases and schedule (a checkpoint of plain SLAM-LLM has none).
+    state (a checkpoint of plain SLAM-LLM has none).
     """
     refuse(f"checkpoint {source}: {problem}" for problem in _misfits(model, state))
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
-    absent = sorted(trainable - state.keys())
+    absent = sorted(name for name in trainable - state.keys() if BIAS_STATE not in name)
     fatal = [name for name in absent if not name.startswith("llm.") and ".as_" not in name]
     if fatal:
         raise InputError(f"checkpoint {source}: lacks trained parameters: {', '.join(fatal[:8])}")
@@ -129,14 +123,9 @@ def choose_bias(
 
 
 def continue_from(
-    model: nn.Module,
-    state: Mapping[str, Tensor],
-    source: str | Path,
-    *,
-    keep_bias: LanguageBias | None,
-    schedule: bool = True,
+    model: nn.Module, state: Mapping[str, Tensor], source: str | Path, schedule: bool = True
 ) -> None:
-    """Weights and schedule of a checkpoint. The biases were settled before: the file given wins.
+    """Weights and schedule of a checkpoint; biases stay as `choose_bias` settled them.
 
     Args:
         model: with its `controller`.
@@ -144,9 +133,6 @@ def continue_from(
             the native host has another, and starts a new training with a new schedule.
     """
     state = {name: tensor for name, tensor in state.items() if BIAS_STATE not in name}
-    if keep_bias is not None:
-        carried = keep_bias.carried.state_dict()
-        state |= {f"{BIAS_STATE}.{name}": tensor for name, tensor in carried.items()}
     apply_checkpoint(model, state, source)
     found, own = model.controller.found_state, model.controller.schedule
     if schedule and found and found["schedule"] and own is not None:

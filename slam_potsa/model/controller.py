@@ -56,9 +56,8 @@ class AlignmentController:
         objective, schedule: eq. 3-4 and eq. 5-7; `schedule=None` where no term is scheduled.
         accumulation: micro-steps an optimizer step, to notice skipped steps.
         diagnose_interval: steps between measurements of matched and mismatched cost; 0: never.
-        insight_interval: steps between measurements of the gradients' conflict at every layer, and
-            between records of the schedule's rewards and probabilities; 0: never. One measurement
-            costs about one more backward pass.
+        insight_interval: the same of the gradients' conflict at every layer, which costs about one
+            more backward pass, and of the schedule's rewards and probabilities.
         reward: the loss whose fall rewards the step's layer: "cross_entropy" (eq. 5), or
             "alignment", the sum of the scheduled terms, unweighted, as the authors' tree has it.
 
@@ -90,15 +89,15 @@ class AlignmentController:
         self._scheduled = scheduled_terms(objective)
         self._all_layers = range(1, len(self.projector.layers) + 1)
         choices = (*schedule.candidates, *schedule.layers) if schedule else ()
-        self.recorder.check(objective.tap_names(choices))
+        self.recorder.open(objective.tap_names(choices))  # all of them are there
+        self.recorder.take()
         self.listeners: list[Callable[[dict[str, Any]], None]] = []
-        self.step = 0
+        self.step = self._skipped = 0
         # What the last loaded checkpoint carried; `load_state_dict` it to continue.
         self.found_state: dict[str, Any] | None = None
         self._choice: tuple[int, tuple[int, ...]] | None = None
         self._micro: list[dict[str, Any]] = []
         self._unread: list[dict[str, Any]] = []
-        self._skipped = 0
         self._clock: float | None = None
         self._training, self._pairs, self._sentences = False, NO_PAIRS, None
         self.carried = CarriedState(SCHEDULE_BYTES)
@@ -122,9 +121,8 @@ class AlignmentController:
     ) -> None:
         """Before the projector runs.
 
-        Args:
-            language_ids: [B]. pairs: [P, 2] row numbers, or None.
-            sentence_ids: [B], equal where the meaning is: what is mismatched must differ in it.
+        `language_ids` [B]; `pairs` [P, 2] row numbers, or None; `sentence_ids` [B], equal where
+        the meaning is: what is mismatched must differ in it.
         """
         self.projector.set_languages(language_ids)
         self._training, self._sentences = training, sentence_ids
@@ -133,7 +131,7 @@ class AlignmentController:
             self._clock = None
             return
         self._clock = self._clock or time.perf_counter()
-        if len(self._micro) >= self.accumulation:
+        if len(self._micro) >= self.accumulation:  # fp16's loss scaling skipped the step
             self._skip()
         self.flush(keep=PENDING_STEPS - 1)
         if self._choice is None:
@@ -146,10 +144,8 @@ class AlignmentController:
     def end(self, cross_entropy: Tensor, targets: Tensor, tokens: Tensor | int = 0) -> Tensor:
         """The loss to back-propagate: eq. 4 in training, plain cross-entropy otherwise.
 
-        Args:
-            cross_entropy: scalar, the mean over target tokens (anything finite without targets).
-            targets: scalar, the number of target tokens.
-            tokens: the number of tokens processed, for tokens/s.
+        `cross_entropy` [] is the mean over `targets` [] tokens (anything finite where they are 0),
+        `tokens` the number of all that were processed, for tokens/s.
         """
         if not self._training:
             return cross_entropy
@@ -178,7 +174,10 @@ class AlignmentController:
         alignment = sum((loss.terms[name].float() for name in names), torch.zeros_like(ce))
         aligned = torch.full_like(has_targets, bool(names))  # filled there: nothing is copied
         not_finite = (~torch.isfinite(loss.total.detach())).float()
-        return sum_over_ranks(torch.stack([ce, has_targets, alignment, aligned, not_finite]))
+        shared = torch.stack([ce, has_targets, alignment, aligned, not_finite])
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(shared)
+        return shared
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -201,8 +200,7 @@ class AlignmentController:
         if not self._micro or self._choice is None:
             return
         now, self._skipped = time.perf_counter(), 0
-        record = mean_record(self._micro)
-        record |= {
+        record = mean_record(self._micro) | {
             "step": self.step,
             "choice": self._choice[0],
             "layers": self._choice[1],
@@ -216,13 +214,12 @@ class AlignmentController:
         self.step += 1
 
     def _skip(self) -> None:
-        """The micro-steps before had no optimizer step: fp16's loss scaling skipped it."""
         self._micro.clear()
         self._skipped += 1
         if self._skipped >= MAX_SKIPPED:
             raise NonFiniteLoss(
-                f"step {self.step}: {MAX_SKIPPED} optimizer steps in a row were skipped, because "
-                "gradients are not finite in fp16. Use bf16, or lower alignment.terms.*.weight"
+                f"step {self.step}: gradients in fp16 were not finite {MAX_SKIPPED} times in a "
+                "row. Use bf16, or lower alignment.terms.*.weight"
             )
 
     def flush(self, keep: int = 0) -> None:
@@ -239,16 +236,12 @@ class AlignmentController:
             # Where no rank had rows to compare, the step's loss says nothing of the layer.
             self.schedule.observe(choice, loss if aligned else math.nan)
             if self.insight_interval and line["step"] % self.insight_interval == 0:
-                line |= self._schedule_facts()
+                facts = self.schedule.statistics()["layers"].items()
+                line |= {f"schedule/{k}/{n}": v for k, of in facts for n, v in of.items()}
         for listener in self.listeners:
             listener(dict(line))
         if not_finite:
             raise _non_finite(line)
-
-    def _schedule_facts(self) -> dict[str, float]:
-        """{"schedule/2/reward": ..., ".../ucb": ..., ...}: what eq. 5-7 hold of each candidate."""
-        layers = self.schedule.statistics()["layers"]
-        return {f"schedule/{k}/{n}": v for k, facts in layers.items() for n, v in facts.items()}
 
     # -- state ---------------------------------------------------------------------------------
 
@@ -280,15 +273,6 @@ class AlignmentController:
     def detach(self) -> None:
         """Stop listening to optimizers."""
         self._step_hook.remove()
-
-
-def sum_over_ranks(value: Tensor) -> Tensor:
-    """The sum over all ranks; `value` itself without a process group."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return value
-    value = value.clone()
-    dist.all_reduce(value)
-    return value
 
 
 def _non_finite(record: dict[str, Any]) -> NonFiniteLoss:

@@ -13,20 +13,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from slam_potsa import stand_ins
-from slam_potsa.config import (
-    AlignmentConfig,
-    DatasetConfig,
-    LanguageBiasConfig,
-    ModelConfig,
-    TrainConfig,
-    defaults,
-)
+from slam_potsa import config, stand_ins
 from slam_potsa.config.check import check
 from slam_potsa.data import dataset as datasets
 from slam_potsa.data.languages import language_code
@@ -39,8 +32,6 @@ from slam_potsa.model.llm import load_llm
 from slam_potsa.model.speech_llm import IGNORE_INDEX, Aligned
 from slam_potsa.model.taps import TapRecorder
 
-# What `slam_model` and `setup_encoder` read and the recipes' typed configurations partly lack.
-EXPECTED = {"whisper_decode": False, "encoder_path_hf": None, "encoder_path": None}
 # Keys of a recipe's dataset_config that mean the same in ours.
 RECIPE_DATA = ("train_data_path", "val_data_path", "mel_size", "fix_length_audio", "inference_mode")
 AUDIO_SLOT = -1
@@ -55,8 +46,8 @@ def factory(
     """A `model_factory` for a recipe of SLAM-LLM's; what is not given keeps its default.
 
     Args:
-        projector: some of `factory.PROJECTOR_OPTIONS`. Without them, `query_len` and
-            `qformer_layers` are taken from the recipe's model_config where it has them.
+        projector: some of `factory.PROJECTOR_OPTIONS`. `query_len` and `qformer_layers` default to
+            those of the recipe's model_config where it has them.
         alignment, language_bias: the sections of our configuration; `{"terms": {}}` and
             `{"enabled": False}` turn them off.
         require_languages: False subtracts nothing from batches without `language_ids`, instead of
@@ -65,17 +56,17 @@ def factory(
     Raises InputError on unknown options and on values out of range: here, before a model is loaded.
     """
     projector = dict(projector or {})
-    unknown = ", ".join(sorted(projector.keys() - PROJECTOR_OPTIONS.keys()))
+    unknown = ", ".join(sorted(projector.keys() - set(PROJECTOR_OPTIONS)))
     if unknown:
         raise InputError(f"projector: unknown {unknown}; known are {', '.join(PROJECTOR_OPTIONS)}")
-    alignment = defaults(AlignmentConfig, alignment)
-    biased = defaults(LanguageBiasConfig, language_bias)
-    for section in (alignment, biased, defaults(ModelConfig, projector)):
+    alignment = config.defaults(config.AlignmentConfig, alignment)
+    biased = config.defaults(config.LanguageBiasConfig, language_bias)
+    for section in (alignment, biased, config.defaults(config.ModelConfig, projector)):
         check(section)
 
     def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn.Module, Any]:
         stand_ins.install()
-        from slam_llm.models.slam_model import slam_model
+        from slam_llm.models.slam_model import setup_llm, setup_tokenizer, slam_model
         from slam_llm.utils.train_utils import print_model_size
 
         if biased.enabled and not train_config.freeze_encoder:
@@ -86,19 +77,22 @@ def factory(
         recipe, checkpoint = _completed(model_config), rest.get("ckpt_path")
         state = read_checkpoint(checkpoint) if checkpoint else None
         bias = choose_bias(biased, state)
-        tokenizer, encoder, llm = _their_parts(train_config, recipe, rest)
+        tokenizer = setup_tokenizer(train_config, recipe, **rest)
+        encoder = _their_encoder(train_config, recipe, **rest)
+        load = setup_llm if int(version("transformers").split(".")[0]) < 5 else _setup_llm
+        llm = load(train_config, recipe, **rest)
         llm_dim = llm.get_input_embeddings().weight.shape[1]
         check_widths(recipe, llm_dim=llm_dim)
         sizes = {name: recipe.get(name) for name in ("query_len", "qformer_layers")}
         sizes = {name: int(size) for name, size in sizes.items() if size is not None}
-        sized = defaults(ModelConfig, sizes | projector)
-        optional = {"language_optional": not require_languages}
-        built = build_projector(sized, recipe.encoder_dim, llm_dim, bias, **optional)
+        sized = config.defaults(config.ModelConfig, sizes | projector)
+        biases = {"language_bias": bias, "language_optional": not require_languages}
+        built = build_projector(sized, recipe.encoder_dim, llm_dim, **biases)
         kind = type("AlignedSlamModel", (AlignedForward, slam_model), {})
         model = kind(encoder, llm, built, tokenizer, train_config, recipe, **rest)
         attach(model, alignment, train_config, rest.get("deepspeed_config"))
         if state is not None:
-            continue_from(model, state, checkpoint, keep_bias=bias)
+            continue_from(model, state, checkpoint)
         print_model_size(model, train_config, int(os.environ.get("RANK", "0")))
         return model, tokenizer
 
@@ -111,7 +105,7 @@ def dataset_factory(**options: Any) -> Callable[..., datasets.SpeechTranslationD
     The recipe's RECIPE_DATA are kept, its `prompt` too, in the frame that SLAM-LLM puts around it.
     `options` are keys of our dataset_config and win.
     """
-    defaults(DatasetConfig, options)  # unknown keys are refused here
+    config.defaults(config.DatasetConfig, options)  # unknown keys are refused here
 
     def get_speech_dataset(dataset_config: Any, tokenizer: Any, split: str):
         if dataset_config.get("input_type", "mel") != "mel":
@@ -120,7 +114,7 @@ def dataset_factory(**options: Any) -> Callable[..., datasets.SpeechTranslationD
         kept = {name: value for name, value in kept.items() if value is not None}
         if dataset_config.get("prompt"):
             kept["prompt"] = f"USER: {dataset_config.get('prompt')}\n ASSISTANT:"
-        data = defaults(DatasetConfig, {**kept, **options})
+        data = config.defaults(config.DatasetConfig, {**kept, **options})
         if data.encoder_window != "30s":
             raise InputError("SLAM-LLM's encoders get no mask: use encoder_window=30s")
         check(data)
@@ -191,20 +185,15 @@ class AlignedForward(Aligned):
             )
 
 
-def _their_parts(
-    train_config: Any, model_config: Any, rest: dict[str, Any]
-) -> tuple[Any, nn.Module | None, nn.Module]:
-    """Tokenizer, encoder and LLM, by SLAM-LLM's functions where they work."""
-    import transformers
-    from slam_llm.models import slam_model as theirs
+def _their_encoder(train_config: Any, recipe: Any, **rest: Any) -> nn.Module | None:
+    """SLAM-LLM's encoder; a bare transformers one gets the method that `slam_model` calls."""
+    from slam_llm.models.slam_model import setup_encoder
 
-    tokenizer = theirs.setup_tokenizer(train_config, model_config, **rest)
-    encoder = theirs.setup_encoder(train_config, model_config, **rest)
-    is_bare = not hasattr(encoder, "extract_variable_length_features")  # which `slam_model` calls
-    if encoder is not None and model_config.encoder_path_hf and is_bare:
-        encoder = SpeechEncoder(encoder)
-    load = _setup_llm if int(transformers.__version__.split(".")[0]) >= 5 else theirs.setup_llm
-    return tokenizer, encoder, load(train_config, model_config, **rest)
+    encoder = setup_encoder(train_config, recipe, **rest)
+    is_bare = not hasattr(encoder, "extract_variable_length_features")
+    if encoder is not None and recipe.encoder_path_hf and is_bare:
+        return SpeechEncoder(encoder)
+    return encoder
 
 
 def _completed(model_config: Any) -> Any:
@@ -215,8 +204,9 @@ def _completed(model_config: Any) -> Any:
     """
     from omegaconf import OmegaConf
 
+    lacking = {"whisper_decode": False, "encoder_path_hf": None, "encoder_path": None}
     given = OmegaConf.to_container(OmegaConf.create(model_config), resolve=True)
-    return OmegaConf.create({**EXPECTED, **given, "encoder_projector": "q-former"})
+    return OmegaConf.create({**lacking, **given, "encoder_projector": "q-former"})
 
 
 def _setup_llm(train_config: Any, model_config: Any, **rest: Any) -> nn.Module:
@@ -230,9 +220,9 @@ def _setup_llm(train_config: Any, model_config: Any, **rest: Any) -> nn.Module:
             "train_config.quantization, Aya and VALL-E X need SLAM-LLM's own loading of the LLM: "
             "install transformers 4.57"
         )
-    train = TrainConfig(freeze_llm=train_config.freeze_llm, use_peft=False)
+    train = config.TrainConfig(freeze_llm=train_config.freeze_llm, use_peft=False)
     # float32 as transformers 4 loads it there: SLAM-LLM's autocast or pure_bf16 decide the rest.
-    llm = load_llm(train, ModelConfig(llm_path=model_config.llm_path, llm_dtype="float32"))
+    llm = load_llm(train, config.ModelConfig(llm_path=model_config.llm_path, llm_dtype="float32"))
     if train_config.enable_ddp or train_config.enable_fsdp:
         llm.config.use_cache = False
     if rest.get("peft_ckpt"):

@@ -43,10 +43,6 @@ class SpeechEncoder(nn.Module):
         arguments = inspect.signature(whisper.layers[0].forward).parameters
         self._layer_options = {"layer_head_mask": None} if "layer_head_mask" in arguments else {}
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.whisper.conv1.weight.dtype
-
     def forward(self, mel: Tensor, mask: Tensor | None = None) -> Tensor:
         """`mel` [B, F, M], `mask` [B, T] true on valid encoder frames (None: all) -> [B, T, E].
 
@@ -57,17 +53,17 @@ class SpeechEncoder(nn.Module):
             mask = None
         frames = mel.shape[1] + mel.shape[1] % 2
         if frames // 2 > self.max_frames:
-            raise InputError(
-                f"audio of {mel.shape[1] / 100:.1f} s: Whisper reads at most "
-                f"{self.max_frames / 50:.0f} s; split it"
-            )
-        mel = F.pad(mel, (0, 0, 0, frames - mel.shape[1])).to(self.dtype)
+            seconds, most = mel.shape[1] / 100, self.max_frames / 50
+            raise InputError(f"audio of {seconds:.1f} s: Whisper reads at most {most:.0f} s")
+        mel = F.pad(mel, (0, 0, 0, frames - mel.shape[1]))
+        mel = mel.to(self.whisper.conv1.weight.dtype)
         if mask is None:
-            mask = torch.ones(mel.shape[0], frames // 2, dtype=torch.bool, device=mel.device)
+            mask = torch.ones(mel.shape[0], frames // 2, device=mel.device)
         mask = mask.bool()
         hidden = self._convolve(mel.transpose(1, 2), mask.repeat_interleave(2, dim=1)[:, None])
         hidden = hidden.transpose(1, 2) + self.whisper.embed_positions.weight[: frames // 2]
-        attend = self._attention_bias(mask, hidden.dtype)
+        attend = torch.zeros_like(mask, dtype=hidden.dtype)  # [B, 1, 1, T], added to the scores
+        attend = attend.masked_fill(~mask, torch.finfo(hidden.dtype).min)[:, None, None, :]
         for layer in self.whisper.layers:
             output = layer(hidden, attend, **self._layer_options)
             hidden = output if isinstance(output, Tensor) else output[0]
@@ -77,11 +73,6 @@ class SpeechEncoder(nn.Module):
         """Both convolutions see zeros beyond the utterance, as they do at the end of a lone one."""
         hidden = F.gelu(self.whisper.conv1(torch.where(valid, mel, 0.0)))
         return F.gelu(self.whisper.conv2(torch.where(valid, hidden, 0.0)))
-
-    @staticmethod
-    def _attention_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
-        bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
-        return bias.masked_fill(~mask, torch.finfo(dtype).min)[:, None, None, :]
 
     def extract_variable_length_features(self, mel: Tensor) -> Tensor:
         """SLAM-LLM's name for a Whisper encoder's forward: `mel` [B, M, F] -> [B, T, E]."""

@@ -15,24 +15,13 @@ from typing import Any
 
 from torch import nn
 
-from slam_potsa.config import (
-    SLAM_ONLY,
-    AlignmentConfig,
-    DecodeConfig,
-    LanguageBiasConfig,
-    ModelConfig,
-    ScheduleConfig,
-    TermConfig,
-    TrainConfig,
-    defaults,
-)
+from slam_potsa import config
 from slam_potsa.data.epoch import EpochCounter
 from slam_potsa.errors import InputError, refuse
 from slam_potsa.model.carried_state import carried_names
 from slam_potsa.model.checkpoint import choose_bias, continue_from, read_checkpoint
 from slam_potsa.model.controller import AlignmentController
 from slam_potsa.model.encoder import load_encoder
-from slam_potsa.model.language_bias import LanguageBias
 from slam_potsa.model.llm import llm_dtype, load_llm, load_tokenizer
 from slam_potsa.model.metrics import METRICS, MetricsLog
 from slam_potsa.model.speech_llm import SpeechLLM
@@ -43,14 +32,9 @@ from slam_potsa.objective.transport import TransportOptions
 from slam_potsa.objective.variants import build_variant
 from slam_potsa.registry import PROJECTORS, resolve
 
-# Keys of model_config, and what the projector calls them.
-PROJECTOR_OPTIONS = {
-    "query_len": "query_len",
-    "qformer_layers": "num_layers",
-    "qformer_dim": "hidden_size",
-    "qformer_heads": "num_heads",
-    "qformer_dropout": "dropout",
-}
+# Keys of model_config that are a projector's arguments.
+PROJECTOR_OPTIONS = ["query_len", "qformer_layers", "qformer_dim", "qformer_heads"]
+PROJECTOR_OPTIONS += ["qformer_dropout"]
 _BUILT: list[SpeechLLM] | None = None
 
 
@@ -61,48 +45,51 @@ def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn
     `continue_schedule` (see `continue_from`) are read. Raises InputError on unknown keys in these
     sections and on checkpoints or biases that do not fit.
     """
-    train = defaults(TrainConfig, train_config, ignored=SLAM_ONLY["train_config"])
-    model = defaults(ModelConfig, model_config)
+    train = config.defaults(
+        config.TrainConfig, train_config, ignored=config.SLAM_ONLY["train_config"]
+    )
+    model = config.defaults(config.ModelConfig, model_config)
     state = read_checkpoint(rest["ckpt_path"]) if rest.get("ckpt_path") else None
     tokenizer = load_tokenizer(model.llm_path)
     llm = load_llm(train, model)
     encoder = load_encoder(model.encoder_path_hf, model.encoder_window)
-    bias = choose_bias(defaults(LanguageBiasConfig, rest.get("language_bias")), state)
+    bias = choose_bias(config.defaults(config.LanguageBiasConfig, rest.get("language_bias")), state)
     if bias is not None:
         bias.check_fingerprint(encoder.fingerprint())
     check_widths(model, encoder_dim=encoder.width, llm_dim=llm.config.hidden_size)
-    projector = build_projector(model, encoder.width, llm.config.hidden_size, bias)
+    projector = build_projector(model, encoder.width, llm.config.hidden_size, language_bias=bias)
     if train.freeze_encoder:
         encoder.requires_grad_(False).to(llm_dtype(model.llm_dtype))
-    decode = vars(defaults(DecodeConfig, rest.get("decode")))
+    decode = vars(config.defaults(config.DecodeConfig, rest.get("decode")))
     encoder = encoder if model.load_encoder else None
     built = SpeechLLM(encoder, projector, llm, tokenizer, decode)
-    alignment = defaults(AlignmentConfig, rest.get("alignment"))
+    alignment = config.defaults(config.AlignmentConfig, rest.get("alignment"))
     attach(built, alignment, train, rest.get("deepspeed_config"))
     if state is not None:
-        schedule = rest.get("continue_schedule", True)
-        continue_from(built, state, rest["ckpt_path"], keep_bias=bias, schedule=schedule)
+        continue_from(built, state, rest["ckpt_path"], rest.get("continue_schedule", True))
     if _BUILT is not None:
         _BUILT.append(built)
     return built, tokenizer
 
 
 def attach(
-    model: nn.Module, alignment: AlignmentConfig, train: Any, deepspeed_config: Any = None
+    model: nn.Module, alignment: config.AlignmentConfig, train: Any, deepspeed_config: Any = None
 ) -> None:
-    """Give a model its controller, its count of epochs and, on rank 0, its metrics.jsonl.
+    """Give a model, ours or SLAM-LLM's, its controller, count of epochs and, on rank 0, its log.
 
-    Args:
-        model: ours or SLAM-LLM's `slam_model`, with `encoder_projector` and `llm`.
-        train: our train_config or that of a recipe of SLAM-LLM's.
-        deepspeed_config: the path of DeepSpeed's own settings.
+    `train` is our train_config or that of a recipe of SLAM-LLM's, `deepspeed_config` the path of
+    DeepSpeed's own settings.
     """
     by_deepspeed = bool(getattr(train, "enable_deepspeed", False))
+    accumulation = train.gradient_accumulation_steps
+    if by_deepspeed and deepspeed_config:  # its own file rules where its launcher runs
+        settings = json.loads(Path(str(deepspeed_config)).read_text())
+        accumulation = int(settings.get("gradient_accumulation_steps", 1))
     model.controller = build_controller(
         model,
         alignment,
         seed=train.seed,
-        accumulation=accumulation_steps(train, deepspeed_config),
+        accumulation=accumulation,
         # A gradient of its own through parameters that DeepSpeed gathers and frees is not safe.
         insight_interval=0 if by_deepspeed else alignment.insight_interval,
     )
@@ -125,21 +112,16 @@ def models_built() -> Iterator[Sequence[SpeechLLM]]:
 
 
 def build_projector(
-    model: ModelConfig, encoder_dim: int, llm_dim: int, bias: LanguageBias | None, **options: Any
+    model: config.ModelConfig, encoder_dim: int, llm_dim: int, **options: Any
 ) -> nn.Module:
-    """The projector registered as `model_config.encoder_projector`."""
+    """The projector registered as `model_config.encoder_projector`; `options` are its own."""
     kind = resolve(PROJECTORS, model.encoder_projector, "model_config.encoder_projector")
-    sizes = {argument: getattr(model, name) for name, argument in PROJECTOR_OPTIONS.items()}
-    return kind(encoder_dim, llm_dim, language_bias=bias, **sizes, **options)
+    sizes = {name: getattr(model, name) for name in PROJECTOR_OPTIONS}
+    return kind(encoder_dim, llm_dim, **sizes, **options)
 
 
 def build_controller(
-    model: nn.Module,
-    alignment: AlignmentConfig,
-    *,
-    seed: int = 0,
-    accumulation: int = 1,
-    insight_interval: int = 0,
+    model: nn.Module, alignment: config.AlignmentConfig, *, seed: int = 0, **options: int
 ) -> AlignmentController:
     """Eq. 3-7 as configured; without terms a controller that only measures cross-entropy.
 
@@ -153,16 +135,15 @@ def build_controller(
             model,
             AlignmentObjective(terms, alignment.cross_entropy_weight),
             schedule,
-            accumulation=accumulation,
             diagnose_interval=alignment.diagnose_interval,
-            insight_interval=insight_interval,
             reward=alignment.schedule.reward,
+            **options,
         )
     except ValueError as error:
         raise InputError(f"alignment: {error}") from error
 
 
-def build_schedule(plan: ScheduleConfig, num_layers: int, seed: int) -> LayerSchedule:
+def build_schedule(plan: config.ScheduleConfig, num_layers: int, seed: int) -> LayerSchedule:
     """Eq. 5-7, or one of the rivals of Table 3."""
     candidates = candidate_layers(plan.candidates, num_layers)
     # Table 3 names no layers for 'single' and 'multi': the second candidate, and all of them.
@@ -172,7 +153,7 @@ def build_schedule(plan: ScheduleConfig, num_layers: int, seed: int) -> LayerSch
     return LayerSchedule(**options, seed=seed)
 
 
-def build_terms(alignment: AlignmentConfig) -> list[AlignmentTerm]:
+def build_terms(alignment: config.AlignmentConfig) -> list[AlignmentTerm]:
     """The terms that have a weight, in the configuration's order."""
     return [
         AlignmentTerm(
@@ -191,7 +172,7 @@ def build_terms(alignment: AlignmentConfig) -> list[AlignmentTerm]:
     ]
 
 
-def _distance(term: TermConfig) -> Distance:
+def _distance(term: config.TermConfig) -> Distance:
     options = {}
     if term.distance == "ot":  # with those of its options that a term has under the same name
         names = {spec.name for spec in fields(TransportOptions)}
@@ -201,7 +182,7 @@ def _distance(term: TermConfig) -> Distance:
     return OnUnitTokens(distance) if term.tokens == "unit" else distance
 
 
-def check_widths(model: ModelConfig, **found: int) -> None:
+def check_widths(model: config.ModelConfig, **found: int) -> None:
     """Raise InputError where `encoder_dim` or `llm_dim` is given and not what was found."""
     refuse(
         f"model_config.{name}={getattr(model, name)}, but the model at hand has {width}; "
@@ -209,11 +190,3 @@ def check_widths(model: ModelConfig, **found: int) -> None:
         for name, width in found.items()
         if getattr(model, name) not in (0, width)
     )
-
-
-def accumulation_steps(train: Any, deepspeed_config: Any) -> int:
-    """Micro-steps an optimizer step; DeepSpeed's own file rules where its launcher runs."""
-    if not (getattr(train, "enable_deepspeed", False) and deepspeed_config):
-        return train.gradient_accumulation_steps
-    settings = json.loads(Path(str(deepspeed_config)).read_text())
-    return int(settings.get("gradient_accumulation_steps", 1))

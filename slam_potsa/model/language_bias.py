@@ -29,24 +29,18 @@ METADATA = "slam_potsa language bias 1"
 
 @dataclass
 class BiasStatistics:
-    """The running sums of eq. 1 in float64.
+    """The running sums of eq. 1 in float64, by language."""
 
-    `sums[l]` [E] adds up utterance means, `counts[l]` counts utterances.
-    """
-
-    sums: dict[str, Tensor] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
+    sums: dict[str, Tensor] = field(default_factory=dict)  # [E], of the means of utterances
+    counts: dict[str, int] = field(default_factory=dict)  # utterances
 
     def update(self, hidden: Tensor, mask: Tensor | None, languages: Iterable[str]) -> None:
         """Add utterances: `hidden` [B, T, E]; `mask` [B, T], true on valid frames, None: all.
 
-        Frames outside the mask may hold anything, NaN included. An utterance without a valid
-        frame is refused.
+        Frames outside the mask may hold anything, NaN too. One at least must be valid.
         """
         hidden = hidden.detach().double()
-        if mask is None:
-            mask = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
-        mask = mask.bool()
+        mask = torch.ones_like(hidden[..., 0]).bool() if mask is None else mask.bool()
         frames = mask.sum(1)
         if not bool((frames > 0).all()):
             raise InputError("language bias: an utterance has no valid encoder frame")
@@ -104,11 +98,6 @@ class LanguageBias(nn.Module):
     def languages(self) -> tuple[str, ...]:
         return tuple(self.biases)
 
-    @property
-    def width(self) -> int:
-        """E."""
-        return self.table.shape[1]
-
     def forward(self, hidden: Tensor, mask: Tensor | None, language_ids: Tensor) -> Tensor:
         """H~ [B, T, E] in float32 at least: what is outside `mask` [B, T] becomes zero.
 
@@ -142,7 +131,7 @@ class LanguageBias(nn.Module):
         if self.center == "language_only":
             rows = rows - rows.mean(0, keepdim=True)
         unseen = rows.mean(0, keepdim=True) * float(self.unseen_language == "mean")
-        self.table = torch.cat([rows, unseen])
+        self.table, self.width = torch.cat([rows, unseen]), rows.shape[1]
         self.ids = torch.tensor([language_id(code) for code in self.biases])
         self.carried.write(self._serialize())
 
@@ -186,14 +175,6 @@ class LanguageBias(nn.Module):
         biases, about = _parse(payload)
         return cls(biases, **(about | overrides))
 
-    def check_width(self, expected: int) -> None:
-        """Raise InputError when the encoder's output has another width."""
-        if self.width != expected:
-            raise InputError(
-                f"language biases have width {self.width}, the encoder {expected}: they belong to "
-                "another encoder; estimate them again with `slam-potsa bias`"
-            )
-
     def check_fingerprint(self, expected: str) -> None:
         """Raise InputError when these biases belong to another encoder or window."""
         if self.fingerprint and expected and self.fingerprint != expected:
@@ -210,10 +191,8 @@ def _restore_tables(module: LanguageBias, _incompatible) -> None:
     if payload is None:
         return
     biases, about = _parse(payload)
-    width = module.width
     module.fingerprint, module.manifest = about["fingerprint"], about["manifest"]
     module._set(biases, about["counts"])
-    module.check_width(width)
 
 
 def _parse(payload: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -56,12 +56,12 @@ def adapt_llm(llm: nn.Module, train: TrainConfig) -> nn.Module:
     """`llm` frozen where `train` says so, and with LoRA where it does."""
     if train.freeze_llm or train.use_peft:
         llm.requires_grad_(False)
-    if train.use_peft:
-        from peft import LoraConfig, get_peft_model
+    if not train.use_peft:
+        return llm
+    from peft import LoraConfig, get_peft_model
 
-        settings = {k: v for k, v in vars(train.peft_config).items() if k != "peft_method"}
-        llm = get_peft_model(llm, LoraConfig(**settings))
-    return llm
+    settings = {k: v for k, v in vars(train.peft_config).items() if k != "peft_method"}
+    return get_peft_model(llm, LoraConfig(**settings))
 
 
 def unwrapped(llm: nn.Module) -> nn.Module:
@@ -72,9 +72,7 @@ def unwrapped(llm: nn.Module) -> nn.Module:
 def _eight_bit() -> dict[str, Any]:
     """LLM.int8: the linear layers but the head in one byte a weight (Dettmers et al., 2022)."""
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise InputError(
-            "train_config.quantization=true needs bitsandbytes: pip install slam-potsa[quant]"
-        )
+        raise InputError("train_config.quantization needs bitsandbytes: install slam-potsa[quant]")
     from transformers import BitsAndBytesConfig
 
     # On the device of this process; transformers' own choice would be the first one.
@@ -88,7 +86,5 @@ def from_pretrained(kind: Any, path: str, option: str, **options: Any) -> Any:
     try:
         return kind.from_pretrained(path, **options)
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{option}={path!r}: neither a transformers folder here nor a model that "
-            f"can be fetched ({str(error).splitlines()[0]})"
-        ) from error
+        where = f"{option}={path!r}: neither a transformers folder here nor a model to be fetched"
+        raise InputError(f"{where} ({str(error).splitlines()[0]})") from error

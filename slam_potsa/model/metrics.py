@@ -7,11 +7,10 @@
 
 `ce` is the mean over micro-steps and ranks, the other terms rank 0's. `seconds` is the wall time of
 the step, without validation and saving, and `tokens_per_second` the LLM positions (speech, prompt
-and answer) of one process, rank 0, over it: not the sum over processes. `<term>/matched` and
-`/mismatched` are there every `alignment.diagnose_interval` steps; every
-`alignment.insight_interval` steps come `conflict/<layer>/{ce,alignment,cosine}` (see
-`objective.conflict`) and `schedule/<layer>/{reward,count,ucb,probability}` of eq. 5-7 (null: never
-tried).
+and answer) of rank 0 over it. `<term>/matched` and `/mismatched` are there every
+`alignment.diagnose_interval` steps; every `alignment.insight_interval` steps come
+`conflict/<layer>/{ce,alignment,cosine}` (see `objective.conflict`) and
+`schedule/<layer>/{reward,count,ucb,probability}` of eq. 5-7 (null: never tried).
 
 The three logs are listeners of the controller: each is called with one step's record, a dict of
 plain numbers, some steps late. On SLAM-LLM's host its trainer logs to Weights & Biases itself.
@@ -48,9 +47,8 @@ class MetricsLog:
         self.path = Path(path)
 
     def __call__(self, record: dict[str, Any]) -> None:
-        line = dict(record)
-        line["tokens_per_second"] = round(line.pop("tokens") / max(line["seconds"], 1e-9), 1)
-        line = {k: rounded(v) for k, v in line.items()}
+        line = {k: rounded(v) for k, v in record.items() if k != "tokens"}
+        line["tokens_per_second"] = round(record["tokens"] / max(record["seconds"], 1e-9), 1)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")

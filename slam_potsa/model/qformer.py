@@ -25,11 +25,9 @@ class BiasCompensatedQFormer(nn.Module):
     only. Layer l's tokens Z^l [B, N, D] are the output of `layers[l - 1]`, to be hooked.
 
     Args:
-        encoder_dim, llm_dim: E and W.
-        query_len: N (POTSA 4.1: 80).
-        num_layers: L (POTSA 4.1: 8).
-        hidden_size, num_heads, dropout: D and its attention heads, BLIP-2's values, which SLAM-LLM
-            uses too; the feed-forward width is 4 D.
+        encoder_dim, llm_dim: E and W. query_len, qformer_layers: N and L, of POTSA 4.1.
+        qformer_dim, qformer_heads, qformer_dropout: D and its heads, with BLIP-2's values, which
+            SLAM-LLM uses too; the feed-forward width is 4 D.
         language_bias: the module that subtracts b_l, or None (Table 1 (a)).
         language_optional: without language ids in the batch, subtract nothing instead of raising.
     """
@@ -40,31 +38,34 @@ class BiasCompensatedQFormer(nn.Module):
         llm_dim: int,
         *,
         query_len: int = 80,
-        num_layers: int = 8,
-        hidden_size: int = 768,
-        num_heads: int = 12,
-        dropout: float = 0.1,
+        qformer_layers: int = 8,
+        qformer_dim: int = 768,
+        qformer_heads: int = 12,
+        qformer_dropout: float = 0.1,
         language_bias: LanguageBias | None = None,
         language_optional: bool = False,
     ):
         super().__init__()
         from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
-        if language_bias is not None:
-            language_bias.check_width(encoder_dim)
-        self.query = nn.Parameter(torch.randn(1, query_len, hidden_size))
+        if language_bias is not None and language_bias.width != encoder_dim:
+            raise InputError(
+                f"language biases have width {language_bias.width}, the encoder {encoder_dim}: "
+                "they belong to another encoder; estimate them again with `slam-potsa bias`"
+            )
+        self.query = nn.Parameter(torch.randn(1, query_len, qformer_dim))
         self.qformer = Blip2QFormerModel(
             Blip2QFormerConfig(
                 encoder_hidden_size=encoder_dim,
-                num_hidden_layers=num_layers,
-                hidden_size=hidden_size,
-                num_attention_heads=num_heads,
-                intermediate_size=4 * hidden_size,
-                hidden_dropout_prob=dropout,
-                attention_probs_dropout_prob=dropout,
+                num_hidden_layers=qformer_layers,
+                hidden_size=qformer_dim,
+                num_attention_heads=qformer_heads,
+                intermediate_size=4 * qformer_dim,
+                hidden_dropout_prob=qformer_dropout,
+                attention_probs_dropout_prob=qformer_dropout,
             )
         )
-        self.linear = nn.Linear(hidden_size, llm_dim)
+        self.linear = nn.Linear(qformer_dim, llm_dim)
         self.norm = nn.LayerNorm(llm_dim, eps=1e-5)
         self.language_bias, self.language_optional = language_bias, language_optional
         self._language_ids: Tensor | None = None

@@ -204,9 +204,9 @@ class SpeechLLM(Aligned, nn.Module):
     def _widened(self, embeds: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """[B, S', W] and [B, S'], S' a multiple of WIDTH: one more pad column on the left at least.
 
-        A row alone is then computed as in a batch: with a mask (transformers drops one that is all
-        ones, and attention takes another kernel) and mostly in the same columns, so that sums are
-        rounded alike. In bfloat16 that decides between tokens that are equally probable.
+        A row alone is then computed as in a batch: with a mask (transformers drops one of ones, and
+        attention takes another kernel) and mostly in the same columns, so that sums are rounded
+        alike. In bfloat16 that decides between tokens that are equally probable.
         """
         if not self._takes_positions:
             return embeds, attention_mask

@@ -66,11 +66,6 @@ class TapRecorder:
             llm = self._model.llm
             self._hooks.append(llm.register_forward_pre_hook(self._before_llm, with_kwargs=True))
 
-    def check(self, wanted: Iterable[str]) -> None:
-        """Raise ValueError for one of `wanted` that the model does not have."""
-        self.open(wanted)
-        self.take()
-
     def take(self) -> dict[str, Tap]:
         """What was recorded; the recording ends, and nothing is kept here."""
         for hook in self._hooks:

@@ -76,7 +76,7 @@ def build_on_meta(config: PotsaConfig, languages: Sequence[str] = ("en",)) -> Me
         encoder = _encoder(whisper, config, half if train.freeze_encoder else torch.float32)
         trained = not (train.freeze_llm or train.use_peft)
         llm = _llm(decoder, config, torch.float32 if trained else half)
-        projector = build_projector(model, whisper.d_model, decoder.hidden_size, bias)
+        projector = build_projector(model, whisper.d_model, decoder.hidden_size, language_bias=bias)
     built = SpeechLLM(encoder if model.load_encoder else None, projector, llm, None)
     # A diagnosis asks what the values are, and is no part of most steps.
     built.controller = build_controller(built, replace(config.alignment, diagnose_interval=0))

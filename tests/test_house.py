@@ -27,10 +27,10 @@ ORDER = [
 ORDER += ["plugin", "engine", "evaluation", "commands", "cli"]
 # Lines of each folder, with some air; issues that add to the package raise them.
 BUDGET = {
-    "config": 1_100,
+    "config": 1_000,
     "data": 3_400,
-    "objective": 1_550,
-    "model": 2_300,
+    "objective": 1_480,
+    "model": 2_030,
     "engine": 3_300,
     "evaluation": 3_500,
     "commands": 1_050,

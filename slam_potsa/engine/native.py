@@ -82,7 +82,8 @@ class NativeTrainer(Trainer):
 
     def __init__(self, config: PotsaConfig, model, args: TrainingArguments, data: dict[str, Any]):
         self.potsa = config
-        self.data, self.made_from = data, trained_from(config, ["weights"])
+        self.data = data
+        self.made_from = trained_from(config, ["weights"]) if args.should_save else {}
         args.max_steps = _max_steps(config, self._batches("train", args))
         super().__init__(
             model=model, args=args, train_dataset=data["train"], eval_dataset=data.get("val")
@@ -94,7 +95,6 @@ class NativeTrainer(Trainer):
 
     def run(self, resume: Path | None) -> Path:
         if resume is not None:
-            _check_world_size(resume, self.args.world_size)
             if self.is_world_process_zero():
                 MetricsLog(Path(self.args.output_dir) / METRICS).keep_before(_first_unread(resume))
             logger.info("resuming from %s", resume)
@@ -345,15 +345,6 @@ def check_sizes(config: PotsaConfig, items: int, world_size: int) -> None:
             f"the training manifest has {items} items, fewer than one batch of "
             f"{config.train_config.batch_size_training} on {world_size} processes: lower "
             "train_config.batch_size_training"
-        )
-
-
-def _check_world_size(checkpoint: Path, world_size: int) -> None:
-    before = json.loads((checkpoint / CONTROLLER).read_text())["world_size"]
-    if before != world_size:
-        raise InputError(
-            f"{checkpoint} was written by {before} processes, now there are {world_size}: batches "
-            "and their order would differ; continue with the same number"
         )
 
 

@@ -45,6 +45,10 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @contextmanager
 def first_rank_first() -> Iterator[bool]:
     """Rank 0 enters with True while the others wait, with False, until it has left.
@@ -53,10 +57,10 @@ def first_rank_first() -> Iterator[bool]:
     the process group itself later, and a group made and destroyed before leaves addresses in that
     store that make the second one fail.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if world_size() == 1:
         yield True
         return
-    store, rank, world_size = next(dist.rendezvous("env://"))
+    store, rank, _ = next(dist.rendezvous("env://"))
     start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # a restarted launch keeps its store
     key = f"slam_potsa/{start}/prepared"
     if rank == 0:
@@ -67,7 +71,7 @@ def first_rank_first() -> Iterator[bool]:
             raise
         store.set(key, "done")
         # A store that lives in this process must outlive their reading.
-        store.wait([f"{key}/seen/{other}" for other in range(1, world_size)])
+        store.wait([f"{key}/seen/{other}" for other in range(1, world_size())])
         return
     store.wait([key], PATIENCE)
     if store.get(key) == b"failed":
@@ -77,40 +81,16 @@ def first_rank_first() -> Iterator[bool]:
 
 
 def checkpoint_to_resume(config: PotsaConfig) -> Path | None:
-    """By `native.resume`. Raises InputError where what is there was made from something else."""
-    wanted, output_dir = config.native.resume, Path(config.train_config.output_dir)
-    if wanted == "never":
-        return None
-    if wanted != "auto":
-        found = Path(wanted)
-        if not (found / COMPLETE).is_file():
-            raise InputError(f"native.resume={wanted!r}: no complete checkpoint there")
-    else:
-        found = last_checkpoint(output_dir)
-    if found is not None:
-        _refuse_another(config, found)
-    elif (output_dir / MODEL).exists():
-        raise InputError(
-            f"{output_dir} holds a trained {MODEL} but no checkpoint to continue from; choose "
-            "another train_config.output_dir, or give native.resume=never to replace it"
-        )
-    return found
-
-
-def _refuse_another(config: PotsaConfig, checkpoint: Path) -> None:
-    before = json.loads((checkpoint / CONTROLLER).read_text())["made_from"]
-    if changed := changes_since(before, config):
-        raise InputError(
-            [
-                f"{checkpoint} was made from something else; choose another "
-                "train_config.output_dir, or start it anew with native.resume=never",
-                *changed,
-            ]
-        )
+    """By `native.resume`: none, the last complete one, or the one that is named."""
+    wanted = config.native.resume
+    if wanted in ("auto", "never"):
+        return last_checkpoint(config.train_config.output_dir) if wanted == "auto" else None
+    return Path(wanted)
 
 
 def prepare(config: PotsaConfig, resume: Path | None) -> None:
     """Check all inputs, then write the run directory. Raises InputError before it is touched."""
+    _check_resumable(config, resume)
     check_inputs(config)
     path, items = config.dataset_config.train_data_path, training_items(config.dataset_config)
     logger.info("%s: %d items, %d of them pairs", path, len(items), items.num_pairs)
@@ -120,6 +100,33 @@ def prepare(config: PotsaConfig, resume: Path | None) -> None:
         clear(Path(config.train_config.output_dir))
     write_config(config)
     provide_bias(config)
+
+
+def _check_resumable(config: PotsaConfig, checkpoint: Path | None) -> None:
+    output_dir = Path(config.train_config.output_dir)
+    if checkpoint is None:
+        if config.native.resume != "never" and (output_dir / MODEL).exists():
+            raise InputError(
+                f"{output_dir} holds a trained {MODEL} but no checkpoint to continue from; choose "
+                "another train_config.output_dir, or give native.resume=never to replace it"
+            )
+        return
+    if not (checkpoint / COMPLETE).is_file():
+        raise InputError(f"native.resume={str(checkpoint)!r}: no complete checkpoint there")
+    before = json.loads((checkpoint / CONTROLLER).read_text())
+    if changed := changes_since(before["made_from"], config):
+        raise InputError(
+            [
+                f"{checkpoint} was made from something else; choose another "
+                "train_config.output_dir, or start it anew with native.resume=never",
+                *changed,
+            ]
+        )
+    if before["world_size"] != world_size():
+        raise InputError(
+            f"{checkpoint} was written by {before['world_size']} processes, now there are "
+            f"{world_size()}: batches and their order would differ; continue with the same number"
+        )
 
 
 # -- inputs ----------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ The only module of the engine that imports `slam_llm`.
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from slam_potsa.engine.prepare import (
     is_main_process,
     prepare,
     use_bias,
+    world_size,
 )
 from slam_potsa.engine.run_directory import MODEL
 from slam_potsa.errors import InputError
@@ -125,17 +125,16 @@ def to_slam(config: PotsaConfig) -> Any:
 def _prepare(config: PotsaConfig) -> None:
     """Rank 0 writes the run directory while the others wait; then every rank knows the biases."""
     stand_ins.install()
-    found = checkpoint_to_resume(config)
-    if found is not None:
-        raise InputError(
-            f"{found} is a run of the native host, and SLAM-LLM cannot resume: give its model.pt "
-            "as ckpt_path and another train_config.output_dir"
-        )
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
     with first_rank_first() as is_first:
         if is_first:
-            preflight(config, world_size)
+            found = checkpoint_to_resume(config)
+            if found is not None:
+                raise InputError(
+                    f"{found} is a run of the native host, and SLAM-LLM cannot resume: give its "
+                    "model.pt as ckpt_path and another train_config.output_dir"
+                )
+            preflight(config, world_size())
             prepare(config, resume=None)
             if config.train_config.enable_deepspeed:
-                deepspeed.write_settings(config, world_size)
+                deepspeed.write_settings(config, world_size())
     use_bias(config)

@@ -30,7 +30,7 @@ BUDGET = {
     "config": 1_000,
     "data": 3_400,
     "objective": 1_480,
-    "model": 2_030,
+    "model": 2_100,
     "engine": 3_300,
     "evaluation": 3_500,
     "commands": 1_050,

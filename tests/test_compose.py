@@ -74,3 +74,4 @@ def test_finetune_says_it_too(tmp_path):
     )
     assert done.returncode == 2
     assert "did you mean train_config.weight_decay" in done.stderr
+    assert not list(tmp_path.iterdir())  # nothing has begun

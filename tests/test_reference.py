@@ -10,20 +10,10 @@ import pytest
 
 from slam_potsa.commands import model as command
 from slam_potsa.config import PotsaConfig
-from slam_potsa.config.option import section_kind
+from slam_potsa.config.option import section_kind, sections
 from slam_potsa.config.reference import COMMAND, PAGE, reference
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def options(kind=PotsaConfig, path=""):
-    """(dotted section, field) of every option."""
-    for spec in dataclasses.fields(kind):
-        if inner := section_kind(spec):
-            name = f"{path}.{spec.name}" + (".NAME" if "each" in spec.metadata else "")
-            yield from options(inner, name.lstrip("."))
-        else:
-            yield path, spec
 
 
 def test_the_page_is_up_to_date():
@@ -33,18 +23,17 @@ def test_the_page_is_up_to_date():
 
 
 def test_every_option_has_one_row_of_its_own_section():
-    sections = {}
+    found = {}
     for part in reference().split("\n## ")[1:]:
         title, *lines = part.splitlines()
-        sections[title.strip("`")] = [line for line in lines if line.startswith("| `")]
-    assert sum(map(len, sections.values())) == len(list(options()))
-    for path, spec in options():
-        rows = [r for r in sections[path or "Top level"] if r.startswith(f"| `{spec.name}` |")]
-        assert len(rows) == 1, (path, spec.name)
-        unescaped = rows[0].replace("\\|", "").count("|")
-        assert unescaped == 7, rows[0]
-        for choice in spec.metadata["choices"] or ():
-            assert (f"`{choice}`" if choice else '`""`') in rows[0]
+        found[title.strip("`")] = [line for line in lines if line.startswith("| `")]
+    for path, kind in sections(PotsaConfig):
+        specs = [spec for spec in dataclasses.fields(kind) if section_kind(spec) is None]
+        for spec, row in zip(specs, found[path or "Top level"], strict=True):
+            assert row.startswith(f"| `{spec.name}` |")
+            assert row.replace("\\|", "").count("|") == 7, row
+            for choice in spec.metadata["choices"] or ():
+                assert (f"`{choice}`" if choice else '`""`') in row
 
 
 @pytest.mark.parametrize(

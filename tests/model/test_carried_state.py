@@ -34,16 +34,10 @@ def test_buffer_is_used_where_zero_reset_the_parameter():
 def test_a_damaged_state_is_not_read():
     state = CarriedState()
     state.write(b"some bytes")
+    pointers = {t.untyped_storage().data_ptr() for t in (state.as_parameter, state.as_buffer)}
+    assert len(pointers) == 2  # safetensors refuses copies that share storage
     state.as_buffer[-1] ^= 1
     assert state.read() is None
-
-
-def test_copies_do_not_share_storage():
-    state = CarriedState()
-    state.write(b"x" * 50)
-    assert state.as_parameter.untyped_storage().data_ptr() != (
-        state.as_buffer.untyped_storage().data_ptr()
-    )
 
 
 def test_names_for_ddp():

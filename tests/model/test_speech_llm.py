@@ -58,13 +58,10 @@ def test_only_the_projector_is_trained_and_the_frozen_parts_stay_in_evaluation_m
     model(**first_batch(dataset))[0].loss.backward()
     names = {name for name, p in model.named_parameters() if p.requires_grad}
     assert names and all(name.startswith("encoder_projector.") for name in names)
-    without_gradient = {
-        n for n, p in model.named_parameters() if p.requires_grad and p.grad is None
-    }
-    assert all(name.endswith("as_parameter") for name in without_gradient)
-    assert (
-        not model.llm.training and not model.encoder.training and model.encoder_projector.training
-    )
+    reached = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert all(name.endswith("as_parameter") for name in names - reached)
+    assert not model.llm.training and not model.encoder.training
+    assert model.encoder_projector.training
 
 
 def test_batch_is_left_as_it_was(config):
@@ -87,17 +84,9 @@ def test_cross_entropy_equals_the_llms_own_loss(config):
         loss = model(**batch)[0].loss
         del given["logits_to_keep"]
         whole = model.llm(**given, labels=batch["labels"])
-    torch.testing.assert_close(loss, whole.loss, atol=1e-5, rtol=1e-5)
-
-
-def test_without_label_start_the_result_is_the_same(config):
-    model, dataset = build(config)
-    batch = first_batch(dataset)
-    model.eval()
-    with torch.no_grad():
-        loss = model(**batch)[0].loss
-        batch.pop("label_start")
+        batch.pop("label_start")  # looked up
         torch.testing.assert_close(model(**batch)[0].loss, loss)
+    torch.testing.assert_close(loss, whole.loss, atol=1e-5, rtol=1e-5)
 
 
 def test_evaluation_is_plain_cross_entropy_and_moves_nothing(config):
@@ -209,18 +198,6 @@ def test_rows_that_lack_what_a_task_needs_are_all_reported(config, tmp_path, tas
     assert len(get_speech_dataset(data, model.tokenizer, "test")) == len(rows)  # needs none
 
 
-def test_speech_tokens_do_not_depend_on_the_batch(config):
-    model, dataset = build(config)
-    model.eval()
-    names = ("audio_mel", "audio_mel_post_mask", "language_ids")
-    batch = first_batch(dataset)
-    one = dataset.collator([dataset[0]])
-    with torch.no_grad():
-        together = model.project(**{k: batch[k] for k in names})
-        alone = model.project(**{k: one[k] for k in names})
-    torch.testing.assert_close(together[:2], alone, atol=1e-5, rtol=1e-5)
-
-
 def test_a_batch_of_text_alone_touches_every_trained_weight(config):
     model, dataset = build(config)
     batch = first_batch(dataset)
@@ -296,23 +273,18 @@ def test_language_ids_are_needed_where_biases_are(config):
         model(**batch)
 
 
-def test_unknown_configuration_keys_are_refused(config):
+def test_what_does_not_fit_is_refused(config):
     with pytest.raises(InputError, match="unknown key lamda"):
         build(config, alignment={"lamda": 10.0})
-    with pytest.raises(InputError, match="encoder_dim=7, but the model at hand has 16"):
-        model_factory(
-            config.train_config,
-            replace(config.model_config, encoder_dim=7),
-            language_bias=config.language_bias,
-        )
+    other = replace(config, model_config=replace(config.model_config, encoder_dim=7))
+    with pytest.raises(InputError, match="encoder_dim=7"):
+        build(other)
 
 
 def test_lora_trains_beside_the_projector(config):
     pytest.importorskip("peft")
     train = replace(config.train_config, use_peft=True)
-    torch.manual_seed(0)
-    model, tokenizer = model_factory(train, config.model_config, language_bias=config.language_bias)
-    dataset = get_speech_dataset(config.dataset_config, tokenizer, "train")
+    model, dataset = build(replace(config, train_config=train))
     model.train()(**first_batch(dataset))[0].loss.backward()
     lora = [p for n, p in model.named_parameters() if "lora_B" in n]
     assert lora and all(p.grad is not None for p in lora)

@@ -22,6 +22,7 @@ from slam_potsa.model.carried_state import CarriedState
 from slam_potsa.model.language_bias import LanguageBias
 
 logger = logging.getLogger(__name__)
+State = Mapping[str, Tensor]  # by parameter name
 BIAS_STATE = "encoder_projector.language_bias.carried"
 
 
@@ -56,7 +57,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
-def apply_checkpoint(model: nn.Module, state: Mapping[str, Tensor], source: Any = "") -> None:
+def apply_checkpoint(model: nn.Module, state: State, source: Any = "") -> None:
     """Load `state` by name; logs what is absent. Raises InputError as `require_fit` does."""
     absent = require_fit(model, state, source)
     if absent:
@@ -65,7 +66,7 @@ def apply_checkpoint(model: nn.Module, state: Mapping[str, Tensor], source: Any 
     logger.info("checkpoint %s: %d tensors loaded", source, len(state))
 
 
-def require_fit(model: nn.Module, state: Mapping[str, Tensor], source: Any = "") -> list[str]:
+def require_fit(model: nn.Module, state: State, source: Any = "") -> list[str]:
     """The trained parameters that are absent. Raises InputError with all keys that do not fit.
 
     Absent may be: the frozen parts, LoRA weights (a projector trained before them), and the carried
@@ -80,7 +81,7 @@ def require_fit(model: nn.Module, state: Mapping[str, Tensor], source: Any = "")
     return absent
 
 
-def _misfits(model: nn.Module, state: Mapping[str, Tensor]) -> Iterator[str]:
+def _misfits(model: nn.Module, state: State) -> Iterator[str]:
     own = model.state_dict()
     for name, tensor in state.items():
         carried = ".as_parameter" in name or ".as_buffer" in name
@@ -96,7 +97,7 @@ def _misfits(model: nn.Module, state: Mapping[str, Tensor]) -> Iterator[str]:
             )
 
 
-def carried_bias(state: Mapping[str, Tensor] | None) -> bytes | None:
+def carried_bias(state: State | None) -> bytes | None:
     """The language biases inside a checkpoint, as the bytes of their safetensors file."""
     names = [name for name in state or () if name.startswith(BIAS_STATE)]
     carried = CarriedState()
@@ -104,9 +105,7 @@ def carried_bias(state: Mapping[str, Tensor] | None) -> bytes | None:
     return carried.read()
 
 
-def choose_bias(
-    config: LanguageBiasConfig, state: Mapping[str, Tensor] | None
-) -> LanguageBias | None:
+def choose_bias(config: LanguageBiasConfig, state: State | None) -> LanguageBias | None:
     """From the file given, else from the checkpoint, else an error with the remedy."""
     if not config.enabled:
         return None
@@ -122,9 +121,7 @@ def choose_bias(
     )
 
 
-def continue_from(
-    model: nn.Module, state: Mapping[str, Tensor], source: str | Path, schedule: bool = True
-) -> None:
+def continue_from(model: nn.Module, state: State, source: Any, schedule: bool = True) -> None:
     """Weights and schedule of a checkpoint; biases stay as `choose_bias` settled them.
 
     Args:

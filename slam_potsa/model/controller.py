@@ -63,8 +63,7 @@ class AlignmentController:
 
     Raises ValueError for a term over a tap that the model does not have, or of a name in COLUMNS.
 
-    `listeners` are called with one dict of plain numbers a step: step, ce (mean over ranks), each
-    term, layers, lr, tokens (this rank's), seconds (validation and saving not counted).
+    `listeners` are called with one dict of plain numbers a step, see `metrics`.
     """
 
     def __init__(
@@ -79,9 +78,9 @@ class AlignmentController:
         reward: str = "cross_entropy",
     ):
         self.projector = model.encoder_projector
-        self.objective, self.schedule = objective, schedule
-        self.accumulation, self.diagnose_interval = accumulation, diagnose_interval
-        self.insight_interval, self.reward = insight_interval, reward
+        self.objective, self.schedule, self.reward = objective, schedule, reward
+        self.accumulation = accumulation
+        self.diagnose_interval, self.insight_interval = diagnose_interval, insight_interval
         self.recorder = TapRecorder(model)
         taken = sorted(COLUMNS.intersection(term.name for term in objective.terms))
         if taken:

@@ -171,12 +171,12 @@ class AlignedForward(Aligned):
         if batch.get("input_ids") is not None:
             batch["input_ids"] = batch["input_ids"].clone()  # slam_model edits them in place
         if speech and not self._slots_checked:
-            # Once: later batches come from the same dataset, and a look at them waits for the GPU.
             self._check_slots(batch["modality_mask"])
-            self._slots_checked = True
         return batch
 
     def _check_slots(self, modality_mask: Tensor) -> None:
+        """Once: later batches come from the same dataset, and a look at them waits for the GPU."""
+        self._slots_checked = True
         slots, queries = int(modality_mask.sum(1).max()), self.encoder_projector.query.shape[1]
         if slots != queries:
             raise InputError(

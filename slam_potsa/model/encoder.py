@@ -49,15 +49,13 @@ class SpeechEncoder(nn.Module):
         With the 30 s window the mask is not used: Whisper attends to the silence that fills it.
         Raises InputError beyond Whisper's 30 s.
         """
-        if self.window == "30s":
-            mask = None
         frames = mel.shape[1] + mel.shape[1] % 2
         if frames // 2 > self.max_frames:
             seconds, most = mel.shape[1] / 100, self.max_frames / 50
             raise InputError(f"audio of {seconds:.1f} s: Whisper reads at most {most:.0f} s")
         mel = F.pad(mel, (0, 0, 0, frames - mel.shape[1]))
         mel = mel.to(self.whisper.conv1.weight.dtype)
-        if mask is None:
+        if mask is None or self.window == "30s":
             mask = torch.ones(mel.shape[0], frames // 2, device=mel.device)
         mask = mask.bool()
         hidden = self._convolve(mel.transpose(1, 2), mask.repeat_interleave(2, dim=1)[:, None])

@@ -61,8 +61,8 @@ def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn
     if train.freeze_encoder:
         encoder.requires_grad_(False).to(llm_dtype(model.llm_dtype))
     decode = vars(config.defaults(config.DecodeConfig, rest.get("decode")))
-    encoder = encoder if model.load_encoder else None
-    built = SpeechLLM(encoder, projector, llm, tokenizer, decode)
+    kept = encoder if model.load_encoder else None
+    built = SpeechLLM(kept, projector, llm, tokenizer, decode)
     alignment = config.defaults(config.AlignmentConfig, rest.get("alignment"))
     attach(built, alignment, train, rest.get("deepspeed_config"))
     if state is not None:
@@ -155,18 +155,14 @@ def build_schedule(plan: config.ScheduleConfig, num_layers: int, seed: int) -> L
 
 def build_terms(alignment: config.AlignmentConfig) -> list[AlignmentTerm]:
     """The terms that have a weight, in the configuration's order."""
+    same = ("first", "second", "weight", "rows", "detach", "reduction")
     return [
         AlignmentTerm(
-            name,
-            term.first,
-            term.second,
-            _distance(term),
-            term.weight,
-            rows=term.rows,
-            detach=term.detach,
+            name=name,
+            distance=_distance(term),
             layers=tuple(term.layers) or None,
             variant=build_variant(term.variant, term.contrast_temperature),
-            reduction=term.reduction,
+            **{option: getattr(term, option) for option in same},
         )
         for name, term in alignment.active.items()
     ]

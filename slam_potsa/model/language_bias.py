@@ -63,10 +63,9 @@ class LanguageBias(nn.Module):
     Args:
         biases: b_l [E] by language code; the attribute holds them as estimated, before `center`.
         counts: N_l, the utterances each was estimated from.
-        center: "all" subtracts b_l, as the paper; "language_only" subtracts b_l - mean over l of
-            b_l, which keeps what all languages share.
-        unseen_language: what is subtracted where l was never estimated: "mean" (the mean of all
-            b_l), "zero" (nothing), or "error". The paper does not say.
+        center: "all" subtracts b_l, as the paper; "language_only" b_l - mean over l of b_l.
+        unseen_language: what is subtracted where l was never estimated: "mean" (of all b_l), "zero"
+            (nothing), or "error". The paper does not say.
         fingerprint: hash of encoder, window and preprocessing that the biases belong to.
 
     Raises InputError on an empty table or widths that differ.
@@ -93,10 +92,6 @@ class LanguageBias(nn.Module):
         self.carried = CarriedState()
         self._set(biases, dict(counts or {}))
         self.register_load_state_dict_post_hook(_restore_tables)
-
-    @property
-    def languages(self) -> tuple[str, ...]:
-        return tuple(self.biases)
 
     def forward(self, hidden: Tensor, mask: Tensor | None, language_ids: Tensor) -> Tensor:
         """H~ [B, T, E] in float32 at least: what is outside `mask` [B, T] becomes zero.
@@ -126,7 +121,7 @@ class LanguageBias(nn.Module):
     def _set(self, biases: Mapping[str, Tensor], counts: dict[str, int]) -> None:
         # Plain attributes: no trainer may cast or broadcast them; `carried` is what travels.
         self.biases = {code: biases[code].detach().float().cpu() for code in sorted(biases)}
-        self.counts = counts
+        self.languages, self.counts = tuple(self.biases), counts
         rows = torch.stack(list(self.biases.values()))
         if self.center == "language_only":
             rows = rows - rows.mean(0, keepdim=True)

@@ -12,8 +12,8 @@ and answer) of rank 0 over it. `<term>/matched` and `/mismatched` are there ever
 `conflict/<layer>/{ce,alignment,cosine}` (see `objective.conflict`) and
 `schedule/<layer>/{reward,count,ucb,probability}` of eq. 5-7 (null: never tried).
 
-The three logs are listeners of the controller: each is called with one step's record, a dict of
-plain numbers, some steps late. On SLAM-LLM's host its trainer logs to Weights & Biases itself.
+The three logs are listeners of the controller: each is called with one step's record, some steps
+late. On SLAM-LLM's host its trainer logs to Weights & Biases itself.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 
 def rounded(value: Any) -> Any:
     """Seven significant digits: what float32 holds. NaN as null, which JSON has."""
-    if isinstance(value, float):
-        return float(f"{value:.7g}") if math.isfinite(value) else None
-    return value
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.7g}") if math.isfinite(value) else None
 
 
 @contextmanager

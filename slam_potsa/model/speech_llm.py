@@ -111,7 +111,7 @@ class SpeechLLM(Aligned, nn.Module):
             language_ids: [B]; pairs: [P, 2] rows with the same meaning; sentence_ids: [B].
             label_start: first column with a label; without it, it is looked up on the device.
 
-        Logits exist at label positions only: [B, A, V], and only the evaluation loops read them.
+        Logits exist at label positions only, [B, A, V].
         """
         from transformers.modeling_outputs import CausalLMOutput
 
@@ -143,10 +143,9 @@ class SpeechLLM(Aligned, nn.Module):
     ) -> Tensor:
         """New tokens only, [B, n]. Those of GENERATE_OPTIONS that are given override `decode`.
 
-        Anything else is taken for a key of the batch and left alone. With `num_return_sequences=k`
-        [B k, n], the answers of a row best first; with `return_dict_in_generate` transformers'
-        output object. A row's answer does not depend on the others up to rounding: positions are
-        counted without the padding on the left.
+        What else comes is a key of the batch. With `num_return_sequences=k` [B k, n], the answers
+        of a row best first; with `return_dict_in_generate` transformers' output object. A row's
+        answer does not depend on the others up to rounding: left padding is not counted.
         """
         self.controller.begin(language_ids)
         speech = audio_mel, audio_mel_post_mask, encoder_features

@@ -1,8 +1,6 @@
 """The model's contract with both hosts, on tiny real models."""
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -160,42 +158,6 @@ def test_the_n_best_answers_of_a_row_follow_each_other(decoded):
         width = min(best.shape[1], two.shape[1])
         assert torch.equal(two[2 * row, :width], best[row, :width])
         assert not torch.equal(two[2 * row], two[2 * row + 1])
-
-
-def test_a_batch_of_all_tasks_trains(config):
-    data = replace(
-        config.dataset_config,
-        tasks=["asr", "s2tt", "cot"],
-        asr_prompt="USER one : ",
-        cot_prompt="USER two : ",
-        cot_answer="{transcript} : {target}",
-    )
-    model, _ = build(config)
-    dataset = get_speech_dataset(data, model.tokenizer, "train")
-    drawn = [dataset.items.task(i) for i in range(len(dataset))]
-    assert set(drawn) == {"asr", "s2tt", "cot"}
-    loss = model.train()(**first_batch(dataset, len(dataset)))[0].loss
-    loss.backward()
-    assert torch.isfinite(loss)
-
-
-@pytest.mark.parametrize(
-    ("tasks", "bad_lines"),
-    [(["asr"], [1]), (["s2tt"], [5]), (["asr", "s2tt"], [1, 5]), (["cot"], [1, 5])],
-)
-def test_rows_that_lack_what_a_task_needs_are_all_reported(config, tmp_path, tasks, bad_lines):
-    lines = Path(config.dataset_config.train_data_path).read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
-    rows[0]["transcript"] = rows[4]["target"] = None
-    manifest = tmp_path / "m.jsonl"
-    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    model, _ = build(config)
-    data = replace(config.dataset_config, tasks=tasks, train_data_path=str(manifest))
-    with pytest.raises(InputError) as caught:
-        get_speech_dataset(data, model.tokenizer, "train")
-    assert [int(problem.split(":")[1]) for problem in caught.value.problems] == bad_lines
-    data = replace(data, inference_mode=True, test_data_path=str(manifest))
-    assert len(get_speech_dataset(data, model.tokenizer, "test")) == len(rows)  # needs none
 
 
 def test_a_batch_of_text_alone_touches_every_trained_weight(config):

@@ -58,11 +58,8 @@ def test_reward_is_an_average_with_decay():
 def test_every_layer_is_tried_before_any_is_tried_twice(seed):
     schedule = LayerSchedule("ucb", range(1, 9), seed=seed)
     assert sorted(run(schedule, 8, lambda step, layer: -step)) == list(range(1, 9))
-
-
-def test_pending_choices_explore_too():
-    schedule = LayerSchedule("ucb", range(1, 5))
-    assert sorted(schedule.choose()[1][0] for _ in range(4)) == [1, 2, 3, 4]
+    waiting = LayerSchedule("ucb", range(1, 9), seed=seed)  # for all of its losses
+    assert sorted(waiting.choose()[1][0] for _ in range(8)) == list(range(1, 9))
 
 
 def test_concentrates_on_the_layer_that_lowers_the_loss():
@@ -87,16 +84,11 @@ def test_concentrates_on_the_layer_that_lowers_the_loss():
 
 def test_late_losses_go_to_the_choice_they_belong_to():
     now, late = (LayerSchedule("ucb", [1, 2], seed=3) for _ in range(2))
-    pending = []
-    for step in range(2):
-        for schedule in (now, late):
-            choice, _ = schedule.choose()
-            if schedule is now:
-                schedule.observe(choice, 3.0 - step)
-            else:
-                pending.append((choice, 3.0 - step))
-    for choice, loss in reversed(pending):
-        late.observe(choice, loss)
+    for loss in (3.0, 2.0):
+        now.observe(now.choose()[0], loss)
+    first, second = (late.choose()[0] for _ in range(2))
+    late.observe(second, 2.0)
+    late.observe(first, 3.0)
     assert now.statistics() == late.statistics()
 
 

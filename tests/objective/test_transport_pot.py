@@ -42,20 +42,6 @@ def test_value_and_gradient_agree_with_pot(cloud, epsilon):
         assert torch.allclose(ours[0], theirs, atol=1e-6, rtol=0)
 
 
-def test_value_and_gradient_agree_with_ot_solve():
-    x, y = (cloud.clone().requires_grad_() for cloud in CLOUDS["random"])
-    result = ot.solve(
-        squared_distances(x, y), reg=1.0, reg_type="entropy", grad="envelope",
-        max_iter=5000, tol=1e-11,
-    )  # fmt: skip
-    result.value.backward()
-    options = {"epsilon": 1.0, "epsilon_scale": "absolute", "cost_scale": "none", **EXACT}
-    value, grad_x, grad_y = gradients(x.detach()[None], y.detach()[None], **options)
-    assert value.item() == pytest.approx(result.value.item() - 1.0, abs=1e-6)
-    assert torch.allclose(grad_x[0], x.grad, atol=1e-6, rtol=0)
-    assert torch.allclose(grad_y[0], y.grad, atol=1e-6, rtol=0)
-
-
 @pytest.mark.filterwarnings("ignore:If reg_type = entropy")
 @pytest.mark.parametrize("penalty", [0.5, 5.0, 50.0])
 @pytest.mark.parametrize("cloud", ["random", "repeated tokens", "one each"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from slam_potsa.objective.distances import build_distance, mse
-from slam_potsa.objective.sides import Sides, crossed
+from slam_potsa.objective.sides import Sides
 from slam_potsa.objective.terms import AlignmentObjective, AlignmentTerm, Tap
 from slam_potsa.objective.variants import VARIANTS, build_variant, contrastive, normalised, plain
 
@@ -20,15 +20,6 @@ def sides(pairs: int = 3, noise: float = 0.1, seed: int = 0) -> Sides:
     x = torch.randn(pairs, 5, 4, generator=generator)
     y = x + noise * torch.randn(pairs, 5, 4, generator=generator)
     return Sides(x.requires_grad_(), y, None, None)
-
-
-def test_crossed_rows_are_all_pairs_of_rows():
-    x, y = torch.arange(3.0).view(3, 1, 1), 10 * torch.arange(3.0).view(3, 1, 1)
-    mask = torch.tensor([[True], [False], [True]])
-    both = crossed(Sides(x, y, mask, None))
-    differences = (both.y - both.x).view(3, 3)
-    assert torch.equal(differences, (y.view(1, 3) - x.view(3, 1)))
-    assert torch.equal(both.x_mask.view(3, 3), mask.expand(3, 3)) and both.y_mask is None
 
 
 def test_normalised_is_the_ratio_of_matched_to_mismatched():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -18,12 +18,11 @@ from slam_potsa.config.compose import conf_dir
 from slam_potsa.engine.plan.assumptions import ASSUMPTIONS
 from slam_potsa.engine.plan.corpus import corpus_of
 from slam_potsa.engine.plan.count import (
+    LOSS,
     MANY,
-    REST,
     Batch,
-    Held,
     Meter,
-    TrainingStep,
+    count_step,
     encoder_flops,
 )
 from slam_potsa.engine.plan.meta import build_on_meta
@@ -57,9 +56,9 @@ def choose(config, trains: str) -> None:
     config.language_bias.enabled = train.freeze_encoder
 
 
-def step_of(config) -> TrainingStep:
+def counted(config, batch: Batch = BATCH) -> Meter:
     built = build_on_meta(config)
-    return TrainingStep(built.model, autocast=built.autocast)
+    return count_step(built.model, batch, 0, built.autocast)
 
 
 class Running:
@@ -103,10 +102,10 @@ class Running:
         return counter.get_total_flops()
 
     def peak(self) -> int:
-        with Meter(self.model, self.model.state_dict(keep_vars=True).values()) as meter:
+        weights = [*self.model.parameters(), *self.model.buffers()]
+        with Meter("SpeechLLM", weights) as meter:
             self.step()
-        ones = torch.ones(1, dtype=torch.float64)
-        return sum(Held((meter.trace(), meter.trace()), ones).peak(1).values())
+        return sum(meter.held().peak(1).values())
 
 
 def attention_again(trains: str) -> int:
@@ -126,8 +125,7 @@ def attention_again(trains: str) -> int:
 def test_flops_are_torchs(config, trains, variant):
     choose(config, trains)
     config.alignment.terms["ot"].variant = variant
-    counted = step_of(config).flops(BATCH).total()
-    assert counted - attention_again(trains) == Running(config).flops()
+    assert counted(config).flops.total() - attention_again(trains) == Running(config).flops()
 
 
 @pytest.mark.parametrize(
@@ -137,23 +135,23 @@ def test_flops_are_torchs(config, trains, variant):
 def test_the_peak_is_that_of_a_step_that_runs(config, trains, autocast):
     choose(config, trains)
     config.native.bf16 = autocast
-    held = step_of(config).held(replace(BATCH, rows=2 * MANY, pairs=MANY))
+    held = counted(config, replace(BATCH, rows=2 * MANY, pairs=MANY)).held()
     assert sum(held.peak(ROWS // 2).values()) == pytest.approx(Running(config).peak(), rel=0.03)
 
 
-def test_terms_over_layers_of_the_llm_find_them_all(config):
-    alone = step_of(config).flops(BATCH)
+def test_terms_over_layers_of_the_llm_cost_what_their_length_says(config):
+    alone = counted(config).flops
     layers = {"first": "llm.{layer}", "second": "llm.{layer}", "layers": [LAYERS]}
     config.alignment.terms["deep"] = replace(config.alignment.terms["ot"], **layers)
-    more = step_of(config).flops(BATCH)
+    more = counted(config).flops
     assert {k: n for k, n in alone.items() if k[0] == "llm"}.items() <= more.items()
-    assert more[REST, "forward", 4] > 2 * alone[REST, "forward", 4]  # S positions against N tokens
+    assert more[LOSS, "forward", 4] > 2 * alone[LOSS, "forward", 4]  # S positions against N tokens
 
 
 def test_work_is_proportional_to_rows_and_precision_is_that_of_the_weights(config):
     config.alignment.terms.clear()
     config.model_config.llm_dtype = "bfloat16"
-    one, two = (step_of(config).flops(replace(BATCH, rows=n, pairs=0)) for n in (ROWS, 2 * ROWS))
+    one, two = (counted(config, replace(BATCH, rows=n, pairs=0)).flops for n in (ROWS, 2 * ROWS))
     assert two == {key: 2 * count for key, count in one.items()}
     sizes = {part: size for part, _way, size in one}
     assert sizes == {"encoder": 2, "projector": 4, "llm": 2}
@@ -180,10 +178,10 @@ def test_weights_are_those_of_the_model_that_is_built(tmp_path, trains):
     modules = {"encoder": built.encoder, "projector": built.encoder_projector, "llm": built.llm}
     for name, module in modules.items():
         tensors = [*module.parameters(), *module.buffers()]
-        assert meta.weights()[name] == sum(t.numel() * t.element_size() for t in tensors), name
-        for trainable in (True, False):
-            counts = [p.numel() for p in module.parameters() if p.requires_grad is trainable]
-            assert meta.parameters(trainable)[name] == sum(counts)
+        for of in (Tensor.numel, lambda t: t.numel() * t.element_size()):
+            assert meta.total(of)[name] == sum(map(of, tensors)), name
+        trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+        assert meta.total(lambda t: t.numel() * t.requires_grad)[name] == trained
     assert {n: p.shape for n, p in meta.model.named_parameters()} == {
         n: p.shape for n, p in built.named_parameters()
     }
@@ -270,7 +268,8 @@ def test_eight_bits_are_counted_loaded_and_trained(tmp_path):
     linear = [m for n, m in llm.named_modules() if isinstance(m, nn.Linear) and n != "lm_head"]
     scales = sum(4 * m.out_features for m in linear)  # attributes, no buffers
     held = [t.numel() * t.element_size() for t in [*llm.parameters(), *llm.buffers()]]
-    assert build_on_meta(config).weights()["llm"] == sum(held) + scales
+    size = build_on_meta(config).total(lambda t: t.numel() * t.element_size())["llm"]
+    assert size == sum(held) + scales
     assert sum(held) < sum(p.numel() * p.element_size() for p in plain.parameters())
 
     embeds = torch.randn(2, 9, tiny.WIDTH, requires_grad=True)

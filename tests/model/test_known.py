@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from slam_potsa import InputError
-from slam_potsa.model.known import known_names, model_config
+from slam_potsa.model.known import known, model_config
 
 # Parameters as the model cards give them, in millions. OpenAI's table counts a little differently.
 WHISPER = {
@@ -46,8 +46,7 @@ def count(module: torch.nn.Module) -> int:
 
 def test_every_shipped_file_is_tested_here():
     expected = [f"openai/whisper-{size}" for size in WHISPER] + [f"Qwen/{name}" for name in QWEN]
-    assert sorted(expected) == list(known_names())
-    assert set(known_names("whisper")) | set(known_names("qwen2")) == set(known_names())
+    assert sorted(expected) == list(known())
 
 
 @pytest.mark.parametrize("size", WHISPER)
@@ -83,7 +82,7 @@ def test_a_local_folder_goes_before_a_known_name(tmp_path, monkeypatch):
 
 def test_an_unknown_name_says_what_is_known_and_that_a_folder_works():
     with pytest.raises(InputError) as error:
-        model_config("Qwen/Qwen2.5-8B", option="model_config.llm_path", model_type="qwen2")
+        model_config("Qwen/Qwen2.5-8B", "model_config.llm_path", "qwen2")
     message = str(error.value)
     assert "model_config.llm_path='Qwen/Qwen2.5-8B'" in message
     assert "did you mean Qwen/Qwen2.5-7B?" in message and "local folder" in message

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from slam_potsa.config import DatasetConfig, PotsaConfig
 from slam_potsa.data.dataset import training_items
-from slam_potsa.data.manifest import Utterance
 from slam_potsa.data.tasks import NEEDS, answer, question
 from slam_potsa.errors import InputError
 
@@ -57,6 +57,10 @@ class Corpus:
     prompt: int  # LLM tokens of the longest
     languages: tuple[str, ...]
 
+    def as_dict(self) -> dict[str, Any]:
+        """Without the length of every recording."""
+        return asdict(self, dict_factory=lambda fields: {k: v for k, v in fields if k != "values"})
+
 
 def corpus_of(config: PotsaConfig, given: Mapping[str, float]) -> Corpus:
     """The training data of a stage.
@@ -64,8 +68,7 @@ def corpus_of(config: PotsaConfig, given: Mapping[str, float]) -> Corpus:
     Args:
         given: the assumptions, by name.
 
-    Raises InputError with every bad line of a manifest that is here, and with recordings that are
-    longer than the encoder's window.
+    Raises InputError with every bad line of a manifest that is here, or without durations.
     """
     if Path(config.dataset_config.train_data_path or "").is_file():
         return _counted(config, given)
@@ -74,16 +77,20 @@ def corpus_of(config: PotsaConfig, given: Mapping[str, float]) -> Corpus:
 
 def _counted(config: PotsaConfig, given: Mapping[str, float]) -> Corpus:
     data, items = config.dataset_config, training_items(config.dataset_config)
-    rows = items.utterances
-    _check_durations(data.train_data_path, rows, given["longest_seconds"])
+    rows, path = items.utterances, data.train_data_path
+    seconds = [u.duration for u in rows]
+    if None in seconds:
+        raise InputError(
+            f"{path}: {seconds.count(None)} recordings have no `duration`, which a plan needs; "
+            "write them with `slam-potsa prepare`"
+        )
     count, how = _counter(config.model_config.llm_path, given)
     answers = [count(answer(data, task, u)) + 1 for u in rows for task in data.tasks]
     # One utterance of each language will do: prompts differ by no more.
     some = {(u.language, u.target_language): u for u in rows}.values()
     prompts = [count(question(data, task, u)) for u in some for task in dict.fromkeys(data.tasks)]
-    seconds = [u.duration for u in rows]
     return Corpus(
-        source=f"{data.train_data_path}: {len(rows):,} recordings; answers counted {how}",
+        source=f"{path}: {len(rows):,} recordings; answers counted {how}",
         counted=True,
         recordings=len(rows),
         hours=sum(seconds) / 3600,
@@ -94,21 +101,6 @@ def _counted(config: PotsaConfig, given: Mapping[str, float]) -> Corpus:
         prompt=math.ceil(max(prompts)),
         languages=tuple(sorted({u.language for u in rows})),
     )
-
-
-def _check_durations(path: str, utterances: Sequence[Utterance], longest: float) -> None:
-    absent = sum(u.duration is None for u in utterances)
-    if absent:
-        raise InputError(
-            f"{path}: {absent} recordings have no `duration`, which a plan needs; write them with "
-            "`slam-potsa prepare`"
-        )
-    too_long = [u.key for u in utterances if u.duration > longest]
-    if too_long:
-        raise InputError(
-            f"{path}: {len(too_long)} recordings are longer than {longest:g} s (such as "
-            f"{too_long[0]!r}), which Whisper cannot place; split them or leave them out"
-        )
 
 
 def _assumed(data: DatasetConfig, given: Mapping[str, float]) -> Corpus:

@@ -5,13 +5,9 @@ way back are the code that trains, at its true size. FLOPs are counted by the fo
 `FlopCounterMode`: products and attention, nothing elementwise. Bytes are those of the storages that
 are alive, so that a peak has whatever a step holds at that moment.
 
-Three things are not as the CPU would do them:
-
-    attention    takes the memory-efficient kernel, as on a GPU where there is a mask: it keeps no
-                 scores, and computes them once more on the way back (2.5 times the forward)
-    values       are not there to be asked: Sinkhorn's sweeps go on to their cap, as on a GPU
-    depth        the layers of the encoder and of the LLM are alike, so one and two are run, and
-                 the second says what each further one adds (all, where a term compares the LLM's)
+Two things are as on a GPU. Attention takes the memory-efficient kernel, which keeps no scores and
+computes them once more on the way back (2.5 times the forward). And where values would be asked
+whether Sinkhorn's sweeps may stop, they go on to their cap.
 
 Shapes, here and in the whole package: B rows (a pair is two), T encoder frames (20 ms), M mel
 bands, E encoder width, S positions of the LLM, A answer positions, P pairs.
@@ -20,33 +16,31 @@ bands, E encoder width, S positions of the LLM, A answer positions, P pairs.
 from __future__ import annotations
 
 import weakref
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.func import functional_call
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
 MELS_PER_FRAME = 2  # mel frames of 10 ms an encoder frame
-# Attribute of the model and name, in the order of their backward passes from the last to the first:
-# torch's tracker does not see that the backward pass leaves the LLM.
-PARTS = {"encoder": "encoder", "encoder_projector": "projector", "llm": "llm"}
-REST, BATCH = "loss", "batch"
-BACKWARD = "backward pass"
-ROWS = (BATCH, *PARTS.values(), REST, BACKWARD)
 MANY = 10_007  # items of the batch whose bytes are followed: a prime, so that it shows in a size
+BATCH, LOSS, BACKWARD = "batch", "loss", "backward pass"
+# By attribute of the model. The last to go back first: torch does not see that the LLM is left.
+PARTS = {"encoder": "encoder", "encoder_projector": "projector", "llm": "llm"}
+ROWS = (BATCH, *PARTS.values(), LOSS, BACKWARD)
 FORMULAS = {**flop_registry, torch.ops.aten.baddbmm_: flop_registry[torch.ops.aten.baddbmm]}
 
-Flops = Counter[tuple[str, str, int]]  # (part, "forward" or "backward", bytes of a number)
+Flops = Counter[tuple[str, str, int]]  # (part or LOSS, "forward" or "backward", bytes of a number)
 
 
 @dataclass(frozen=True)
@@ -62,96 +56,40 @@ class Batch:
 
 @dataclass(frozen=True)
 class Held:
-    """Bytes alive in a step, as they grow with the items of its batch and with the layers.
+    """Bytes alive at every moment of a step, as they grow with the items of its batch.
 
-    Attributes:
-        traces: of one layer and of two; {(part, direction): [moments, ROWS, 3]}, where the last
-            dimension is what does not grow, what grows with the items, and with their square.
-        depth: [ROWS], layers.
+    `trace` is [moments, ROWS, 3]: what does not grow, what does, what grows with their square.
     """
 
-    traces: tuple[dict[tuple[str, str], Tensor], ...]
-    depth: Tensor
+    trace: Tensor
 
     def peak(self, items: int) -> dict[str, int]:
         """Bytes by what holds them, at the moment when there are most."""
-        one, two = ({k: _most(t, items) for k, t in trace.items()} for trace in self.traces)
-        moments = [one[key] + (self.depth - 1) * (two[key] - one[key]) for key in one]
-        most = max(moments, key=lambda sizes: sizes.sum().item())
-        return {name: round(size) for name, size in zip(ROWS, most.tolist(), strict=True)}
+        sizes = self.trace @ torch.tensor([1.0, items, items**2], dtype=self.trace.dtype)
+        most = sizes[sizes.sum(1).argmax()].tolist()
+        return {name: round(size) for name, size in zip(ROWS, most, strict=True)}
 
 
-class TrainingStep:
+def count_step(model: nn.Module, batch: Batch, features: int, autocast: bool) -> Meter:
     """Forward and backward pass of a `SpeechLLM` on the meta device.
 
     Args:
         features: E where the encoder's output comes from a feature store; 0: from the encoder.
         autocast: products in 16 bits whatever the weights are.
     """
-
-    def __init__(self, model: nn.Module, *, features: int = 0, autocast: bool = False):
-        self.model, self.features, self.autocast = model, features, autocast
-        parts = {"encoder": model.encoder, "llm": model.llm}
-        taps = model.controller.objective.tap_names(
-            range(1, model.encoder_projector.num_layers + 1)
-        )
-        if any(tap.startswith("llm.") for tap in taps):
-            del parts["llm"]  # a term compares its layers, which must all be there
-        self._stacks = {name: _stack(part) for name, part in parts.items() if part is not None}
-        self._depth = {name: len(layers) for name, (_owner, _name, layers) in self._stacks.items()}
-
-    def flops(self, batch: Batch) -> Flops:
-        """By part (the alignment's are those of `REST`), direction and precision."""
-        one, two = (self._run(batch, layers, sweeps=layers == 1).flops for layers in (1, 2))
-        deep = [key for key in one if key[0] in self._depth]  # Sinkhorn swept in the first alone
-        return one + Counter({k: (self._depth[k[0]] - 1) * (two[k] - one[k]) for k in deep})
-
-    def held(self, batch: Batch) -> Held:
-        """`batch` has MANY items."""
-        depth = [self._depth.get(name, 1) for name in ROWS]
-        traces = tuple(self._run(batch, layers, sweeps=False).trace() for layers in (1, 2))
-        return Held(traces, torch.tensor(depth, dtype=torch.float64))
-
-    def _run(self, batch: Batch, layers: int, *, sweeps: bool) -> Meter:
-        with FakeTensorMode(allow_non_fake_inputs=True), _shortened(self._stacks.values(), layers):
-            weights = _weights(self.model)
-            with Meter(self.model, weights.values()) as meter, _AsOnGpu(sweeps):
-                inputs = self._inputs(batch)
-                with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
-                    output, _accuracy = functional_call(self.model, weights, kwargs=inputs)
-                output.loss.backward()  # with the logits still there, as SLAM-LLM's loop has them
-        return meter
-
-    def _inputs(self, batch: Batch) -> dict[str, Tensor | int]:
-        """As the dataset makes them."""
-        text, speech = (batch.rows, batch.positions), (batch.rows, batch.frames)
-        inputs = {name: torch.empty(text, dtype=torch.long) for name in ("input_ids", "labels")}
-        for name in ("attention_mask", "modality_mask"):
-            inputs[name] = torch.empty(text, dtype=torch.bool)
-        inputs["audio_mel_post_mask"] = torch.empty(speech)
-        if self.features:
-            inputs["encoder_features"] = torch.empty(*speech, self.features, dtype=torch.float16)
-        else:
-            frames, bands = MELS_PER_FRAME * batch.frames, self.model.encoder.n_mels
-            inputs["audio_mel"] = torch.empty(batch.rows, frames, bands)
-        for name in ("language_ids", "sentence_ids"):
-            inputs[name] = torch.empty(batch.rows, dtype=torch.long)
-        inputs["pairs"] = torch.empty(batch.pairs, 2, dtype=torch.long)
-        return {**inputs, "label_start": batch.positions - batch.answer}
+    with _without_data(model) as (weights, meter):
+        inputs = _inputs(model, batch, features)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            output, _accuracy = functional_call(model, weights, kwargs=inputs)
+        output.loss.backward()  # with the logits still there, as SLAM-LLM's loop has them
+    return meter
 
 
 def encoder_flops(encoder: nn.Module, frames: int) -> int:
     """Of one row through a `SpeechEncoder` on the meta device."""
-    one, two = (_encoder_flops(encoder, frames, layers) for layers in (1, 2))
-    return one + (len(_stack(encoder)[2]) - 1) * (two - one)
-
-
-def _encoder_flops(encoder: nn.Module, frames: int, layers: int) -> int:
-    with FakeTensorMode(allow_non_fake_inputs=True), _shortened([_stack(encoder)], layers):
-        weights = _weights(encoder)
-        with Meter(encoder, weights.values()) as meter, _AsOnGpu(sweeps=False), torch.no_grad():
-            mel = torch.empty(1, MELS_PER_FRAME * frames, encoder.n_mels)
-            functional_call(encoder, weights, mel)
+    with _without_data(encoder) as (weights, meter), torch.no_grad():
+        mel = torch.empty(1, MELS_PER_FRAME * frames, encoder.n_mels)
+        functional_call(encoder, weights, mel)
     return meter.flops.total()
 
 
@@ -159,18 +97,18 @@ class Meter(TorchDispatchMode):
     """Counts what a model computes and holds within, by its parts.
 
     Args:
-        weights: not counted, though operations return views of them.
+        model: the name of its class.
+        weights: not counted, nor are their gradients, though operations return views of them.
     """
 
-    def __init__(self, model: nn.Module, weights: Iterable[Tensor]):
+    def __init__(self, model: str, weights: Iterable[Tensor]):
         super().__init__()
         self.flops: Flops = Counter()
-        self._root = type(model).__name__
-        self._modules = ModuleTracker()
-        tensors = [t for weight in weights for t in (weight, weight.grad) if t is not None]
-        self._known = {id(t.untyped_storage()): t.untyped_storage() for t in tensors}
-        self._alive: Counter[tuple[str, int]] = Counter()  # (row, degree)
-        self._moments = defaultdict(list)
+        self._root, self._modules = model, ModuleTracker()
+        known = [t for w in weights for t in (w, w.grad) if t is not None]
+        self._known = {id(t.untyped_storage()): t.untyped_storage() for t in known}
+        self._alive: Counter[tuple[str, int]] = Counter()  # (row, degree of growth)
+        self._moments: list[dict[tuple[str, int], int]] = []
 
     def __enter__(self) -> Meter:
         self._modules.__enter__()
@@ -189,30 +127,25 @@ class Meter(TorchDispatchMode):
         part, way = self._part(), "backward" if self._modules.is_bw else "forward"
         formula = FORMULAS.get(func.overloadpacket)
         if formula is not None:
-            count = formula(*args, **kwargs, out_val=out)
-            self.flops[part, way, made[0].element_size()] += count
+            work = formula(*args, **kwargs, out_val=out)
+            self.flops[part, way, made[0].element_size()] += work
         row = BACKWARD if self._modules.is_bw else part
         if any([self._hold(tensor, row) for tensor in made]):
-            self._moments[part, way].append(dict(self._alive))
+            self._moments.append(dict(self._alive))
         return out
 
-    def trace(self) -> dict[tuple[str, str], Tensor]:
-        """See `Held`; of a batch of MANY items."""
-        return {
-            key: torch.tensor(
-                [
-                    [[held.get((row, n), 0) / MANY**n for n in range(3)] for row in ROWS]
-                    for held in moments
-                ],
-                dtype=torch.float64,
-            )
-            for key, moments in self._moments.items()
-        }
+    def held(self) -> Held:
+        """Of a batch of MANY items."""
+        trace = [
+            [[alive.get((row, n), 0) / MANY**n for n in range(3)] for row in ROWS]
+            for alive in self._moments
+        ]
+        return Held(torch.tensor(trace, dtype=torch.float64))
 
     def _part(self) -> str:
         running = self._modules.parents
         found = (name for attr, name in PARTS.items() if f"{self._root}.{attr}" in running)
-        return next(found, REST if self._root in running or self._modules.is_bw else BATCH)
+        return next(found, LOSS if self._root in running or self._modules.is_bw else BATCH)
 
     def _hold(self, tensor: Tensor, row: str) -> bool:
         """Whether the tensor's memory is new."""
@@ -231,19 +164,37 @@ class Meter(TorchDispatchMode):
         return True
 
 
-class _AsOnGpu(TorchFunctionMode):
-    """Attention as on a GPU. Sinkhorn's question whether it may stop is the only one of values."""
+@contextmanager
+def _without_data(model: nn.Module) -> Iterator[tuple[dict[str, Tensor], Meter]]:
+    """Parameters and buffers, with the gradients of the micro-step before, and what counts."""
+    attention = patch.object(F, "scaled_dot_product_attention", _attention)
+    to_the_cap = patch.object(Tensor, "__bool__", lambda _unfinished: True)
+    with FakeTensorMode(allow_non_fake_inputs=True), attention, to_the_cap:
+        weights = {}
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            weight = weights[name] = torch.empty(tensor.shape, dtype=tensor.dtype)
+            if tensor.requires_grad:
+                weight.requires_grad_().grad = torch.empty_like(weight)
+        with Meter(type(model).__name__, weights.values()) as meter:
+            yield weights, meter
 
-    def __init__(self, sweeps: bool):
-        super().__init__()
-        self._sweeps = sweeps
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is torch.Tensor.__bool__:
-            return self._sweeps
-        if func is F.scaled_dot_product_attention:
-            return _attention(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+def _inputs(model: nn.Module, batch: Batch, features: int) -> dict[str, Tensor | int]:
+    """As the dataset makes them."""
+    text, speech = (batch.rows, batch.positions), (batch.rows, batch.frames)
+    inputs = {name: torch.empty(text, dtype=torch.long) for name in ("input_ids", "labels")}
+    for name in ("attention_mask", "modality_mask"):
+        inputs[name] = torch.empty(text, dtype=torch.bool)
+    for name in ("language_ids", "sentence_ids"):
+        inputs[name] = torch.empty(batch.rows, dtype=torch.long)
+    inputs["pairs"] = torch.empty(batch.pairs, 2, dtype=torch.long)
+    inputs["audio_mel_post_mask"] = torch.empty(speech)
+    if features:
+        inputs["encoder_features"] = torch.empty(*speech, features, dtype=torch.float16)
+    else:
+        frames, bands = MELS_PER_FRAME * batch.frames, model.encoder.n_mels
+        inputs["audio_mel"] = torch.empty(batch.rows, frames, bands)
+    return {**inputs, "label_start": batch.positions - batch.answer}
 
 
 def _attention(
@@ -256,53 +207,13 @@ def _attention(
     scale: float | None = None,
     **_options: bool,
 ) -> Tensor:
+    """As a GPU with a mask does it: the mask becomes numbers to add, in rows of a multiple of 8."""
     if torch.is_autocast_enabled("cpu"):
         query, key, value = (t.to(torch.get_autocast_dtype("cpu")) for t in (query, key, value))
     bias = None
-    if attn_mask is not None:  # what is added to the scores, its rows padded to a multiple of 8
+    if attn_mask is not None:
         columns = key.shape[-2]
         bias = query.new_zeros(*attn_mask.shape[:-1], -(-columns // 8) * 8)[..., :columns]
         bias = bias.expand(*query.shape[:-1], columns)
-    return torch.ops.aten._scaled_dot_product_efficient_attention(
-        query, key, value, bias, True, dropout_p, is_causal, scale=scale
-    )[0]
-
-
-def _weights(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers without data, with the gradients of the micro-step before."""
-    weights = {}
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        weight = torch.empty(tensor.shape, dtype=tensor.dtype)
-        if tensor.requires_grad:
-            weight.requires_grad_().grad = torch.empty_like(weight)
-        weights[name] = weight
-    return weights
-
-
-def _most(trace: Tensor, items: int) -> Tensor:
-    """[ROWS] at the moment when most is held."""
-    sizes = trace @ torch.tensor([1.0, items, items**2], dtype=trace.dtype)
-    return sizes[sizes.sum(1).argmax()]
-
-
-def _stack(part: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
-    """The layers of a part, the longest list in it: (owner, attribute, list)."""
-    lists = [
-        (owner, name, child)
-        for owner in part.modules()
-        for name, child in owner.named_children()
-        if isinstance(child, nn.ModuleList)
-    ]
-    return max(lists, key=lambda found: len(found[2]))
-
-
-@contextmanager
-def _shortened(stacks: Iterable[tuple[nn.Module, str, nn.ModuleList]], layers: int) -> Iterator:
-    stacks = list(stacks)
-    for owner, name, stack in stacks:
-        setattr(owner, name, stack[:layers])
-    try:
-        yield
-    finally:
-        for owner, name, stack in stacks:
-            setattr(owner, name, stack)
+    kernel = torch.ops.aten._scaled_dot_product_efficient_attention
+    return kernel(query, key, value, bias, True, dropout_p, is_causal, scale=scale)[0]

@@ -18,25 +18,22 @@ PLAIN = re.compile(r"(?!(true|false|null|nan|inf)$)[A-Za-z/.][\w./-]*", re.IGNOR
 LEFT_OUT = ("engine", "deepspeed_config", "train_config.enable_deepspeed", "native.bf16")
 
 
-def why_one_machine(config: PotsaConfig) -> str:
-    """Why there is no command for several machines; "" where there is one."""
-    if config.engine == "native":
-        return (
-            "engine=native: the command is for SLAM-LLM's loop, which DeepSpeed's launcher starts"
-        )
-    if config.train_config.quantization:
-        return "train_config.quantization=true needs the native host, the command is SLAM-LLM's"
-    return ""
-
-
 def on_machines(config: PotsaConfig, nodes: int) -> PotsaConfig:
     """`config` with 1 / `nodes` of the micro-steps a step, so that a step sees as much as on one.
 
     `validation_interval` counts micro-steps too, and so becomes as much smaller.
 
-    Raises InputError where the accumulation cannot be divided.
+    Raises InputError where the accumulation cannot be divided, and where only the native host can
+    train: the command is for SLAM-LLM's loop.
     """
     train, accumulation = config.train_config, config.train_config.gradient_accumulation_steps
+    if nodes == 1:
+        return config
+    if config.engine == "native" or train.quantization:
+        raise InputError(
+            f"--nodes={nodes}: engine=native and train_config.quantization=true train on one "
+            "machine only; the command for several is for SLAM-LLM's loop"
+        )
     if accumulation % nodes:
         raise InputError(
             f"--nodes={nodes}: train_config.gradient_accumulation_steps={accumulation} cannot be "

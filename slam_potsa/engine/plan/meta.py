@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,33 +31,24 @@ class MetaModel:
     encoder: SpeechEncoder
     autocast: bool  # whether products are in 16 bits whatever the weights are
 
-    def parameters(self, trainable: bool) -> dict[str, int]:
-        """Their number by part."""
+    def total(self, of: Callable[[Tensor], int]) -> dict[str, int]:
+        """By part, the sum over parameters and buffers, a shared one once."""
+        parts = {name: getattr(self.model, attribute) for attribute, name in PARTS.items()}
         return {
-            name: sum(p.numel() for p in part.parameters() if p.requires_grad is trainable)
-            for name, part in self._parts()
+            name: sum(map(of, [*part.parameters(), *part.buffers()])) if part is not None else 0
+            for name, part in parts.items()
         }
 
-    def weights(self) -> dict[str, int]:
-        """Bytes by part: parameters and buffers, a shared one once."""
-        return {
-            name: sum(t.numel() * t.element_size() for t in [*part.parameters(), *part.buffers()])
-            for name, part in self._parts()
-        }
-
+    @property
     def trained(self) -> dict[str, Tensor]:
         """What a checkpoint of it would hold."""
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     @property
-    def positions(self) -> int:
-        """Of the LLM at most; 0: without a limit."""
+    def positions(self) -> float:
+        """Of the LLM at most."""
         config = unwrapped(self.model.llm).config.get_text_config()
-        return getattr(config, "max_position_embeddings", 0) or 0
-
-    def _parts(self) -> list[tuple[str, nn.Module]]:
-        parts = ((name, getattr(self.model, attribute)) for attribute, name in PARTS.items())
-        return [(name, nn.Module() if part is None else part) for name, part in parts]
+        return getattr(config, "max_position_embeddings", 0) or float("inf")
 
 
 def build_on_meta(config: PotsaConfig, languages: Sequence[str] = ("en",)) -> MetaModel:
@@ -69,13 +60,13 @@ def build_on_meta(config: PotsaConfig, languages: Sequence[str] = ("en",)) -> Me
     Raises InputError with everything that does not fit: unknown models, widths, mel bands, layers.
     """
     model, train = config.model_config, config.train_config
-    whisper, decoder = _configurations(config)
+    whisper, decoder = _sizes(config)
     bias = _bias(config, whisper.d_model, languages)
     half = torch.bfloat16 if model.llm_dtype == "auto" else getattr(torch, model.llm_dtype)
     with torch.device("meta"):
         encoder = _encoder(whisper, config, half if train.freeze_encoder else torch.float32)
-        trained = not (train.freeze_llm or train.use_peft)
-        llm = _llm(decoder, config, torch.float32 if trained else half)
+        frozen = train.freeze_llm or train.use_peft
+        llm = _llm(decoder, config, half if frozen else torch.float32)
         projector = build_projector(model, whisper.d_model, decoder.hidden_size, language_bias=bias)
     built = SpeechLLM(encoder if model.load_encoder else None, projector, llm, None)
     # A diagnosis asks what the values are, and is no part of most steps.
@@ -89,14 +80,13 @@ def build_on_meta(config: PotsaConfig, languages: Sequence[str] = ("en",)) -> Me
     return MetaModel(built.train(), encoder, autocast)
 
 
-def _configurations(config: PotsaConfig) -> tuple[Any, Any]:
-    """transformers' of the encoder and of the LLM, that fit what the configuration says."""
+def _sizes(config: PotsaConfig) -> tuple[Any, Any]:
+    """transformers' configurations of encoder and LLM."""
     model, bands, problems = config.model_config, config.dataset_config.mel_size, []
-    encoder, llm = "model_config.encoder_path_hf", "model_config.llm_path"
     with collecting(problems):
-        whisper = model_config(model.encoder_path_hf, option=encoder, model_type="whisper")
+        whisper = model_config(model.encoder_path_hf, "model_config.encoder_path_hf", "whisper")
         if whisper.model_type != "whisper":
-            raise InputError(f"{encoder}={model.encoder_path_hf!r}: expected a Whisper")
+            raise InputError(f"model_config.encoder_path_hf={model.encoder_path_hf!r}: no Whisper")
         check_widths(model, encoder_dim=whisper.d_model)
         if bands != whisper.num_mel_bins:
             raise InputError(
@@ -104,9 +94,9 @@ def _configurations(config: PotsaConfig) -> tuple[Any, Any]:
                 f"{whisper.num_mel_bins} mel bands; set it to {whisper.num_mel_bins}"
             )
     with collecting(problems):
-        decoder = model_config(model.llm_path, option=llm, model_type="qwen2")
+        decoder = model_config(model.llm_path, "model_config.llm_path", "qwen2")
         if decoder.model_type == "whisper":
-            raise InputError(f"{llm}={model.llm_path!r}: expected an LLM")
+            raise InputError(f"model_config.llm_path={model.llm_path!r}: no LLM")
         check_widths(model, llm_dim=decoder.hidden_size)
     refuse(problems)
     return whisper, decoder
@@ -135,9 +125,9 @@ def _llm(decoder: Any, config: PotsaConfig, dtype: torch.dtype) -> nn.Module:
 
 def _bias(config: PotsaConfig, width: int, languages: Sequence[str]) -> LanguageBias | None:
     """The biases of the file given, or a table of the size that would be estimated."""
+    path = config.language_bias.path
     if not config.language_bias.enabled:
         return None
-    path = config.language_bias.path
     if path and Path(path).is_file():
         return LanguageBias.load(path)
     return LanguageBias({language: torch.zeros(width) for language in languages})

@@ -1,7 +1,6 @@
 """All stages together: each one's figures, and whether one fits the next.
 
-A plan is a plain mapping, as it is written to JSON: bytes, FLOPs, seconds and hours. `report.text`
-prints it.
+A plan is a plain mapping, as it is written to JSON: bytes, FLOPs, seconds and hours.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from slam_potsa.config.check import check
 from slam_potsa.data.feature_store import INDEX, FeatureStore
 from slam_potsa.engine.plan.assumptions import ASSUMPTIONS, GIB, GPUS, Gpu
 from slam_potsa.engine.plan.corpus import corpus_of
-from slam_potsa.engine.plan.machines import launch_line, on_machines, why_one_machine
+from slam_potsa.engine.plan.machines import launch_line, on_machines
 from slam_potsa.engine.plan.meta import MetaModel, build_on_meta
 from slam_potsa.engine.plan.stage import Stage
 from slam_potsa.errors import InputError, collecting, refuse
@@ -28,10 +27,6 @@ class Planned(NamedTuple):
     name: str
     config: PotsaConfig
     built: MetaModel
-
-    @property
-    def best(self) -> str:
-        return f"{self.config.train_config.output_dir}/best/model.pt"
 
 
 def plan_stages(
@@ -59,7 +54,8 @@ def plan_stages(
     `problems`, all of it, and its figures are left out where they cannot be counted.
     """
     given = {key: one.default for key, one in ASSUMPTIONS.items()} | dict(assumptions or {})
-    refuse(_senseless(gpus, gpu_names, gpu_memory, nodes, given))
+    numbers = {"gpus": gpus, "nodes": nodes, "gpu_memory": gpu_memory or 1, **given}
+    refuse(_senseless(numbers, gpu_names))
     cards = {name: GPUS[name] for name in gpu_names}
     if gpu_memory is not None:
         cards["unlisted"] = Gpu(f"unlisted {gpu_memory:g} GiB GPU", int(gpu_memory * GIB))
@@ -85,113 +81,87 @@ def _plan_stage(
     problems: list[str],
 ) -> tuple[dict[str, Any] | None, Planned | None]:
     """A stage's figures and model, None where they cannot be had; what is wrong to `problems`."""
-    nodes, gpus, given = plan["nodes"], plan["gpus"], plan["assumptions"]
-    one_machine = why_one_machine(config) if nodes > 1 else ""
-    shared = corpus = built = to_store = None
-    launch, notes = "", []
+    nodes, corpus, built, launch = 1, None, None, ""
     with collecting(problems):
         check(config)
     with collecting(problems):
-        shared = on_machines(config, 1 if one_machine else nodes)
-    nodes, config = (1, config) if one_machine or shared is None else (nodes, shared)
+        config, nodes = on_machines(config, plan["nodes"]), plan["nodes"]
     with collecting(problems):
-        corpus = corpus_of(config, given)
+        corpus = corpus_of(config, plan["assumptions"])
     with collecting(problems):
         built = build_on_meta(config, corpus.languages if corpus else ("en",))
     if built is None:
         return None, None
     with collecting(problems):
-        notes += _checkpoint(config, built, before)
+        _require_fit(config, built, before)
     with collecting(problems):
-        to_store = _to_store(config, built)
-    if to_store:
-        notes.append(_how_to_store(config))
-    if nodes > 1:
-        with collecting(problems):
-            launch = launch_line(config, nodes, gpus, before.best if before else None)
-    planned = Planned(name, config, built)
+        _require_features(config, built)
+    with collecting(problems):
+        launch = launch_line(config, nodes, plan["gpus"], _best(before)) if nodes > 1 else ""
     if corpus is None:
-        return None, planned
-    cards = {name: Gpu(**gpu) for name, gpu in plan["hardware"].items()}
-    figures = {"name": name, **Stage(config, built, corpus, gpus * nodes, given).figures(cards)}
-    problems += _sizes(figures, config, built)
-    notes += _notes(figures, config)
-    figures |= {"yet_to_store": to_store, "launch": launch, "one_machine": one_machine}
-    return figures | {"notes": notes}, planned
+        return None, Planned(name, config, built)
+    stage = Stage(config, built, corpus, plan["gpus"] * nodes, plan["assumptions"])
+    figures = stage.figures({name: Gpu(**gpu) for name, gpu in plan["hardware"].items()})
+    problems += _misfits(figures, config, built)
+    figures |= {"yet_to_store": _yet_to_store(config), "launch": launch}
+    return {"name": name, **figures, "notes": _notes(figures, config)}, Planned(name, config, built)
 
 
-def _checkpoint(config: PotsaConfig, built: MetaModel, before: Planned | None) -> list[str]:
-    """Notes. Raises InputError where what the stage before trains, or `ckpt_path`, does not fit."""
-    path = config.ckpt_path
+def _require_fit(config: PotsaConfig, built: MetaModel, before: Planned | None) -> None:
+    """Compare, by name and shape, what the stage before trains, or the checkpoint given."""
     if before is not None:
-        require_fit(built.model, before.built.trained(), f"of stage {before.name}")
-    elif path is not None and not Path(path).exists():
-        return [f"ckpt_path={path} is not here yet: its names and shapes were not compared"]
-    elif path is not None:
-        require_fit(built.model, read_checkpoint(path), path)
-    return []
+        require_fit(built.model, before.built.trained, f"of stage {before.name}")
+    elif config.ckpt_path is not None and Path(config.ckpt_path).exists():
+        require_fit(built.model, read_checkpoint(config.ckpt_path), config.ckpt_path)
 
 
-def _to_store(config: PotsaConfig, built: MetaModel) -> tuple[str, str] | None:
-    """Folder and manifest of features that are not there yet. Raises InputError for others'."""
+def _best(before: Planned | None) -> str | None:
+    return before and f"{before.config.train_config.output_dir}/best/model.pt"
+
+
+def _require_features(config: PotsaConfig, built: MetaModel) -> None:
     folder = config.dataset_config.feature_store
-    if folder is None:
-        return None
-    if not (Path(folder) / INDEX).is_file():
-        return folder, config.dataset_config.train_data_path
-    width = FeatureStore.open(folder).width
-    if width != built.encoder.width:
-        raise InputError(
-            f"dataset_config.feature_store={folder}: features are {width} wide, "
-            f"{config.model_config.encoder_path_hf} makes {built.encoder.width}; use another folder"
-        )
-    return None
+    if folder and not _yet_to_store(config):
+        width = FeatureStore.open(folder).width
+        if width != built.encoder.width:
+            raise InputError(
+                f"dataset_config.feature_store={folder}: features are {width} wide, the encoder "
+                f"makes {built.encoder.width}; use another folder"
+            )
 
 
-def _how_to_store(config: PotsaConfig) -> str:
-    folder, model = config.dataset_config.feature_store, config.model_config
-    return (
-        f"dataset_config.feature_store={folder} is not here yet: slam-potsa features MANIFESTS "
-        f"--encoder {model.encoder_path_hf} --window {model.encoder_window} --output {folder}"
-    )
+def _yet_to_store(config: PotsaConfig) -> tuple[str, str] | None:
+    """Folder and manifest of features that are not there yet."""
+    folder = config.dataset_config.feature_store
+    absent = folder is not None and not (Path(folder) / INDEX).is_file()
+    return (folder, config.dataset_config.train_data_path) if absent else None
 
 
-def _sizes(figures: Mapping[str, Any], config: PotsaConfig, built: MetaModel) -> Iterator[str]:
-    """Positions, batches and steps that do not work out."""
-    worst, corpus = figures["worst_batch"], figures["data"]
-    if built.positions and worst["positions"] > built.positions:
+def _misfits(figures: Mapping[str, Any], config: PotsaConfig, built: MetaModel) -> Iterator[str]:
+    worst, data = figures["worst_batch"], figures["data"]
+    if worst["positions"] > built.positions:
         yield (
             f"a row of {worst['positions']} positions ({config.model_config.query_len} queries, "
-            f"{corpus['prompt']} of the prompt, {worst['answer']} of the answer): "
-            f"{figures['models']['llm']} has {built.positions}; lower model_config.query_len or "
-            "leave long answers out"
+            f"{data['prompt']} of the prompt, {worst['answer']} of the answer), and the LLM has "
+            f"{built.positions}; lower model_config.query_len or leave long answers out"
         )
     if not figures["steps"]:
         yield (
-            f"{corpus['items']} items are fewer than one batch of "
-            f"{config.train_config.batch_size_training} on {figures['gpus']} GPUs: lower "
-            "train_config.batch_size_training"
+            f"{data['items']} items are fewer than one batch of each of {figures['gpus']} GPUs: "
+            "lower train_config.batch_size_training"
         )
 
 
-def _notes(figures: Mapping[str, Any], config: PotsaConfig) -> Iterator[str]:
-    """Where training would end, seen from its schedule, and what is slow."""
-    train, steps = config.train_config, figures["steps"]
-    if steps and steps <= train.warmup_steps:
-        yield f"ends at step {steps}, inside the warm-up of {train.warmup_steps} steps"
-    elif 0 < steps < train.total_steps:
-        left = 1 - (steps - train.warmup_steps) / (train.total_steps - train.warmup_steps)
-        yield (
-            f"ends at step {steps} of total_steps={train.total_steps}, at {left:.0%} of the peak "
-            "rate"
-        )
-    if not (config.native.bf16 or train.use_fp16 or train.enable_deepspeed):
-        yield "the projector computes in float32, without tensor cores; native.bf16=true casts it"
-    if train.quantization:
-        yield (
-            "8 bits: bitsandbytes keeps the inputs of its matrices, which is counted; how much "
-            "slower its products are is not"
-        )
+def _notes(figures: Mapping[str, Any], config: PotsaConfig) -> list[str]:
+    """What is not here yet, and where training would end, seen from its schedule."""
+    train, steps, notes = config.train_config, figures["steps"], []
+    if config.ckpt_path is not None and not Path(config.ckpt_path).exists():
+        notes.append(f"ckpt_path={config.ckpt_path} is not here yet: it was not compared")
+    if steps < train.total_steps:
+        left = (train.total_steps - steps) / (train.total_steps - train.warmup_steps)
+        where = f"at {left:.0%} of the peak rate" if left < 1 else "before the end of its warm-up"
+        notes.append(f"ends at step {steps} of total_steps={train.total_steps}, {where}")
+    return notes
 
 
 def _too_large(figures: Mapping[str, Any], config: PotsaConfig, every: bool) -> Iterator[str]:
@@ -208,39 +178,25 @@ def _too_large(figures: Mapping[str, Any], config: PotsaConfig, every: bool) -> 
 
 def _remedy(config: PotsaConfig, largest: int) -> str:
     train = config.train_config
-    if largest:
-        micro = -(-train.batch_size_training * train.gradient_accumulation_steps // largest)
+    if not largest:
         return (
-            f"set train_config.batch_size_training={largest} and "
-            f"train_config.gradient_accumulation_steps={micro}"
+            "not even one item fits; store the features (dataset_config.feature_store, "
+            "model_config.load_encoder=false), set train_config.quantization=true (8 bits), or "
+            "take a smaller LLM"
         )
-    ways = {
-        "store the features (dataset_config.feature_store, model_config.load_encoder=false)": (
-            config.model_config.load_encoder and train.freeze_encoder
-        ),
-        "model_config.llm_dtype=bfloat16": config.model_config.llm_dtype == "float32",
-        "train_config.quantization=true (8 bits)": not train.quantization,
-        "or take a smaller LLM": True,
-    }
-    return "not even one item fits; " + ", ".join(way for way, helps in ways.items() if helps)
+    micro = -(-train.batch_size_training * train.gradient_accumulation_steps // largest)
+    return (
+        f"set train_config.batch_size_training={largest} and "
+        f"train_config.gradient_accumulation_steps={micro}"
+    )
 
 
-def _senseless(
-    gpus: int,
-    gpu_names: Sequence[str],
-    gpu_memory: float | None,
-    nodes: int,
-    given: Mapping[str, float],
-) -> Iterator[str]:
-    for option, value in (("--gpus", gpus), ("--nodes", nodes)):
-        if value < 1:
-            yield f"{option}={value}: expected 1 or more"
-    if gpu_memory is not None and not 0 < gpu_memory < float("inf"):
-        yield f"--gpu-memory={gpu_memory}: expected GiB, above 0"
-    for name in gpu_names:
-        if name not in GPUS:
-            yield f"--gpu={name}: expected one of {', '.join(GPUS)}"
-    for name, value in given.items():
-        low, high = ASSUMPTIONS[name].low, ASSUMPTIONS[name].high
+def _senseless(options: Mapping[str, float], gpu_names: Sequence[str]) -> Iterator[str]:
+    for name in set(gpu_names) - GPUS.keys():
+        yield f"--gpu={name}: expected one of {', '.join(GPUS)}"
+    limits = {name: (one.low, one.high) for name, one in ASSUMPTIONS.items()}
+    for name, value in options.items():
+        low, high = limits.get(name, (1, float("inf")))
         if not low <= value <= high:
-            yield f"--{name.replace('_', '-')}={value}: expected {low} to {high}"
+            expected = f"{low} to {high}" if high < float("inf") else f"{low} or more"
+            yield f"--{name.replace('_', '-')}={value}: expected {expected}"

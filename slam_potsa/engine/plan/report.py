@@ -24,8 +24,10 @@ def text(plan: Mapping[str, Any]) -> str:
         lines += ["", f"{number}. {stage['name']}: {' -> '.join(stage['models'].values())}"]
         lines += [indent(part, MARGIN) for part in _stage(stage)]
     lines += ["", *_totals(plan)]
-    if nodes > 1:
-        lines += ["", *_launches(plan)]
+    if launched := [stage for stage in stages if stage["launch"]]:
+        where = f"on {nodes} machines, with SLAM-LLM's DeepSpeed loop"
+        lines += ["", f"{where} (`hostfile` has a line a machine, NAME slots=GPUS):"]
+        lines += [f"{stage['name']}: {stage['launch']}" for stage in launched]
     lines += ["", "assumed (each an option of this command):"]
     return "\n".join(lines + [indent(line, MARGIN) for line in _assumed(plan)])
 
@@ -70,13 +72,9 @@ def _stage(stage: Mapping[str, Any]) -> Iterator[str]:
 
 def _on_gpu(gpu: Mapping[str, Any]) -> tuple[str, ...]:
     times = (("seconds_a_step", 2), ("hours", 1), ("store_hours", 1))
-    return (
-        gpu["label"],
-        "yes" if gpu["fits"] else "NO",
-        f"{gpu['free_gib']:.1f}",
-        str(gpu["largest_batch"]),
-        *("?" if gpu[name] is None else f"{gpu[name]:.{digits}f}" for name, digits in times),
-    )
+    fits = "yes" if gpu["fits"] else "NO", f"{gpu['free_gib']:.1f}", str(gpu["largest_batch"])
+    cells = ("?" if gpu[name] is None else f"{gpu[name]:.{digits}f}" for name, digits in times)
+    return gpu["label"], *fits, *cells
 
 
 def _totals(plan: Mapping[str, Any]) -> Iterator[str]:
@@ -95,21 +93,6 @@ def _totals(plan: Mapping[str, Any]) -> Iterator[str]:
             hours = sum(stage["on"][name]["store_hours"] for stage in once)
             size = sum(stage["feature_store_bytes"] for stage in once)
             yield f"{MARGIN}+ {hours:,.1f} h once to store features ({size / GB:,.1f} GB)"
-
-
-def _launches(plan: Mapping[str, Any]) -> Iterator[str]:
-    """The commands of several machines; what keeps stages from having one, once."""
-    reasons = [stage["one_machine"] for stage in plan["stages"] if stage["one_machine"]]
-    for reason in dict.fromkeys(reasons):
-        names = [stage["name"] for stage in plan["stages"] if stage["one_machine"] == reason]
-        yield f"on one machine only: {', '.join(names)} ({reason})"
-    launched = [stage for stage in plan["stages"] if stage["launch"]]
-    if launched:
-        yield (
-            f"on {plan['nodes']} machines, with SLAM-LLM's DeepSpeed loop (`hostfile` has a line a "
-            "machine, NAME slots=GPUS):"
-        )
-    yield from (f"{stage['name']}: {stage['launch']}" for stage in launched)
 
 
 def _assumed(plan: Mapping[str, Any]) -> Iterator[str]:

@@ -12,20 +12,14 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+from torch import nn
+
 from slam_potsa.config import PotsaConfig
 from slam_potsa.engine import deepspeed
+from slam_potsa.engine.plan import count
 from slam_potsa.engine.plan.assumptions import GIB, Gpu
 from slam_potsa.engine.plan.corpus import Corpus
-from slam_potsa.engine.plan.count import (
-    MANY,
-    PARTS,
-    REST,
-    Batch,
-    Flops,
-    Held,
-    TrainingStep,
-    encoder_flops,
-)
+from slam_potsa.engine.plan.count import LOSS, MANY, PARTS, Batch, Flops, Held
 from slam_potsa.engine.plan.meta import MetaModel
 
 FRAMES_PER_SECOND = 50  # encoder frames of 20 ms
@@ -45,29 +39,37 @@ class Stage:
 
     def figures(self, cards: Mapping[str, Gpu]) -> dict[str, Any]:
         """Plain numbers: of one GPU, but steps, their FLOPs and tokens of all of them."""
-        train, mean = self.config.train_config, self.batch()
-        items, corpus = train.batch_size_training, asdict(self.corpus)
-        held = self.memory(items)
-        for lengths in (corpus["seconds"], corpus["answers"]):
-            del lengths["values"]  # one number a recording
+        train, model, built = self.config.train_config, self.config.model_config, self.built
+        mean, held = self.batch(), self.memory(train.batch_size_training)
         micro_steps = train.gradient_accumulation_steps * self.gpus
+        layers, width = built.model.encoder_projector.num_layers, model.qformer_dim
         return {
-            "models": self._models(),
-            "data": corpus,
-            "trainable_parameters": self.built.parameters(trainable=True),
-            "frozen_parameters": self.built.parameters(trainable=False),
+            "models": {
+                "encoder": model.encoder_path_hf,
+                "projector": f"{model.encoder_projector}, {layers} x {width}, "
+                f"{model.query_len} queries",
+                "llm": model.llm_path + (" in 8 bits" if train.quantization else ""),
+            },
+            "data": self.corpus.as_dict(),
+            "trainable_parameters": built.total(lambda t: t.numel() * t.requires_grad),
+            "frozen_parameters": built.total(
+                lambda t: t.numel() * (isinstance(t, nn.Parameter) and not t.requires_grad)
+            ),
             "memory_bytes": held,
             "peak_bytes": sum(held.values()),
             "mean_batch": asdict(mean),
-            "worst_batch": asdict(self.batch(items)),
-            "micro_step_flops": self._by_part(),
+            "worst_batch": asdict(self.batch(train.batch_size_training)),
+            "micro_step_flops": {
+                name: {way: self._flops(part, way) for way in ("forward", "backward")}
+                for part, name in {**{p: p for p in PARTS.values()}, LOSS: "alignment"}.items()
+            },
             "step_flops": self.flops.total() * micro_steps,
             "step_tokens": mean.rows * mean.positions * micro_steps,
             "accumulation": train.gradient_accumulation_steps,
             "steps": self.steps,
             "gpus": self.gpus,
             "feature_store_bytes": round(
-                self.corpus.hours * 3600 * FRAMES_PER_SECOND * self.built.encoder.width * HALF
+                self.corpus.hours * 3600 * FRAMES_PER_SECOND * built.encoder.width * HALF
             ),
             "on": {name: self.on(gpu) for name, gpu in cards.items()},
         }
@@ -77,20 +79,19 @@ class Stage:
 
         None: what a micro-step holds on average, its rows padded to the longest among them.
         """
-        corpus, size = self.corpus, self.config.train_config.batch_size_training
+        corpus, seconds, answers = self.corpus, self.corpus.seconds, self.corpus.answers
+        rows = (items or 0) * (2 if corpus.pairs else 1)
+        longest, answer = seconds.longest, math.ceil(answers.longest)
         if items is None:
+            size = self.config.train_config.batch_size_training
             rows = round(size * (1 + corpus.pairs / corpus.items))
-            seconds = corpus.seconds.expected_longest(rows)
-            answer = corpus.answers.expected_longest(rows)
-        else:
-            rows = items * (2 if corpus.pairs else 1)
-            seconds, answer = corpus.seconds.longest, corpus.answers.longest
-        stored = self.config.dataset_config.feature_store is not None
-        answer = math.ceil(answer)
+            longest = seconds.expected_longest(rows)
+            answer = math.ceil(answers.expected_longest(rows))
+        whole_window = self.built.encoder.window == "30s" and not self._stored_width
         return Batch(
             rows=rows,
             pairs=rows // 2 if corpus.pairs else 0,
-            frames=self._frames(seconds, self.built.encoder.window == "30s" and not stored),
+            frames=self._frames(longest, whole_window),
             positions=self.config.model_config.query_len + corpus.prompt + answer,
             answer=answer,
         )
@@ -109,7 +110,7 @@ class Stage:
     @cached_property
     def flops(self) -> Flops:
         """Of a micro-step."""
-        return self._step.flops(self.batch())
+        return self._count(self.batch()).flops
 
     @property
     def steps(self) -> int:
@@ -123,96 +124,75 @@ class Stage:
 
     def on(self, gpu: Gpu) -> dict[str, Any]:
         """What the stage is on one kind of GPU; hours are None where its speed is not known."""
-        train = self.config.train_config
-        free = gpu.memory - sum(self.memory(train.batch_size_training).values())
+        train, memory = self.config.train_config, self.memory
+        free = gpu.memory - sum(memory(train.batch_size_training).values())
         seconds = hours = store = None
         if gpu.half is not None:
             seconds = self._seconds(gpu) * train.gradient_accumulation_steps
             hours = self.steps * seconds / 3600
             store = self._store_flops / (gpu.single * self.given["utilisation"]) / 3600
-        return {
-            "label": gpu.label,
-            "fits": free >= 0,
-            "free_gib": free / GIB,
-            "largest_batch": self._largest(gpu.memory),
-            "seconds_a_step": seconds,
-            "hours": hours,
-            "store_hours": store,
-        }
-
-    def _models(self) -> dict[str, str]:
-        model, layers = self.config.model_config, self.built.model.encoder_projector.num_layers
-        eight = " in 8 bits" if self.config.train_config.quantization else ""
-        shape = f"{layers} x {model.qformer_dim}, {model.query_len} queries"
-        return {
-            "encoder": model.encoder_path_hf,
-            "projector": f"{model.encoder_projector}, {shape}",
-            "llm": model.llm_path + eight,
-        }
+        low, high = 0, LARGEST_BATCH + 1  # bisected: memory only grows with the batch
+        while high - low > 1:
+            items = (low + high) // 2
+            fits = sum(memory(items).values()) <= gpu.memory
+            low, high = (items, high) if fits else (low, items)
+        table = {"label": gpu.label, "fits": free >= 0, "free_gib": free / GIB}
+        table |= {"largest_batch": low, "seconds_a_step": seconds, "hours": hours}
+        return table | {"store_hours": store}
 
     def _frames(self, seconds: float, whole_window: bool) -> int:
         most = self.built.encoder.max_frames
         return most if whole_window else min(most, math.ceil(seconds * FRAMES_PER_SECOND))
 
-    @cached_property
-    def _step(self) -> TrainingStep:
-        stored = self.config.dataset_config.feature_store is not None
-        width = self.built.encoder.width if stored else 0
-        return TrainingStep(self.built.model, features=width, autocast=self.built.autocast)
+    @property
+    def _stored_width(self) -> int:
+        """Of features that are read from a store; 0: the encoder runs."""
+        return self.built.encoder.width if self.config.dataset_config.feature_store else 0
+
+    def _count(self, batch: Batch) -> count.Meter:
+        built = self.built
+        return count.count_step(built.model, batch, self._stored_width, built.autocast)
 
     @cached_property
     def _held(self) -> Held:
-        return self._step.held(self.batch(MANY))
+        return self._count(self.batch(MANY)).held()
+
+    @cached_property
+    def _weights(self) -> dict[str, int]:
+        return self.built.total(lambda t: t.numel() * t.element_size())
 
     @cached_property
     def _static(self) -> dict[str, float]:
         """Weights, gradients, optimizer; DeepSpeed's ZeRO shares some of them among the GPUs."""
-        built, config = self.built, self.config
-        weights = {f"weights: {part}": float(size) for part, size in built.weights().items()}
-        trained = sum(built.parameters(trainable=True).values())
-        gradients = sum(p.numel() * p.element_size() for p in built.trained().values())
-        table = {"gradients": gradients, "AdamW": 2 * FLOAT * trained}
-        if not config.train_config.enable_deepspeed:
-            buckets = {"DDP's buckets": gradients} if self.gpus > 1 else {}
-            return weights | table | buckets
-        settings = deepspeed.read_settings(config.deepspeed_config)
+        trained = self.built.trained.values()
+        gradients = sum(p.numel() * p.element_size() for p in trained)
+        moments = 2 * FLOAT * sum(p.numel() for p in trained)
+        table = {f"weights: {part}": size for part, size in self._weights.items()}
+        table |= {"gradients": gradients, "AdamW": moments}
+        if not self.config.train_config.enable_deepspeed:
+            return table | ({"DDP's buckets": gradients} if self.gpus > 1 else {})
+        settings = deepspeed.read_settings(self.config.deepspeed_config)
         stage = (settings.get("zero_optimization") or {}).get("stage", 0)
-        if gradients < FLOAT * trained:  # in 16 bits: float32 weights in the optimizer
-            table["AdamW"] += FLOAT * trained
-        shared = {name: stage >= 3 for name in weights}
-        shared |= {"gradients": stage >= 2, "AdamW": stage >= 1}
-        table = weights | table
-        return {name: size / (self.gpus if shared[name] else 1) for name, size in table.items()}
-
-    def _by_part(self) -> dict[str, dict[str, int]]:
-        names = {**{part: part for part, _, _ in self.flops}, REST: "alignment"}
+        if gradients < moments / 2:  # in 16 bits the optimizer has float32 weights of its own
+            table["AdamW"] += moments / 2
+        shared_from = {"AdamW": 1, "gradients": 2}
         return {
-            name: {
-                way: sum(n for (p, w, _), n in self.flops.items() if (p, w) == (part, way))
-                for way in ("forward", "backward")
-            }
-            for part, name in names.items()
+            name: size / (self.gpus if stage >= shared_from.get(name, 3) else 1)
+            for name, size in table.items()
         }
+
+    def _flops(self, part: str, way: str) -> int:
+        return sum(n for (p, w, _), n in self.flops.items() if (p, w) == (part, way))
 
     def _seconds(self, gpu: Gpu) -> float:
         """Of a micro-step: products at the peak of their precision, weights read twice at least."""
-        half = sum(count for (_, _, size), count in self.flops.items() if size == HALF)
+        half = sum(n for (_, _, size), n in self.flops.items() if size == HALF)
         compute = half / gpu.half + (self.flops.total() - half) / gpu.single
-        reading = 2 * self.built.weights()["llm"] / gpu.bandwidth
-        return max(compute / self.given["utilisation"], reading)
+        return max(compute / self.given["utilisation"], 2 * self._weights["llm"] / gpu.bandwidth)
 
     @cached_property
     def _store_flops(self) -> int:
         """`slam-potsa features`: the encoder once over every recording."""
         encoder = self.built.encoder
         frames = self._frames(self.corpus.seconds.mean, encoder.window == "30s")
-        return self.corpus.recordings * encoder_flops(encoder, frames)
-
-    def _largest(self, memory: int) -> int:
-        """The most items whose memory fits, by bisection: memory only grows with the batch."""
-        low, high = 0, LARGEST_BATCH + 1
-        while high - low > 1:
-            middle = (low + high) // 2
-            fits = sum(self.memory(middle).values()) <= memory
-            low, high = (middle, high) if fits else (low, middle)
-        return low
+        return self.corpus.recordings * count.encoder_flops(encoder, frames)

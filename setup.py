@@ -31,7 +31,7 @@ setup(
         "slam_potsa.conf": ["**/*.yaml", "**/*.json"],
         "slam_potsa.data": ["languages.tsv"],
         "slam_potsa.data.sources": ["asterisk_*.txt"],
-        "slam_potsa.evaluation": ["*.yaml"],
+        "slam_potsa.evaluation": ["*.yaml", "charts.mplstyle"],
         "slam_potsa.evaluation.report": ["page.*"],
         "slam_potsa.model": ["known.json"],
     },

@@ -24,11 +24,10 @@ import torch
 
 from slam_potsa.config import PotsaConfig
 from slam_potsa.config.compose import compose_config
-from slam_potsa.data.manifest import read_manifest
 from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator, load_run
 from slam_potsa.engine.launch import quieten
-from slam_potsa.evaluation.activations import pooled_vectors
+from slam_potsa.evaluation.activations import read_recordings, record
 from slam_potsa.evaluation.retrieval import means_by_hearing, recall_at_1
 from slam_potsa.evaluation.scores import score
 from slam_potsa.files import atomic_write
@@ -155,10 +154,10 @@ def measure(config: PotsaConfig, args: argparse.Namespace) -> dict[str, float]:
 
 
 def retrieval(translator: Translator, manifests: list[Path]) -> dict[str, float]:
-    utterances = [u for path in manifests for u in read_manifest(path)]
-    vectors = torch.cat([pooled_vectors(translator, path) for path in manifests])
-    sentences, languages = zip(*((u.sentence_id, u.language) for u in utterances), strict=True)
-    found = recall_at_1(vectors, list(sentences), list(languages))
+    rows = read_recordings(manifests)
+    vectors = record(translator, rows, ["projector"])["projector"].pooled
+    sentences, languages = [row.sentence_id for row in rows], [row.language for row in rows]
+    found = recall_at_1(vectors, sentences, languages)
     return means_by_hearing({pair: each.recall for pair, each in found.items()}, HEARD)
 
 

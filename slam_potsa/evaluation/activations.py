@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -45,20 +45,29 @@ def read_recordings(
     rows, problems = [], []
     for path in map(Path, manifests):
         with collecting(problems):
-            rows += _placed(path)
+            rows += [replace(u, audio=str(path.parent / u.audio)) for u in read_manifest(path)]
     refuse(problems)
     keys = Counter(row.key for row in rows)
     if twice := [key for key in keys if keys[key] > 1]:
         problems.append(
             f"the manifests share {len(twice)} keys, such as {twice[0]!r}; expected each but once"
         )
-    refuse([*problems, *_language_problems(rows, heard)])
-    if sentences is None:
-        return rows
-    chosen = set(_drawn(rows, seed)[:sentences])
-    rows = [row for row in rows if row.sentence_id in chosen]
-    refuse(f"with {sentences} sentences: {problem}" for problem in _language_problems(rows))
-    return rows
+    spoken, names = _languages(rows), sorted({row.language for row in rows})
+    chosen = _drawn(rows, seed)[:sentences]
+    counts = Counter(language for sentence in chosen for language in spoken[sentence])
+    problems += [
+        f"language {name!r}: {counts[name]} of its sentences are spoken in another language too; "
+        "expected at least 2 (the same sentence_id), or leave the language out"
+        for name in names
+        if counts[name] < 2
+    ]
+    problems += [
+        f"heard {name!r}: not spoken in these manifests, which have {', '.join(names)}"
+        for name in heard
+        if name not in names
+    ]
+    refuse(problems)
+    return rows if sentences is None else [row for row in rows if row.sentence_id in {*chosen}]
 
 
 def detail_rows(rows: Sequence[Utterance], sentences: int, seed: int) -> list[int]:
@@ -69,11 +78,6 @@ def detail_rows(rows: Sequence[Utterance], sentences: int, seed: int) -> list[in
     spoken = _languages(rows)
     chosen = set(sorted(_drawn(rows, seed), key=lambda name: -len(spoken[name]))[:sentences])
     return [number for number, row in enumerate(rows) if row.sentence_id in chosen]
-
-
-def _placed(manifest: Path) -> list[Utterance]:
-    """Its utterances, with audio paths that are not relative to it."""
-    return [replace(u, audio=str(manifest.parent / u.audio)) for u in read_manifest(manifest)]
 
 
 def _languages(rows: Iterable[Utterance]) -> dict[str, set[str]]:
@@ -88,21 +92,6 @@ def _drawn(rows: Iterable[Utterance], seed: int) -> list[str]:
     """The sentences of two languages or more, in an order drawn by the seed."""
     parallel = sorted(name for name, spoken in _languages(rows).items() if len(spoken) > 1)
     return random.Random(f"analysis:{seed}").sample(parallel, len(parallel))
-
-
-def _language_problems(rows: Sequence[Utterance], heard: Iterable[str] = ()) -> list[str]:
-    names, spoken = sorted({row.language for row in rows}), _languages(rows).values()
-    shared = {name: sum(name in each and len(each) > 1 for each in spoken) for name in names}
-    return [
-        f"language {name!r}: {count} of its sentences are spoken in another language too; expected "
-        "at least 2 (the same sentence_id), or leave the language out"
-        for name, count in shared.items()
-        if count < 2
-    ] + [
-        f"heard {name!r}: not spoken in these manifests, which have {', '.join(names)}"
-        for name in heard
-        if name not in names
-    ]
 
 
 class Recorded(NamedTuple):
@@ -124,11 +113,6 @@ def tap_names(model: Any) -> tuple[str, ...]:
     compensated = ("compensated",) if getattr(projector, "language_bias", None) is not None else ()
     layers = (f"qformer.{number}" for number in range(1, len(projector.layers) + 1))
     return ("encoder", *compensated, *layers, "projector")
-
-
-def pooled_vectors(translator: Translator, manifest: str | Path, tap: str = "projector") -> Tensor:
-    """Mean over valid tokens of the tap (see `model.taps`): [n, D], in the manifest's order."""
-    return record(translator, _placed(Path(manifest)), [tap])[tap].pooled
 
 
 def speech_dataset(translator: Translator, rows: Sequence[Utterance]) -> Any:
@@ -167,19 +151,27 @@ def record(
     Raises:
         InputError: the model's output is not finite.
     """
+    dataset, train = speech_dataset(translator, rows), translator.config.train_config
+    order = sorted(range(len(rows)), key=lambda number: -(rows[number].duration or 0.0))
+    size = train.val_batch_size
+    loader = DataLoader(
+        dataset,
+        batch_size=size,
+        sampler=order,  # the longest first
+        collate_fn=dataset.collator,
+        num_workers=train.num_workers_dataloader,
+    )
     found = {tap: Recorded([None] * len(rows), {}) for tap in taps}
-    recorder = translator.model.controller.recorder
-    with tqdm(total=len(rows), desc="recording", unit="utt", disable=not progress) as bar:
-        for places, batch in _batches(translator, rows):
-            with recorder.recording(found) as recorded:
-                translator.model.project(**{k: batch[k] for k in INPUTS if k in batch})
-                for tap, (pooled, tokens) in found.items():
-                    for number, row in enumerate(places):
-                        valid = _valid(recorded[tap], number)
-                        pooled[row] = valid.mean(0).cpu()
-                        if row in keep:
-                            tokens[row] = _spaced(valid, positions).cpu()
-            bar.update(len(places))
+    for number, batch in enumerate(tqdm(loader, desc="recording", disable=not progress)):
+        with translator.model.controller.recorder.recording(found) as recorded:
+            project(translator, batch)
+            for tap, (pooled, tokens) in found.items():
+                for place, row in enumerate(order[number * size : (number + 1) * size]):
+                    valid = _valid(recorded[tap], place)
+                    pooled[row] = valid.mean(0).cpu()
+                    if row in keep:
+                        spaced = torch.linspace(0, len(valid) - 1, min(positions, len(valid)))
+                        tokens[row] = valid[spaced.round().long()].cpu()
     whole = {tap: Recorded(torch.stack(pooled), tokens) for tap, (pooled, tokens) in found.items()}
     if bad := [tap for tap, (pooled, _) in whole.items() if not pooled.isfinite().all()]:
         raise InputError(
@@ -189,33 +181,14 @@ def record(
     return whole
 
 
-def _batches(
-    translator: Translator, rows: Sequence[Utterance]
-) -> Iterator[tuple[list[int], dict[str, Any]]]:
-    """(row numbers, batch on the device), the longest recordings first."""
-    dataset, train = speech_dataset(translator, rows), translator.config.train_config
-    order = sorted(range(len(rows)), key=lambda i: -(rows[i].duration or 0.0))
-    size = train.val_batch_size
-    loader = DataLoader(
-        dataset,
-        batch_size=size,
-        sampler=order,
-        collate_fn=dataset.collator,
-        num_workers=train.num_workers_dataloader,
-    )
-    for number, batch in enumerate(loader):
-        yield order[number * size : (number + 1) * size], translator.to_device(batch)
+def project(translator: Translator, batch: dict[str, Any]) -> dict[str, Any]:
+    """Run encoder and projector alone; the batch on the model's device."""
+    batch = translator.to_device(batch)
+    translator.model.project(**{name: batch[name] for name in INPUTS if name in batch})
+    return batch
 
 
 def _valid(tap: Tap, row: int) -> Tensor:
     """The tokens of a row that are no padding, [t, D] in float32."""
     tokens = tap.tensor[row] if tap.mask is None else tap.tensor[row][tap.mask[row]]
     return tokens.float()
-
-
-def _spaced(tokens: Tensor, positions: int) -> Tensor:
-    """At most `positions` tokens, evenly spaced, the first and last too."""
-    if len(tokens) <= positions:
-        return tokens.clone()
-    places = torch.linspace(0, len(tokens) - 1, positions, device=tokens.device)
-    return tokens[places.round().long()]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 
 from slam_potsa.config import PotsaConfig
 from slam_potsa.data.manifest import Utterance, read_manifest
@@ -32,23 +33,7 @@ if TYPE_CHECKING:
 FOLDER, FILE, RECORD = "analysis", "analysis.json", ".record.json"
 VIEWED = ("encoder", "compensated", "projector")
 NEEDED = {"scikit-learn": "sklearn", "scipy": "scipy", "matplotlib": "matplotlib"}
-# (heading of the table, key of TapMeasures.numbers, factor, decimals)
-COLUMNS = (
-    ("R@1 %", "R@1, all", 100, 1),
-    ("heard", "R@1, among heard", 100, 1),
-    ("unheard", "R@1, with an unheard", 100, 1),
-    ("1-JSD", "1-JSD, all", 1, 3),
-    ("±", "1-JSD spread", 1, 3),
-    ("ceiling", "1-JSD ceiling, all", 1, 3),
-    ("1-JSD/ceil.", "1-JSD / ceiling, all", 1, 3),
-    ("probe %", "language probe", 100, 1),
-    ("OT same", "OT matched, all", 1, 1),
-    ("other", "OT mismatched, all", 1, 1),
-    ("ratio", "OT ratio, all", 1, 3),
-    ("rank", "effective rank, pooled", 1, 1),
-    ("tokens", "effective rank, tokens", 1, 1),
-    ("query %", "query share", 100, 1),
-)
+SHOWN = yaml.safe_load(Path(__file__).with_name("analysis.yaml").read_text(encoding="utf-8"))
 # Of two runs these differ by chance together: the table of differences has their ratio alone.
 ONLY_TOGETHER = ("1-JSD", "±", "ceiling")
 
@@ -131,11 +116,8 @@ def analyze(
             still there.
         plan_layer: of the transport plans, numbered from 1.
 
-    Raises:
-        InputError: what `read_recordings` refuses, and packages that are not installed; before any
-            recording is read.
+    Raises InputError for what `read_recordings` refuses.
     """
-    require_packages()
     settings = settings or MeasureSettings()
     drawn = {"sentences": settings.sentences, "seed": settings.seed}
     rows = read_recordings(manifests, heard=heard or (), **drawn)
@@ -193,23 +175,21 @@ def in_the_plane(
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    points = host_array(vectors)
-    if not np.linalg.norm(points - points.mean(axis=0)) > 1e-6 * np.linalg.norm(points):
-        flat, bent, explained = np.zeros((len(points), 2)), np.zeros((len(points), 2)), [0.0, 0.0]
-    else:
+    points, bent, explained = host_array(vectors), np.zeros((len(vectors), 2)), [0.0, 0.0]
+    flat = bent
+    if np.linalg.norm(points - points.mean(axis=0)) > 1e-6 * np.linalg.norm(points):
         pca = PCA(min(50, *points.shape), svd_solver="full")
         flat = pca.fit_transform(points)
         explained = [round(float(share), 5) for share in pca.explained_variance_ratio_[:2]]
         perplexity = min(settings.perplexity, (len(points) - 1) / 3)
-        bent = TSNE(perplexity=perplexity, init="pca", random_state=settings.seed, n_jobs=1)
-        bent = bent.fit_transform(flat)
-    views = (("pca", flat[:, :2], explained), ("tsne", bent, []))
-    return [
-        View(
-            tap, method, [[float(f"{x:.5g}") for x in point] for point in places], languages, known
-        )
-        for method, places, known in views
-    ]
+        tsne = TSNE(perplexity=perplexity, init="pca", random_state=settings.seed, n_jobs=1)
+        bent = tsne.fit_transform(flat)
+
+    def view(method: str, places: np.ndarray, explained: Sequence[float]) -> View:
+        rounded = [[float(f"{x:.5g}") for x in place] for place in places]
+        return View(tap, method, rounded, languages, explained)
+
+    return [view("pca", flat[:, :2], explained), view("tsne", bent, [])]
 
 
 def differences_text(analysis: Analysis, baseline: Analysis) -> str:
@@ -235,18 +215,21 @@ def differences_text(analysis: Analysis, baseline: Analysis) -> str:
 def _table(
     rows: Mapping[str, Mapping[str, float]], sign: str = "", leave_out: Sequence[str] = ()
 ) -> str:
+    measured = {key for numbers in rows.values() for key in numbers}
     shown = [
         column
-        for column in COLUMNS
-        if column[0] not in leave_out and any(column[1] in row for row in rows.values())
+        for column in SHOWN["columns"]
+        if column[0] not in leave_out and column[1] in measured
     ]
     cells = (
-        [tap]
-        + [
-            f"{row[key] * factor:{sign}.{n}f}" if key in row else None
-            for _, key, factor, n in shown
+        [
+            tap,
+            *(
+                f"{n[key] * factor:{sign}.{d}f}" if key in n else None
+                for _, key, factor, d in shown
+            ),
         ]
-        for tap, row in rows.items()
+        for tap, n in rows.items()
     )
     return table(["tap", *(column[0] for column in shown)], cells)
 
@@ -264,7 +247,13 @@ def write_analysis(path: Path, *found: Analysis) -> None:
 def read_analysis(path: Path) -> list[Analysis]:
     """What `write_analysis` wrote; InputError where it is something else."""
     try:
-        return [_from_dict(run) for run in json.loads(path.read_text(encoding="utf-8"))["runs"]]
+        runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
+        for run in runs:
+            run["settings"] = MeasureSettings(**run["settings"])
+            run["taps"] = {tap: TapMeasures(**found) for tap, found in run["taps"].items()}
+            run["views"] = [View(**view) for view in run["views"]]
+            run["plans"] = [TransportView(**plan) for plan in run["plans"]]
+        return [Analysis(**run) for run in runs]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: {error!r}; expected what `slam-potsa analyze` writes") from None
 
@@ -288,23 +277,12 @@ def why_analysis_is_outdated(run: Path) -> list[str]:
     path = run / FOLDER / FILE
     if not path.is_file():
         return []
-    now, record = _made_from(read_analysis(path)), read_record(path.with_suffix(RECORD))
-    gone = {name: record.made_from.get(name) for name in now if record and now[name] is None}
-    return why_outdated(path.with_suffix(RECORD), now | gone)
+    record = read_record(path.with_suffix(RECORD))
+    gone = record.made_from if record else {}
+    return why_outdated(path.with_suffix(RECORD), gone | _made_from(read_analysis(path)))
 
 
-def _made_from(found: Sequence[Analysis]) -> dict[str, str | None]:
-    """File -> hash of its content, None where it is not there."""
+def _made_from(found: Sequence[Analysis]) -> dict[str, str]:
+    """File -> hash of its content, of those that are there."""
     paths = {path for each in found for path in (each.checkpoint, *each.manifests)}
-    return {path: content_hash(path) if Path(path).is_file() else None for path in sorted(paths)}
-
-
-def _from_dict(found: dict[str, Any]) -> Analysis:
-    """The inverse of `asdict`."""
-    parts = {
-        "settings": MeasureSettings(**found["settings"]),
-        "taps": {tap: TapMeasures(**measured) for tap, measured in found["taps"].items()},
-        "views": [View(**view) for view in found["views"]],
-        "plans": [TransportView(**plan) for plan in found["plans"]],
-    }
-    return Analysis(**found | parts)
+    return {path: content_hash(path) for path in sorted(paths) if Path(path).is_file()}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from slam_potsa.evaluation import figures
-from slam_potsa.evaluation.analysis import VIEWED, Analysis, View
+from slam_potsa.evaluation.analysis import SHOWN, VIEWED, Analysis, View
 from slam_potsa.evaluation.figures import Arrow, Series
 from slam_potsa.evaluation.measures import TapMeasures
 from slam_potsa.evaluation.transport_view import TransportView
@@ -23,70 +23,7 @@ TAPS = {  # as a reader knows them, in full and at an axis
 }
 
 
-class Curve(NamedTuple):
-    """A measure over the taps: what stands at its axis, and the name of each of its lines."""
-
-    name: str
-    title: str
-    axis: str
-    lines: dict[str, str]  # name in TapMeasures.numbers -> name of the line
-    caption: str
-    chance: str = ""  # the number that is chance
-
-
-CURVES = (
-    Curve(
-        "recall",
-        "Cross-lingual retrieval, layer by layer",
-        "R@1, %",
-        {"R@1, among heard": "among heard", "R@1, with an unheard": "with an unheard"},
-        "Higher: more recordings have their own sentence as nearest neighbour in the other "
-        "language. Dotted: chance.",
-        "R@1 chance, all",
-    ),
-    Curve(
-        "overlap",
-        "Overlap of languages, layer by layer",
-        "1 − JSD",
-        {"1-JSD, all": "measured", "1-JSD ceiling, all": "ceiling"},
-        "Closer to its ceiling: languages share their codes as often as chance allows.",
-    ),
-    Curve(
-        "probe",
-        "Language probe, layer by layer",
-        "balanced accuracy, %",
-        {"language probe": ""},
-        "Lower: a linear classifier tells the language less well; below chance where class means "
-        "were made equal on these recordings.",
-        "language probe chance",
-    ),
-    Curve(
-        "transport_costs",
-        "Transport cost, same and other sentences",
-        "⟨Γ, C⟩",
-        {"OT matched, all": "same", "OT mismatched, all": "other"},
-        "Same below other also without alignment: compare the gap with that of a run without it. "
-        "A run whose lines both lie lower has a smaller space.",
-    ),
-    Curve(
-        "rank",
-        "Effective rank, layer by layer",
-        "effective rank",
-        {"effective rank, pooled": "pooled", "effective rank, tokens": "tokens"},
-        "Lower: vectors spread over fewer directions; a fall towards 0 is collapse.",
-    ),
-    Curve(
-        "query_share",
-        "Token variance that is the query’s own",
-        "share, %",
-        {"query share": ""},
-        "Closer to 100: a token says which query made it, and less of what was said.",
-    ),
-)
-
-
-@dataclass(frozen=True)
-class Figure:
+class Figure(NamedTuple):
     """`svg` is a chart of `figures`; `caption` is plain text."""
 
     name: str
@@ -97,14 +34,11 @@ class Figure:
 
 def draw(analysis: Analysis, baseline: Analysis | None = None) -> list[Figure]:
     """Views in the plane, heat map, arrows, curves of each measure over the taps, and plans."""
-    found = _of_one(analysis, VIEWED)
+    found, runs = _of_one(analysis, VIEWED), [analysis]
     if baseline is not None:
-        found += [
-            replace(figure, name=f"baseline_{figure.name}")
-            for figure in _of_one(baseline, ("projector",))
-        ]
-    found.append(_arrows(analysis, baseline))
-    return found + [_curve_figure(analysis, baseline, curve) for curve in CURVES]
+        theirs, runs = _of_one(baseline, ("projector",)), [baseline, analysis]
+        found += [figure._replace(name=f"baseline_{figure.name}") for figure in theirs]
+    return [*found, _arrows(*runs), *(_curve(runs, curve) for curve in SHOWN["curves"])]
 
 
 def write_figures(folder: Path, drawn: Sequence[Figure]) -> None:
@@ -163,21 +97,21 @@ def _plan(analysis: Analysis, view: TransportView, number: int) -> Figure:
     return Figure(f"plan_{number}", title, svg, caption)
 
 
-def _arrows(analysis: Analysis, baseline: Analysis | None) -> Figure:
+def _arrows(source: Analysis, analysis: Analysis | None = None) -> Figure:
     """From the baseline to the analysis, at the projector's output (Fig. 3 bottom).
 
     1 − JSD is drawn relative to its ceiling: the raw one falls where its ceiling falls, although
-    the languages came closer to it. The paper does not say at which tap. Without a baseline: from
+    the languages came closer to it. The paper does not say at which tap. Of one run alone: from
     the encoder's output to the projector's.
     """
-    source, tap = (analysis, "encoder") if baseline is None else (baseline, "projector")
-    title = f"{source.name} to {analysis.name}, projector output"
-    if baseline is None:
-        title = f"From encoder output to projector output, {analysis.name}"
-    before, after = _places(source.taps[tap]), _places(analysis.taps["projector"])
+    title = f"From encoder output to projector output, {source.name}"
+    if analysis is not None:
+        title = f"{source.name} to {analysis.name}, projector output"
+    before = _places(source.taps["encoder" if analysis is None else "projector"])
+    analysis = analysis or source
     arrows = [
-        Arrow("–".join(pair), before[pair], after[pair], _group(pair, analysis.heard))
-        for pair in after
+        Arrow("–".join(pair), before[pair], after, _group(pair, analysis.heard))
+        for pair, after in _places(analysis.taps["projector"]).items()
         if pair in before
     ]
     arrows.sort(key=lambda arrow: arrow.group)
@@ -209,38 +143,32 @@ def _group(pair: Sequence[str], heard: Sequence[str] | None) -> str:
     return "both heard" if set(pair) <= set(heard) else "with an unheard"
 
 
-def _curve_figure(analysis: Analysis, baseline: Analysis | None, curve: Curve) -> Figure:
-    runs = [run for run in (baseline, analysis) if run is not None]
+def _curve(runs: Sequence[Analysis], curve: dict[str, Any]) -> Figure:
+    """A measure over the taps; of two runs the first is the baseline."""
     taps = list(max(runs, key=lambda run: len(run.taps)).taps)  # who subtracts biases has one more
-    lines = curve.lines
-    if not any(key in found.numbers for key in lines for found in analysis.taps.values()):
-        lines = {f"{next(iter(lines)).split(',')[0]}, all": ""}  # who was heard is not known
+    lines, factor = curve["lines"], 100 if curve["axis"].endswith("%") else 1
+    if runs[-1].heard is None:
+        lines = curve.get("heard_unknown", lines)
+
+    def line(run: Analysis, key: str, name: str, color: int, dash: int) -> Series:
+        numbers = [run.taps[tap].numbers if tap in run.taps else {} for tap in taps]
+        values = [factor * found.get(key, math.nan) for found in numbers]
+        return Series(name or run.name, range(len(taps)), values, color, dash)
+
     series = [
-        _series(run, taps, key, name if baseline is None else f"{run.name}, {name}", color, dash)
+        line(run, key, f"{run.name}, {name}" if name and runs[1:] else name, color, dash)
         for color, run in enumerate(runs)
         for dash, (key, name) in enumerate(lines.items())
     ]
-    if curve.chance:
-        series.append(_series(runs[0], taps, curve.chance, "chance", 7, 2))
-    factor = 100 if curve.axis.endswith("%") else 1
+    if "chance" in curve:
+        series.append(line(runs[0], curve["chance"], "chance", 7, 2))
     svg = figures.line_chart(
-        [replace(line, y=[factor * value for value in line.y]) for line in series],
-        title=curve.title,
+        series,
+        title=curve["title"],
         x_label=ORDER,
-        y_label=curve.axis,
+        y_label=curve["axis"],
         x_names=[TAPS[tap][1] if tap in TAPS else tap.removeprefix("qformer.") for tap in taps],
-        log=curve.name == "transport_costs",
-        zero=curve.name != "overlap",
+        log=curve["name"] == "transport_costs",
+        zero=curve["name"] != "overlap",
     )
-    return Figure(curve.name, curve.title, svg, curve.caption)
-
-
-def _series(
-    run: Analysis, taps: Sequence[str], key: str, name: str, color: int, dash: int
-) -> Series:
-    found = {
-        tap: measured.numbers[key] for tap, measured in run.taps.items() if key in measured.numbers
-    }
-    places = [number for number, tap in enumerate(taps) if tap in found]
-    values = [found[taps[number]] for number in places]
-    return Series(name.removesuffix(", ") or run.name, places, values, color, dash)
+    return Figure(curve["name"], curve["title"], svg, curve["caption"])

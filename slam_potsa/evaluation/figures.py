@@ -9,15 +9,14 @@ that are not finite are left out.
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,23 +34,7 @@ DASHES = ("-", (0, (3.5, 1.7)), (0, (1, 1.7)), (0, (4, 1.5, 1, 1.5)))
 MARKS = "os^DPv"
 POINTS = 240  # a longer line is drawn as the mean and the range of this many stretches
 DEEPEST = 0.55  # of the shades behind numbers, so that they stay legible on every page
-NEAR = ((6, "left"), (-6, "right"))  # offset of a name from a point, and its side that is there
-STYLE = {
-    "font.size": 12,
-    "axes.titlesize": 12,
-    **{f"axes.spines.{side}": False for side in ("left", "right", "top", "bottom")},
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "axes.formatter.useoffset": False,
-    "grid.color": "black",
-    "grid.alpha": 0.2,
-    "grid.linewidth": 0.6,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-    "svg.fonttype": "none",
-}
+STYLE = Path(__file__).with_name("charts.mplstyle")
 # What makes matplotlib's drawing a part of a page: no fonts or names of its own, ink from the page.
 TIDY = (
     (r" font-family: [^;\"]*;?", ""),
@@ -63,8 +46,7 @@ TIDY = (
 )
 
 
-@dataclass(frozen=True)
-class Series:
+class Series(NamedTuple):
     """A line; `color` is its place in the palette, by default that among the series."""
 
     name: str
@@ -74,8 +56,7 @@ class Series:
     dash: int = 0
 
 
-@dataclass(frozen=True)
-class Bar:
+class Bar(NamedTuple):
     """A value with its interval; `low` and `high` are left out together."""
 
     value: float
@@ -83,8 +64,7 @@ class Bar:
     high: float | None = None
 
 
-@dataclass(frozen=True)
-class Arrow:
+class Arrow(NamedTuple):
     """From `start` to `end`, each (x, y); arrows of one `group` have one colour."""
 
     name: str
@@ -241,22 +221,33 @@ def scatter_chart(
 def arrow_chart(
     arrows: Sequence[Arrow], *, title: str, x_label: str = "", y_label: str = ""
 ) -> str:
-    """Arrows from a ring to a head, each with its name at the head if there is room.
+    """Arrows from a ring to a head, each with its name at the head where no other name is.
 
     All have it as a tooltip. Arrows with an end that is not finite are left out.
     """
     arrows = [arrow for arrow in arrows if np.isfinite([arrow.start, arrow.end]).all()]
-    groups = list(dict.fromkeys(arrow.group for arrow in arrows))
+    colors = {group: _color(n) for n, group in enumerate(dict.fromkeys(a.group for a in arrows))}
     with _drawing(title, height=380) as drawing:
         axes = drawing.figure.subplots()
         for arrow in reversed(arrows):  # the first ones on top
-            _arrow(axes, arrow, _color(groups.index(arrow.group)))
-        for number, group in enumerate(groups):
-            axes.plot([], [], color=_color(number), linewidth=6, label=group)
+            look = {"arrowstyle": "-|>", "color": colors[arrow.group], "shrinkA": 0, "shrinkB": 0}
+            drawn = axes.annotate("", arrow.end, arrow.start, arrowprops=look)
+            drawn.arrow_patch.set_gid(f"named {arrow.name}")
+            axes.plot(*arrow.start, "o", color=colors[arrow.group], fillstyle="none")
+            axes.plot(*arrow.end, ".", color=colors[arrow.group])
+        for group, color in colors.items():
+            axes.plot([], [], color=color, linewidth=6, label=group)
         axes.margins(0.12)
         axes.set(xlabel=x_label, ylabel=y_label)
         _legend(axes)
-        _name_heads(axes, arrows)
+        drawing.figure.draw_without_rendering()
+        taken = []
+        for arrow in arrows:
+            look = {"textcoords": "offset points", "va": "center", "in_layout": False}
+            name = axes.annotate(arrow.name, arrow.end, (6, 0), **look)
+            box = name.get_window_extent()
+            name.set_visible(not box.count_overlaps(taken))
+            taken += [box] if name.get_visible() else []
     return drawing.svg
 
 
@@ -305,12 +296,14 @@ def standalone(chart: str) -> str:
 @contextmanager
 def _drawing(title: str, height: float = 280) -> Iterator[SimpleNamespace]:
     """Within: an empty `.figure` to draw on. After: the element that became of it, `.svg`."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise InputError("matplotlib: not installed; charts need it: pip install slam-potsa[eval]")
-    from matplotlib import style
-    from matplotlib.figure import Figure
+    try:
+        from matplotlib import style
+        from matplotlib.figure import Figure
+    except ImportError:
+        missing = "matplotlib: not installed; charts need it: pip install slam-potsa[eval]"
+        raise InputError(missing) from None
 
-    with style.context(STYLE | {"svg.hashsalt": f"title: {title}"}, after_reset=True):
+    with style.context([STYLE, {"svg.hashsalt": f"title: {title}"}], after_reset=True):
         figure = Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
         drawing = SimpleNamespace(figure=figure)
         yield drawing
@@ -343,7 +336,7 @@ def _line(axes: Any, item: Series, number: int, log: bool, marked: bool) -> None
         x = [part.mean() for part in np.array_split(x, POINTS)]
         y, low, high = ([of(part) for part in parts] for of in (np.mean, np.min, np.max))
         axes.fill_between(x, low, high, color=_color(place), alpha=0.16, linewidth=0)
-    look = {"color": _color(place), "linestyle": DASHES[item.dash % 4], "linewidth": 1.8}
+    look = {"color": _color(place), "linestyle": DASHES[item.dash % 4]}
     axes.plot(x, y, label=item.name, marker=MARKS[place % 6] if marked else "", **look)
 
 
@@ -354,9 +347,8 @@ def _color(place: int) -> str:
 def _legend(axes: Any) -> None:
     handles, names = axes.get_legend_handles_labels()
     if names:
-        columns = max(1, int(WIDTH / (40 + 6.4 * max(map(len, names)))))
-        place = {"loc": "outside upper left", "ncols": columns}
-        axes.figure.legend(handles, names, **place, handlelength=1.4, columnspacing=1.2)
+        columns = max(1, 75 // (6 + max(map(len, names))))  # in characters
+        axes.figure.legend(handles, names, loc="outside upper left", ncols=columns)
 
 
 def _shade(axes: Any, shares: np.ndarray, edges: tuple[float, float, float, float]) -> None:
@@ -364,30 +356,8 @@ def _shade(axes: Any, shares: np.ndarray, edges: tuple[float, float, float, floa
 
     `edges` are left, right, bottom, top; the first row is at the top.
     """
-    ink = [int(PALETTE[0][place : place + 2], 16) / 255 for place in (1, 3, 5)]
-    cells = np.concatenate([np.broadcast_to(ink, (*shares.shape, 3)), shares[..., None]], axis=-1)
-    axes.imshow(cells, extent=edges, origin="upper", aspect="auto", interpolation="none")
+    from matplotlib.colors import LinearSegmentedColormap
 
-
-def _arrow(axes: Any, arrow: Arrow, color: str) -> None:
-    axes.plot(*arrow.start, color=color, marker="o", markersize=5, markerfacecolor="none")
-    axes.plot(*arrow.end, color=color, marker=".", markersize=3)
-    look = {"arrowstyle": "-|>", "color": color, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 9}
-    drawn = axes.annotate("", arrow.end, arrow.start, arrowprops=look)
-    drawn.arrow_patch.set_gid(f"named {arrow.name}")
-
-
-def _name_heads(axes: Any, arrows: Sequence[Arrow]) -> None:
-    """Names where they cover no other name and no arrow."""
-    axes.figure.draw_without_rendering()
-    shafts = [np.linspace(arrow.start, arrow.end, 40) for arrow in arrows]
-    shafts, taken = axes.transData.transform(np.reshape(shafts, (-1, 2))), []
-    for arrow in arrows:
-        for offset, side in NEAR:
-            look = {"textcoords": "offset points", "ha": side, "va": "center", "in_layout": False}
-            name = axes.annotate(arrow.name, arrow.end, (offset, 0), **look)
-            box = name.get_window_extent()
-            if not box.count_overlaps(taken) and not box.count_contains(shafts):
-                taken.append(box)
-                break
-            name.remove()
+    ink = LinearSegmentedColormap.from_list("ink", [f"{PALETTE[0]}00", PALETTE[0]])
+    look = {"cmap": ink, "vmin": 0, "vmax": 1, "interpolation": "none", "aspect": "auto"}
+    axes.imshow(shares, extent=edges, origin="upper", **look)

@@ -19,7 +19,6 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from slam_potsa.data.manifest import Utterance
-from slam_potsa.errors import InputError
 from slam_potsa.evaluation.activations import Recorded
 from slam_potsa.evaluation.retrieval import Pair, host_array, means_by_hearing, recall_at_1
 from slam_potsa.objective.transport import TransportOptions, transport
@@ -97,8 +96,8 @@ def measure_tap(
         "R@1 chance": {pair: found.chance for pair, found in recalls.items()},
         "1-JSD": overlap.pairs,
         "1-JSD ceiling": overlap.ceilings,
-        "OT matched": {pair: cost.matched for pair, cost in costs.items()},
-        "OT mismatched": {pair: cost.mismatched for pair, cost in costs.items()},
+        "OT matched": {pair: matched for pair, (matched, _) in costs.items()},
+        "OT mismatched": {pair: mismatched for pair, (_, mismatched) in costs.items()},
     }
     numbers = {
         f"{measure}, {group}": mean
@@ -222,21 +221,14 @@ def _one_minus_jsd(
     return found
 
 
-class Cost(NamedTuple):
-    """Mean ⟨Γ, C⟩ of recordings that mean the same, and of the same recordings mixed up."""
-
-    matched: float
-    mismatched: float
-
-
 def transport_costs(
     tokens: Sequence[Any],
     sentences: Sequence[str],
     languages: Sequence[str],
     settings: MeasureSettings = DEFAULTS,
     device: Any = "cpu",
-) -> dict[Pair, Cost]:
-    """⟨Γ, C⟩ of eq. 3 between parallel recordings, and between the same ones mixed up.
+) -> dict[Pair, tuple[float, float]]:
+    """Mean ⟨Γ, C⟩ of eq. 3: (of recordings that mean the same, of the same ones mixed up).
 
     C_ij = ‖x_i − y_j‖², divided by nothing, so the unit is that of the tap squared. For a pair of
     languages, sentence k's recording in a is set against sentence k's in b (matched), and against
@@ -254,8 +246,10 @@ def transport_costs(
         random.Random(f"costs:{settings.seed}").shuffle(shared)
         if len(shared) > 1:
             x, y = ([first[language, sentence] for sentence in shared] for language in (a, b))
-            sides = (y, [*y[1:], y[0]])
-            found[a, b] = Cost(*(_mean_cost(x, side, settings.epsilon, device) for side in sides))
+            matched, mismatched = (
+                _mean_cost(x, side, settings.epsilon, device) for side in (y, [*y[1:], y[0]])
+            )
+            found[a, b] = matched, mismatched
     return found
 
 
@@ -287,15 +281,13 @@ def language_probe(
     Their mean is the balanced accuracy. Logistic regression (scikit-learn, multinomial, L2 with
     C = 1, classes weighed equally) on features standardised by the training folds. All recordings
     of a sentence are in one fold, so what is told is the language and not the sentence. Folds are
-    fewer where a language has fewer sentences.
+    fewer where a language has fewer sentences; it has two at least.
 
     A bias that is one vector a language moves class means and nothing else, so this is the question
     that subtraction leaves open. **On the recordings that the biases of eq. 1 were estimated on**
     the class means are equal by construction: what the training folds have too much of, the test
     fold has too little of, and accuracy comes out *below* chance where nothing else is there. Look
     at other recordings too.
-
-    Raises InputError for a language with fewer than two sentences.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import recall_score
@@ -305,12 +297,7 @@ def language_probe(
 
     points, sentences, languages = host_array(vectors), np.asarray(sentences), np.asarray(languages)
     names = sorted(set(languages.tolist()))
-    spoken = {name: len(set(sentences[languages == name].tolist())) for name in names}
-    if len(names) < 2 or min(spoken.values()) < 2:
-        raise InputError(
-            f"the language probe needs two languages with two sentences each, found {spoken}"
-        )
-    count = min(settings.folds, *spoken.values())
+    spoken = [len(np.unique(sentences[languages == name])) for name in names]
     # Sorted, so that the folds do not depend on the order the recordings came in.
     order = np.lexsort((*points.T[:8][::-1], languages, sentences))
     told = cross_val_predict(
@@ -318,7 +305,9 @@ def language_probe(
         points[order],
         languages[order],
         groups=sentences[order],
-        cv=StratifiedGroupKFold(count, shuffle=True, random_state=settings.seed),
+        cv=StratifiedGroupKFold(
+            min(settings.folds, *spoken), shuffle=True, random_state=settings.seed
+        ),
     )
     recalls = recall_score(languages[order], told, labels=names, average=None, zero_division=0)
     return dict(zip(names, map(float, recalls), strict=True))

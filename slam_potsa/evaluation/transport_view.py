@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -22,16 +22,15 @@ from slam_potsa.config import TermConfig
 from slam_potsa.data.audio import ENCODER_STRIDE, HOP_LENGTH, SAMPLE_RATE
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation.activations import INPUTS, speech_dataset
+from slam_potsa.evaluation.activations import project, speech_dataset
 from slam_potsa.model.metrics import METRICS, read_metrics
-from slam_potsa.objective.transport import transport
+from slam_potsa.objective.transport import TransportOptions, transport
 
 if TYPE_CHECKING:
     from slam_potsa.engine.decode import Translator
 
 FRAME_SECONDS = ENCODER_STRIDE * HOP_LENGTH / SAMPLE_RATE
-OPTIONS = ("epsilon", "epsilon_scale", "cost_scale", "marginal_penalty")
-OPTIONS += ("max_iterations", "tolerance")
+OPTIONS = [option.name for option in fields(TransportOptions) if option.name != "debias"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,10 @@ def transport_view(
         raise InputError(f"layer {layer}: expected 1 to {layers}")
     rows = (first, second)
     tokens, attention, frames = _forward(translator, rows, layer)
-    solved = transport(tokens[:1], tokens[1:], **_options(translator))
+    terms = translator.config.alignment.terms.values()
+    term = next((term for term in terms if term.distance == "ot"), TermConfig())
+    options = {name: getattr(term, name) for name in OPTIONS}
+    solved = transport(tokens[:1], tokens[1:], **options)
     plan = solved.plan[0].float().cpu()
     return TransportView(
         [row.language for row in rows],
@@ -127,19 +129,16 @@ def _forward(
 ) -> tuple[Tensor, Tensor, list[int]]:
     """Tokens [2, N, D] at `layer`, cross-attention [2, N, T], valid frames of each row."""
     dataset, model, tap = speech_dataset(translator, rows), translator.model, f"qformer.{layer}"
-    batch = translator.to_device(dataset.collator([dataset[index] for index in range(len(rows))]))
-    attending = _attending_block(model.encoder_projector, layer)
-    with model.controller.recorder.recording({tap}) as taps, _weights(model, attending) as weights:
-        model.project(**{name: batch[name] for name in INPUTS if name in batch})
+    blocks = model.encoder_projector.layers[:layer]
+    attending = [block.crossattention for block in blocks if hasattr(block, "crossattention")][-1]
+    with (
+        model.controller.recorder.recording({tap}) as taps,
+        _weights(model, attending.attention) as weights,
+    ):
+        batch = project(translator, dataset.collator([dataset[row] for row in range(len(rows))]))
         tokens = taps[tap].tensor.float()
     frames = batch["audio_mel_post_mask"].sum(1).long().tolist()
     return tokens, weights[0].float().mean(1).cpu(), frames
-
-
-def _attending_block(projector: nn.Module, layer: int) -> nn.Module:
-    """The attention of the last block up to `layer` that looks at the speech."""
-    blocks = [block for block in projector.layers[:layer] if hasattr(block, "crossattention")]
-    return blocks[-1].crossattention.attention
 
 
 @contextmanager
@@ -157,9 +156,3 @@ def _weights(model: nn.Module, attention: nn.Module) -> Iterator[list[Tensor]]:
     finally:
         hook.remove()
         qformer.set_attn_implementation(before)
-
-
-def _options(translator: Translator) -> dict[str, Any]:
-    terms = translator.config.alignment.terms.values()
-    term = next((term for term in terms if term.distance == "ot"), TermConfig())
-    return {name: getattr(term, name) for name in OPTIONS}

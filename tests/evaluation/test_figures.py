@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 import re
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from slam_potsa.evaluation import figures
 from slam_potsa.evaluation.figures import Arrow, Bar, Series
@@ -121,6 +125,13 @@ def test_names_of_arrows_do_not_cover_each_other_and_all_are_tooltips():
     shown = [text for text in texts(chart) if text.startswith("name")]
     tooltips = [element.text for element in ET.fromstring(chart).iter(f"{SVG}title")]
     assert 1 <= len(shown) < 30 and {arrow.name for arrow in arrows} <= {*tooltips}
+
+
+def test_cells_are_shaded_by_their_value():
+    chart = figures.plan_chart([[0.2, 0.4]], ([[0, 1]], [[0, 1]] * 2), ("en", "fr"), title="t")
+    picture = base64.b64decode(re.search(r"base64,([^\"]*)", chart)[1])
+    shades = np.asarray(Image.open(io.BytesIO(picture)).convert("RGBA"))[0, :, 3]
+    assert sorted({*map(int, shades)}) == pytest.approx([127.5, 255], abs=1)
 
 
 def test_a_plan_of_the_papers_size_stays_small():

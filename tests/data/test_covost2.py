@@ -217,7 +217,7 @@ def test_a_folder_that_is_not_common_voice(mini, tmp_path):
     refused("no recording is left for train, dev, test: 19 were left out")
     table = tmp_path / "covost_v2.en_de.tsv"
     table.write_text("path,translation,split\na,b,train\n")
-    refused("found no column path, translation, split", table)
+    refused("found no column path, split, translation", table)
 
 
 def test_converted_clips_in_a_folder_of_their_own(mini, tmp_path):

@@ -269,12 +269,12 @@ def test_everything_that_is_missing_is_told_at_once(copy, tmp_path):
     assert "es_419/dev.tsv: no such file" in tsv
     path = copy / "data" / "cmn_hans_cn" / "test.tsv"
     path.write_text("<html>not found</html>")
-    tree, part = fleurs.Tree(copy / "data", tmp_path, False), fleurs.Part("", "cmn_hans_cn", "test")
+    root, part = copy / "data", fleurs.Part("", "cmn_hans_cn", "test")
     with pytest.raises(InputError, match="test.tsv: not a TSV of FLEURS: 1 of 1 lines"):
-        tree.read(part)
+        fleurs.read_tsv(root, part)
     lines = ['4\ta.wav\t"A\u2028B\tx\tx\t1\tMALE', "", "5\tb.wav\t  C  d \tx\tx\t1\tMALE\r"]
     path.write_text("\ufeff" + "\n".join(lines), encoding="utf-8", newline="")
-    assert [line[1:] for line in tree.read(part)] == [("4", "a.wav", '"A B'), ("5", "b.wav", "C d")]
+    assert [line[1:] for line in fleurs.read_tsv(root, part)] == [("4", "a.wav", '"A B'), ("5", "b.wav", "C d")]
     assert not (tmp_path / "out").exists()
 
 

@@ -19,38 +19,31 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from slam_potsa.data import manifest
 from slam_potsa.data.archives import split_reference
 from slam_potsa.data.audio import measure_audio
 from slam_potsa.data.jsonl import read_log, write_rows
-from slam_potsa.data.manifest import (
-    ManifestSummary,
-    Utterance,
-    check_manifest,
-    mark_checked,
-    write_manifest,
-)
+from slam_potsa.data.manifest import Utterance
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
 from slam_potsa.provenance import differences, read_record, write_record
 from slam_potsa.text import table
 
 MANIFESTS = ("train", "dev", "test", "zero_shot")
-TESTS = MANIFESTS[1:]
 RECORD = "made_from.json"
 LISTED_TWICE = "listed twice"  # the reason of a line that is no further recording
 WIDEST = 16  # languages in a printed matrix; a wider one is in summary.json only
-BATCH = 512  # recordings decoded between two writes to the log
+BATCH = 512  # recordings that wait for a thread at once
 MAD_TO_DEVIATION = 1.4826  # median absolute deviation to standard deviation, of a normal law
 LEAST_DEVIATION = 0.1  # of log characters per second: where all speak alike, none is an outlier
 LEAST_RECORDINGS = 20  # of one language: below it, its usual rate is not known
 
 
-@dataclass(frozen=True)
+@dataclass
 class Recording:
     """One recording on its way into a manifest, or into dropped.jsonl."""
 
@@ -60,8 +53,8 @@ class Recording:
     reason: str = ""  # why it is in no manifest; one of a few, to be counted
     detail: str = ""  # what was found
 
-    def drop(self, reason: str, detail: str = "") -> Recording:
-        return replace(self, reason=reason, detail=detail)
+    def drop(self, reason: str, detail: str = "") -> None:
+        self.reason, self.detail = reason, detail
 
 
 @dataclass(frozen=True)
@@ -69,13 +62,13 @@ class Corpus:
     """What was made, by manifest."""
 
     folder: Path
-    manifests: dict[str, ManifestSummary]
+    manifests: dict[str, manifest.ManifestSummary]
     left_out: dict[str, dict[str, int]]  # reason -> recordings that are in no manifest
     shared: dict[str, dict[str, dict[str, int]]]  # language -> language -> sentences of both
     warnings: list[str]
 
-    def path(self, manifest: str) -> Path:
-        return self.folder / f"{manifest}.jsonl"
+    def path(self, name: str) -> Path:
+        return self.folder / f"{name}.jsonl"
 
     @property
     def summary(self) -> str:
@@ -102,41 +95,44 @@ class Corpus:
             there, count = sum(part.utterances for part in own), sum(reasons.values())
             why = ", ".join(f"{number:,} {reason}" for reason, number in reasons.items())
             line = f"{name}: {count:,} of {there + count:,} recordings left out ({why})"
-            lines.append(line + f": scores on this split are on {there:,}" * (name in TESTS))
+            scored = f": scores on this split are on {there:,}"
+            lines.append(line + scored * (name in MANIFESTS and name != "train"))
         return lines
 
 
 def refuse_another(output: Path, choices: Mapping[str, Any], replace: bool) -> None:
     """Raise InputError where `output` was built with other choices, unless `replace`."""
     record = read_record(output / RECORD)
-    differing = differences(record.made_from, choices) if record and not replace else []
-    if differing:
-        raise InputError(
-            f"{output} holds another data set ({'; '.join(differing)}): choose another folder, or "
-            f"--replace"
-        )
+    if record and not replace and (differing := differences(record.made_from, choices)):
+        found = f"{output} holds another data set ({'; '.join(differing)})"
+        raise InputError(f"{found}: choose another folder, or --replace")
 
 
-def listed_once(recordings: Iterable[Recording]) -> list[Recording]:
+# --- rules: each leaves recordings out ---
+
+
+def kept(recordings: Iterable[Recording], name: str = "") -> list[Recording]:
+    """Those that are not left out; of one manifest, or of all."""
+    return [r for r in recordings if not r.reason and name in ("", r.manifest)]
+
+
+def keep_first(recordings: Iterable[Recording]) -> None:
     """Of lines that name one file, the first that can be used stays: keys are unique."""
-    kept, first = [], {}
-    for recording in recordings:
-        if not recording.reason:
-            place = first.setdefault(recording.utterance.audio, recording.place)
-            if place != recording.place:
-                recording = recording.drop(LISTED_TWICE, f"first in {place}")
-        kept.append(recording)
-    return kept
+    first: dict[str, str] = {}
+    for recording in kept(recordings):
+        place = first.setdefault(recording.utterance.audio, recording.place)
+        if place != recording.place:
+            recording.drop(LISTED_TWICE, f"first in {place}")
 
 
 def measure(
-    recordings: Sequence[Recording],
+    recordings: Iterable[Recording],
     output: Path,
     *,
     workers: int | None = None,
     progress: bool = True,
-) -> list[Recording]:
-    """Decode every recording that is not left out: its duration, or why it cannot be used.
+) -> None:
+    """Decode every recording: note its duration, or leave out what cannot be used.
 
     What was found goes to a log in `output` as it comes, and what is there is not decoded again,
     unless the file's size or time has changed: interrupt and repeat the call as you like.
@@ -146,82 +142,71 @@ def measure(
     log = output / "measurements.jsonl"
     known = {row["recording"]: row["found"] for row in read_log(log)} if log.is_file() else {}
     write_rows(log, ({"recording": name, "found": found} for name, found in known.items()))
-    measured: list[Recording] = []
-    waiting = iter(recordings)
+    named = {_name(recording.utterance.audio): recording for recording in kept(recordings)}
+    unheard = [name for name in named if name not in known]
     with (
         ThreadPoolExecutor(workers or os.cpu_count()) as pool,
-        open(log, "a", encoding="utf-8") as file,
-        tqdm(total=len(recordings), desc="listening", unit="file", disable=not progress) as bar,
+        open(log, "a", encoding="utf-8", buffering=1) as file,  # line by line
+        tqdm(total=len(unheard), desc="listening", unit="file", disable=not progress) as bar,
     ):
-        while batch := list(islice(waiting, BATCH)):
-            for recording, name, found in pool.map(lambda one: _listen(one, known), batch):
-                measured.append(recording)
-                if name and name not in known:
-                    row = {"recording": name, "found": found}
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        for start in range(0, len(unheard), BATCH):
+            names = unheard[start : start + BATCH]
+            paths = [named[name].utterance.audio for name in names]
+            for name, found in zip(names, pool.map(_listen, paths), strict=True):
+                known[name] = found
+                row = {"recording": name, "found": found}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
                 bar.update()
-            file.flush()
-    return measured
+    for name, recording in named.items():
+        found = known[name]
+        if isinstance(found, str):
+            # The reader refuses silence, so that it could not be trained on or decoded either.
+            recording.drop("silent" if found.startswith("silent") else "unreadable", found)
+        else:
+            recording.utterance = replace(recording.utterance, duration=round(found, 4))
 
 
-def _listen(recording: Recording, known: dict[str, float | str]) -> tuple[Recording, str, Any]:
-    """(the recording with its length or the reason, its name in the log, what is noted there)."""
-    if recording.reason:
-        return recording, "", None
-    audio = recording.utterance.audio
+def _name(audio: str) -> str:
+    """What a recording is called in the log."""
     state = Path(split_reference(audio)[0]).stat()
-    name = f"{audio} {state.st_size} {state.st_mtime_ns}"
+    return f"{audio} {state.st_size} {state.st_mtime_ns}"
+
+
+def _listen(audio: str) -> float | str:
+    """Seconds, or what is wrong. Limits come later, so that they change without listening again."""
     try:
-        # Any length: limits are applied later, so that they can change without listening again.
-        found = known[name] if name in known else measure_audio(audio, max_seconds=None)
+        return measure_audio(audio, max_seconds=None)
     except InputError as error:
-        found = str(error).removeprefix(f"{audio}: ")
-    if isinstance(found, str):
-        # The reader refuses silence, so that it could not be trained on or decoded either.
-        reason = "silent" if found.startswith("silent") else "unreadable"
-        return recording.drop(reason, found), name, found
-    utterance = replace(recording.utterance, duration=round(found, 4))
-    return replace(recording, utterance=utterance), name, found
+        return str(error).removeprefix(f"{audio}: ")
 
 
-def keep_length(recording: Recording, low: float, high: float) -> Recording:
-    """Leave out what was measured and is shorter or longer, in seconds."""
-    seconds = None if recording.reason else recording.utterance.duration
-    if seconds is None or low <= seconds <= high:
-        return recording
-    limit = f"shorter than {low:g} s" if seconds < low else f"longer than {high:g} s"
-    return recording.drop(limit, f"{seconds:.2f} s")
+def keep_length(recordings: Iterable[Recording], low: float, high: float) -> None:
+    """Leave out what is shorter or longer, in seconds."""
+    for recording in kept(recordings):
+        seconds = recording.utterance.duration
+        if not low <= seconds <= high:
+            limit = f"shorter than {low:g} s" if seconds < low else f"longer than {high:g} s"
+            recording.drop(limit, f"{seconds:.2f} s")
 
 
-def keep_usual_rates(recordings: Sequence[Recording], deviations: float) -> list[Recording]:
+def keep_usual_rates(recordings: Iterable[Recording], deviations: float) -> None:
     """Leave out of train what is spoken far faster or slower than the language usually is in it."""
-    rates: dict[str, list[float]] = defaultdict(list)
-    for recording in recordings:
-        if recording.manifest == "train" and not recording.reason:
-            rates[recording.utterance.language].append(speaking_rate(recording.utterance))
-    bounds = {language: rate_bounds(own, deviations) for language, own in rates.items()}
-    return [_usual(recording, bounds) for recording in recordings]
-
-
-def _usual(recording: Recording, bounds: Mapping[str, tuple[float, float]]) -> Recording:
-    if recording.manifest != "train" or recording.reason:
-        return recording
-    (low, high), rate = bounds[recording.utterance.language], speaking_rate(recording.utterance)
-    if low <= rate <= high:
-        return recording
-    reason = "spoken too fast" if rate > high else "spoken too slowly"
-    return recording.drop(
-        reason, f"{rate:.1f} characters per second, usual {low:.1f} to {high:.1f}"
-    )
-
-
-def speaking_rate(utterance: Utterance) -> float:
-    """Characters (without spaces) per second."""
-    return len("".join(utterance.transcript.split())) / utterance.duration
+    spoken: dict[str, list[tuple[float, Recording]]] = defaultdict(list)
+    for recording in kept(recordings, "train"):
+        utterance = recording.utterance
+        rate = len("".join(utterance.transcript.split())) / utterance.duration
+        spoken[utterance.language].append((rate, recording))
+    for own in spoken.values():
+        low, high = rate_bounds([rate for rate, _ in own], deviations)
+        for rate, recording in own:
+            if not low <= rate <= high:
+                reason = "spoken too fast" if rate > high else "spoken too slowly"
+                usual = f"usual {low:.1f} to {high:.1f}"
+                recording.drop(reason, f"{rate:.1f} characters per second, {usual}")
 
 
 def rate_bounds(rates: Sequence[float], deviations: float) -> tuple[float, float]:
-    """Characters per second that one language allows: exp(median ± deviations · σ).
+    """Characters (without spaces) per second that a language allows: exp(median ± deviations · σ).
 
     σ = max(0.1, 1.4826 · median |x − median|), of the logarithms: rates are skewed, and a broken
     recording must not widen the bounds that it is judged by. No bounds below 20 recordings.
@@ -232,6 +217,9 @@ def rate_bounds(rates: Sequence[float], deviations: float) -> tuple[float, float
     spread = MAD_TO_DEVIATION * median(abs(math.log(rate) - middle) for rate in rates)
     reach = deviations * max(LEAST_DEVIATION, spread)
     return math.exp(middle - reach), math.exp(middle + reach)
+
+
+# --- writing ---
 
 
 def write(
@@ -250,32 +238,35 @@ def write(
 
     Raises InputError where all recordings of a manifest are left out.
     """
-    rows: dict[str, list[Utterance]] = {name: [] for name in MANIFESTS}
+    rows = {name: [r.utterance for r in kept(recordings, name)] for name in MANIFESTS}
     dropped = [recording for recording in recordings if recording.reason]
-    for recording in recordings:
-        if not recording.reason:
-            audio = _seen_from(output, recording.utterance.audio)
-            rows[recording.manifest].append(replace(recording.utterance, audio=audio))
-    empty = [name for name in MANIFESTS if not rows[name] and name in {d.manifest for d in dropped}]
-    if empty:
+    if empty := [n for n in MANIFESTS if not rows[n] and n in {one.manifest for one in dropped}]:
         raise InputError(
             f"no recording is left for {', '.join(empty)}: {len(dropped)} were left out, such as "
             f"{dropped[0].place}: {dropped[0].reason}; check the files and the limits"
         )
-    for name, part in rows.items():
+    manifests, left_out = {}, defaultdict(Counter)
+    for name, own in rows.items():
         path = output / f"{name}.jsonl"
-        if not part:
+        if not own:
             path.unlink(missing_ok=True)
             continue
-        write_manifest(path, part)
+        moved = (replace(row, audio=_seen_from(output, row.audio)) for row in own)
+        manifest.write_manifest(path, moved)
         if checked:
-            mark_checked(path)
+            manifest.mark_checked(path)
+        manifests[name] = manifest.check_manifest(path, audio=False)
     write_rows(output / "dropped.jsonl", map(asdict, dropped))
-    corpus = _described(output, rows, dropped, [*warnings, *_trained_tests(rows)])
+    for one in dropped:
+        left_out[one.manifest].update([one.reason] * (one.reason != LISTED_TWICE))
+    counts = {name: dict(own.most_common()) for name, own in left_out.items() if own}
+    unseen = [*rows["test"], *rows["zero_shot"]]
+    shared = {"train": _shared(rows["train"]), "test and zero_shot": _shared(unseen)}
+    corpus = Corpus(output, manifests, counts, shared, [*warnings, *_trained_tests(rows)])
     told = {**choices, "left_out_in_words": corpus.left_out_in_words(), **asdict(corpus)}
     text = json.dumps(told, ensure_ascii=False, indent=2, default=str)
     atomic_write(output / "summary.json", text + "\n")
-    write_record(output / RECORD, choices, [corpus.path(name) for name in corpus.manifests])
+    write_record(output / RECORD, choices, [corpus.path(name) for name in manifests])
     return corpus
 
 
@@ -286,29 +277,6 @@ def _seen_from(output: Path, audio: str) -> str:
     if Path(path).is_relative_to(home.parent):
         path = Path(os.path.relpath(path, home)).as_posix()
     return path if member is None else f"{path}:{member}"
-
-
-def _described(
-    output: Path,
-    rows: Mapping[str, Sequence[Utterance]],
-    dropped: Sequence[Recording],
-    warnings: list[str],
-) -> Corpus:
-    left_out: dict[str, Counter] = defaultdict(Counter)
-    for entry in dropped:
-        if entry.reason != LISTED_TWICE:
-            left_out[entry.manifest][entry.reason] += 1
-    paths = {name: output / f"{name}.jsonl" for name, part in rows.items() if part}
-    return Corpus(
-        folder=output,
-        manifests={name: check_manifest(path, audio=False) for name, path in paths.items()},
-        left_out={name: dict(reasons.most_common()) for name, reasons in left_out.items()},
-        shared={
-            "train": _shared(rows["train"]),
-            "test and zero_shot": _shared([*rows["test"], *rows["zero_shot"]]),
-        },
-        warnings=warnings,
-    )
 
 
 def _shared(rows: Iterable[Utterance]) -> dict[str, dict[str, int]]:

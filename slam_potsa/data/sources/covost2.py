@@ -36,9 +36,7 @@ from slam_potsa.errors import InputError, each
 
 SECONDS = (0.3, MAX_SECONDS)  # the lower bound is ours: shorter clips hold no sentence
 SPLITS = ("train", "dev", "test")
-# What becomes train. train_covost: clips that Common Voice has outside its own splits. CoVoST2's
-# script takes both, and leaves dev_covost and test_covost out.
-TRAIN_SPLITS = ("train", "train_covost")
+TRAIN_SPLITS = ("train", "train_covost")  # of CoVoST2: what its own script makes train of
 OTHER = "other"  # the manifest of rows that belong to none
 SUFFIXES = (".mp3", ".wav", ".flac", ".ogg", ".opus")  # Common Voice's first, then conversions
 EXPECTED = (
@@ -52,10 +50,10 @@ class Row(NamedTuple):
     """One row of the TSVs."""
 
     place: str  # file:line
-    split: str
     clip: str  # without suffix
+    split: str
     transcript: str | None  # None: Common Voice has no such clip
-    target: str | None
+    target: str | None = None
 
 
 def build(
@@ -81,11 +79,10 @@ def build(
         view: "s2tt" (transcript and target) or "asr" (transcript).
         language, target_language: where the names of the TSVs do not say them.
         clips: the folder of recordings, where it is not `clips/` (such as one of converted wav).
-        train_splits: which of CoVoST2's splits become train: train, train_covost, or both.
+        train_splits: which of CoVoST2's splits become train.
         check_audio: "full" decodes every clip (once: measurements.jsonl keeps what was found),
             "none" only looks whether it is there; then durations are absent.
-        replace: take the place of a data set with another language, target, view, splits or source
-            in `output`.
+        replace: take the place of a data set that was made by other choices.
 
     Raises:
         InputError: files or options that do not fit, an `output` that was built with other choices,
@@ -111,12 +108,13 @@ def build(
         "source": [os.path.realpath(path) for path in (release, *sorted(tables))],
     }
     corpus.refuse_another(output, choices, replace)
-    rows = _read_tables(tables, release, view, train_splits)
     files = list_clips(folder)
-    found = corpus.listed_once(_recording(row, codes, folder, files) for row in rows)
+    rows = _read_tables(tables, release, view, train_splits)
+    found = [_recording(row, codes, folder, files) for row in rows]
+    corpus.keep_first(found)
     if check_audio == "full":
-        found = corpus.measure(found, output, progress=progress)
-        found = [corpus.keep_length(recording, *SECONDS) for recording in found]
+        corpus.measure(found, output, progress=progress)
+        corpus.keep_length(found, *SECONDS)
     return corpus.write(output, found, choices, checked=check_audio == "full")
 
 
@@ -124,14 +122,13 @@ def direction(
     tables: Sequence[Path], common_voice_dir: Path, language: str | None, target: str | None
 ) -> tuple[str, str | None]:
     """(spoken, target language) as the files write them, such as ("en", "zh-CN")."""
-    matches = filter(None, (_DIRECTION.fullmatch(path.name) for path in tables))
-    found = {match.groups() for match in matches}
+    found = {match.groups() for path in tables if (match := _DIRECTION.fullmatch(path.name))}
     if len(found) > 1:
         names = ", ".join(sorted("_".join(pair) for pair in found))
         raise InputError(f"the TSVs are of several directions ({names}); give one at a time")
     # Common Voice names its folders by language: cv-corpus-4/en.
     named = (None if tables else common_voice_dir.resolve().name, None)
-    source, named_target = found.pop() if found else named
+    source, named_target = next(iter(found), named)
     if not (language or source):
         raise InputError(f"the spoken language is not known: give --language; {EXPECTED}")
     return language or source, target or named_target
@@ -151,50 +148,36 @@ def _release_folder(folder: Path, source: str, clips: str | Path | None) -> Path
     )
 
 
-# --- tables ---
-
-
 def _read_tables(
     tables: Sequence[Path], release: Path, view: str, train_splits: Sequence[str]
 ) -> list[Row]:
     """Rows of all TSVs. Without `tables` they are Common Voice's own, without train_covost."""
     together = TRAIN_SPLITS if tables else ("train",)  # in one file
+    split_of = dict.fromkeys(train_splits, "train") | {"dev": "dev", "test": "test"}
 
     def read(table: Path) -> list[Row]:
-        split = table.name.removesuffix(".tsv").rsplit(".")[-1]
-        if split not in SPLITS:
-            return _released(table, release / "validated.tsv", view)
-        if not set(train_splits) >= set(together):
+        split, rows = table.name.removesuffix(".tsv").rsplit(".")[-1], []
+        released = split not in SPLITS  # else its name says the split, and it has transcripts
+        if not released and not set(train_splits) >= set(together):
             raise InputError(
                 f"{table}: does not tell train from train_covost, so --train-splits "
                 f"{','.join(train_splits)} cannot be chosen; give the released file with its "
                 "column 'split', or leave --train-splits out"
             )
-        columns = ["path", "sentence"] + ["translation"] * (view == "s2tt")
-        return [
-            Row(place, split, clip_name(path), sentence, *(target or [None]))
-            for place, (path, sentence, *target) in read_tsv(table, columns)
-        ]
+        columns = ["path", "split" if released else "sentence"]
+        columns += ["translation"] * (view == "s2tt")
+        for place, (path, second, *target) in read_tsv(table, columns):
+            told = (split_of.get(second, OTHER), None) if released else (split, second)
+            rows.append(Row(place, clip_name(path), *told, *target))
+        return rows
 
-    split_of = dict.fromkeys(train_splits, "train") | {"dev": "dev", "test": "test"}
     files = tables or [release / f"{split}.tsv" for split in SPLITS]
     rows = [row for part in each(read, files).values() for row in part]
-    return [row._replace(split=split_of.get(row.split, OTHER)) for row in rows]
-
-
-def _released(table: Path, validated: Path, view: str) -> list[Row]:
-    """CoVoST2's released file, joined with Common Voice's transcripts by the name of the clip."""
-    rows = [
-        Row(place, split, clip_name(path), None, target if view == "s2tt" else None)
-        for place, (path, target, split) in read_tsv(table, ["path", "translation", "split"])
-    ]
-    wanted = {row.clip for row in rows}
-    sentences = {
-        clip: sentence
-        for _, (path, sentence) in read_tsv(validated, ["path", "sentence"])
-        if (clip := clip_name(path)) in wanted
-    }
-    return [row._replace(transcript=sentences.get(row.clip)) for row in rows]
+    wanted = {row.clip for row in rows if row.transcript is None}
+    names = ["path", "sentence"]
+    validated = read_tsv(release / "validated.tsv", names) if wanted else ()
+    said = {clip: text for _, (path, text) in validated if (clip := clip_name(path)) in wanted}
+    return [r._replace(transcript=said.get(r.clip)) if r.clip in wanted else r for r in rows]
 
 
 def read_tsv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
@@ -228,9 +211,6 @@ def read_tsv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, list[str
     except csv.Error as error:  # such as a field of more than 128 KiB: nothing after it is read
         problems.add(rows.line_num, str(error))
     problems.check()
-
-
-# --- clips ---
 
 
 def clip_name(path: str) -> str:
@@ -269,5 +249,5 @@ def _recording(
         "translation empty": row.target == "",
         "clip missing": row.clip not in files,
     }
-    reason = next((reason for reason, holds in reasons.items() if holds), "")
-    return recording.drop(reason) if reason else recording
+    recording.reason = next((reason for reason, holds in reasons.items() if holds), "")
+    return recording

@@ -23,9 +23,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,7 +41,7 @@ ZERO_SHOT_SETS = {"potsa": ("fr", "de", "kea", "ceb", "ast", "ky"), "none": ()}
 TARGET = "cmn_hans_cn"
 REPOSITORY = "google/fleurs"  # on the Hugging Face hub, a data set
 SPLITS = ("train", "dev", "test")
-ARCHIVES = (".tar.gz", ".tgz", ".tar")
+SUFFIXES = ("", ".tar.gz", ".tgz", ".tar")  # of a folder of recordings, or its archive
 REMEDY = (
     f"expected the layout of the data set {REPOSITORY}, data/<locale>/<split>.tsv and "
     f"data/<locale>/audio/<split>.tar.gz (or the folder audio/<split>): give its folder, or fetch "
@@ -93,19 +91,17 @@ def build(
     Interrupted, the same call goes on with the recordings that were not yet listened to.
 
     Args:
-        source: the folder of FLEURS, with or without its `data/`, or as the Hugging Face hub's
-            cache has it; or
-        hub: fetch what is needed from the Hugging Face hub, at `revision`.
-        train_languages: "potsa", or codes such as "en,ko,fr_fr".
-        zero_shot: "potsa", "none", or codes: their test split goes to zero_shot.jsonl.
+        source: the folder of FLEURS, with or without its `data/`, or the Hugging Face hub's cache;
+            or `hub`: fetch what is needed from the hub, at `revision`.
+        train_languages, zero_shot: "potsa", "none" or codes such as "en,ko,fr_fr"; of the second
+            the test split goes to zero_shot.jsonl.
         target: the language that is translated into; only its texts are needed.
-        keep_target_language: the target language's own recordings are their own translation;
-            where it is among the other languages, they are left out unless this is set.
+        keep_target_language: keep its own recordings too, which are their own translation.
         min_seconds, max_seconds: of train; of the other manifests 0 and Whisper's 30 s.
-        rate_deviations: of train, see `rate_bounds`; 0: no such rule.
+        rate_deviations: of train, see `corpus.rate_bounds`; 0: no such rule.
         allow_truncated: go on with the recordings that a truncated archive still has.
         workers: threads; default: one a core.
-        replace: take the place of a data set with other languages, target or source in `output`.
+        replace: take the place of a data set with other languages, target or source.
 
     Raises:
         InputError: unknown languages, files that are missing, truncated or not FLEURS', or an
@@ -136,20 +132,24 @@ def build(
     spoken = [Part(split, locale, split) for locale in trained for split in SPLITS]
     spoken += [Part("zero_shot", locale, "test") for locale in unheard]
     written = [Part("", goal, split) for split in SPLITS]
-    root = fetch(spoken + written, revision) if hub else find_root(source)
-    tree = Tree(root.resolve(), output.resolve() / "unpacked", allow_truncated)
-    lines = each(tree.read, spoken + written)
-    audio = each(lambda part: tree.find_files(part, lines[part]), spoken, workers)
-    targets = {part.split: targets_of(lines[part]) for part in written}
+    root = (fetch(spoken + written, revision) if hub else find_root(source)).resolve()
+    lines = each(lambda part: read_tsv(root, part), spoken + written)
+    spare = output.resolve() / "unpacked"
+    audio = each(
+        lambda part: find_files(root, part, lines[part], spare, allow_truncated), spoken, workers
+    )
+    # Where recordings of a sentence differ in its text, the first stays.
+    targets = {p.split: {line.sentence: line.text for line in lines[p][::-1]} for p in written}
     found = [
         _recording(part, line, audio[part], targets[part.split].get(line.sentence), goal)
         for part in spoken
         for line in lines[part]
     ]
-    found = corpus.measure(corpus.listed_once(found), output, workers=workers, progress=progress)
-    limits = defaultdict(lambda: (0.0, MAX_SECONDS), train=(min_seconds, max_seconds))
-    found = [corpus.keep_length(recording, *limits[recording.manifest]) for recording in found]
-    found = corpus.keep_usual_rates(found, rate_deviations)
+    corpus.keep_first(found)
+    corpus.measure(found, output, workers=workers, progress=progress)
+    corpus.keep_length([one for one in found if one.manifest == "train"], min_seconds, max_seconds)
+    corpus.keep_length(found, 0.0, MAX_SECONDS)
+    corpus.keep_usual_rates(found, rate_deviations)
     return corpus.write(output, found, choices, warnings=warnings)
 
 
@@ -162,7 +162,7 @@ def languages(
     with every code that is not known.
     """
     given = (_codes(train, TRAIN_SETS), _codes(zero_shot, ZERO_SHOT_SETS), _codes(target, {}))
-    known = each(find_language, [code for codes in given for code in codes])
+    known = each(find_language, sum(given, []))
     trained, unheard, goals = (
         list(dict.fromkeys(known[code].locale for code in codes)) for codes in given
     )
@@ -182,39 +182,31 @@ def _codes(text: str | Sequence[str], sets: Mapping[str, Sequence[str]]) -> list
 
 
 def fetch(parts: Sequence[Part], revision: str | None = None) -> Path:
-    """Fetch the files of `parts` from the hub; the folder of the locales.
+    """Fetch what the hub's own cache lacks of `parts`; an interrupted file is continued.
 
-    Files that the hub's own cache holds are not fetched again; an interrupted file is continued.
-
-    Raises InputError where the hub or the revision cannot be had.
+    Returns the folder of the locales. Raises InputError where the hub cannot be had.
     """
     from huggingface_hub import snapshot_download
 
     names = [f"data/{part.locale}/{part.split}.tsv" for part in parts]
     names += [f"data/{part.locale}/audio/{part.split}.tar.gz" for part in parts if part.manifest]
+    options = {"repo_type": "dataset", "revision": revision, "allow_patterns": names}
     try:
-        folder = snapshot_download(
-            REPOSITORY, repo_type="dataset", revision=revision, allow_patterns=names
-        )
+        return Path(snapshot_download(REPOSITORY, **options)) / "data"
     except (OSError, ValueError) as error:  # huggingface_hub's own errors derive from these
         raise InputError(
             f"{REPOSITORY} cannot be fetched: {error}. Check the connection and HF_HUB_OFFLINE, or "
             f"get the data set by other means and give its folder"
         ) from None
-    return Path(folder) / "data"
 
 
 def find_root(source: str | Path) -> Path:
-    """The folder that holds the locales.
-
-    `source`, its `data/`, or those of the newest snapshot where `source` is the hub's cache of the
-    data set (`datasets--google--fleurs`, with snapshots/<revision>/data/). Raises InputError.
-    """
+    """The folder that holds the locales: `source` or its `data/`, or that of the newest snapshot
+    where it is the hub's cache of the data set (snapshots/<revision>/data/). Raises InputError."""
     source = Path(source)
     if not source.is_dir():
         raise InputError(f"{source}: no such folder; {REMEDY}")
-    snapshots = [path for path in source.glob("snapshots/*") if path.is_dir()]
-    snapshots.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    snapshots = sorted(source.glob("snapshots/*/"), key=os.path.getmtime, reverse=True)
     for folder in (source, *snapshots):
         for candidate in (folder / "data", folder):
             if any(candidate.glob("*_*/*.tsv")):
@@ -222,70 +214,58 @@ def find_root(source: str | Path) -> Path:
     raise InputError(f"{source}: found no <locale>/<split>.tsv in it or in its data/; {REMEDY}")
 
 
-@dataclass(frozen=True)
-class Tree:
-    """The files of FLEURS."""
+def read_tsv(root: Path, part: Part) -> list[Line]:
+    """The lines of a TSV.
 
-    root: Path  # the folder of the locales
-    spare: Path  # for unpacked archives, where nothing can be written beside them
-    allow_truncated: bool
+    Raises InputError where it is missing, or its recordings, or most lines are not FLEURS'.
+    """
+    path, lines = root / part.locale / f"{part.split}.tsv", []
+    if part.manifest and not _places(root, part):
+        raise InputError(f"{path.parent}/audio: no {part.split}.tar.gz, nor its folder")
+    # Not csv: quotation marks are part of the texts.
+    for number, text in read_lines(path, "a TSV of FLEURS"):
+        match = _LINE.fullmatch(text)
+        sentence, file, text = match.groups() if match else ("", "", "")
+        lines.append(Line(f"{path}:{number}", sentence, file, " ".join(text.split())))
+    malformed = sum(not line.text for line in lines)
+    if 2 * malformed >= len(lines):
+        count = f"{malformed} of {len(lines)} lines are malformed"
+        raise InputError(f"{path}: not a TSV of FLEURS: {count}")
+    return lines
 
-    def read(self, part: Part) -> list[Line]:
-        """The lines of a TSV.
 
-        Raises InputError where it is missing, or its recordings, or most lines are not FLEURS'.
-        """
-        path, lines = self.root / part.locale / f"{part.split}.tsv", []
-        if part.manifest and not self._places(part):
-            raise InputError(f"{path.parent}/audio: no {part.split}.tar.gz, nor its folder")
-        # Not csv: quotation marks are part of the texts.
-        for number, text in read_lines(path, "a TSV of FLEURS"):
-            match = _LINE.fullmatch(text)
-            sentence, file, text = match.groups() if match else ("", "", "")
-            lines.append(Line(f"{path}:{number}", sentence, file, " ".join(text.split())))
-        malformed = sum(not line.text for line in lines)
-        if 2 * malformed >= len(lines):
-            count = f"{malformed} of {len(lines)} lines are malformed"
-            raise InputError(f"{path}: not a TSV of FLEURS: {count}")
-        return lines
+def find_files(
+    root: Path, part: Part, lines: Sequence[Line], spare: Path, allow_truncated: bool
+) -> dict[str, str]:
+    """File name -> reference of every recording of a part: in its folder, where that has all or
+    there is no archive, else in the archive, which is unpacked once (into `spare`, where nothing
+    can be written beside it), and again where it was truncated.
 
-    def find_files(self, part: Part, lines: Sequence[Line]) -> dict[str, str]:
-        """File name -> reference of every recording of a part: in its folder, where that has all
-        or there is no archive, else in the archive. An extraction that was interrupted leaves an
-        incomplete folder beside its archive.
+    An extraction that was interrupted leaves an incomplete folder beside its archive.
 
-        Raises InputError where an archive is truncated (unless allowed) or damaged.
-        """
-        places = self._places(part)
-        files = {path.name: str(path) for path in places[0].glob("*")}  # of an archive: none
-        archive = next(filter(Path.is_file, places), None)
-        if archive is None or all(line.file in files for line in lines if line.text):
-            return files
-        archive = archive if archive.suffix == ".tar" else self._unpacked(archive, part)
-        index = archives.index_of(archive)
-        if index.trouble and not self.allow_truncated:
-            raise InputError(f"{archive}: {index.trouble}; or --allow-truncated")
-        return {Path(member).name: f"{archive}:{member}" for member in index.members}
-
-    def _unpacked(self, archive: Path, part: Part) -> Path:
-        """A compressed archive is unpacked once, and again where it was truncated."""
+    Raises InputError where an archive is truncated (unless allowed) or damaged.
+    """
+    places = _places(root, part)
+    files = {path.name: str(path) for path in places[0].glob("*")}  # of an archive: none
+    tar = archive = next(filter(Path.is_file, places), None)
+    if archive is None or all(line.file in files for line in lines if line.text):
+        return files
+    if archive.suffix != ".tar":
         tar = archive.with_name(f"{part.split}.tar")
         if not os.access(tar.parent, os.W_OK):
-            tar = self.spare / f"{part.locale}-{part.split}.tar"
+            tar = spare / f"{part.locale}-{part.split}.tar"
         if not tar.is_file() or archives.index_of(tar).trouble:
-            archives.unpack(archive, tar, allow_truncated=self.allow_truncated)
-        return tar
-
-    def _places(self, part: Part) -> list[Path]:
-        """Where recordings of a part are: a folder, archives."""
-        audio = self.root / part.locale / "audio"
-        places = (audio / f"{part.split}{suffix}" for suffix in ("", *ARCHIVES))
-        return list(filter(Path.exists, places))
+            archives.unpack(archive, tar, allow_truncated=allow_truncated)
+    index = archives.index_of(tar)
+    if index.trouble and not allow_truncated:
+        raise InputError(f"{tar}: {index.trouble}; or --allow-truncated")
+    return {Path(member).name: f"{tar}:{member}" for member in index.members}
 
 
-def targets_of(lines: Sequence[Line]) -> dict[str, str]:
-    """Sentence -> its text in the target language; the first, where recordings differ in it."""
-    return {line.sentence: line.text for line in reversed(lines) if line.text}
+def _places(root: Path, part: Part) -> list[Path]:
+    """Where recordings of a part are: a folder, archives."""
+    audio = root / part.locale / "audio"
+    return list(filter(Path.exists, (audio / f"{part.split}{suffix}" for suffix in SUFFIXES)))
 
 
 def _recording(
@@ -307,7 +287,7 @@ def _recording(
     )
     recording = Recording(part.manifest, line.place, utterance)
     if line.file not in audio:
-        return recording.drop("no recording", "not in the folder or archive")
-    if target is None:
-        return recording.drop("no target", "the target language has no such sentence here")
+        recording.drop("no recording", "not in the folder or archive")
+    elif target is None:
+        recording.drop("no target", "the target language has no such sentence here")
     return recording

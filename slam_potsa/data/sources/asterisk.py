@@ -18,9 +18,10 @@ import io
 import re
 import shutil
 import subprocess
-import tarfile
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +31,7 @@ from slam_potsa.data.audio import SAMPLE_RATE
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.data.sources import corpus
 from slam_potsa.data.sources.corpus import Corpus, Recording
-from slam_potsa.errors import InputError, each
+from slam_potsa.errors import InputError, each, refuse
 from slam_potsa.files import atomic_path, atomic_write
 from slam_potsa.provenance import content_hash
 
@@ -83,41 +84,50 @@ def build(
     recordings = []
     for utterance, g722 in tqdm(list(_chosen(voices, output)), "decoding", disable=not progress):
         _write_flac(Path(utterance.audio), g722)
-        recordings.append(Recording(_manifest(utterance), utterance.key, utterance))
+        if manifest := _manifest(utterance):
+            recordings.append(Recording(manifest, utterance.key, utterance))
     atomic_write(output / "audio" / "CREDITS.txt", CREDITS)
-    recordings = [recording for recording in recordings if recording.manifest]
     return corpus.write(output, recordings, {"dataset": "asterisk"})
 
 
 def load(folder: Path | None, cache: Path, progress: bool) -> dict[str, Voice]:
-    """The voice of each language: from packages or unpacked folders in `folder`, or fetched."""
+    """The voice of each language: from packages or unpacked folders in `folder`, or fetched.
+
+    Raises InputError, and removes nothing, where packages are missing or have another hash.
+    """
     if folder is None:
         fetch_packages(PINS, cache, progress)
-    if folder is None or any(folder.glob(f"{PACKAGE}-*.deb")):
-        folder = folder or cache
-        check_packages(PINS, folder)
-        packages = [read_package(folder / name) for name in PINS]
-        files = {path: content for package in packages for path, content in package.items()}
-    else:
-        paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-        files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
-    return each(lambda language: _voice(files, language), LANGUAGES)
+    elif not any(folder.glob(f"{PACKAGE}-*.deb")):
+        return each(partial(_voice, _files(folder)), LANGUAGES)
+    packages = {(folder or cache) / name: sha256 for name, sha256 in PINS.items()}
+    wrong = filter(None, (_wrong(path, sha256) for path, sha256 in packages.items()))
+    refuse(f"{problem}. {REMEDY}" for problem in wrong)
+    with tempfile.TemporaryDirectory() as unpacked:
+        for path in packages:
+            unpack(path, Path(unpacked))
+        return each(partial(_voice, _files(Path(unpacked))), LANGUAGES)
 
 
-def _voice(files: Mapping[str, bytes], language: str) -> Voice:
+def _files(folder: Path) -> dict[str, Path]:
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path for path in paths}
+
+
+def _voice(files: Mapping[str, Path], language: str) -> Voice:
     """A language's files: those below a folder `<language>`, `<language>_...` or
     `...core-sounds-<language>-...`, and `core-sounds-<language>.txt` or `.txt.gz` anywhere."""
     prompt = re.compile(
         rf"(?:.*/)?(?:{language}(?:_[^/]*)?|[^/]*core-sounds-{language}(?:-[^/]*)?)/(.+)\.g722"
     )
-    found = {match[1].lower(): path for path in files if (match := prompt.fullmatch(path))}
+    found = {match[1].lower(): files[path] for path in files if (match := prompt.fullmatch(path))}
     name = f"core-sounds-{language}.txt"
-    texts = [content for path, content in files.items() if path.endswith((name, f"{name}.gz"))]
+    texts = [file for path, file in files.items() if path.endswith((name, f"{name}.gz"))]
     if not found or not texts:
         lacking = name if found else "folder with .g722 files"
         raise InputError(f"found no {lacking} for language {language!r}. {REMEDY}")
-    text = gzip.decompress(texts[0]) if texts[0].startswith(b"\x1f\x8b") else texts[0]
-    return Voice({name: files[path] for name, path in found.items()}, read_transcripts(text))
+    text = texts[0].read_bytes()
+    text = gzip.decompress(text) if texts[0].suffix == ".gz" else text
+    return Voice({name: path.read_bytes() for name, path in found.items()}, read_transcripts(text))
 
 
 def fetch_packages(pins: Mapping[str, str], cache: Path, progress: bool = True) -> None:
@@ -129,8 +139,7 @@ def fetch_packages(pins: Mapping[str, str], cache: Path, progress: bool = True) 
     Args:
         pins: file name `<package>_<version>_all.deb` -> SHA-256.
 
-    Raises:
-        InputError: no apt-get, or a version that cannot be had.
+    Raises InputError where there is no apt-get, or a version cannot be had.
     """
     from tqdm import tqdm
 
@@ -141,21 +150,14 @@ def fetch_packages(pins: Mapping[str, str], cache: Path, progress: bool = True) 
     if missing:
         apt = _private_apt(cache / "apt")
         # It may complain of one source while another has it all.
-        updated = _run([*apt, "update"], cache)
+        updated = _complaint([*apt, "update"], cache)
     for name in tqdm(missing, desc="packages", unit="file", disable=not progress):
         package, version, _ = name.split("_")
-        said = _run([*apt, "download", f"{package}={version}"], cache)
+        said = _complaint([*apt, "download", f"{package}={version}"], cache)
         if not (cache / name).is_file():
             said = "\n".join(filter(None, [said, updated]))
             raise InputError(f"{package}={version} cannot be downloaded:\n{said}\n{REMEDY}")
     shutil.rmtree(cache / "apt", ignore_errors=True)
-
-
-def check_packages(pins: Mapping[str, str], folder: Path) -> None:
-    """Raise InputError, and remove nothing, where packages are missing or have another hash."""
-    wrong = filter(None, (_wrong(folder / name, sha256) for name, sha256 in pins.items()))
-    if problems := [f"{problem}. {REMEDY}" for problem in wrong]:
-        raise InputError(problems)
 
 
 def _wrong(path: Path, sha256: str) -> str:
@@ -166,19 +168,12 @@ def _wrong(path: Path, sha256: str) -> str:
     return "" if found == sha256 else f"{path}: SHA-256 is {found}, expected {sha256}"
 
 
-def read_package(path: Path) -> dict[str, bytes]:
-    """Path inside the package (`usr/share/...`) -> content, by dpkg-deb."""
+def unpack(package: Path, folder: Path) -> None:
+    """Unpack a Debian package (`usr/share/...`), without installing it."""
     if shutil.which("dpkg-deb") is None:
-        raise InputError(f"{path}: dpkg-deb is not on this machine: install dpkg")
-    done = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(path)], capture_output=True)
-    if done.returncode:
-        raise InputError(f"{path}: not a Debian package ({done.stderr.decode().strip()})")
-    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-        return {
-            info.name.removeprefix("./"): archive.extractfile(info).read()
-            for info in archive
-            if info.isfile()
-        }
+        raise InputError(f"{package}: dpkg-deb is not on this machine: install dpkg")
+    if said := _complaint(["dpkg-deb", "-x", package.resolve(), folder], folder):
+        raise InputError(f"{package}: not a Debian package ({said})")
 
 
 def _private_apt(state: Path) -> list[str]:
@@ -199,10 +194,10 @@ def _private_apt(state: Path) -> list[str]:
     return ["apt-get", "-qq", *(f"-o{name}={value}" for name, value in options.items())]
 
 
-def _run(command: Sequence[str], folder: Path) -> str:
-    """Run in `folder` and return what it complained of; whether it worked shows in the files."""
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    return "" if done.returncode == 0 else (done.stderr or done.stdout).strip()
+def _complaint(command: Sequence[str | Path], folder: Path) -> str:
+    """Run in `folder`; what the command says where it fails."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    return (done.stderr or done.stdout).strip() if done.returncode else ""
 
 
 def read_transcripts(content: bytes) -> dict[str, str]:

@@ -20,11 +20,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slam_potsa.data.archives import split_reference
-from slam_potsa.data.convert.format import Fill, Format, placed
+from slam_potsa.data.convert.dialects import COT_ST, LLM_SRT, MS_SWIFT, NEMO, SLAM_LLM
+from slam_potsa.data.convert.format import Fill, Format, rebased
 from slam_potsa.data.convert.lhotse_cuts import LHOTSE
-from slam_potsa.data.convert.nemo import NEMO
-from slam_potsa.data.convert.one_text import MS_SWIFT, SLAM_LLM
-from slam_potsa.data.convert.tagged import COT_ST, LLM_SRT
 from slam_potsa.data.languages import short_code
 from slam_potsa.data.manifest import FIELDS, Utterance, read_manifest, write_manifest
 from slam_potsa.errors import InputError, each
@@ -42,7 +40,7 @@ class _Manifest(Format):
         return read_manifest(path)
 
     def write(self, path: Path, utterances: Iterable[Utterance], base: Path) -> None:
-        moved = (replace(u, audio=placed(u.audio, base, path.parent, True)) for u in utterances)
+        moved = (replace(u, audio=rebased(u.audio, base, path.parent, True)) for u in utterances)
         write_manifest(path, moved)
 
 

@@ -16,7 +16,7 @@ from slam_potsa.data.audio import measure_audio
 from slam_potsa.data.jsonl import Problems, Row, check_fields, read_rows
 from slam_potsa.data.languages import short_code
 from slam_potsa.data.manifest import FIELDS, REQUIRED, VALID, Utterance, text_sentence_id
-from slam_potsa.errors import InputError, each
+from slam_potsa.errors import InputError, each, placed
 from slam_potsa.files import atomic_write
 
 SENTENCE_IDS = ("transcript", "target", "key", "audio")
@@ -110,27 +110,19 @@ class Format:
         """
 
         def line(utterance: Utterance) -> str:
-            try:
-                row = self.render(self._timed(utterance, base), self._audio(utterance, path, base))
-            except InputError as error:
-                place = f"{path} (not written): key {utterance.key!r}"
-                raise InputError(f"{place}: {problem}" for problem in error.problems) from None
+            with placed(f"{path} (not written): key {utterance.key!r}"):
+                audio, seconds = utterance.audio, utterance.duration
+                if split_reference(audio)[1] is not None:
+                    raise InputError(f"audio {audio!r}: members of archives are ours; unpack it")
+                if self.timed and not seconds:
+                    seconds = round(measure_audio(audio, base, max_seconds=None), 3)
+                moved = rebased(audio, base, path.parent, self.relative)
+                row = self.render(replace(utterance, duration=seconds), moved)
             return json.dumps(row, ensure_ascii=False) + "\n"
 
         content = "".join(each(line, utterances).values()).encode("utf-8")
         # mtime=0: the same rows give the same bytes.
         atomic_write(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
-
-    def _timed(self, utterance: Utterance, base: Path) -> Utterance:
-        if utterance.duration or not self.timed:
-            return utterance
-        seconds = measure_audio(utterance.audio, base, max_seconds=None)
-        return replace(utterance, duration=round(seconds, 3))
-
-    def _audio(self, utterance: Utterance, path: Path, base: Path) -> str:
-        if split_reference(utterance.audio)[1] is not None:
-            raise InputError(f"audio {utterance.audio!r}: members of archives are ours; unpack it")
-        return placed(utterance.audio, base, path.parent, self.relative)
 
 
 def one_line(text: str) -> str:
@@ -156,7 +148,7 @@ def only_text(utterance: Utterance) -> str:
     return utterance.target or utterance.transcript
 
 
-def placed(audio: str, base: Path, folder: Path, relative: bool) -> str:
+def rebased(audio: str, base: Path, folder: Path, relative: bool) -> str:
     """A path relative to `base` as an absolute one, or relative to `folder`. Absolute ones stay.
 
     Links in both folders are followed: `..` out of a linked folder goes to where it really is.
@@ -169,12 +161,9 @@ def placed(audio: str, base: Path, folder: Path, relative: bool) -> str:
 
 
 def without_repetitions(rows: Sequence[Row]) -> list[Row]:
-    """These files hold tasks, manifests hold recordings: a row that tells nothing new goes.
-
-    Left out are rows that repeat a recording with the same texts (the task that also prompts with
-    the transcript), and transcription rows of a recording that has the same transcript and a
-    translation in another row.
-    """
+    """These files hold tasks, manifests hold recordings: a row that tells nothing new goes, such as
+    the task that prompts with the transcript, or transcription of a recording that has the same
+    transcript and a translation in another row."""
     told = {(v["audio"], v["transcript"]) for _, v in rows if v.get("target")}
     kept: dict[tuple, Row] = {}
     for row in rows:
@@ -187,39 +176,34 @@ def without_repetitions(rows: Sequence[Row]) -> list[Row]:
 def _complete(rows: Sequence[Row], fill: Fill, problems: Problems) -> list[Utterance]:
     """Utterances of `rows`, filled in and checked as a manifest's rows are."""
     utterances, told, seen = [], set(), Counter()
-    for number, values in rows:
-        row = Row(number, _filled(values, fill, seen))
-        problems.once(number, row.values["key"])
-        required = [*REQUIRED, *["target_language"] * bool(row.values["target"])]
-        lacking = [name for name in required if not row.values[name]]
-        for name in lacking:
-            if name not in told:  # once: what is missing in one row is in most
-                problems.add(number, f"no {name}; {REMEDIES.get(name, 'add it')}")
-        told.update(lacking)
-        if check_fields(row, VALID, problems) and not lacking:
-            utterances.append(Utterance(**row.values))
+    for number, found in rows:
+        values = _filled(found, fill, seen)
+        problems.once(number, values["key"])
+        required = [*REQUIRED, *["target_language"] * bool(values["target"])]
+        lacking = {name: REMEDIES.get(name, "add it") for name in required if not values[name]}
+        for name in sorted(lacking.keys() - told):  # once: what is missing in one row is in most
+            problems.add(number, f"no {name}; {lacking[name]}")
+        told |= lacking.keys()
+        if check_fields(Row(number, values), VALID, problems) and not lacking:
+            utterances.append(Utterance(**values))
     return utterances
 
 
-def _filled(values: Values, fill: Fill, seen: Counter) -> Values:
+def _filled(found: Values, fill: Fill, seen: Counter) -> Values:
     """All manifest fields. Keys that are not there are the recordings' paths, numbered from the
     second that is alike; `seen` counts them."""
-    values = {name: values.get(name) for name in FIELDS}
+    values = dict.fromkeys(FIELDS) | found
+    path = PurePosixPath(values["audio"] or "")
     if not values["key"]:
-        name = PurePosixPath(values["audio"] or "").with_suffix("").as_posix().strip("/.")
+        name = path.with_suffix("").as_posix().strip("/.")
         seen[name] += 1
         values["key"] = f"{name}-{seen[name]}" if seen[name] > 1 else name
     values["language"] = values["language"] or fill.language
     if values["target"]:
         values["target_language"] = values["target_language"] or fill.target_language
-    values["sentence_id"] = values["sentence_id"] or _sentence_id(values, fill.sentence_id)
+    by, ids = fill.sentence_id, {"key": values["key"], "audio": path.stem}
+    for text, code in (("transcript", "language"), ("target", "target_language")):
+        if by == text and values[text] and values[code]:
+            ids[text] = text_sentence_id(values[text], values[code])
+    values["sentence_id"] = values["sentence_id"] or ids.get(by)
     return values
-
-
-def _sentence_id(values: Values, by: str | None) -> str | None:
-    if by in ("transcript", "target"):
-        code = values["language" if by == "transcript" else "target_language"]
-        return text_sentence_id(values[by], code) if values[by] and code else None
-    if by == "audio":
-        return PurePosixPath(values["audio"] or "").stem or None
-    return values["key"] if by == "key" else None

@@ -1,0 +1,196 @@
+"""JSON Lines of five projects: an example of each, how rows are read, how they are written.
+
+slam_llm, SLAM-LLM's asr_librispeech: one text, the transcript, or with --target-language the
+translation; all but key, audio and that text is lost.
+
+    {"key": "1001-134707-0000_ASR", "source": "/data/1001-134707-0000.wav", "target": "1 little..."}
+
+ms_swift: one text as well; all but audio and that text is lost, in the other direction the user's
+words. One recording and one answer a row; system messages are passed over; `audios` or `audio`.
+
+    {"messages": [{"role": "user", "content": "<audio>Translate the speech to Chinese:"},
+                  {"role": "assistant", "content": "你好。"}], "audios": ["/data/a.wav"]}
+
+cot_st, SLAM-LLM's `st_covost2`: the prompt ends in the language to write, whose tag divides the
+texts; `source` ends in the spoken and the target language. Rows that prompt with the transcript
+(`Hello.<|zh|>`, `covost_enenzh`) repeat others and are left out.
+
+    {"audio": "a.mp3", "prompt": "<|zh|>", "gt": "Hello.<|zh|>你好。", "source": "covost_enzh"}
+    {"audio": "b.mp3", "prompt": "<|en|>", "gt": "Hello.", "source": "covost_en"}
+
+llm_srt (github.com/yxduir/LLM-SRT, data/README.md): the spoken language too, in ISO 639-3; older
+files say `zho` for `cmn`, result files `audio_path`. One tag, transcription only, is our own use.
+
+    {"audio": "eng/test/139.wav", "source": "fleurs_eng_cmn", "prompt": "<|eng|><|cmn|>",
+     "gt": "They have feet.<|eng|><|cmn|>它们有脚。"}
+
+Lost in both: sentence_id (for FLEURS, whose target is the same in all languages: --sentence-id
+target), duration; in the other direction the corpus in `source`, written as `covost` and `fleurs`.
+
+nemo, NVIDIA NeMo with Canary's fields: `text` is what the model shall write, the translation where
+`target_lang` is another language or the task says so. Manifests of speech LLMs have it in `answer`
+("na": none), next to the transcript in `text`. Rows with an `offset` are parts of a recording and
+are refused. key, sentence_id and, of a translation, transcript are fields of our own: NeMo keeps
+what it does not know. Nothing is lost, but a missing duration is measured; in the other direction
+fields that are not named here are lost.
+
+    {"audio_filepath": "a.wav", "duration": 3.5, "text": "hello", "lang": "en"}
+    {"audio_filepath": "a.wav", "duration": 3.5, "text": "hallo", "source_lang": "en",
+     "target_lang": "de", "taskname": "ast", "pnc": "yes"}
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache, partial
+
+from slam_potsa.data.convert.format import Fields, Format, Values, needed, one_line, only_text
+from slam_potsa.data.jsonl import is_number
+from slam_potsa.data.languages import find_language, short_code
+from slam_potsa.data.manifest import FIELDS, Utterance
+from slam_potsa.errors import InputError
+
+TRANSCRIBE = "<audio>Transcribe the speech:"
+TRANSLATE = "<audio>Translate the speech to {language}:"
+TRANSLATION = ("ast", "s2t_translation")  # NeMo's `taskname`; NeMo 1.23 knows the second only
+_TAG = re.compile(r"<\|([A-Za-z]{2,3}(?:[-_][A-Za-z]+)*)\|>")
+_TAGS_AT_END = re.compile(rf"(?:{_TAG.pattern})*$")
+# Where LLM-SRT's codes are not those of the same scope as ISO 639-1.
+_SRT_CODES = {"az": "azj", "ne": "npi", "or": "ory", "sw": "swh", "nb": "nob", "fil": "tgl"}
+
+
+def _read_slam_llm(fields: Fields) -> Values:
+    audio, text = fields.text("source", needed=True), fields.text("target")
+    return {"key": fields.text("key"), "audio": audio, fields.fill.one_text: text}
+
+
+def _slam_llm(utterance: Utterance, audio: str) -> dict:
+    return {"key": utterance.key, "source": audio, "target": only_text(utterance)}
+
+
+def _read_ms_swift(fields: Fields) -> Values:
+    found = fields.row.get("audios", fields.row.get("audio"))
+    try:
+        (audio,) = [found] if isinstance(found, str) else found
+        asked, answered = (m for m in fields.row["messages"] if m["role"] != "system")
+        if (asked["role"], answered["role"]) == ("user", "assistant"):
+            return {"audio": audio, fields.fill.one_text: one_line(answered["content"]) or None}
+    except (TypeError, KeyError, ValueError, AttributeError):
+        pass
+    expected = "one message of the user and one of the assistant, and one path in 'audios'"
+    fields.wrong("messages", fields.row.get("messages"), expected)
+    return {}
+
+
+def _ms_swift(utterance: Utterance, audio: str) -> dict:
+    needed(utterance)
+    question = TRANSCRIBE
+    if utterance.target:
+        question = TRANSLATE.format(language=find_language(utterance.target_language).name)
+    turns = {"user": question, "assistant": only_text(utterance)}
+    messages = [{"role": role, "content": content} for role, content in turns.items()]
+    return {"messages": messages, "audios": [audio]}
+
+
+def _read_tagged(fields: Fields, spoken_too: bool) -> Values:
+    audio = fields.text("audio", *["audio_path"] * spoken_too, needed=True)
+    prompt, answer = fields.text("prompt", needed=True), fields.text("gt", needed=True)
+    values: Values = {"key": fields.text("key"), "audio": audio}
+    if not prompt or not answer:
+        return values
+    marker = _TAGS_AT_END.search(prompt)[0]
+    found = _TAG.findall(marker)
+    if len(found) not in (1, 1 + spoken_too):
+        expected = "'<|eng|><|cmn|>'" if spoken_too else "one language, such as '<|zh|>'"
+        fields.wrong("prompt", prompt, f"at its end {expected}")
+        return values
+    codes = [fields.code(code) for code in found]
+    transcript, divided, target = answer.partition(marker)
+    values |= {"transcript": transcript.strip(), "language": codes[0]}
+    if divided:
+        source = codes[0] if spoken_too else _spoken(fields.text("source") or "", found[0])
+        values |= {"target": target.strip(), "target_language": codes[-1], "language": source}
+    elif len(codes) == 2:
+        fields.wrong("gt", answer, f"transcript{marker}translation")
+    return values
+
+
+@lru_cache(maxsize=1024)  # a few sources, many rows
+def _spoken(source: str, target: str) -> str | None:
+    """`covost_enzh` and `covost_enenzh` with target `zh` -> `en`; None where it cannot be told."""
+    spoken = source.rsplit("_", 1)[-1].removesuffix(target)
+    half = spoken[: len(spoken) // 2]
+    for candidate in (spoken, half if half * 2 == spoken else ""):
+        try:
+            return short_code(candidate)
+        except InputError:
+            continue
+    return None
+
+
+def _tagged(utterance: Utterance, audio: str, spoken_too: bool) -> dict:
+    needed(utterance, "transcript")
+    codes = [utterance.language, *[utterance.target_language] * bool(utterance.target)]
+    if spoken_too:
+        codes = [_SRT_CODES.get(code) or find_language(code).iso639_3 for code in codes]
+    prompt = "".join(f"<|{code}|>" for code in (codes if spoken_too else codes[-1:]))
+    answer = utterance.transcript + (f"{prompt}{utterance.target}" if utterance.target else "")
+    source = "_".join(["fleurs", *codes]) if spoken_too else f"covost_{''.join(codes)}"
+    row = {"key": utterance.key, "audio": audio, "prompt": prompt}  # both loaders read `key` too
+    return row | {"gt": answer, "source": source}
+
+
+def _read_nemo(fields: Fields) -> Values:
+    for name in ("duration", "offset"):
+        found = fields.row.get(name)
+        if found is not None and not is_number(found):
+            fields.wrong(name, found, "a number")
+        elif name == "offset" and found:
+            fields.wrong(name, found, "0: cut the recording into files first")
+    values: Values = {
+        "key": fields.text("key"),
+        "audio": fields.text("audio_filepath", needed=True),
+        "language": fields.code(fields.text("source_lang", "lang")),
+        "sentence_id": fields.text("sentence_id"),
+        "duration": fields.row.get("duration"),
+    }
+    text, answer = fields.text("text"), fields.text("answer")
+    answer = None if answer == "na" else answer
+    written = fields.code(fields.text("target_lang")) or fields.fill.target_language
+    translated = written != (values["language"] or fields.fill.language)
+    if written is None or not (translated or fields.text("taskname", "task") in TRANSLATION):
+        return values | {"transcript": answer or text}
+    said = text if answer and answer != text else None
+    values |= {"transcript": fields.text("transcript") or said, "target": answer or text}
+    # Without a target it is a manifest for inference.
+    return values | {"target_language": written if values["target"] else None}
+
+
+def _nemo(utterance: Utterance, audio: str) -> dict:
+    needed(utterance)
+    target = utterance.target
+    row = {
+        "audio_filepath": audio,
+        "duration": utterance.duration,
+        "text": only_text(utterance),
+        "source_lang": utterance.language,
+        "target_lang": utterance.target_language if target else utterance.language,
+        "taskname": "ast" if target else "asr",
+        "pnc": "yes",
+        "key": utterance.key,
+        "sentence_id": utterance.sentence_id,
+    }
+    said = target and utterance.transcript
+    return row | ({"transcript": said} if said else {})
+
+
+def _both(spoken_too: bool) -> Format:
+    read, write = (partial(call, spoken_too=spoken_too) for call in (_read_tagged, _tagged))
+    holds = {"key", "audio", "language", "transcript", "target", "target_language"}
+    return Format(read, write, holds, relative=spoken_too, tasks=True)
+
+
+SLAM_LLM = Format(_read_slam_llm, _slam_llm, {"key", "audio"}, one_text=True)
+MS_SWIFT = Format(_read_ms_swift, _ms_swift, {"audio"}, one_text=True)
+COT_ST, LLM_SRT = _both(spoken_too=False), _both(spoken_too=True)
+NEMO = Format(_read_nemo, _nemo, FIELDS, relative=True, timed=True)

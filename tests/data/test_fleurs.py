@@ -274,7 +274,8 @@ def test_everything_that_is_missing_is_told_at_once(copy, tmp_path):
         fleurs.read_tsv(root, part)
     lines = ['4\ta.wav\t"A\u2028B\tx\tx\t1\tMALE', "", "5\tb.wav\t  C  d \tx\tx\t1\tMALE\r"]
     path.write_text("\ufeff" + "\n".join(lines), encoding="utf-8", newline="")
-    assert [line[1:] for line in fleurs.read_tsv(root, part)] == [("4", "a.wav", '"A B'), ("5", "b.wav", "C d")]
+    expected = [("4", "a.wav", '"A B'), ("5", "b.wav", "C d")]
+    assert [line[1:] for line in fleurs.read_tsv(root, part)] == expected
     assert not (tmp_path / "out").exists()
 
 

@@ -28,23 +28,19 @@ class _Parser(argparse.ArgumentParser):
 def add(commands) -> None:
     prepare = commands.add_parser("prepare", help="make or check manifests")
     kinds = prepare.add_subparsers(required=True, metavar="KIND", parser_class=_Parser)
-    for kind in (_add_check, _add_asterisk, _add_fleurs, _add_covost2, _add_convert):
-        kind(kinds)
-
-
-def _add_check(kinds) -> None:
     check = kinds.add_parser("check", help="check a manifest and its recordings")
     check.add_argument("manifest", type=Path)
     check.add_argument("--no-audio", action="store_true", help="do not open the recordings")
     check.set_defaults(command=_check)
-
-
-def _add_asterisk(kinds) -> None:
     asterisk = kinds.add_parser("asterisk", help="five languages of real telephone prompts")
-    add = asterisk.add_argument
-    add("output", type=Path)
-    add("--from", dest="from_dir", type=Path, help="folder of downloaded packages")
+    asterisk.add_argument("output", type=Path)
+    asterisk.add_argument(
+        "--from", dest="from_dir", type=Path, help="folder of downloaded packages"
+    )
     asterisk.set_defaults(command=_build, source_name="asterisk")
+    _add_fleurs(kinds)
+    _add_covost2(kinds)
+    _add_convert(kinds)
 
 
 def _add_fleurs(kinds) -> None:

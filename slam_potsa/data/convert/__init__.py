@@ -9,13 +9,12 @@
     ms_swift    ms-swift                                    the working directory
     lhotse      Lhotse, cuts as JSONL (needs lhotse)        the working directory
 
-What each can hold is said in its module and, as `Format.holds`, checked by a test. A format of your
-own is a `Format` in FORMATS.
+A format of your own is a `Format` in FORMATS; a test checks that it holds what it says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from slam_potsa.data.convert.format import Fill, Format, rebased
 from slam_potsa.data.convert.lhotse_cuts import LHOTSE
 from slam_potsa.data.languages import short_code
 from slam_potsa.data.manifest import FIELDS, Utterance, read_manifest, write_manifest
-from slam_potsa.errors import InputError, each
+from slam_potsa.errors import InputError, each, refuse
 
 
 class _Manifest(Format):
@@ -66,15 +65,13 @@ class Conversion:
 
     @property
     def summary(self) -> str:
-        lines = [f"{self.output}: {self.utterances} utterances"]
+        text = f"{self.output}: {self.utterances} utterances"
         if self.lost:
-            lines.append(f"not in this format: {', '.join(self.lost)}")
+            text += f"\nnot in this format: {', '.join(self.lost)}"
         if self.absent:
-            lines.append(
-                f"warning: {self.absent} recordings are not where the paths point; relative paths "
-                f"are looked up from the folder of the input, or from --audio-root"
-            )
-        return "\n".join(lines)
+            text += f"\nwarning: {self.absent} recordings are not where the paths point; relative "
+            text += "paths are looked up from the folder of the input, or from --audio-root"
+        return text
 
 
 def convert(
@@ -88,26 +85,18 @@ def convert(
     sentence_id: str | None = None,
     audio_root: str | Path | None = None,
 ) -> Conversion:
-    """Read `source`, write `output`; relative audio paths are re-based so that they stay right.
+    """Read `source`, write `output`; the options are those of `slam-potsa prepare convert --help`.
 
-    Args:
-        language, target_language: for rows that do not say them. Where a format has one text and
-            nothing says which, a target language means that it is the translation.
-        sentence_id: which field tells sentences apart where the format has no sentence ids:
-            "transcript" or "target" (the same text is the same sentence), "audio" (the file's name
-            without folder and suffix) or "key" (every row is a sentence of its own).
-        audio_root: what relative audio paths are relative to; default the folder of `source`.
+    Where a format has one text and nothing says which, a target language means that it is the
+    translation. Relative audio paths are re-based so that they stay right.
 
-    Raises:
-        InputError: unknown formats, every bad line of `source`, or what `output` cannot do without.
+    Raises InputError for unknown formats, every bad line of `source`, and what `output` lacks.
     """
     source, output = Path(source), Path(output)
     unknown = [name for name in (source_format, output_format) if name not in FORMATS]
     problems = [f"format {name!r}: expected one of {', '.join(FORMATS)}" for name in unknown]
-    if source.resolve() == output.resolve():
-        problems.append(f"{output}: is the input too; give another output")
-    if problems:
-        raise InputError(problems)
+    same = source.resolve() == output.resolve()
+    refuse(problems + [f"{output}: is the input too; give another output"] * same)
     codes = each(short_code, filter(None, (language, target_language)))
     fill = Fill(codes.get(language), codes.get(target_language), sentence_id)
     base = Path(audio_root) if audio_root else source.parent
@@ -117,12 +106,8 @@ def convert(
     except ModuleNotFoundError as error:
         raise InputError(f"this format needs {error.name}: pip install {error.name}") from None
     absent = sum(not (base / split_reference(u.audio)[0]).is_file() for u in utterances)
-    return Conversion(output, len(utterances), _lost(FORMATS[output_format], utterances), absent)
-
-
-def _lost(format: Format, utterances: Sequence[Utterance]) -> tuple[str, ...]:
-    """Fields that are there and that the format cannot hold."""
     there = [name for name in FIELDS if any(getattr(row, name) is not None for row in utterances)]
-    text = "target" if "target" in there else "transcript"
-    holds = {*format.holds, *[text] * format.one_text}
-    return tuple(name for name in there if name not in holds)
+    held = FORMATS[output_format]
+    only = ["target" if "target" in there else "transcript"] * held.one_text
+    lost = tuple(name for name in there if name not in {*held.holds, *only})
+    return Conversion(output, len(utterances), lost, absent)

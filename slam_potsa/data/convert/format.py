@@ -16,7 +16,7 @@ from slam_potsa.data.audio import measure_audio
 from slam_potsa.data.jsonl import Problems, Row, check_fields, read_rows
 from slam_potsa.data.languages import short_code
 from slam_potsa.data.manifest import FIELDS, REQUIRED, VALID, Utterance, text_sentence_id
-from slam_potsa.errors import InputError, each, placed
+from slam_potsa.errors import InputError, each, placed, refuse
 from slam_potsa.files import atomic_write
 
 SENTENCE_IDS = ("transcript", "target", "key", "audio")
@@ -133,12 +133,11 @@ def one_line(text: str) -> str:
 def needed(utterance: Utterance, *names: str) -> None:
     """Refuse an utterance without one of these fields; a target is to have its language too."""
     names += ("target_language",) * bool(utterance.target)
-    absent = [name for name in names if not getattr(utterance, name)]
-    if absent:
-        raise InputError(
-            f"field {name!r}: found nothing, but this format needs it; leave the row out or add it"
-            for name in absent
-        )
+    refuse(
+        f"field {name!r}: found nothing, but this format needs it; leave the row out or add it"
+        for name in names
+        if not getattr(utterance, name)
+    )
 
 
 def only_text(utterance: Utterance) -> str:

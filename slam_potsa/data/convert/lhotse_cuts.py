@@ -1,9 +1,8 @@
 """Lhotse's cuts as JSON Lines (`.jsonl` or `.jsonl.gz`), one recording and one supervision a cut.
 
-The key is the cut's id, the transcript and the language are the supervision's, and its custom
-fields are `translation`, `target_language` and `sentence_id`. Read as well: `translated_text`
-(`{language: text}`, Lhotse's IWSLT recipe). Cuts that are a part of their recording, are mixed, or
-have features only are refused: write their audio with `CutSet.save_audios` first.
+The key is the cut's id, transcript and language are the supervision's, whose custom fields are
+`translation`, `target_language` and `sentence_id`, or `translated_text` (`{language: text}`, of
+Lhotse's IWSLT recipe). Cuts that are a part of their recording, mixed or features are refused.
 Nothing of a manifest is lost; the duration becomes the recording's own. In the other direction
 ids of recordings and supervisions, speakers and other custom fields are.
 """

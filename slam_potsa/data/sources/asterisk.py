@@ -71,11 +71,10 @@ def build(
     the languages that training never hears. The same packages give byte-identical manifests.
 
     Args:
-        from_dir: a folder with the .deb files, or with unpacked folders; nothing is downloaded.
-            Else the packages are fetched, once, into `output`/packages.
+        from_dir: a folder with the .deb files, or with unpacked folders. Else the packages are
+            fetched, once, into `output`/packages.
 
-    Raises:
-        InputError: packages that cannot be had or have another hash, or an incomplete folder.
+    Raises InputError for packages that cannot be had or are others, or an incomplete folder.
     """
     from tqdm import tqdm
 
@@ -131,13 +130,7 @@ def _voice(files: Mapping[str, Path], language: str) -> Voice:
 
 
 def fetch_packages(pins: Mapping[str, str], cache: Path, progress: bool = True) -> None:
-    """Bring the packages `pins` into `cache`; those that are there with the right hash stay.
-
-    `apt-get` is given folders of its own, so that it needs no root, and neither needs nor changes
-    the machine's package lists. Nothing is installed.
-
-    Args:
-        pins: file name `<package>_<version>_all.deb` -> SHA-256.
+    """Bring the packages `pins` (file name -> SHA-256) into `cache`; right ones there stay.
 
     Raises InputError where there is no apt-get, or a version cannot be had.
     """
@@ -177,21 +170,18 @@ def unpack(package: Path, folder: Path) -> None:
 
 
 def _private_apt(state: Path) -> list[str]:
-    """An apt-get command line that keeps its state in `state`; sources and keys are the machine's.
-
-    Every path is absolute: apt takes relative ones to be below its own folders.
-    """
+    """An apt-get that needs no root, and neither needs nor changes the machine's package lists:
+    its state is in `state`. Sources and keys are the machine's; nothing is installed."""
+    own = {"Dir::State": state.resolve() / "state", "Dir::Cache": state.resolve() / "cache"}
+    for folder in own.values():
+        folder.mkdir(parents=True, exist_ok=True)
     options = {
-        "Dir::State": state.resolve() / "state",
-        "Dir::Cache": state.resolve() / "cache",
         "APT::Sandbox::User": "root",  # as root, apt would drop to a user who cannot write here
         "Acquire::Languages": "none",  # no translated descriptions
         "Acquire::Retries": "2",
         "Acquire::http::Timeout": "60",
     }
-    for name in ("state", "cache"):
-        (state / name).mkdir(parents=True, exist_ok=True)
-    return ["apt-get", "-qq", *(f"-o{name}={value}" for name, value in options.items())]
+    return ["apt-get", "-qq", *(f"-o{name}={value}" for name, value in (own | options).items())]
 
 
 def _complaint(command: Sequence[str | Path], folder: Path) -> str:
@@ -273,23 +263,18 @@ def seconds(g722: bytes) -> float:
 
 
 def _write_flac(path: Path, g722: bytes) -> None:
-    import soundfile
-
-    with atomic_path(path) as temporary:
-        soundfile.write(temporary, decode_g722(g722), SAMPLE_RATE, subtype="PCM_16")
-
-
-def decode_g722(content: bytes) -> np.ndarray:
-    """Raw G.722 at 64 kbit/s to int16 samples at 16 kHz, mono: [samples]."""
+    """Raw G.722 at 64 kbit/s to FLAC at 16 kHz, mono."""
     try:
         import av
     except ImportError:
         raise InputError("the Asterisk prompts need PyAV to be decoded: pip install av") from None
+    import soundfile
 
     # The format has no header that could be recognised, so it is named.
-    with av.open(io.BytesIO(content), format="g722") as container:
+    with av.open(io.BytesIO(g722), format="g722") as container:
         frames = [frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)]
-    return np.concatenate(frames)
+    with atomic_path(path) as temporary:
+        soundfile.write(temporary, np.concatenate(frames), SAMPLE_RATE, subtype="PCM_16")
 
 
 def _manifest(utterance: Utterance) -> str:

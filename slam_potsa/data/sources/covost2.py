@@ -10,9 +10,8 @@ Two layouts are understood:
 
 `train_covost` (clips that Common Voice has outside its own splits) belongs to train unless
 `train_splits` leaves it out; `dev_covost` and `test_covost` are left out, as that script does. The
-view `asr` needs no translations and also works from Common Voice's own train.tsv, dev.tsv and
-test.tsv. TSVs are read as that script reads them: quotation marks are ordinary characters, and a
-backslash escapes the character after it (the files that the script writes hold `\"`).
+view `asr` needs no translations and also works from Common Voice's own three TSVs. They are read as
+that script reads them: quotation marks are ordinary characters, a backslash escapes the next.
 
 Source: Wang, Wu, Pino: CoVoST 2 and Massively Multilingual Speech-to-Text Translation (2020).
 """
@@ -72,21 +71,11 @@ def build(
 ) -> Corpus:
     """Write `output`/{train,dev,test}.jsonl, dropped.jsonl and summary.json.
 
-    Args:
-        common_voice_dir: Common Voice's folder of the spoken language (with `clips/` and
-            `validated.tsv`), or the folder above it.
-        tsv: CoVoST2's file, or its split files. Empty: Common Voice's own splits, view "asr" only.
-        view: "s2tt" (transcript and target) or "asr" (transcript).
-        language, target_language: where the names of the TSVs do not say them.
-        clips: the folder of recordings, where it is not `clips/` (such as one of converted wav).
-        train_splits: which of CoVoST2's splits become train.
-        check_audio: "full" decodes every clip (once: measurements.jsonl keeps what was found),
-            "none" only looks whether it is there; then durations are absent.
-        replace: take the place of a data set that was made by other choices.
+    The options are those of `slam-potsa prepare covost2 --help`; `common_voice_dir` may also be the
+    folder above the spoken language's.
 
-    Raises:
-        InputError: files or options that do not fit, an `output` that was built with other choices,
-            every malformed row of the TSVs, or no clip.
+    Raises InputError for files or options that do not fit, an `output` that was built with other
+    choices, every malformed row of the TSVs, or no clip.
     """
     output, tables = Path(output), [Path(path) for path in tsv]
     if not train_splits or not set(train_splits) <= set(TRAIN_SPLITS):
@@ -183,11 +172,8 @@ def _read_tables(
 def read_tsv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """(file:line, values of `columns`) of every row; runs of white space become one space.
 
-    Rows may lack columns at their end that are not asked for.
-
-    Raises:
-        InputError: a file that cannot be read or lacks a column, at once; every malformed row, at
-            the end.
+    Raises InputError for a file that cannot be read or lacks a column, at once; for every malformed
+    row, at the end. Rows may lack columns at their end that are not asked for.
     """
     problems = Problems(path)
     try:

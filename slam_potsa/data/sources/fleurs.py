@@ -7,13 +7,12 @@
     data/{locale}/audio/{split}/{file name}     with the same files
 
 `id` is a sentence, the same in every language; it has one to three recordings a language. All are
-kept whose sentence has a text in the target language; the raw transcription (capitals and
-punctuation as written) is the transcript, and that of the target language the target.
+kept whose sentence has a text in the target language; the raw transcription is the transcript, and
+that of the target language the target.
 
-The papers do not say what they drop. FLEURS has recordings that break off after a word, and some
-with the wrong text; both show in the speaking rate. The limits here are ours, and they are about
-training: dev, test and zero_shot keep every recording that the model can be given, so that scores
-are on the same recordings as others' are. What has to be left out of them is counted and told.
+FLEURS has recordings that break off after a word, and some with the wrong text; both show in the
+speaking rate. The limits are ours (the papers do not say theirs), and about training: dev, test and
+zero_shot keep every recording that the model can be given, and what they lack is told.
 
 The named sets are those of the POTSA paper. FLEURS: Conneau et al. 2022 (arXiv 2205.12446), licence
 CC BY 4.0.
@@ -24,6 +23,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,24 +88,11 @@ def build(
 ) -> Corpus:
     """Write train, dev, test and zero_shot.jsonl, dropped.jsonl and summary.json into `output`.
 
+    The options are those of `slam-potsa prepare fleurs --help`, `source` may be a cache.
     Interrupted, the same call goes on with the recordings that were not yet listened to.
 
-    Args:
-        source: the folder of FLEURS, with or without its `data/`, or the Hugging Face hub's cache;
-            or `hub`: fetch what is needed from the hub, at `revision`.
-        train_languages, zero_shot: "potsa", "none" or codes such as "en,ko,fr_fr"; of the second
-            the test split goes to zero_shot.jsonl.
-        target: the language that is translated into; only its texts are needed.
-        keep_target_language: keep its own recordings too, which are their own translation.
-        min_seconds, max_seconds: of train; of the other manifests 0 and Whisper's 30 s.
-        rate_deviations: of train, see `corpus.rate_bounds`; 0: no such rule.
-        allow_truncated: go on with the recordings that a truncated archive still has.
-        workers: threads; default: one a core.
-        replace: take the place of a data set with other languages, target or source.
-
-    Raises:
-        InputError: unknown languages, files that are missing, truncated or not FLEURS', or an
-            `output` that was built with other choices.
+    Raises InputError for unknown languages, files that are missing, truncated or not FLEURS', or an
+    `output` that was built with other choices.
     """
     output = Path(output)
     if not 0 <= min_seconds < max_seconds <= MAX_SECONDS:
@@ -133,11 +120,10 @@ def build(
     spoken += [Part("zero_shot", locale, "test") for locale in unheard]
     written = [Part("", goal, split) for split in SPLITS]
     root = (fetch(spoken + written, revision) if hub else find_root(source)).resolve()
-    lines = each(lambda part: read_tsv(root, part), spoken + written)
+    lines = each(partial(read_tsv, root), spoken + written)
     spare = output.resolve() / "unpacked"
-    audio = each(
-        lambda part: find_files(root, part, lines[part], spare, allow_truncated), spoken, workers
-    )
+    find = partial(find_files, root, lines, spare, allow_truncated)
+    audio = each(find, spoken, workers)
     # Where recordings of a sentence differ in its text, the first stays.
     targets = {p.split: {line.sentence: line.text for line in lines[p][::-1]} for p in written}
     found = [
@@ -235,7 +221,7 @@ def read_tsv(root: Path, part: Part) -> list[Line]:
 
 
 def find_files(
-    root: Path, part: Part, lines: Sequence[Line], spare: Path, allow_truncated: bool
+    root: Path, lines: Mapping[Part, list[Line]], spare: Path, allow_truncated: bool, part: Part
 ) -> dict[str, str]:
     """File name -> reference of every recording of a part: in its folder, where that has all or
     there is no archive, else in the archive, which is unpacked once (into `spare`, where nothing
@@ -248,7 +234,7 @@ def find_files(
     places = _places(root, part)
     files = {path.name: str(path) for path in places[0].glob("*")}  # of an archive: none
     tar = archive = next(filter(Path.is_file, places), None)
-    if archive is None or all(line.file in files for line in lines if line.text):
+    if archive is None or all(line.file in files for line in lines[part] if line.text):
         return files
     if archive.suffix != ".tar":
         tar = archive.with_name(f"{part.split}.tar")

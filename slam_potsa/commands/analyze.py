@@ -11,17 +11,14 @@ def add(commands) -> None:
     analyze = commands.add_parser(
         "analyze", help="R@1, 1-JSD, language probe, transport costs and rank, layer by layer"
     )
-    analyze.add_argument("run", type=Path, help="output_dir of the training, or a checkpoint in it")
-    analyze.add_argument(
-        "manifests", nargs="+", type=Path, help="the same sentences in two languages or more"
-    )
-    analyze.add_argument("--against", type=Path, help="run to compare with, on the same recordings")
-    analyze.add_argument("--output", type=Path, help="folder; default: analysis in the run's")
-    analyze.add_argument(
-        "--heard", nargs="+", help="languages of training; default: its manifest's"
-    )
-    analyze.add_argument("--sentences", type=int, help="analyse so many, drawn by --seed")
-    analyze.add_argument("--seed", type=int, default=0)
+    option = analyze.add_argument
+    option("run", type=Path, help="output_dir of the training, or a checkpoint in it")
+    option("manifests", nargs="+", type=Path, help="the same sentences in two languages or more")
+    option("--against", type=Path, help="run to compare with, on the same recordings")
+    option("--output", type=Path, help="folder; default: analysis in the run's")
+    option("--heard", nargs="+", help="languages of training; default: its manifest's")
+    option("--sentences", type=int, help="analyse so many, drawn by --seed")
+    option("--seed", type=int, default=0)
     analyze.set_defaults(command=_analyze)
 
 
@@ -31,8 +28,7 @@ def _analyze(args) -> None:
     from slam_potsa.evaluation.analysis_figures import draw, write_figures
 
     quieten()
-    runs = [run for run in (args.run, args.against) if run is not None]
-    found = analyze_runs(runs, args)
+    found = analyze_runs([args.run, args.against] if args.against else [args.run], args)
     if args.against:
         print(f"{differences_text(*found)}\n")
     output = args.output or _folder(args.run) / FOLDER
@@ -78,12 +74,13 @@ def analyze_runs(runs: list[Path], args) -> list:
 def _config(run: Path):
     """The configuration of a run directory, or of the run that a checkpoint lies in."""
     from slam_potsa.engine.decode import load_run
-    from slam_potsa.engine.run_directory import CONFIG, MODEL
+    from slam_potsa.engine.run_directory import MODEL
 
-    folder, checkpoint = _folder(run), run if run.is_file() else run / MODEL
-    if (folder / CONFIG).is_file() and not checkpoint.is_file():
+    checkpoint = run if run.is_file() else run / MODEL
+    config = load_run(_folder(run), ckpt_path=str(checkpoint))
+    if not checkpoint.is_file():
         raise InputError(f"{run}: no {MODEL} there; expected a finished run, or its checkpoint")
-    return load_run(folder, ckpt_path=str(checkpoint))
+    return config
 
 
 def _folder(run: Path) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,40 +40,27 @@ ONLY_TOGETHER = ("1-JSD", "±", "ceiling")
 
 @dataclass(frozen=True)
 class View:
-    """Pooled vectors at a tap in the plane (POTSA Fig. 1, Fig. 3 top), a point a recording.
-
-    `explained`: of PCA, the share of the variance that each axis shows.
-    """
+    """Pooled vectors at a tap in the plane (POTSA Fig. 1, Fig. 3 top), a point a recording."""
 
     tap: str
     method: str  # "pca" or "tsne"
     points: Sequence[Sequence[float]]
     languages: Sequence[str]
-    explained: Sequence[float] = ()
+    explained: Sequence[float] = ()  # of PCA, the share of the variance that each axis shows
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """One model on one set of recordings.
+    """One model on one set of recordings."""
 
-    Attributes:
-        name: of the run, for tables and figures.
-        checkpoint, manifests: what was analysed.
-        heard: languages of training, or None where they are not known.
-        recordings: language -> how many.
-        sentences: how many distinct ones.
-        taps: tap -> its measures, in the order of the forward pass.
-        views, plans: for figures.
-    """
-
-    name: str
+    name: str  # of the run, for tables and figures
     checkpoint: str
     manifests: Sequence[str]
-    heard: Sequence[str] | None
-    recordings: Mapping[str, int]
-    sentences: int
+    heard: Sequence[str] | None  # languages of training, where they are known
+    recordings: Mapping[str, int]  # language -> how many
+    sentences: int  # distinct ones
     settings: MeasureSettings
-    taps: Mapping[str, TapMeasures]
+    taps: Mapping[str, TapMeasures]  # in the order of the forward pass
     views: Sequence[View] = field(default=(), repr=False)
     plans: Sequence[TransportView] = field(default=(), repr=False)
 
@@ -104,23 +91,19 @@ def analyze(
     plan_layer: int = 2,
     progress: bool = False,
 ) -> Analysis:
-    """Measure encoder output, compensated output, every Q-Former layer and the projector's output.
-
-    One pass over the recordings; `measures` says what is measured.
+    """Measure every tap of `tap_names` in one pass over the recordings.
 
     Args:
-        translator: the trained model. Recordings that its run's feature store holds are not
-            encoded again.
         manifests: with the same sentences in two languages or more.
-        heard: languages of training; None: those of the run's training manifest, where it is
-            still there.
+        heard: languages of training; None: those of the run's training manifest, if it is there.
         plan_layer: of the transport plans, numbered from 1.
 
     Raises InputError for what `read_recordings` refuses.
     """
     settings = settings or MeasureSettings()
-    drawn = {"sentences": settings.sentences, "seed": settings.seed}
-    rows = read_recordings(manifests, heard=heard or (), **drawn)
+    rows = read_recordings(
+        manifests, sentences=settings.sentences, seed=settings.seed, heard=heard or ()
+    )
     heard = heard_in_training(translator.config, rows) if heard is None else sorted(set(heard))
     detail = detail_rows(rows, settings.detail_sentences, settings.seed)
     kept = {"keep": frozenset(detail), "positions": settings.tokens, "progress": progress}
@@ -157,11 +140,10 @@ def require_packages() -> None:
 
 def heard_in_training(config: PotsaConfig, rows: Iterable[Utterance]) -> list[str] | None:
     """The languages of the run's training manifest that are spoken here; None where it is gone."""
-    path = config.dataset_config.train_data_path
-    if not path or not Path(path).is_file():
+    path = Path(config.dataset_config.train_data_path or "")
+    if not path.is_file():
         return None
-    trained = {utterance.language for utterance in read_manifest(path)}
-    return sorted(trained & {row.language for row in rows})
+    return sorted({row.language for row in read_manifest(path)} & {row.language for row in rows})
 
 
 def in_the_plane(
@@ -216,22 +198,15 @@ def _table(
     rows: Mapping[str, Mapping[str, float]], sign: str = "", leave_out: Sequence[str] = ()
 ) -> str:
     measured = {key for numbers in rows.values() for key in numbers}
-    shown = [
-        column
-        for column in SHOWN["columns"]
-        if column[0] not in leave_out and column[1] in measured
-    ]
-    cells = (
-        [
-            tap,
-            *(
-                f"{n[key] * factor:{sign}.{d}f}" if key in n else None
-                for _, key, factor, d in shown
-            ),
-        ]
-        for tap, n in rows.items()
-    )
-    return table(["tap", *(column[0] for column in shown)], cells)
+    shown = [c for c in SHOWN["columns"] if c[0] not in leave_out and c[1] in measured]
+
+    def cells(tap: str, numbers: Mapping[str, float]) -> Iterator[str | None]:
+        yield tap
+        for _, key, factor, decimals in shown:
+            found = numbers.get(key)
+            yield None if found is None else f"{found * factor:{sign}.{decimals}f}"
+
+    return table(["tap", *(c[0] for c in shown)], [[*cells(*row)] for row in rows.items()])
 
 
 def write_analysis(path: Path, *found: Analysis) -> None:
@@ -262,11 +237,10 @@ def analyses_of(runs: Iterable[Path]) -> dict[Path, Analysis]:
     """run directory -> what lies there, or what it was the baseline of in another of them."""
     files = {run: run / FOLDER / FILE for run in runs}
     found = {run: read_analysis(file) for run, file in files.items() if file.is_file()}
-    known = {
-        Path(each.checkpoint).resolve().parent: each for _, *rest in found.values() for each in rest
-    }
-    baselines = {run: known[run.resolve()] for run in files if run.resolve() in known}
-    return baselines | {run: own[0] for run, own in found.items()}
+    baselines = [each for _, *rest in found.values() for each in rest]
+    known = {Path(each.checkpoint).resolve().parent: each for each in baselines}
+    known |= {run.resolve(): own for run, (own, *_) in found.items()}
+    return {run: known[run.resolve()] for run in files if run.resolve() in known}
 
 
 def why_analysis_is_outdated(run: Path) -> list[str]:

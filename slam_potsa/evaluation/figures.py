@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
@@ -35,6 +35,11 @@ MARKS = "os^DPv"
 POINTS = 240  # a longer line is drawn as the mean and the range of this many stretches
 DEEPEST = 0.55  # of the shades behind numbers, so that they stay legible on every page
 STYLE = Path(__file__).with_name("charts.mplstyle")
+FILE_STYLE = (
+    ":root{{color:#1c2024;background:#fff;font-family:system-ui,sans-serif;{}}}"
+    "@media screen and (prefers-color-scheme:dark){{"
+    ":root{{color:#e7e9ec;background:#15181c;{}}}}}"
+)
 # What makes matplotlib's drawing a part of a page: no fonts or names of its own, ink from the page.
 TIDY = (
     (r" font-family: [^;\"]*;?", ""),
@@ -121,12 +126,11 @@ def bar_chart(
         axes, width = drawing.figure.subplots(), 0.72 / max(len(bars), 2)
         for number, (name, row) in enumerate(bars.items()):
             shift = (number - (len(bars) - 1) / 2) * width
-            drawn = [(place + shift, bar) for place, bar in enumerate(row) if bar is not None]
-            places, values = [x for x, _ in drawn], [bar.value for _, bar in drawn]
+            drawn = [(place + shift, *bar) for place, bar in enumerate(row) if bar is not None]
+            places, values, low, high = np.array(drawn, dtype=float).reshape(-1, 4).T
             axes.bar(places, values, 0.92 * width, color=_color(number), label=name)
-            for x, bar in drawn:
-                if bar.low is not None and bar.high is not None:
-                    axes.vlines(x, bar.low, bar.high, colors="black", linewidth=1.2)
+            known = np.isfinite(low) & np.isfinite(high)
+            axes.vlines(places[known], low[known], high[known], colors="black", linewidth=1.2)
         axes.set_xticks(range(len(categories)), categories)
         axes.set(xlim=(-0.5, len(categories) - 0.5), ylabel=y_label)
         axes.set_ylim(bottom=0)
@@ -134,28 +138,21 @@ def bar_chart(
     return drawing.svg
 
 
-def schedule_chart(steps: Sequence[int], layers: Sequence[Iterable[int]], *, title: str) -> str:
-    """Which layer was aligned at which step, a row a layer, and each layer's share at the right.
+def schedule_chart(steps: Sequence[int], layers: Sequence[Sequence[int]], *, title: str) -> str:
+    """Which layer was aligned at which step, a row a layer, with each layer's share of the steps.
 
-    Args:
-        steps: optimizer steps, in order.
-        layers: the layers of each step, numbered from 1.
+    `steps` are optimizer steps, in order; `layers` those of each step, numbered from 1.
     """
-    layers = [set(row) for row in layers]
-    rows = sorted(set().union(*layers))
+    rows = sorted({layer for row in layers for layer in row})
     chosen = np.array([[layer in row for row in layers] for layer in rows], dtype=float)
-    shares = chosen.mean(axis=1)
+    stretches = np.array_split(chosen, min(POINTS, len(steps)), axis=1)
+    shades = np.stack([stretch.mean(axis=1) for stretch in stretches], axis=1)[::-1]
+    shares = [f"{row}: {100 * s:.0f} %" for row, s in zip(rows, chosen.mean(axis=1), strict=True)]
     with _drawing(title, height=24 * len(rows) + 68) as drawing:
-        left, right = drawing.figure.subplots(1, 2, sharey=True, width_ratios=(6, 1))
-        stretches = np.array_split(chosen, min(POINTS, len(steps)), axis=1)
-        shades = np.stack([stretch.mean(axis=1) for stretch in stretches], axis=1)[::-1]
-        _shade(left, shades, (min(steps) - 0.5, max(steps) + 0.5, -0.5, len(rows) - 0.5))
-        left.set_yticks(range(len(rows)), rows)
-        left.set(xlabel="step", ylabel="layer")
-        right.barh(range(len(rows)), shares, 0.5, color=_color(0))
-        right.set(xlim=(0, 1), xticks=[], xlabel="share")
-        for place, share in enumerate(shares):
-            right.text(share + 0.08, place, f"{100 * share:.0f} %", va="center")
+        axes = drawing.figure.subplots()
+        _shade(axes, shades, (min(steps) - 0.5, max(steps) + 0.5, -0.5, len(rows) - 0.5))
+        axes.set_yticks(range(len(rows)), shares)
+        axes.set(xlabel="step", ylabel="layer")
     return drawing.svg
 
 
@@ -196,19 +193,16 @@ def scatter_chart(
     order: Sequence[str] = (),
     components: Sequence[str] = (),
 ) -> str:
-    """Points [n, 2], coloured and marked by label.
+    """Points [n, 2], coloured and marked by label, in the order of `order`.
 
-    Args:
-        order: which label gets which colour.
-        components: what the axes show; without, coordinates mean nothing and are not told.
+    `components` are what the axes show; without, coordinates mean nothing and are not told.
     """
     places, names = np.asarray(points, dtype=float).reshape(-1, 2), np.asarray(labels)
     with _drawing(title, height=330) as drawing:
         axes = drawing.figure.subplots()
         for number, name in enumerate(dict.fromkeys([*order, *sorted(set(labels))])):
-            look = {"color": _color(number), "marker": MARKS[number % 6], "alpha": 0.72}
-            look |= {"linestyle": "", "markersize": 6, "markeredgewidth": 0}
-            axes.plot(*places[names == name].T, label=name, **look)
+            look = {"color": _color(number), "alpha": 0.72, "markeredgewidth": 0, "label": name}
+            axes.plot(*places[names == name].T, MARKS[number % 6], **look)
         axes.locator_params(axis="x", nbins=6)
         if components:
             axes.set(xlabel=components[0], ylabel=components[1])
@@ -254,11 +248,8 @@ def arrow_chart(
 def plan_chart(plan: Any, spans: tuple[Any, Any], names: tuple[str, str], *, title: str) -> str:
     """A transport plan [N, M], and beside each token the span of speech that it attends to.
 
-    Args:
-        plan: rows are tokens of the first recording, columns those of the second; its largest
-            entry is the darkest.
-        spans: [N, 2] and [M, 2] seconds.
-        names: of the two recordings.
+    Rows are tokens of the first recording, columns those of the second; the largest entry is the
+    darkest. `spans` are [N, 2] and [M, 2] seconds, `names` those of the two recordings.
     """
     plan, (first, second) = np.asarray(plan, dtype=float), map(np.asarray, spans)
     bars = {"colors": _color(1), "linewidth": max(0.8, min(8.0, 200 / max(plan.shape)))}
@@ -280,15 +271,11 @@ def plan_chart(plan: Any, spans: tuple[Any, Any], names: tuple[str, str], *, tit
 
 def standalone(chart: str) -> str:
     """A chart as a file of its own: font, background, and colours for a dark screen too."""
-    light, dark = (
+    on_light, on_dark = (
         "".join(f"--c{place}:{color};" for place, color in enumerate(palette))
         for palette in (PALETTE, PALETTE_ON_DARK)
     )
-    style = (
-        f":root{{color:#1c2024;background:#fff;font-family:system-ui,sans-serif;{light}}}"
-        "@media screen and (prefers-color-scheme:dark){"
-        f":root{{color:#e7e9ec;background:#15181c;{dark}}}}}"
-    )
+    style = FILE_STYLE.format(on_light, on_dark)
     opening, rest = chart.split(">", 1)
     return f"{opening}><style>{style}</style>{rest}\n"
 
@@ -311,8 +298,8 @@ def _drawing(title: str, height: float = 280) -> Iterator[SimpleNamespace]:
 
 
 def _element(figure: Any, title: str) -> str:
-    file, unwanted = io.StringIO(), dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(file, format="svg", transparent=True, metadata=unwanted)
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True)
     # Before the first </defs> stand a header and a style that would hold for all of a page.
     head, body = file.getvalue().split("</defs>", 1)
     for pattern, tidied in TIDY:

@@ -23,8 +23,6 @@ from slam_potsa.evaluation.activations import Recorded
 from slam_potsa.evaluation.retrieval import Pair, host_array, means_by_hearing, recall_at_1
 from slam_potsa.objective.transport import TransportOptions, transport
 
-BATCH = 32  # pairs of recordings whose transport is solved at once
-
 
 @dataclass(frozen=True)
 class MeasureSettings:
@@ -52,11 +50,9 @@ DEFAULTS = MeasureSettings()
 class TapMeasures:
     """What was found at one tap.
 
-    Attributes:
-        pairs: measure -> two languages, such as "fr it" -> value. Of R@1 the first searches the
-            second; of the others they are in alphabetical order.
-        numbers: measure -> one number; of those of pairs the means by `means_by_hearing`, such as
-            "R@1, among heard".
+    `pairs`: measure -> two languages, such as "fr it" -> value. Of R@1 the first searches the
+    second; of the others they are in alphabetical order. `numbers`: measure -> one number; of those
+    of pairs the means by `means_by_hearing`, such as "R@1, among heard".
     """
 
     pairs: dict[str, dict[str, float]]
@@ -79,9 +75,7 @@ def measure_tap(
     (63 to 98 % in our demo), and histograms of codes would be histograms of queries; so each
     query's mean is taken away for 1 − JSD and the rank.
 
-    Args:
-        detail: the rows whose tokens were kept.
-        heard: languages of training, where they are known.
+    `detail` are the rows whose tokens were kept.
     """
     vectors, tokens = recorded.pooled, [recorded.tokens[row] for row in detail]
     queries = tap not in ("encoder", "compensated")
@@ -132,18 +126,11 @@ def _ratio(numbers: dict[str, float], above: str, below: str) -> float:
 
 
 class Overlap(NamedTuple):
-    """1 − JSD of language pairs in alphabetical order, and what it is to be read against.
+    """1 − JSD of language pairs in alphabetical order, and what it is to be read against."""
 
-    Attributes:
-        pairs: 1 − JSD, 0 to 1.
-        ceilings: what it would be if the language said nothing, with as many tokens.
-        spread: standard deviation over codebooks of the mean over pairs; differences of this size
-            say nothing.
-    """
-
-    pairs: dict[Pair, float]
-    ceilings: dict[Pair, float]
-    spread: float
+    pairs: dict[Pair, float]  # 1 − JSD, 0 to 1
+    ceilings: dict[Pair, float]  # what it would be if the language said nothing
+    spread: float  # over codebooks, of the mean over pairs; smaller differences say nothing
 
 
 def code_overlap(
@@ -254,14 +241,9 @@ def transport_costs(
 
 
 def _mean_cost(x: Sequence[Any], y: Sequence[Any], epsilon: float, device: Any) -> float:
-    total = 0.0
-    for start in range(0, len(x), BATCH):
-        (left, left_mask), (right, right_mask) = (
-            _padded(side[start : start + BATCH], device) for side in (x, y)
-        )
-        found = transport(left, right, left_mask, right_mask, epsilon=epsilon, cost_scale="none")
-        total += float(found.cost.double().sum())
-    return total / len(x)
+    (left, left_mask), (right, right_mask) = _padded(x, device), _padded(y, device)
+    found = transport(left, right, left_mask, right_mask, epsilon=epsilon, cost_scale="none")
+    return float(found.cost.double().mean())
 
 
 def _padded(rows: Sequence[Any], device: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -23,19 +23,12 @@ NOTHING = 1e-6
 
 
 class PairRecall(NamedTuple):
-    """R@1 from one language into another.
+    """R@1 from one language into another."""
 
-    Attributes:
-        recall: share of queries whose nearest candidate is the same sentence, 0 to 1.
-        chance: what random vectors would reach in expectation.
-        queries: recordings of the query language whose sentence the other language has.
-        candidates: recordings of the other language, all of them.
-    """
-
-    recall: float
-    chance: float
-    queries: int
-    candidates: int
+    recall: float  # share of queries whose nearest candidate is the same sentence, 0 to 1
+    chance: float  # what random vectors would reach in expectation
+    queries: int  # recordings of the query language whose sentence the other language has
+    candidates: int  # recordings of the other language, all of them
 
 
 def recall_at_1(

@@ -35,22 +35,15 @@ OPTIONS = [option.name for option in fields(TransportOptions) if option.name != 
 
 @dataclass(frozen=True)
 class TransportView:
-    """The plan [N, M] between the tokens of two recordings at a Q-Former layer; plain numbers.
-
-    Attributes:
-        languages, said: of the two recordings; what was said is the transcript, or the key.
-        spans: of each recording, the seconds [begin, end] that each token attends to.
-        cost: ⟨Γ, C⟩ of the two.
-        diagonal: mass on token i with token i; 1/N for a plan that tells nothing apart.
-    """
+    """The plan [N, M] between the tokens of two recordings at a Q-Former layer; plain numbers."""
 
     languages: Sequence[str]
-    said: Sequence[str]
+    said: Sequence[str]  # the transcripts, or the keys
     layer: int
     plan: Sequence[Sequence[float]]
-    spans: Sequence[Sequence[Sequence[float]]]
-    cost: float
-    diagonal: float
+    spans: Sequence[Sequence[Sequence[float]]]  # of both, the seconds that each token attends to
+    cost: float  # ⟨Γ, C⟩
+    diagonal: float  # mass on token i with token i; 1/N for a plan that tells nothing apart
 
 
 def transport_view(
@@ -58,9 +51,7 @@ def transport_view(
 ) -> TransportView:
     """Eq. 3 between two recordings, with the options the model was trained with.
 
-    Args:
-        first, second: of `activations.read_recordings`.
-        layer: numbered from 1; InputError for one that the Q-Former does not have.
+    `layer` is numbered from 1; InputError for one that the Q-Former does not have.
     """
     layers = translator.model.encoder_projector.num_layers
     if not 1 <= layer <= layers:
@@ -69,17 +60,16 @@ def transport_view(
     tokens, attention, frames = _forward(translator, rows, layer)
     terms = translator.config.alignment.terms.values()
     term = next((term for term in terms if term.distance == "ot"), TermConfig())
-    options = {name: getattr(term, name) for name in OPTIONS}
-    solved = transport(tokens[:1], tokens[1:], **options)
+    solved = transport(tokens[:1], tokens[1:], **{name: getattr(term, name) for name in OPTIONS})
     plan = solved.plan[0].float().cpu()
     return TransportView(
-        [row.language for row in rows],
-        [row.transcript or row.key for row in rows],
-        layer,
-        [[float(f"{value:.4g}") for value in row] for row in plan.tolist()],
-        [spans(attention[row, :, : frames[row]]).round(decimals=2).tolist() for row in (0, 1)],
-        float(solved.cost),
-        float(plan.diagonal().sum() / plan.sum()),
+        languages=[row.language for row in rows],
+        said=[row.transcript or row.key for row in rows],
+        layer=layer,
+        plan=[[float(f"{value:.4g}") for value in row] for row in plan.tolist()],
+        spans=[spans(attention[n, :, : frames[n]]).round(decimals=2).tolist() for n in (0, 1)],
+        cost=float(solved.cost),
+        diagonal=float(plan.diagonal().sum() / plan.sum()),
     )
 
 
@@ -108,19 +98,16 @@ def choose_pairs(
 def aligned_layer(runs: Iterable[Path], layers: int) -> int:
     """The layer that was aligned most often in these trainings; 2 where none was, as `single`."""
     logs = [run / METRICS for run in runs if (run / METRICS).is_file()]
-    lines = [line for log in logs for line in read_metrics(log)]
-    chosen = Counter(layer for line in lines for layer in line.get("layers") or ())
-    known = (layer for layer in chosen if layer <= layers)
-    return max(known, key=chosen.__getitem__, default=min(2, layers))
+    lines = (line.get("layers") or () for log in logs for line in read_metrics(log))
+    chosen = Counter(layer for line in lines for layer in line if layer <= layers)
+    return chosen.most_common(1)[0][0] if chosen else min(2, layers)
 
 
 def spans(attention: Tensor) -> Tensor:
     """[N, T] attention over encoder frames -> [N, 2] seconds: the middle half of its mass."""
     mass = attention.double().cumsum(1) / attention.double().sum(1, keepdim=True)
-    frames = attention.shape[1]
-    begin = (mass < 0.25).sum(1).clamp(max=frames - 1)
-    end = (mass < 0.75).sum(1).clamp(max=frames - 1) + 1
-    return torch.stack([begin, end], 1).double() * FRAME_SECONDS
+    ends = [(mass < share).sum(1).clamp(max=mass.shape[1] - 1) for share in (0.25, 0.75)]
+    return torch.stack([ends[0], ends[1] + 1], 1).double() * FRAME_SECONDS
 
 
 @torch.inference_mode()

@@ -33,6 +33,7 @@ setup(
         "slam_potsa.data.sources": ["asterisk_*.txt"],
         "slam_potsa.evaluation": ["*.yaml", "charts.mplstyle"],
         "slam_potsa.evaluation.report": ["page.*"],
+        "slam_potsa.engine.plan": ["assumptions.yaml"],
         "slam_potsa.model": ["known.json"],
     },
     install_requires=[

@@ -54,7 +54,7 @@ def plan_stages(
     `problems`, all of it, and its figures are left out where they cannot be counted.
     """
     given = {key: one.default for key, one in ASSUMPTIONS.items()} | dict(assumptions or {})
-    numbers = {"gpus": gpus, "nodes": nodes, "gpu_memory": gpu_memory or 1, **given}
+    numbers = {"gpus": gpus, "nodes": nodes, "gpu_memory": gpu_memory, **given}
     refuse(_senseless(numbers, gpu_names))
     cards = {name: GPUS[name] for name in gpu_names}
     if gpu_memory is not None:
@@ -191,12 +191,12 @@ def _remedy(config: PotsaConfig, largest: int) -> str:
     )
 
 
-def _senseless(options: Mapping[str, float], gpu_names: Sequence[str]) -> Iterator[str]:
+def _senseless(options: Mapping[str, float | None], gpu_names: Sequence[str]) -> Iterator[str]:
     for name in set(gpu_names) - GPUS.keys():
         yield f"--gpu={name}: expected one of {', '.join(GPUS)}"
     limits = {name: (one.low, one.high) for name, one in ASSUMPTIONS.items()}
     for name, value in options.items():
         low, high = limits.get(name, (1, float("inf")))
-        if not low <= value <= high:
+        if value is not None and not low <= value <= high:
             expected = f"{low} to {high}" if high < float("inf") else f"{low} or more"
             yield f"--{name.replace('_', '-')}={value}: expected {expected}"

@@ -21,7 +21,6 @@ from slam_potsa.errors import InputError, collecting, refuse
 
 if TYPE_CHECKING:
     from slam_potsa.engine.decode import Translator
-    from slam_potsa.model.taps import Tap
 
 INPUTS = ("audio_mel", "audio_mel_post_mask", "encoder_features", "language_ids")
 
@@ -165,13 +164,15 @@ def record(
     for number, batch in enumerate(tqdm(loader, desc="recording", disable=not progress)):
         with translator.model.controller.recorder.recording(found) as recorded:
             project(translator, batch)
+            rows_of_batch = order[number * size : (number + 1) * size]
             for tap, (pooled, tokens) in found.items():
-                for place, row in enumerate(order[number * size : (number + 1) * size]):
-                    valid = _valid(recorded[tap], place)
-                    pooled[row] = valid.mean(0).cpu()
+                activation, mask = recorded[tap].tensor, recorded[tap].mask
+                for place, row in enumerate(rows_of_batch):
+                    valid = activation[place] if mask is None else activation[place][mask[place]]
+                    pooled[row] = valid.float().mean(0).cpu()
                     if row in keep:
                         spaced = torch.linspace(0, len(valid) - 1, min(positions, len(valid)))
-                        tokens[row] = valid[spaced.round().long()].cpu()
+                        tokens[row] = valid[spaced.round().long()].float().cpu()
     whole = {tap: Recorded(torch.stack(pooled), tokens) for tap, (pooled, tokens) in found.items()}
     if bad := [tap for tap, (pooled, _) in whole.items() if not pooled.isfinite().all()]:
         raise InputError(
@@ -186,9 +187,3 @@ def project(translator: Translator, batch: dict[str, Any]) -> dict[str, Any]:
     batch = translator.to_device(batch)
     translator.model.project(**{name: batch[name] for name in INPUTS if name in batch})
     return batch
-
-
-def _valid(tap: Tap, row: int) -> Tensor:
-    """The tokens of a row that are no padding, [t, D] in float32."""
-    tokens = tap.tensor[row] if tap.mask is None else tap.tensor[row][tap.mask[row]]
-    return tokens.float()

@@ -232,23 +232,20 @@ def transport_costs(
         shared = sorted(s for language, s in first if language == a and (b, s) in first)
         random.Random(f"costs:{settings.seed}").shuffle(shared)
         if len(shared) > 1:
-            x, y = ([first[language, sentence] for sentence in shared] for language in (a, b))
-            matched, mismatched = (
-                _mean_cost(x, side, settings.epsilon, device) for side in (y, [*y[1:], y[0]])
+            (x, x_mask), (y, y_mask) = (
+                _padded([first[language, name] for name in shared], device) for language in (a, b)
             )
-            found[a, b] = matched, mismatched
+            how = {"epsilon": settings.epsilon, "cost_scale": "none"}
+            matched, mismatched = (
+                transport(x, y.roll(-k, 0), x_mask, y_mask.roll(-k, 0), **how).cost for k in (0, 1)
+            )
+            found[a, b] = float(matched.double().mean()), float(mismatched.double().mean())
     return found
 
 
-def _mean_cost(x: Sequence[Any], y: Sequence[Any], epsilon: float, device: Any) -> float:
-    (left, left_mask), (right, right_mask) = _padded(x, device), _padded(y, device)
-    found = transport(left, right, left_mask, right_mask, epsilon=epsilon, cost_scale="none")
-    return float(found.cost.double().mean())
-
-
-def _padded(rows: Sequence[Any], device: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _padded(rows: list[Any], device: Any) -> tuple[torch.Tensor, torch.Tensor]:
     lengths = torch.tensor([len(row) for row in rows], device=device)
-    padded = pad_sequence(list(rows), batch_first=True).to(device)
+    padded = pad_sequence(rows, batch_first=True).to(device)
     return padded, torch.arange(padded.shape[1], device=device) < lengths[:, None]
 
 

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from slam_potsa.config import TermConfig
 from slam_potsa.data.audio import ENCODER_STRIDE, HOP_LENGTH, SAMPLE_RATE
 from slam_potsa.data.manifest import Utterance
-from slam_potsa.errors import InputError
 from slam_potsa.evaluation.activations import project, speech_dataset
 from slam_potsa.model.metrics import METRICS, read_metrics
 from slam_potsa.objective.transport import TransportOptions, transport
@@ -51,11 +50,8 @@ def transport_view(
 ) -> TransportView:
     """Eq. 3 between two recordings, with the options the model was trained with.
 
-    `layer` is numbered from 1; InputError for one that the Q-Former does not have.
+    `layer` is numbered from 1.
     """
-    layers = translator.model.encoder_projector.num_layers
-    if not 1 <= layer <= layers:
-        raise InputError(f"layer {layer}: expected 1 to {layers}")
     rows = (first, second)
     tokens, attention, frames = _forward(translator, rows, layer)
     terms = translator.config.alignment.terms.values()

@@ -103,12 +103,9 @@ def test_a_shrinking_space_lowers_both_costs():
     large = transport_costs(rows, *labels(["en", "es"], 4))["en", "es"]
     small = transport_costs([0.1 * row for row in rows], *labels(["en", "es"], 4))["en", "es"]
     assert small == pytest.approx([0.01 * cost for cost in large], rel=1e-3)
-    assert transport_costs([torch.ones(5, 4)] * 8, *labels(["en", "es"], 4)) == {
-        ("en", "es"): (0.0, 0.0)
-    }
 
 
-def test_transport_costs_need_two_sentences_of_a_pair():
+def test_pairs_that_share_one_sentence_have_no_costs():
     rows, names, languages = points()
     found = transport_costs([*rows, torch.zeros(2, 2)], [*names, "s00"], [*languages, "fr"])
     assert set(found) == {("en", "es")}
@@ -151,8 +148,7 @@ def test_effective_rank_is_of_singular_values_and_ignores_scale_and_rotation():
     turned = 100 * vectors @ np.linalg.qr(rng.normal(size=(12, 12)))[0]
     assert effective_rank(vectors) == pytest.approx(expected)
     assert effective_rank(torch.tensor(turned)) == pytest.approx(expected)
-    noise = 1e-7 * torch.randn(50, 20, generator=torch.Generator().manual_seed(0))
-    assert effective_rank(3 + noise.float()) == effective_rank(np.ones((5, 3))) == 0
+    assert effective_rank(np.float32(3 + 1e-7 * vectors)) == effective_rank(np.ones((5, 3))) == 0
 
 
 @pytest.mark.parametrize(

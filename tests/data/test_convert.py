@@ -95,13 +95,11 @@ def test_the_projects_own_lines_come_back(name, tmp_path):
 
 def test_lhotse_cuts_come_back_through_lhotse_itself(corpus, tmp_path):
     lhotse = pytest.importorskip("lhotse")
-    corpus(TRANSLATED)
-    audio = tmp_path / "data" / "audio" / "fr" / "a.wav"
+    audio = corpus(TRANSLATED).parent / "audio" / "fr" / "a.wav"
     cut = lhotse.Recording.from_file(audio, recording_id="rec").to_cut()
-    cut.id, said = "cut-1", {"text": "Ça va", "language": "fra"}
-    custom = {"translated_text": {"zh-CN": "没事"}}
-    segment = lhotse.SupervisionSegment("sup", "rec", 0.0, cut.duration, custom=custom, **said)
-    cut.supervisions = [segment]
+    said = {"text": "Ça va", "language": "fra", "custom": {"translated_text": {"zh-CN": "没事"}}}
+    cut.id = "cut-1"
+    cut.supervisions = [lhotse.SupervisionSegment("sup", "rec", 0.0, cut.duration, **said)]
     cuts, manifest, back = (tmp_path / n for n in ("c.jsonl.gz", "m.jsonl", "back.jsonl.gz"))
     lhotse.CutSet.from_cuts([cut]).to_file(cuts)
     convert(cuts, manifest, source_format="lhotse", sentence_id="transcript")
@@ -113,8 +111,7 @@ def test_lhotse_cuts_come_back_through_lhotse_itself(corpus, tmp_path):
     assert returned.id == "cut-1" and returned.supervisions[0].text == "Ça va"
     assert returned.supervisions[0].custom["translation"] == "没事"
     assert returned.load_audio().shape == (1, 8_000)
-    part = {**returned.to_dict(), "start": 0.1, "duration": 0.2}
-    write_rows(tmp_path / "c.jsonl", [part])
+    write_rows(tmp_path / "c.jsonl", [{**returned.to_dict(), "start": 0.1, "duration": 0.2}])
     with pytest.raises(InputError, match="field 'duration': found 0.2, .*CutSet.save_audios"):
         convert(tmp_path / "c.jsonl", manifest, source_format="lhotse")
 
@@ -124,10 +121,7 @@ def test_lhotse_cuts_come_back_through_lhotse_itself(corpus, tmp_path):
 
 def test_cot_st_rows_that_only_repeat_are_left_out(read):
     """The seven lines of the recipe's README, of one recording, are three translations."""
-    text, answers = (
-        '"She\'ll be all right."',
-        {"de": "Alles gut.", "ja": "大丈夫。", "zh": "没事的。"},
-    )
+    text, answers = '"She\'ll be."', {"de": "Alles gut.", "ja": "大丈夫。", "zh": "没事的。"}
     lines = [{"audio": "/c/1.mp3", "prompt": "<|en|>", "gt": text, "source": "covost_en"}]
     for start, source in (("", "en"), (text, "enen")):
         for code, answer in answers.items():
@@ -140,26 +134,24 @@ def test_cot_st_rows_that_only_repeat_are_left_out(read):
     assert len({row.sentence_id for row in found}) == 1
 
 
+DE_EN = {"source_lang": "de-DE", "target_lang": "en"}
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ({"text": "hallo", "lang": "de"}, ("de", "hallo", None, None)),
-        ({"text": "hi", "source_lang": "de", "target_lang": "en"}, ("de", None, "hi", "en")),
-        (
-            {"text": "hallo", "source_lang": "de", "target_lang": "en", "answer": "hi"},
-            ("de", "hallo", "hi", "en"),
-        ),
-        (
-            {"source_lang": "de-DE", "target_lang": "zh-CN", "taskname": "ast", "answer": "na"},
-            ("de", None, None, None),
-        ),
-        ({"answer": "hallo", "context": "what?", "lang": "deu"}, ("de", "hallo", None, None)),
+        ({"text": "hallo", "lang": "de"}, ("hallo", None, None)),
+        ({"text": "hi", **DE_EN}, (None, "hi", "en")),
+        ({"text": "hallo", **DE_EN, "answer": "hi"}, ("hallo", "hi", "en")),
+        ({**DE_EN, "taskname": "ast", "answer": "na"}, (None, None, None)),
+        ({"answer": "hallo", "context": "what?", "lang": "deu"}, ("hallo", None, None)),
     ],
 )
 def test_nemo_in_its_variants(read, line, expected):
     line = {"audio_filepath": "a.wav", "duration": None, **line}
     (row,) = read([line], "nemo", sentence_id="key")
-    assert (row.language, row.transcript, row.target, row.target_language) == expected
+    assert row.language == "de"
+    assert (row.transcript, row.target, row.target_language) == expected
 
 
 def test_one_text_is_the_translation_where_a_target_language_is_given(read):
@@ -237,7 +229,7 @@ def test_audio_root_says_where_the_input_was_used(corpus, tmp_path):
 # Wrong input
 
 
-TAGGED = {"audio": "a.wav", "gt": "x"}
+TAGGED, NEMO = {"audio": "a.wav", "gt": "x"}, {"audio_filepath": "a", "lang": "en"}
 BAD = {
     "slam_llm": [({"key": "k"}, "source")],
     "cot_st": [
@@ -250,14 +242,10 @@ BAD = {
         (TAGGED | {"prompt": "<|a|>"}, "prompt"),
     ],
     "nemo": [
-        ({"audio_filepath": "a", "offset": 3.45, "lang": "en"}, "offset"),
-        ({"audio_filepath": "a", "duration": "3", "lang": "en"}, "duration"),
-        ({"audio_filepath": 7, "lang": "en"}, "audio_filepath"),
+        (NEMO | {name: wrong}, name)
+        for name, wrong in (("offset", 3.45), ("duration", "3"), ("audio_filepath", 7))
     ],
-    "ms_swift": [
-        ({"messages": [], "audios": ["a"]}, "messages"),
-        ({"messages": "hi", "audios": []}, "messages"),
-    ],
+    "ms_swift": [({"messages": m, "audios": a}, "messages") for m, a in (([], ["a"]), ("hi", []))],
     "lhotse": [({"id": "x"}, "type"), ({"type": "MonoCut", "id": "x"}, "type")],
 }
 
@@ -299,20 +287,17 @@ def test_what_a_format_cannot_do_without_is_reported_by_key(name, corpus, tmp_pa
 
 
 def test_options_that_do_not_fit(corpus, read, tmp_path):
-    manifest = corpus(TRANSLATED)
-    with pytest.raises(InputError, match="2 problems"):
-        convert(manifest, manifest, output_format="nemmo")
-    with pytest.raises(InputError, match="leave the options out"):
-        convert(manifest, tmp_path / "x", language="fr")
-    with pytest.raises(InputError, match="'qq'"):
-        read([], "nemo", language="qq")
-    with pytest.raises(InputError, match="no such file"):
-        convert(tmp_path / "nowhere.jsonl", tmp_path / "x", source_format="nemo")
-    with pytest.raises(InputError, match="found no row"):
-        read([], "nemo")
+    def refused(message, call, *arguments, **options):
+        with pytest.raises(InputError, match=message):
+            call(*arguments, **options)
+
+    manifest, cut_off = corpus(TRANSLATED), tmp_path / "e.jsonl.gz"
+    cut_off.write_bytes(gzip.compress(b"x")[:-9])
     repeated = [{"key": "k", "source": "a.wav", "target": "one"}] * 2
-    with pytest.raises(InputError, match=":2: field 'key': found 'k', which line 1 has already"):
-        read(repeated, **SLAM_LLM)
-    (tmp_path / "e.jsonl.gz").write_bytes(gzip.compress(b"x")[:-9])
-    with pytest.raises(InputError, match="e.jsonl.gz: cannot be read"):
-        convert(tmp_path / "e.jsonl.gz", tmp_path / "m.jsonl", source_format="nemo")
+    refused("2 problems", convert, manifest, manifest, output_format="nemmo")
+    refused("leave the options out", convert, manifest, tmp_path / "x", language="fr")
+    refused("'qq'", read, [], "nemo", language="qq")
+    refused("no such file", convert, tmp_path / "nowhere", tmp_path / "x", source_format="nemo")
+    refused("found no row", read, [], "nemo")
+    refused(":2: field 'key': found 'k', which line 1 has already", read, repeated, **SLAM_LLM)
+    refused("e.jsonl.gz: cannot be read", convert, cut_off, tmp_path / "x", source_format="nemo")

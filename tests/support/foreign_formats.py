@@ -9,51 +9,32 @@ import soundfile
 from slam_potsa.data.manifest import Utterance, write_manifest
 
 TRANSLATED = Utterance(
-    key="fr/a",
-    audio="audio/fr/a.wav",
-    language="fr",
-    sentence_id="s1",
-    transcript="«Ça va», dit-elle.",
-    target="她说“没事”。",
-    target_language="zh",
-    duration=0.5,
+    *("fr/a", "audio/fr/a.wav", "fr", "s1"), "«Ça va», dit-elle.", "她说“没事”。", "zh", 0.5
 )
 TRANSCRIBED = Utterance("en/a", "audio/en/a.wav", "en", "s1", transcript="All right.", duration=0.5)
-_ALL_RIGHT = '"She\'ll be all right."'
-_CLIP = "/data/clips/common_voice_en_699711.mp3"
-_SHOWN = '{"audio_filepath": "%s", "duration": 3.5, "text": "%s", "source_lang": "en", '
+_SRT = {"audio": "%s/test/139.wav", "source": "fleurs_%s_cmn", "prompt": "<|%s|><|cmn|>"}
+_NEMO = {"duration": 3.5, "source_lang": "en"}
+_TURNS = (("user", "<audio>Transcribe the speech:"), ("assistant", "Nice weather."))
 # One example in each project's own form: (lines, options, the fields that do not come back)
 EXAMPLES = {
     "slam_llm": (
-        [
-            {"key": "1001-134707-0000_ASR", "source": "/data/a.wav", "target": "1 little recks"},
-            {"key": "1001-134707-0001_ASR", "source": "/data/b.wav", "target": "Not to create."},
-        ],
+        [{"key": f"{name}_ASR", "source": f"/{name}.wav", "target": name * 2} for name in "ab"],
         {"language": "en", "sentence_id": "transcript"},
         set(),
     ),
     "cot_st": (
         [
-            {
-                "audio": _CLIP,
-                "prompt": f"<|{code}|>",
-                "gt": f"{_ALL_RIGHT}<|{code}|>{answer}",
-                "source": f"covost_en{code}",
-            }
-            for code, answer in (("zh", "她会没事的。"), ("de", "Sie wird schon in Ordnung sein."))
-        ]
-        + [{"audio": "/data/2.mp3", "prompt": "<|en|>", "gt": "Yes.", "source": "covost_en"}],
+            {"audio": "/1.mp3", "prompt": "<|zh|>", "gt": "A.<|zh|>嗨。", "source": "covost_enzh"},
+            {"audio": "/1.mp3", "prompt": "<|de|>", "gt": "A.<|de|>Na.", "source": "covost_ende"},
+            {"audio": "/2.mp3", "prompt": "<|en|>", "gt": "Yes.", "source": "covost_en"},
+        ],
         {"sentence_id": "transcript"},
         {"key"},  # optional there, always written by us
     ),
     "llm_srt": (
         [
-            {
-                "audio": f"{code}/test/139.wav",
-                "source": f"fleurs_{code}_cmn",
-                "prompt": f"<|{code}|><|cmn|>",
-                "gt": f"{text}<|{code}|><|cmn|>它们脚上有鳞片和爪子。",
-            }
+            {name: text.replace("%s", code) for name, text in _SRT.items()}
+            | {"gt": f"{text}<|{code}|><|cmn|>它们脚上有鳞片和爪子。"}
             for code, text in (("eng", "They have feet with scales."), ("jpn", "これらの結晶。"))
         ],
         {"sentence_id": "target"},
@@ -61,22 +42,14 @@ EXAMPLES = {
     ),
     "nemo": (
         [
-            json.loads(_SHOWN % ("/a.wav", "hi") + '"target_lang": "en", "taskname": "asr"}'),
-            json.loads(_SHOWN % ("b.wav", "Hallo.") + '"target_lang": "de", "taskname": "ast"}'),
+            {**_NEMO, "audio_filepath": "/a", "text": "hi", "target_lang": "en", "taskname": "asr"},
+            {**_NEMO, "audio_filepath": "b", "text": "Na", "target_lang": "de", "taskname": "ast"},
         ],
         {"sentence_id": "audio"},
         {"key", "sentence_id", "pnc"},  # the first two ours, kept by NeMo as custom fields
     ),
     "ms_swift": (
-        [
-            {
-                "messages": [
-                    {"role": "user", "content": "<audio>Transcribe the speech:"},
-                    {"role": "assistant", "content": "The weather is really nice today."},
-                ],
-                "audios": ["/xxx/x.mp3"],
-            }
-        ],
+        [{"messages": [{"role": r, "content": c} for r, c in _TURNS], "audios": ["/x.mp3"]}],
         {"language": "en", "sentence_id": "transcript"},
         set(),
     ),

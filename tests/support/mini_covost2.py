@@ -73,28 +73,28 @@ def from_manifest(
     mini = MiniCoVoST2(folder)
     clips = mini.common_voice / "clips"
     clips.mkdir(parents=True)
-    validated, translations = [], []
+    validated, translations = {}, []
     for number, row in enumerate(row for row in read_manifest(manifest) if row.transcript):
         clip, split = f"common_voice_en_{number}", CYCLE[number % len(CYCLE)]
         write_mp3(clips / f"{clip}.mp3", load_audio(row.audio, manifest.parent))
         mini.good[clip] = (split.removesuffix("_covost"), row.transcript, target(row))
-        validated.append(_common_voice_row(f"{clip}.mp3", row.transcript))
+        validated[clip] = _common_voice_row(f"{clip}.mp3", row.transcript)
         # Some releases of Common Voice have no suffix in their TSVs.
         translations.append((f"{clip}.mp3" if number % 2 else clip, target(row), split))
     for split in ("train", "dev", "test"):
-        own = [row for row, (*_, s) in zip(validated, translations, strict=True) if s == split]
+        own = [validated[path.removesuffix(".mp3")] for path, _, s in translations if s == split]
         write_tsv(mini.common_voice / f"{split}.tsv", COLUMNS, own)
     for kind, reason in REASONS.items():
         clip = f"common_voice_en_{kind}"
+        mini.dropped[clip] = reason
         _write_broken(clips / f"{clip}.mp3", kind)
         if kind != "invalidated":
             sentence = "" if kind == "wordless" else f"A {kind} clip"
-            validated.append(_common_voice_row(f"{clip}.mp3", sentence))
+            validated[clip] = _common_voice_row(f"{clip}.mp3", sentence)
         split = kind if kind == "dev_covost" else "train"
         translations.append((f"{clip}.mp3", " " if kind == "untranslated" else "坏的", split))
-        mini.dropped[clip] = reason
     write_tsv(mini.tsv, ("path", "translation", "split"), translations)
-    write_tsv(mini.common_voice / "validated.tsv", COLUMNS, validated)
+    write_tsv(mini.common_voice / "validated.tsv", COLUMNS, list(validated.values()))
     return mini
 
 

@@ -88,7 +88,7 @@ def build(
 ) -> Corpus:
     """Write train, dev, test and zero_shot.jsonl, dropped.jsonl and summary.json into `output`.
 
-    The options are those of `slam-potsa prepare fleurs --help`, `source` may be a cache.
+    The options are those of `prepare fleurs --help`; `source` may also be the hub's cache.
     Interrupted, the same call goes on with the recordings that were not yet listened to.
 
     Raises InputError for unknown languages, files that are missing, truncated or not FLEURS', or an

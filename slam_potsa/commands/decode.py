@@ -48,8 +48,7 @@ def add(commands) -> None:
 
 
 def _decode(args) -> None:
-    from slam_potsa.engine.decode import check_decodable, predictions_file
-    from slam_potsa.engine.decode_processes import in_processes
+    from slam_potsa.engine.decode import decode_to, predictions_file
 
     config = _run(args)
     for name, _, _ in _OPTIONS.values():
@@ -57,21 +56,11 @@ def _decode(args) -> None:
             setattr(config.decode, name, getattr(args, name))
     config.train_config.val_batch_size = args.batch_size or config.train_config.val_batch_size
     config.dataset_config.test_task = args.task or config.dataset_config.test_task
-    check_decodable(config, args.manifest, shuffle_audio=args.shuffle_audio)
     name = args.manifest.stem + ("_blind" if args.shuffle_audio else "")
     prefix = args.output or str(args.run / name)
-    job = (prefix, config, args.manifest, args.shuffle_audio)
-    in_processes(args.processes, decode_quietly, *job)
+    how = {"shuffle_audio": args.shuffle_audio, "processes": args.processes}
+    decode_to(prefix, config, args.manifest, **how)
     print(predictions_file(prefix))
-
-
-def decode_quietly(prefix: str, config, manifest: Path, shuffle_audio: bool) -> None:
-    """`slam_potsa.engine.decode.decode_to` with our bar alone; what `--processes` starts."""
-    from slam_potsa.engine.decode import decode_to
-    from slam_potsa.engine.launch import quieten
-
-    quieten()
-    decode_to(prefix, config, manifest, shuffle_audio=shuffle_audio)
 
 
 def _translate(args) -> None:

@@ -117,9 +117,8 @@ def decode_tests(recipe) -> None:
 
     It has where weights, options, prompts, task and manifest are those of `<test>.done.json`.
     """
-    from slam_potsa.commands.decode import decode_quietly
-    from slam_potsa.engine.decode import why_decode
-    from slam_potsa.engine.decode_processes import in_processes, useful_processes
+    from slam_potsa.engine.decode import decode_to, why_decode
+    from slam_potsa.engine.decode_processes import useful_processes
 
     config = decoding_config(recipe)
     processes = useful_processes(recipe.processes)
@@ -128,7 +127,7 @@ def decode_tests(recipe) -> None:
         reasons = why_decode(prefix, config, manifest)
         if reasons:
             _say(f"== decoding {test}: {manifest} ({'; '.join(reasons)})")
-            in_processes(processes, decode_quietly, prefix, config, Path(manifest), False)
+            decode_to(prefix, config, manifest, processes=processes)
 
 
 def score_tests(recipe) -> None:

@@ -6,13 +6,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from slam_potsa.data import jsonl
-from slam_potsa.data.manifest import Utterance
 from slam_potsa.files import atomic_write
 from slam_potsa.text import one_line
 
@@ -68,28 +67,6 @@ def write_pred_gt(decode_log: str | Path, predictions: Sequence[Prediction]) -> 
     for suffix, name in (("pred", "prediction"), ("gt", "reference")):
         texts = ((p.key, one_line(getattr(p, name) or "")) for p in predictions)
         atomic_write(f"{decode_log}_{suffix}", "".join(f"{k}\t{text}\n" for k, text in texts))
-
-
-def rewrite_pred(
-    decode_log: str | Path, utterances: Sequence[Utterance], read: Callable[[Utterance, str], str]
-) -> None:
-    """Put `read(utterance, text)` for every text of `<decode_log>_pred`; keep the file as `_raw`.
-
-    Raises InputError for lines without a tab and keys that `utterances` lack; nothing is written.
-    """
-    path = Path(f"{decode_log}_pred")
-    known, problems = {utterance.key: utterance for utterance in utterances}, jsonl.Problems(path)
-    lines = []
-    for number, line in jsonl.read_lines(path, "key<TAB>text"):
-        key, tab, text = line.partition("\t")
-        if not tab or key not in known:
-            problems.add(number, f"found {key[:60]!r}, expected a key of the manifest, a tab, text")
-            continue
-        problems.once(number, key)
-        lines.append(f"{key}\t{one_line(read(known[key], text))}\n")
-    problems.check()
-    atomic_write(f"{decode_log}_raw", path.read_bytes())
-    atomic_write(path, "".join(lines))
 
 
 def _is_count(value: Any) -> bool:

@@ -11,7 +11,7 @@ several, writes down each batch's answers at once, and gives predictions in the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ from slam_potsa.data.tasks import (
     written_language,
 )
 from slam_potsa.engine import decode_processes
-from slam_potsa.engine.decode_processes import Answer, Journal, Team, partial_files
+from slam_potsa.engine.decode_processes import Answer, Journal, in_processes
+from slam_potsa.engine.prepare import quieten, world_size
 from slam_potsa.engine.run_directory import (
     CONFIG,
     best_checkpoint,
@@ -62,13 +63,12 @@ class Translator:
         device: None takes CUDA where it is there.
     """
 
-    def __init__(self, config: PotsaConfig, device: str | None = None):
+    def __init__(self, config: PotsaConfig, device: str | torch.device | None = None):
         check(config)
         if not config.ckpt_path:
             raise InputError("ckpt_path is not set: give the model.pt of a run")
         self.config = config
-        self.device = torch.device(device) if device else decode_processes.device()
-        self.task = task_to_decode(config.dataset_config.tasks, config.dataset_config.test_task)
+        self.device = torch.device(device or decode_processes.device())
         self.model, self.tokenizer = model_factory(
             config.train_config,
             # Training may have left the encoder out; what is decoded has seldom been stored.
@@ -81,34 +81,16 @@ class Translator:
         self.model.to(self.device).eval()
 
     def decode(
-        self,
-        manifest: str | Path,
-        *,
-        progress: bool = True,
-        shuffle_audio: bool = False,
-        prefix: str | Path | None = None,
-        team: Team | None = None,
+        self, manifest: str | Path, *, progress: bool = True, shuffle_audio: bool = False
     ) -> list[Prediction]:
         """Predictions for every utterance, in the manifest's order.
 
         Args:
-            shuffle_audio: the blind control, see `exchanged_recordings`.
-            prefix: continue from `<prefix>_partial.jsonl`, and write there what is answered.
-            team: processes that all call this; the first returns the whole, the others nothing.
+            shuffle_audio: the blind control, see `slam_potsa.data.blind`.
         """
-        team = team or Team()
-        dataset = self.dataset(manifest)
-        if shuffle_audio:
-            dataset.recordings = exchanged_recordings(dataset.items.utterances)
-        made_from = {}
-        if prefix is not None:
-            made_from = decoded_from(self.config, manifest, shuffle_audio) | self._as_loaded()
-        journal = Journal(prefix, made_from, team.rank)
-        self._answer(dataset, journal, team, progress)
-        answers = team.merge(journal.answers)
-        return [] if answers is None else self._predictions(dataset, answers)
+        return self._decode(self.dataset(manifest, shuffle_audio), progress)
 
-    def dataset(self, manifest: str | Path) -> Any:
+    def dataset(self, manifest: str | Path, shuffle_audio: bool = False) -> Any:
         """The utterances of a manifest as this model reads them, without their translations.
 
         From the run's feature store where it has them all, else from the recordings.
@@ -119,7 +101,10 @@ class Translator:
         if data.feature_store and not has_features(data.feature_store, manifest):
             logger.info("%s is not in %s: reading recordings", manifest, data.feature_store)
             data = replace(data, feature_store=None)
-        return get_speech_dataset(data, self.tokenizer, "test")
+        dataset = get_speech_dataset(data, self.tokenizer, "test")
+        if shuffle_audio:
+            dataset.recordings = exchanged_recordings(dataset.items.utterances)
+        return dataset
 
     def to_device(self, batch: dict[str, Any]) -> dict[str, Any]:
         return {k: v.to(self.device) if torch.is_tensor(v) else v for k, v in batch.items()}
@@ -141,31 +126,42 @@ class Translator:
         ]
         data = replace(self.config.dataset_config, feature_store=None, inference_mode=True)
         dataset = build_dataset(data, spoken, self.tokenizer)
-        journal = Journal(None)
-        self._answer(dataset, journal, Team(), progress=False)
-        return [found.prediction for found in self._predictions(dataset, journal.answers)]
+        return [found.prediction for found in self._decode(dataset, progress=False)]
 
-    def _answer(self, dataset: Any, journal: Journal, team: Team, progress: bool) -> None:
-        """Have the journal hold an answer to every utterance of this process's share."""
+    def _decode(self, dataset: Any, progress: bool) -> list[Prediction]:
+        batches = self.answers(dataset, progress=progress)
+        answers = {answer.key: answer for batch in batches for answer in batch}
+        return _predictions(self.config, dataset.items.utterances, dataset.recordings, answers)
+
+    def answers(
+        self,
+        dataset: Any,
+        done: Collection[str] = (),
+        rank: int = 0,
+        processes: int = 1,
+        progress: bool = True,
+    ) -> Iterator[list[Answer]]:
+        """By batch, to the utterances whose keys are not `done`.
+
+        Args:
+            rank: of this process, which answers every `processes`-th utterance.
+        """
         rows = dataset.items.utterances
         seconds = [dataset.heard(row).duration or 0.0 for row in rows]
         # Longest first: batches of like length, and memory fails early or never.
-        order = team.share(sorted(range(len(rows)), key=lambda i: -seconds[i]))
-        missing = [i for i in order if rows[i].key not in journal.answers]
-        if len(missing) < len(order):
-            logger.info("continuing: %d of %d are answered", len(order) - len(missing), len(order))
-        share = f" (share 1 of {team.size})" if team.size > 1 else ""
+        share = sorted(range(len(rows)), key=lambda i: -seconds[i])[rank::processes]
+        missing = [i for i in share if rows[i].key not in done]
         bar = tqdm(
-            total=len(order),
-            initial=len(order) - len(missing),
-            desc=f"decoding{share}",
+            total=len(share),
+            initial=len(share) - len(missing),
+            desc=f"decoding (share 1 of {processes})" if processes > 1 else "decoding",
             unit="utt",
-            disable=not progress or team.rank > 0,
+            disable=not progress or rank > 0,
         )
         heard, length = 0.0, {rows[i].key: seconds[i] for i in missing}
         with bar:
             for batch in self._batches(dataset, missing):
-                journal.add(self._generate(batch))
+                yield list(self._generate(batch))
                 heard += sum(length[key] for key in batch["keys"])
                 bar.update(len(batch["keys"]))
                 if heard and not bar.disable:  # manifests may leave durations out
@@ -199,57 +195,50 @@ class Translator:
             best = texts[row * count : (row + 1) * count]
             yield Answer(key, [text.strip() for text in best], scores[row])
 
-    def _predictions(self, dataset: Any, answers: dict[str, Answer]) -> list[Prediction]:
-        rows = dataset.items.utterances
-        found = [self._prediction(answers[u.key], u, dataset.heard(u).audio) for u in rows]
-        if self.task == "cot":
-            warn_of_malformed(sum(p.heard is None for p in found), len(found))
-        return found
 
-    def _prediction(self, answer: Answer, utterance: Utterance, source: str) -> Prediction:
-        """`answer` to `utterance` as it is scored: the format of the task taken off again."""
-        data = self.config.dataset_config
-        readings = [read_answer(data, self.task, utterance, text) for text in answer.texts]
-        alternatives = None
-        if answer.scores is not None:
-            texts = [reading.text for reading in readings]
-            alternatives = tuple(zip(texts, answer.scores, strict=True))
-        return Prediction(
-            key=utterance.key,
-            language=utterance.language,
-            source=source,
-            target_language=written_language(self.task, utterance) or "",
-            reference=reference(self.task, utterance),
-            prediction=readings[0].text,
-            beam=self.config.decode.num_beams,
-            transcript=utterance.transcript,
-            heard=readings[0].heard,
-            alternatives=alternatives,
-        )
-
-    def _as_loaded(self) -> dict[str, Any]:
-        """What else an interrupted decoding must have in common with the one that continues it."""
-        import transformers
-
-        parts = {"LLM": self.model.llm, "encoder": self.model.encoder}
-        dtypes = {f"dtypes of the {name}": _dtypes(part) for name, part in parts.items()}
-        return dtypes | {"device": self.device.type, "transformers": transformers.__version__}
-
-
-def _dtypes(part: torch.nn.Module) -> list[str]:
-    """Those that its weights have now: "auto" depends on the machine, 8 bits on an option."""
-    return sorted({str(weight.dtype) for weight in part.parameters()})
-
-
-def warn_of_malformed(malformed: int, answers: int) -> None:
-    """Say that answers of cot have no marker: they count whole as translations."""
-    if malformed:
+def _predictions(
+    config: PotsaConfig,
+    rows: Iterable[Utterance],
+    recordings: Mapping[str, Utterance],
+    answers: Mapping[str, Answer],
+) -> list[Prediction]:
+    """`answers` by key to `rows`, which heard `recordings` where there are any for their keys."""
+    found = [_prediction(config, answers[u.key], u, recordings.get(u.key, u).audio) for u in rows]
+    data = config.dataset_config
+    malformed = sum(prediction.heard is None for prediction in found)
+    if malformed and task_to_decode(data.tasks, data.test_task) == "cot":
         logger.warning(
             "%d of %d answers lack the marker of dataset_config.cot_answer: the whole text is "
             "taken for the translation",
             malformed,
-            answers,
+            len(found),
         )
+    return found
+
+
+def _prediction(
+    config: PotsaConfig, answer: Answer, utterance: Utterance, source: str
+) -> Prediction:
+    """`answer` to `utterance` as it is scored: the format of the task taken off again."""
+    data = config.dataset_config
+    task = task_to_decode(data.tasks, data.test_task)
+    readings = [read_answer(data, task, utterance, text) for text in answer.texts]
+    alternatives = None
+    if answer.scores is not None:
+        texts = [reading.text for reading in readings]
+        alternatives = tuple(zip(texts, answer.scores, strict=True))
+    return Prediction(
+        key=utterance.key,
+        language=utterance.language,
+        source=source,
+        target_language=written_language(task, utterance) or "",
+        reference=reference(task, utterance),
+        prediction=readings[0].text,
+        beam=config.decode.num_beams,
+        transcript=utterance.transcript,
+        heard=readings[0].heard,
+        alternatives=alternatives,
+    )
 
 
 def has_features(store: str | Path, manifest: str | Path) -> bool:
@@ -281,38 +270,63 @@ def load_run(run: str | Path, **changes: Any) -> PotsaConfig:
 
 
 def decode(config: PotsaConfig) -> list[Prediction]:
-    """Decode `dataset_config.test_data_path` into files that start with `decode_log`.
-
-    Under torchrun each process decodes a share, and the first one writes.
-    """
+    """Decode `dataset_config.test_data_path` into files that start with `decode_log`."""
     if not config.decode_log:
         raise InputError("decode_log is not set: give the prefix of the files to write")
     manifest = config.dataset_config.test_data_path or config.dataset_config.val_data_path
     if not manifest:
         raise InputError("dataset_config.test_data_path is not set: give the manifest to decode")
+    if world_size() > 1:
+        raise InputError("start one process; `slam-potsa decode --processes N` decodes in several")
     return decode_to(config.decode_log, config, manifest)
 
 
 def decode_to(
-    prefix: str | Path, config: PotsaConfig, manifest: str | Path, *, shuffle_audio: bool = False
+    prefix: str | Path,
+    config: PotsaConfig,
+    manifest: str | Path,
+    *,
+    shuffle_audio: bool = False,
+    processes: int = 1,
 ) -> list[Prediction]:
-    """Decode `manifest` into files that start with `prefix`, and continue where one was stopped.
-
-    Returns the predictions in the first process of a team, which writes them; nothing in others.
-    """
+    """Decode `manifest` into files that start with `prefix`, and continue where one was stopped."""
     check_decodable(config, manifest, shuffle_audio=shuffle_audio)
+    rows = read_manifest(manifest)
     made_from = decoded_from(config, manifest, shuffle_audio)  # before: of what it reads
-    team = decode_processes.team()
-    translator = Translator(config)
-    predictions = translator.decode(manifest, prefix=prefix, team=team, shuffle_audio=shuffle_audio)
-    if team.rank == 0:
-        write_pred_gt(prefix, predictions)
-        write_predictions(predictions_file(prefix), predictions)
-        where = {"manifest": str(Path(manifest).resolve())}
-        write_record(record_file(prefix), made_from, [predictions_file(prefix)], notes=where)
-        for path in partial_files(prefix):
-            path.unlink(missing_ok=True)
-    return predictions
+    journal = Journal(prefix, made_from | _computed_with())
+    in_processes(processes, _decode_share, journal, config, manifest, shuffle_audio)
+    recordings = exchanged_recordings(rows) if shuffle_audio else {}
+    found = _predictions(config, rows, recordings, journal.answers())
+    write_pred_gt(prefix, found)
+    write_predictions(predictions_file(prefix), found)
+    where = {"manifest": str(Path(manifest).resolve())}
+    write_record(record_file(prefix), made_from, [predictions_file(prefix)], notes=where)
+    journal.remove()
+    return found
+
+
+def _decode_share(
+    rank: int,
+    processes: int,
+    journal: Journal,
+    config: PotsaConfig,
+    manifest: str | Path,
+    shuffle_audio: bool,
+) -> None:
+    quieten()
+    translator = Translator(config, decode_processes.device(rank))
+    dataset, done = translator.dataset(manifest, shuffle_audio), journal.answers()
+    if done:
+        logger.info("continuing: %d are answered", len(done))
+    journal.add(rank, translator.answers(dataset, done, rank, processes))
+
+
+def _computed_with() -> dict[str, str]:
+    """What else an interrupted decoding must have in common with the one that continues it."""
+    import transformers
+
+    device = decode_processes.device().type
+    return {"device": device, "version of transformers": transformers.__version__}
 
 
 def check_decodable(

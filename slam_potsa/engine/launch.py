@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from logging import getLogger
 from typing import Any
 
 from slam_potsa.config import PotsaConfig, defaults
 from slam_potsa.config.check import check
 from slam_potsa.config.compose import conf_dir, register_schema, require_known_keys
-from slam_potsa.engine.prepare import is_main_process
+from slam_potsa.engine.prepare import is_main_process, quieten
 from slam_potsa.engine.run_directory import alone
 from slam_potsa.errors import InputError
 from slam_potsa.model.controller import NonFiniteLoss
@@ -54,19 +51,6 @@ def _errors_as_messages() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-
-
-def quieten() -> None:
-    """No bars for loading weights, no warnings about forked tokenizers: our own bar is enough."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # bitsandbytes: of 4-bit products when it is imported, of bfloat16 at every product of 8 bits.
-    for name in ("backends.cpu.ops", "autograd._functions"):
-        getLogger(f"bitsandbytes.{name}").setLevel("ERROR")
-    # accelerate's own business with torch: nothing that a user of this package can change.
-    warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
 
 
 # -- by whom it is done ----------------------------------------------------------------------------

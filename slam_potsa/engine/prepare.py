@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -39,6 +40,19 @@ from slam_potsa.model.language_bias import LanguageBias
 
 logger = logging.getLogger(__name__)
 PATIENCE = timedelta(hours=12)  # what other ranks wait while the first checks and estimates
+
+
+def quieten() -> None:
+    """No bars for loading weights, no warnings about forked tokenizers: our own bar is enough."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # bitsandbytes: of 4-bit products when it is imported, of bfloat16 at every product of 8 bits.
+    for name in ("backends.cpu.ops", "autograd._functions"):
+        logging.getLogger(f"bitsandbytes.{name}").setLevel("ERROR")
+    # accelerate's own business with torch: nothing that a user of this package can change.
+    warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
 
 
 def is_main_process() -> bool:

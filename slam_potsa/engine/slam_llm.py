@@ -11,12 +11,8 @@ from typing import Any
 
 import slam_potsa
 from slam_potsa import stand_ins
-from slam_potsa.config import SLAM_ONLY, DatasetConfig, PotsaConfig
-from slam_potsa.data.manifest import Utterance, read_manifest
-from slam_potsa.data.predictions import rewrite_pred
-from slam_potsa.data.tasks import Reading, read_answer, task_to_decode
+from slam_potsa.config import SLAM_ONLY, PotsaConfig
 from slam_potsa.engine import deepspeed
-from slam_potsa.engine.decode import warn_of_malformed
 from slam_potsa.engine.preflight import preflight
 from slam_potsa.engine.prepare import (
     checkpoint_to_resume,
@@ -74,10 +70,7 @@ def finetune_deepspeed(config: PotsaConfig) -> None:
 
 
 def inference(config: PotsaConfig) -> None:
-    """`slam_llm.pipeline.inference_batch.main`: writes `<decode_log>_pred` and `_gt`.
-
-    Of the task cot, `_pred` holds the translations alone, and `_raw` what upstream wrote there.
-    """
+    """`slam_llm.pipeline.inference_batch.main`: writes `<decode_log>_pred` and `_gt`."""
     if not config.ckpt_path or not config.decode_log:
         raise InputError("inference needs ckpt_path and decode_log")
     if config.decode.num_return_sequences > 1:
@@ -92,25 +85,6 @@ def inference(config: PotsaConfig) -> None:
     from slam_llm.pipeline.inference_batch import main
 
     main(to_slam(config))
-    take_format_off(config.decode_log, config.dataset_config)
-
-
-def take_format_off(decode_log: str | Path, data: DatasetConfig) -> None:
-    """Rewrite `<decode_log>_pred` of SLAM-LLM's decoder without cot's format; `_raw` keeps it.
-
-    The other tasks have no format, and their file stays as it is.
-    """
-    task = task_to_decode(data.tasks, data.test_task)
-    if task != "cot":
-        return
-    readings: list[Reading] = []
-
-    def read(utterance: Utterance, text: str) -> str:
-        readings.append(read_answer(data, task, utterance, text))
-        return readings[-1].text
-
-    rewrite_pred(decode_log, read_manifest(data.test_data_path or data.val_data_path), read)
-    warn_of_malformed(sum(reading.malformed for reading in readings), len(readings))
 
 
 def to_slam(config: PotsaConfig) -> Any:

@@ -1,12 +1,10 @@
 import json
-from types import SimpleNamespace
 
 import pytest
 
 from slam_potsa.data.predictions import (
     Prediction,
     read_predictions,
-    rewrite_pred,
     write_pred_gt,
     write_predictions,
 )
@@ -56,16 +54,3 @@ def test_slam_llm_files_have_a_text_a_line(tmp_path):
     write_pred_gt(tmp_path / "log", [ONE, two_lines])
     assert (tmp_path / "log_pred").read_text("utf-8") == "a\tgood\u2028day\nb\tx y\n"
     assert (tmp_path / "log_gt").read_text("utf-8") == "a\tGood day.\nb\t\n"
-
-
-def test_texts_are_rewritten_and_the_raw_file_is_kept(tmp_path):
-    (tmp_path / "log_pred").write_text("a\tx | y\nb\tz\n")
-    rows = [SimpleNamespace(key=key, target=key.upper()) for key in "ab"]
-    rewrite_pred(tmp_path / "log", rows, lambda row, text: row.target + text.split("| ")[-1])
-    assert (tmp_path / "log_pred").read_text() == "a\tAy\nb\tBz\n"
-    assert (tmp_path / "log_raw").read_text() == "a\tx | y\nb\tz\n"
-    (tmp_path / "log_pred").write_text("a\tx\nb\ty\nb\tz\nno tab\n")
-    with pytest.raises(InputError) as caught:
-        rewrite_pred(tmp_path / "log", rows[:1], lambda row, text: text)
-    assert [problem.split(":")[1] for problem in caught.value.problems] == list("234")
-    assert (tmp_path / "log_raw").read_text() == "a\tx | y\nb\tz\n"

@@ -16,15 +16,13 @@ from slam_potsa.data.manifest import read_manifest
 from slam_potsa.data.predictions import read_predictions
 from slam_potsa.engine import decode as decoding
 from slam_potsa.engine.decode import Translator, decode_to
-from slam_potsa.engine.decode_processes import Answer, Team
+from slam_potsa.engine.decode_processes import Answer
 from slam_potsa.engine.encode import estimate_bias, store_features
 from slam_potsa.engine.run_directory import write_config
-from slam_potsa.engine.slam_llm import take_format_off
 from slam_potsa.model.checkpoint import save_checkpoint
 from slam_potsa.model.encoder import load_encoder
 from slam_potsa.model.factory import model_factory
 from slam_potsa.provenance import differences, read_record
-from tests.engine.test_native import launch
 from tests.support import tiny
 
 
@@ -121,7 +119,7 @@ class Interrupting:
 
 def test_an_interrupted_decoding_continues(config, manifest, tmp_path, monkeypatch):
     expected = decoded(config, manifest)
-    prefix, partial = tmp_path / "test", tmp_path / "test_partial.jsonl"
+    prefix, partial = tmp_path / "test", tmp_path / "test_partial.0.jsonl"
     with monkeypatch.context() as patch:
         first = Interrupting(patch, at=2)
         with pytest.raises(KeyboardInterrupt):
@@ -196,24 +194,16 @@ def test_two_processes_give_what_one_gives(config, manifest, tmp_path, capfd):
     assert "error: utterance 'en-0': " in capfd.readouterr().err
 
 
-@pytest.mark.slow
-@pytest.mark.distributed
-def test_torchrun_gives_what_one_process_gives(config, manifest, tmp_path):
-    whole = replace(config, engine="native", decode_log=str(tmp_path / "torchrun"))
-    whole.dataset_config.test_data_path = str(manifest)
-    launch(whole, 2, entry="examples/potsa/inference.py")
-    assert read_predictions(tmp_path / "torchrun_predictions.jsonl") == decoded(config, manifest)
-
-
 def test_shares_are_found_again_by_another_number_of_processes(
     config, manifest, tmp_path, monkeypatch
 ):
-    """Rank 1 of 2 was interrupted; one process takes up what it had answered."""
+    """Process 1 of 2 was interrupted; one process takes up what it had answered."""
     prefix = tmp_path / "test"
     with monkeypatch.context() as patch:
         first = Interrupting(patch, at=2)
+        patch.setattr(decoding, "in_processes", lambda _count, job, *rest: job(1, 2, *rest))
         with pytest.raises(KeyboardInterrupt):
-            decoded(config, manifest, prefix=prefix, team=Team(1, 2))
+            decode_to(prefix, config, manifest)
     assert [path.name for path in tmp_path.iterdir()] == ["test_partial.1.jsonl"]
     second = Interrupting(monkeypatch)
     decode_to(prefix, config, manifest)
@@ -309,15 +299,3 @@ def test_cot_is_split_into_heard_and_translated(config, manifest, caplog, monkey
         else:
             assert (p.heard, p.prediction) == (f"heard {p.key}", p.reference)
     assert "1 of 18 answers lack the marker" in caplog.text
-
-
-def test_slam_llms_file_loses_the_format_of_cot(config, manifest, tmp_path, caplog):
-    data = replace(config.dataset_config, tasks=["cot"], test_data_path=str(manifest))
-    raw = "en-0\t one two<|en|> please\nru-1\tone\n"
-    (tmp_path / "log_pred").write_text(raw)
-    take_format_off(tmp_path / "log", replace(data, test_task="asr"))
-    assert (tmp_path / "log_pred").read_text() == raw and not (tmp_path / "log_raw").exists()
-    take_format_off(tmp_path / "log", data)
-    assert (tmp_path / "log_pred").read_text() == "en-0\tplease\nru-1\tone\n"
-    assert (tmp_path / "log_raw").read_text() == raw
-    assert "1 of 2 answers lack the marker" in caplog.text

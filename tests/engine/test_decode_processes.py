@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from slam_potsa.engine import decode_processes
 from slam_potsa.engine.decode_processes import in_processes, useful_processes
 
 
@@ -18,15 +17,15 @@ def test_as_many_as_there_are_gpus_and_one_on_a_cpu(monkeypatch, gpus, asked, ex
 def test_more_than_gpus_are_brought_down_and_it_is_said(monkeypatch, caplog):
     pretend(monkeypatch, 1)
     done = []
-    in_processes(4, done.append, "here")
-    assert done == ["here"] and "in 1 processes: one a GPU, not 4" in caplog.text
+    in_processes(4, lambda *given: done.append(given), "here")
+    assert done == [(0, 1, "here")] and "in 1 processes: one a GPU, not 4" in caplog.text
 
 
 def test_one_needs_no_process_of_its_own(monkeypatch, caplog):
-    monkeypatch.setattr(decode_processes.dist, "TCPStore", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("torch.multiprocessing.spawn", lambda *_, **__: 1 / 0)
     done = []
-    in_processes(1, done.append, "here")
-    assert done == ["here"] and not caplog.records
+    in_processes(1, lambda *given: done.append(given), "here")
+    assert done == [(0, 1, "here")] and not caplog.records
 
 
 def pretend(monkeypatch, gpus: int) -> None:

@@ -18,9 +18,9 @@ import yaml
 
 from slam_potsa import InputError
 from slam_potsa.commands import run as run_command
-from slam_potsa.data.predictions import Prediction
+from slam_potsa.data.manifest import read_manifest
 from slam_potsa.engine import stages
-from slam_potsa.engine.decode import Translator
+from slam_potsa.engine.decode_processes import Answer
 from slam_potsa.engine.recipe import load_recipe
 from slam_potsa.engine.run_directory import best_checkpoint
 from slam_potsa.engine.stages import Job
@@ -226,14 +226,11 @@ def decoded(finished, tmp_path, monkeypatch):
     recipe = another_manifest(folder, tmp_path)
     asked = []
 
-    def decode(translator, manifest, **_):
-        asked.append(translator.config)
-        return [Prediction(f"{len(asked)}", "fr", "", "en", "", "")]
+    def decode(_processes, _job, journal, config, manifest, _shuffle_audio):
+        asked.append(config)
+        journal.add(0, [[Answer(row.key, ["text"]) for row in read_manifest(manifest)]])
 
-    monkeypatch.setattr(
-        Translator, "__init__", lambda self, config: setattr(self, "config", config)
-    )
-    monkeypatch.setattr(Translator, "decode", decode)
+    monkeypatch.setattr("slam_potsa.engine.decode.in_processes", decode)
 
     def decode_tests(*overrides):
         """What was decoded with, None where nothing was."""

@@ -39,11 +39,8 @@ def rows(made):
 
 
 def texts(made):
-    return {
-        row.key: (split, row.transcript, row.target)
-        for split, part in rows(made).items()
-        for row in part
-    }
+    found = ((split, row) for split, part in rows(made).items() for row in part)
+    return {row.key: (split, row.transcript, row.target) for split, row in found}
 
 
 def dropped(made):
@@ -80,16 +77,11 @@ def test_train_without_covosts_extension(mini, made, tmp_path):
 
 def test_tsvs_are_read_as_covost_reads_them(tmp_path):
     table = tmp_path / "covost_v2.en_zh-CN.dev.tsv"
-    written = [
-        ("a.mp3", '\\"She\'ll be  all right.\\"', "没事。", "x"),
-        ("b.mp3", '"Open', "a\\\\b", "x"),
-    ]
-    write_tsv(table, SCRIPT, written)
-    read = list(covost2.read_tsv(table, ["sentence", "translation"]))
-    assert read == [
-        (f"{table}:2", ['"She\'ll be all right."', "没事。"]),
-        (f"{table}:3", ['"Open', "a\\b"]),
-    ]
+    first = ("a.mp3", '\\"She\'ll be  all right.\\"', "没事。", "x")
+    write_tsv(table, SCRIPT, [first, ("b.mp3", '"Open', "a\\\\b", "x")])
+    (_, one), (place, two) = covost2.read_tsv(table, ["sentence", "translation"])
+    assert one == ['"She\'ll be all right."', "没事。"]
+    assert two == ['"Open', "a\\b"] and place == f"{table}:3"
 
 
 def test_asr_view_has_transcripts_only(mini, tmp_path):
@@ -99,11 +91,7 @@ def test_asr_view_has_transcripts_only(mini, tmp_path):
     own = build(mini, tmp_path / "b", view="asr", tsv=[])
     expected = {clip: (split, text, None) for clip, (split, text, _) in mini.good.items()}
     assert texts(own).items() <= expected.items()  # without CoVoST2's own train_covost
-    assert {split: len(part) for split, part in rows(own).items()} == {
-        "train": 4,
-        "dev": 2,
-        "test": 2,
-    }
+    assert {split: len(part) for split, part in rows(own).items()} == dict(train=4, dev=2, test=2)
 
 
 def test_clips_are_measured_once_or_not_at_all(mini, tmp_path, monkeypatch):
@@ -131,17 +119,6 @@ def test_clips_are_measured_once_or_not_at_all(mini, tmp_path, monkeypatch):
     assert len(set(measured)) == len(measured) == 2 and clip.name in measured
 
 
-def test_manifests_work_from_where_they_are(mini, tmp_path, monkeypatch):
-    monkeypatch.chdir(mini.folder)
-    (tmp_path / "real").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "real")
-    made = covost2.build(
-        tmp_path / "link" / "out", common_voice_dir="en", tsv=[mini.tsv.name], progress=False
-    )
-    monkeypatch.chdir(tmp_path)
-    check_manifest(made.path("dev"))
-
-
 def test_same_transcript_is_the_same_sentence(mini, tmp_path):
     table = tmp_path / "covost_v2.en_zh-CN.train.tsv"
     spoken = ["She'll go.", "she’ll GO", "He'll go."]
@@ -160,11 +137,18 @@ def test_same_transcript_is_the_same_sentence(mini, tmp_path):
 @pytest.mark.parametrize(
     ("source", "target", "codes"), [("en", "de", ("en", "de")), ("sv-SE", "zh-CN", ("sv", "zh"))]
 )
-def test_other_directions(mini, tmp_path, source, target, codes):
+def test_other_directions_from_wherever_the_folders_are(
+    mini, tmp_path, monkeypatch, source, target, codes
+):
     (tmp_path / source).symlink_to(mini.common_voice)
-    table = tmp_path / f"covost_v2.{source}_{target}.tsv"
-    shutil.copy(mini.tsv, table)
-    made = covost2.build(tmp_path / "o", common_voice_dir=tmp_path, tsv=[table], progress=False)
+    shutil.copy(mini.tsv, table := tmp_path / f"covost_v2.{source}_{target}.tsv")
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    monkeypatch.chdir(tmp_path)
+    options = {"common_voice_dir": ".", "tsv": [table.name], "progress": False}
+    made = covost2.build(tmp_path / "link" / "out", **options)
+    monkeypatch.chdir(mini.folder)
+    check_manifest(made.path("dev"))
     row = rows(made)["dev"][0]
     assert (row.language, row.target_language) == codes
     assert row.sentence_id.startswith(f"{codes[0]}-")
@@ -172,9 +156,8 @@ def test_other_directions(mini, tmp_path, source, target, codes):
 
 def test_malformed_rows_of_all_files_are_named_at_once(mini, tmp_path):
     train, dev = (tmp_path / f"covost_v2.en_zh-CN.{split}.tsv" for split in ("train", "dev"))
-    write_tsv(
-        train, SCRIPT, [("a.mp3", "Hello"), ("b.mp3", "x", "y", "z", "w"), ("c", "x" * 200_000)]
-    )
+    wrong = [("a.mp3", "Hello"), ("b.mp3", "x", "y", "z", "w"), ("c", "x" * 200_000)]
+    write_tsv(train, SCRIPT, wrong)
     dev.write_bytes("\t".join(SCRIPT).encode() + b"\n\nc.mp3\t\xff\ty\tz\n")
     with pytest.raises(InputError) as caught:
         build(mini, tmp_path / "out", tsv=[train, dev])
@@ -233,16 +216,13 @@ def test_the_command_and_another_data_set_in_the_same_folder(mini, tmp_path, cap
     command = ["prepare", "covost2", *given, "--output", str(tmp_path)]
     assert main(command) == 0
     assert "1 translation empty" in capsys.readouterr().out
-    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.jsonl")}
-    for options, name in (
-        ({"view": "asr"}, "view: 's2tt' then, 'asr' now"),
-        ({"train_splits": ["train"]}, "train_splits"),
-        ({"tsv": mini.split_files()[:1]}, "source"),
-    ):
-        with pytest.raises(InputError, match=f"{name}.*choose another folder, or --replace"):
+    only = {"tsv": mini.split_files()[:1]}
+    for options in ({"view": "asr"}, {"train_splits": ["train"]}, only):
+        name = "source" if options is only else next(iter(options))
+        with pytest.raises(InputError, match=f"{name}: .*choose another folder, or --replace"):
             build(mini, tmp_path, **options)
-    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.jsonl")} == before
+    assert len(read_manifest(tmp_path / "train.jsonl")) == 6
     assert main([*command, "--train-splits", "train", "--replace"]) == 0
     assert len(read_manifest(tmp_path / "train.jsonl")) == 4
-    made = build(mini, tmp_path, tsv=mini.split_files()[:1], replace=True)
+    made = build(mini, tmp_path, **only, replace=True)
     assert list(made.manifests) == ["train"] and not made.path("test").exists()

@@ -34,9 +34,8 @@ def add(commands) -> None:
     check.set_defaults(command=_check)
     asterisk = kinds.add_parser("asterisk", help="five languages of real telephone prompts")
     asterisk.add_argument("output", type=Path)
-    asterisk.add_argument(
-        "--from", dest="from_dir", type=Path, help="folder of downloaded packages"
-    )
+    given = {"dest": "from_dir", "type": Path, "help": "folder of downloaded packages"}
+    asterisk.add_argument("--from", **given)
     asterisk.set_defaults(command=_build, source_name="asterisk")
     _add_fleurs(kinds)
     _add_covost2(kinds)
@@ -96,8 +95,8 @@ def _add_covost2(kinds) -> None:
     add("--clips", help="the recordings, where they are not in clips/", **folder)
     splits = "CoVoST2's splits that become train; default: train,train_covost, as its own script; "
     splits += "train: Common Voice's own split only"
-    default = ["train", "train_covost"]
-    add("--train-splits", type=_names, default=default, metavar="NAMES", help=splits)
+    names = {"type": _names, "default": ["train", "train_covost"], "metavar": "NAMES"}
+    add("--train-splits", help=splits, **names)
     audio = "full: decode every clip once (default); none: trust them, durations stay unknown"
     add("--check-audio", choices=("full", "none"), default="full", help=audio)
     covost2.set_defaults(command=_build, source_name="covost2")

@@ -24,15 +24,14 @@ files say `zho` for `cmn`, result files `audio_path`. One tag, transcription onl
     {"audio": "eng/test/139.wav", "source": "fleurs_eng_cmn", "prompt": "<|eng|><|cmn|>",
      "gt": "They have feet.<|eng|><|cmn|>它们有脚。"}
 
-Lost in both: sentence_id (for FLEURS, whose target is the same in all languages: --sentence-id
-target), duration; in the other direction the corpus in `source`, written as `covost` and `fleurs`.
+Lost in both: sentence_id, duration; in the other direction the corpus in `source`, written as
+`covost` and `fleurs`.
 
 nemo, NVIDIA NeMo with Canary's fields: `text` is what the model shall write, the translation where
 `target_lang` is another language or the task says so. Manifests of speech LLMs have it in `answer`
-("na": none), next to the transcript in `text`. Rows with an `offset` are parts of a recording and
-are refused. key, sentence_id and, of a translation, transcript are fields of our own: NeMo keeps
-what it does not know. Nothing is lost, but a missing duration is measured; in the other direction
-fields that are not named here are lost.
+("na": none), next to the transcript in `text`. Rows with an `offset` are refused: parts of a
+recording. key, sentence_id and, of a translation, transcript are fields of our own, which NeMo
+keeps; a missing duration is measured.
 
     {"audio_filepath": "a.wav", "duration": 3.5, "text": "hello", "lang": "en"}
     {"audio_filepath": "a.wav", "duration": 3.5, "text": "hallo", "source_lang": "en",
@@ -180,8 +179,7 @@ def _nemo(utterance: Utterance, audio: str) -> dict:
         "key": utterance.key,
         "sentence_id": utterance.sentence_id,
     }
-    said = target and utterance.transcript
-    return row | ({"transcript": said} if said else {})
+    return row | {"transcript": utterance.transcript} if target and utterance.transcript else row
 
 
 def _both(spoken_too: bool) -> Format:

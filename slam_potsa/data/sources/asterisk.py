@@ -70,9 +70,7 @@ def build(
     train and dev have the training languages, test has all; zero_shot has the sentences of train in
     the languages that training never hears. The same packages give byte-identical manifests.
 
-    Args:
-        from_dir: a folder with the .deb files, or with unpacked folders. Else the packages are
-            fetched, once, into `output`/packages.
+    `from_dir` has the .deb files, or unpacked folders; else they are fetched, once, into `output`.
 
     Raises InputError for packages that cannot be had or are others, or an incomplete folder.
     """
@@ -97,36 +95,33 @@ def load(folder: Path | None, cache: Path, progress: bool) -> dict[str, Voice]:
     if folder is None:
         fetch_packages(PINS, cache, progress)
     elif not any(folder.glob(f"{PACKAGE}-*.deb")):
-        return each(partial(_voice, _files(folder)), LANGUAGES)
+        return each(partial(_voice, folder), LANGUAGES)
     packages = {(folder or cache) / name: sha256 for name, sha256 in PINS.items()}
     wrong = filter(None, (_wrong(path, sha256) for path, sha256 in packages.items()))
     refuse(f"{problem}. {REMEDY}" for problem in wrong)
     with tempfile.TemporaryDirectory() as unpacked:
         for path in packages:
             unpack(path, Path(unpacked))
-        return each(partial(_voice, _files(Path(unpacked))), LANGUAGES)
+        return each(partial(_voice, Path(unpacked)), LANGUAGES)
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {path.relative_to(folder).as_posix(): path for path in paths}
-
-
-def _voice(files: Mapping[str, Path], language: str) -> Voice:
+def _voice(folder: Path, language: str) -> Voice:
     """A language's files: those below a folder `<language>`, `<language>_...` or
     `...core-sounds-<language>-...`, and `core-sounds-<language>.txt` or `.txt.gz` anywhere."""
     prompt = re.compile(
-        rf"(?:.*/)?(?:{language}(?:_[^/]*)?|[^/]*core-sounds-{language}(?:-[^/]*)?)/(.+)\.g722"
+        rf".*/(?:{language}(?:_[^/]*)?|[^/]*core-sounds-{language}(?:-[^/]*)?)/(.+)\.g722"
     )
-    found = {match[1].lower(): files[path] for path in files if (match := prompt.fullmatch(path))}
-    name = f"core-sounds-{language}.txt"
-    texts = [file for path, file in files.items() if path.endswith((name, f"{name}.gz"))]
-    if not found or not texts:
-        lacking = name if found else "folder with .g722 files"
+    audio = {}
+    for path in sorted(folder.rglob("*.g722")):
+        if match := prompt.fullmatch(f"/{path.relative_to(folder).as_posix()}"):
+            audio[match[1].lower()] = path.read_bytes()
+    texts = sorted(folder.rglob(f"core-sounds-{language}.txt*"))
+    if not audio or not texts:
+        lacking = f"core-sounds-{language}.txt" if audio else "folder with .g722 files"
         raise InputError(f"found no {lacking} for language {language!r}. {REMEDY}")
     text = texts[0].read_bytes()
     text = gzip.decompress(text) if texts[0].suffix == ".gz" else text
-    return Voice({name: path.read_bytes() for name, path in found.items()}, read_transcripts(text))
+    return Voice(audio, read_transcripts(text))
 
 
 def fetch_packages(pins: Mapping[str, str], cache: Path, progress: bool = True) -> None:

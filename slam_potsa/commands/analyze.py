@@ -48,7 +48,7 @@ def analyze_runs(runs: list[Path], args) -> list:
     from slam_potsa.evaluation.measures import MeasureSettings
     from slam_potsa.evaluation.transport_view import aligned_layer
 
-    drawn, problems, rows, configs = {"sentences": args.sentences, "seed": args.seed}, [], [], []
+    drawn, problems, configs = {"sentences": args.sentences, "seed": args.seed}, [], []
     with collecting(problems):
         require_packages()
     with collecting(problems):

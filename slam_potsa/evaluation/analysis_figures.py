@@ -57,11 +57,9 @@ def _view(analysis: Analysis, view: View) -> Figure:
     title = f"{METHODS[view.method]}, {TAPS[view.tap][0]}, {analysis.name}"
     axes = [f"component {n} ({100 * s:.0f} %)" for n, s in enumerate(view.explained, start=1)]
     share = 100 * analysis.taps[view.tap].numbers["language share"]
-    reading = (
-        f"of the variance of all recordings {share:.1f} % lies between languages."
-        if axes
-        else "who is near whom means something, distances across the picture do not."
-    )
+    reading = "who is near whom means something, distances across the picture do not."
+    if axes:
+        reading = f"of the variance of all recordings {share:.1f} % lies between languages."
     how = {"title": title, "order": analysis.languages, "components": axes}
     svg = figures.scatter_chart(view.points, view.languages, **how)
     caption = f"Each point is a recording, colour and shape its language; {reading}"
@@ -73,12 +71,12 @@ def _heat_map(analysis: Analysis) -> Figure:
     cells = {tuple(pair.split()): 100 * recall for pair, recall in found.pairs["R@1"].items()}
     labels = {"title": title, "x_label": "searched", "y_label": "searching"}
     heard = analysis.languages if analysis.heard is None else analysis.heard
-    unheard = [name for name in analysis.languages if name not in heard]
+    unheard = ", ".join(name for name in analysis.languages if name not in heard)
+    never = f"; never heard in training: {unheard}" if unheard else ""
     caption = (
         "In per cent at the projector’s output: how often a recording of the row’s language finds "
-        "its sentence in the column’s"
-        + (f"; never heard in training: {', '.join(unheard)}" if unheard else "")
-        + f". Chance: {100 * found.numbers['R@1 chance, all']:.1f} %."
+        f"its sentence in the column’s{never}. "
+        f"Chance: {100 * found.numbers['R@1 chance, all']:.1f} %."
     )
     svg = figures.heat_map(analysis.languages, cells, **labels)
     return Figure("heat_map", title, svg, caption)

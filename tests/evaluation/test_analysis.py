@@ -223,10 +223,11 @@ def test_views_of_few_vectors_of_many_and_of_a_point():
     assert view.points == [[0.0, 0.0]] * 20
 
 
-def arguments(*words):
+def run_command(*words):
     parser = argparse.ArgumentParser()
     command.add(parser.add_subparsers())
-    return parser.parse_args(["analyze", *map(str, words)])
+    args = parser.parse_args(["analyze", *map(str, words)])
+    args.command(args)
 
 
 def run_folder(translator):
@@ -236,8 +237,7 @@ def run_folder(translator):
 def test_command_line(runs, manifest, tmp_path, capsys):
     ours, base = map(run_folder, runs)
     given = [ours, manifest, "--against", base, "--output", tmp_path, "--heard", "en", "es"]
-    args = arguments(*given, "--sentences", 4)
-    args.command(args)
+    run_command(*given, "--sentences", 4)
     printed = capsys.readouterr().out
     assert str(tmp_path / "analysis.json") in printed and "projector" in printed
     analysis, baseline = read_analysis(tmp_path / "analysis.json")
@@ -247,9 +247,8 @@ def test_command_line(runs, manifest, tmp_path, capsys):
 
 
 def test_command_line_tells_all_that_is_wrong_before_it_loads_anything(manifest, tmp_path):
-    args = arguments(tmp_path, manifest, "--against", tmp_path / "none", "--heard", "eo")
     with pytest.raises(InputError) as error:
-        args.command(args)
+        run_command(tmp_path, manifest, "--against", tmp_path / "none", "--heard", "eo")
     assert len(error.value.problems) == 3 and "heard 'eo'" in str(error.value)
 
 
@@ -257,8 +256,7 @@ def test_command_line_takes_the_folder_of_a_checkpoint(runs, manifest):
     folder = run_folder(runs[0])
     (folder / "best").mkdir()
     (folder / "best" / "model.pt").write_bytes((folder / "model.pt").read_bytes())
-    args = arguments(folder / "best", manifest, "--sentences", 3)
-    args.command(args)
+    run_command(folder / "best", manifest, "--sentences", 3)
     (found,) = read_analysis(folder / "analysis" / "analysis.json")
     assert Path(found.checkpoint) == folder / "best" / "model.pt" and found.name == folder.name
     assert found.heard == ["en", "es", "ru"] and found.recordings == {"en": 3, "es": 3, "ru": 3}

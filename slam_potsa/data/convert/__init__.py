@@ -19,9 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slam_potsa.data.archives import split_reference
-from slam_potsa.data.convert.dialects import COT_ST, LLM_SRT, MS_SWIFT, NEMO, SLAM_LLM
+from slam_potsa.data.convert import dialects
 from slam_potsa.data.convert.format import Fill, Format, rebased
-from slam_potsa.data.convert.lhotse_cuts import LHOTSE
 from slam_potsa.data.languages import short_code
 from slam_potsa.data.manifest import FIELDS, Utterance, read_manifest, write_manifest
 from slam_potsa.errors import InputError, each, refuse
@@ -43,15 +42,7 @@ class _Manifest(Format):
         write_manifest(path, moved)
 
 
-FORMATS: dict[str, Format] = {
-    "manifest": _Manifest(parse=dict, render=dict, holds=FIELDS),
-    "slam_llm": SLAM_LLM,
-    "cot_st": COT_ST,
-    "llm_srt": LLM_SRT,
-    "nemo": NEMO,
-    "ms_swift": MS_SWIFT,
-    "lhotse": LHOTSE,
-}
+FORMATS: dict[str, Format] = {"manifest": _Manifest(dict, dict, FIELDS), **dialects.FORMATS}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""JSON Lines of five projects: an example of each, how rows are read, how they are written.
+"""JSON Lines of six projects: an example of each, how rows are read, how they are written.
 
 slam_llm, SLAM-LLM's asr_librispeech: one text, the transcript, or with --target-language the
 translation; all but key, audio and that text is lost.
@@ -36,6 +36,12 @@ keeps; a missing duration is measured.
     {"audio_filepath": "a.wav", "duration": 3.5, "text": "hello", "lang": "en"}
     {"audio_filepath": "a.wav", "duration": 3.5, "text": "hallo", "source_lang": "en",
      "target_lang": "de", "taskname": "ast", "pnc": "yes"}
+
+lhotse, Lhotse's cuts (needs lhotse), one recording and one supervision a cut: the key is the cut's
+id, transcript and language are the supervision's, whose custom fields are `translation`,
+`target_language` and `sentence_id`, or `translated_text` (`{language: text}`, of the IWSLT recipe).
+Cuts that are a part of their recording, mixed or features are refused. The duration becomes the
+recording's own. In the other direction ids, speakers and other custom fields are lost.
 """
 
 from __future__ import annotations
@@ -52,6 +58,8 @@ from slam_potsa.errors import InputError
 TRANSCRIBE = "<audio>Transcribe the speech:"
 TRANSLATE = "<audio>Translate the speech to {language}:"
 TRANSLATION = ("ast", "s2t_translation")  # NeMo's `taskname`; NeMo 1.23 knows the second only
+LENGTH_TOLERANCE = 0.01  # seconds by which a cut may be shorter than its recording
+CUT_REMEDY = "write its audio with CutSet.save_audios first"
 _TAG = re.compile(r"<\|([A-Za-z]{2,3}(?:[-_][A-Za-z]+)*)\|>")
 _TAGS_AT_END = re.compile(rf"(?:{_TAG.pattern})*$")
 # Where LLM-SRT's codes are not those of the same scope as ISO 639-1.
@@ -182,13 +190,63 @@ def _nemo(utterance: Utterance, audio: str) -> dict:
     return row | {"transcript": utterance.transcript} if target and utterance.transcript else row
 
 
+def _read_lhotse(fields: Fields) -> Values:
+    from lhotse.serialization import deserialize_item
+
+    try:
+        cut = deserialize_item(dict(fields.row))
+        (supervision,), recording = cut.supervisions, cut.recording
+        (source,) = [one.source for one in recording.sources if one.type == "file"]
+        custom = {**(cut.custom or {}), **(supervision.custom or {})}
+        ours = {custom.get("target_language"): custom.get("translation")}
+        ((code, target),) = custom.get("translated_text", ours).items()
+    except Exception as error:  # Lhotse has no error class of its own for what is no cut
+        expected = "a MonoCut with one supervision, one translation at most, of one audio file"
+        fields.wrong("type", fields.row.get("type"), f"{expected} ({error!r}); {CUT_REMEDY}")
+        return {}
+    if cut.start > 0 or cut.duration < recording.duration - LENGTH_TOLERANCE:
+        expected = f"{recording.duration:g}, all of its recording; {CUT_REMEDY}"
+        fields.wrong("duration", cut.duration, expected)
+    return {
+        "key": cut.id,
+        "audio": source,
+        "language": fields.code(supervision.language),
+        "transcript": one_line(supervision.text or "") or None,
+        "sentence_id": custom.get("sentence_id"),
+        "duration": cut.duration,
+        "target": one_line(target or "") or None,
+        "target_language": fields.code(code) if target else None,
+    }
+
+
+def _lhotse(utterance: Utterance, audio: str) -> dict:
+    from lhotse import Recording, SupervisionSegment
+
+    needed(utterance)
+    try:
+        cut = Recording.from_file(audio, recording_id=utterance.key).to_cut()
+    except Exception as error:  # whatever the audio backend of Lhotse raises
+        raise InputError(f"{audio}: Lhotse cannot read its length: {error}") from None
+    custom = {"sentence_id": utterance.sentence_id}
+    if utterance.target:
+        custom |= {"translation": utterance.target, "target_language": utterance.target_language}
+    cut.id = name = utterance.key
+    said = {"text": utterance.transcript, "language": utterance.language, "custom": custom}
+    cut.supervisions = [SupervisionSegment(name, name, 0.0, cut.duration, **said)]
+    return cut.to_dict()
+
+
 def _both(spoken_too: bool) -> Format:
     read, write = (partial(call, spoken_too=spoken_too) for call in (_read_tagged, _tagged))
     holds = {"key", "audio", "language", "transcript", "target", "target_language"}
     return Format(read, write, holds, relative=spoken_too, tasks=True)
 
 
-SLAM_LLM = Format(_read_slam_llm, _slam_llm, {"key", "audio"}, one_text=True)
-MS_SWIFT = Format(_read_ms_swift, _ms_swift, {"audio"}, one_text=True)
-COT_ST, LLM_SRT = _both(spoken_too=False), _both(spoken_too=True)
-NEMO = Format(_read_nemo, _nemo, FIELDS, relative=True, timed=True)
+FORMATS = {
+    "slam_llm": Format(_read_slam_llm, _slam_llm, {"key", "audio"}, one_text=True),
+    "cot_st": _both(spoken_too=False),
+    "llm_srt": _both(spoken_too=True),
+    "nemo": Format(_read_nemo, _nemo, FIELDS, relative=True, timed=True),
+    "ms_swift": Format(_read_ms_swift, _ms_swift, {"audio"}, one_text=True),
+    "lhotse": Format(_read_lhotse, _lhotse, FIELDS),
+}

@@ -17,21 +17,32 @@ from slam_potsa.commands.plan import read_stages
 from slam_potsa.config.compose import conf_dir
 from slam_potsa.engine.plan.assumptions import ASSUMPTIONS
 from slam_potsa.engine.plan.corpus import corpus_of
-from slam_potsa.engine.plan.count import LOSS, MANY, Batch, Meter, count_step, encoder_flops
+from slam_potsa.engine.plan.count import (
+    LOSS,
+    MANY,
+    Batch,
+    Held,
+    Meter,
+    TrainingStep,
+    encoder_flops,
+)
 from slam_potsa.engine.plan.meta import build_on_meta
 from slam_potsa.engine.plan.plan import plan_stages
 from slam_potsa.engine.plan.stage import Stage
 from tests.support import tiny
 
-ROWS, FRAMES, POSITIONS, ANSWER = 4, 16, 24, 5
+ROWS, FRAMES, POSITIONS, ANSWER, LAYERS = 4, 16, 24, 5, 4
 BATCH = Batch(ROWS, ROWS // 2, FRAMES, POSITIONS, ANSWER)
 GIVEN = {name: one.default for name, one in ASSUMPTIONS.items()}
 
 
 @pytest.fixture
 def config(tmp_path):
-    """Two layers of the LLM and of the projector, one of the encoder."""
+    """A world of tiny models, with more layers than are run."""
     config = tiny.world(tmp_path)
+    for folder, name in (("llm", "num_hidden_layers"), ("whisper", "encoder_layers")):
+        path = tmp_path / folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {name: LAYERS}))
     config.alignment.terms["ot"].tolerance = 0.0  # to the cap, as on a GPU
     config.alignment.terms["ot"].max_iterations = 10
     config.model_config.llm_dtype, config.model_config.qformer_layers = "float32", 2
@@ -46,9 +57,9 @@ def choose(config, trains: str) -> None:
     config.language_bias.enabled = train.freeze_encoder
 
 
-def counted(config, batch: Batch = BATCH) -> Meter:
+def step_of(config) -> TrainingStep:
     built = build_on_meta(config)
-    return count_step(built.model, batch, 0, built.autocast)
+    return TrainingStep(built.model, 0, built.autocast)
 
 
 class Running:
@@ -95,14 +106,14 @@ class Running:
         weights = [*self.model.parameters(), *self.model.buffers()]
         with Meter("SpeechLLM", weights) as meter:
             self.step()
-        return sum(meter.held().peak(1).values())
+        return sum(Held([meter.trace()] * 2, torch.ones(1)).peak(1).values())
 
 
 def attention_again(trains: str) -> int:
     """Half of attention's forward once more: what a kernel that keeps no scores computes again."""
-    heard = FRAMES**2 if trains == "everything" else 0
+    heard = LAYERS * FRAMES**2 if trains == "everything" else 0
     queries = 2 * tiny.QUERIES**2 + tiny.QUERIES * FRAMES
-    return 2 * ROWS * (16 * (heard + queries) + 2 * POSITIONS**2 * tiny.WIDTH)
+    return 2 * ROWS * (16 * (heard + queries) + LAYERS * POSITIONS**2 * tiny.WIDTH)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +126,7 @@ def attention_again(trains: str) -> int:
 def test_flops_are_torchs(config, trains, variant):
     choose(config, trains)
     config.alignment.terms["ot"].variant = variant
-    assert counted(config).flops.total() - attention_again(trains) == Running(config).flops()
+    assert step_of(config).flops(BATCH).total() - attention_again(trains) == Running(config).flops()
 
 
 @pytest.mark.parametrize(
@@ -125,15 +136,15 @@ def test_flops_are_torchs(config, trains, variant):
 def test_the_peak_is_that_of_a_step_that_runs(config, trains, autocast):
     choose(config, trains)
     config.native.bf16 = autocast
-    held = counted(config, replace(BATCH, rows=2 * MANY, pairs=MANY)).held()
+    held = step_of(config).held(replace(BATCH, rows=2 * MANY, pairs=MANY))
     assert sum(held.peak(ROWS // 2).values()) == pytest.approx(Running(config).peak(), rel=0.03)
 
 
 def test_terms_over_layers_of_the_llm_cost_what_their_length_says(config):
-    alone = counted(config).flops
-    layers = {"first": "llm.{layer}", "second": "llm.{layer}", "layers": [2]}
+    alone = step_of(config).flops(BATCH)
+    layers = {"first": "llm.{layer}", "second": "llm.{layer}", "layers": [LAYERS]}
     config.alignment.terms["deep"] = replace(config.alignment.terms["ot"], **layers)
-    more = counted(config).flops
+    more = step_of(config).flops(BATCH)
     assert {k: n for k, n in alone.items() if k[0] == "llm"}.items() <= more.items()
     assert more[LOSS, "forward", 4] > 2 * alone[LOSS, "forward", 4]  # S positions against N tokens
 
@@ -141,7 +152,7 @@ def test_terms_over_layers_of_the_llm_cost_what_their_length_says(config):
 def test_work_is_proportional_to_rows_and_precision_is_that_of_the_weights(config):
     config.alignment.terms.clear()
     config.model_config.llm_dtype = "bfloat16"
-    one, two = (counted(config, replace(BATCH, rows=n, pairs=0)).flops for n in (ROWS, 2 * ROWS))
+    one, two = (step_of(config).flops(replace(BATCH, rows=n, pairs=0)) for n in (ROWS, 2 * ROWS))
     assert two == {key: 2 * count for key, count in one.items()}
     sizes = {part: size for part, _way, size in one}
     assert sizes == {"encoder": 2, "projector": 4, "llm": 2}

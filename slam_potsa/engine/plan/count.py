@@ -5,9 +5,12 @@ way back are the code that trains, at its true size. FLOPs are counted by the fo
 `FlopCounterMode`: products and attention, nothing elementwise. Bytes are those of the storages that
 are alive, so that a peak has whatever a step holds at that moment.
 
-Two things are as on a GPU. Attention takes the memory-efficient kernel, which keeps no scores and
-computes them once more on the way back (2.5 times the forward). And where values would be asked
-whether Sinkhorn's sweeps may stop, they go on to their cap.
+    attention    takes the memory-efficient kernel, as on a GPU where there is a mask: it keeps no
+                 scores, and computes them once more on the way back (2.5 times the forward)
+    values       are not there to be asked whether Sinkhorn's sweeps may stop: they go on to their
+                 cap, as on a GPU
+    layers       of the encoder and of the LLM are alike, so one and two are run, and the second
+                 says what each further one adds
 
 Shapes, here and in the whole package: B rows (a pair is two), T encoder frames (20 ms), M mel
 bands, E encoder width, S positions of the LLM, A answer positions, P pairs.
@@ -16,8 +19,8 @@ bands, E encoder width, S positions of the LLM, A answer positions, P pairs.
 from __future__ import annotations
 
 import weakref
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from unittest.mock import patch
@@ -56,33 +59,66 @@ class Batch:
 
 @dataclass(frozen=True)
 class Held:
-    """Bytes alive at every moment of a step, as they grow with the items of its batch.
+    """Bytes alive in a step, as they grow with the items of its batch and with the layers.
 
-    `trace` is [moments, ROWS, 3]: what does not grow, what does, what grows with their square.
+    Attributes:
+        traces: of one layer and of two; {(part, direction): [moments, ROWS, 3]}, in the last
+            dimension what does not grow, what grows with the items, and with their square.
+        depth: [ROWS], layers.
     """
 
-    trace: Tensor
+    traces: Sequence[dict[tuple[str, str], Tensor]]
+    depth: Tensor
 
     def peak(self, items: int) -> dict[str, int]:
         """Bytes by what holds them, at the moment when there are most."""
-        sizes = self.trace @ torch.tensor([1.0, items, items**2], dtype=self.trace.dtype)
-        most = sizes[sizes.sum(1).argmax()].tolist()
-        return {name: round(size) for name, size in zip(ROWS, most, strict=True)}
+        powers = torch.tensor([1.0, items, items**2], dtype=torch.float64)
+        one, two = ({k: _most(t @ powers) for k, t in trace.items()} for trace in self.traces)
+        moments = [one[key] + (self.depth - 1) * (two[key] - one[key]) for key in one]
+        most = max(moments, key=lambda sizes: sizes.sum().item())
+        return {name: round(size) for name, size in zip(ROWS, most.tolist(), strict=True)}
 
 
-def count_step(model: nn.Module, batch: Batch, features: int, autocast: bool) -> Meter:
+class TrainingStep:
     """Forward and backward pass of a `SpeechLLM` on the meta device.
 
     Args:
         features: E where the encoder's output comes from a feature store; 0: from the encoder.
         autocast: products in 16 bits whatever the weights are.
     """
-    with _without_data(model) as (weights, meter):
-        inputs = _inputs(model, batch, features)
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            output, _accuracy = functional_call(model, weights, kwargs=inputs)
-        output.loss.backward()  # with the logits still there, as SLAM-LLM's loop has them
-    return meter
+
+    def __init__(self, model: nn.Module, features: int, autocast: bool):
+        self.model, self.features, self.autocast = model, features, autocast
+        parts = {"encoder": model.encoder, "llm": model.llm}
+        taps = model.controller.objective.tap_names(
+            range(1, model.encoder_projector.num_layers + 1)
+        )
+        if any(tap.startswith("llm.") for tap in taps):
+            del parts["llm"]  # a term compares its layers, which must all be there
+        self._stacks = {name: _stack(part) for name, part in parts.items() if part is not None}
+
+    def flops(self, batch: Batch) -> Flops:
+        """By part, direction and precision."""
+        one, two = (self._run(batch, layers, sweeps=layers == 1).flops for layers in (1, 2))
+        deep = [key for key in one if key[0] in self._stacks]  # Sinkhorn swept in the first alone
+        return one + Counter({k: (self._depth(k[0]) - 1) * (two[k] - one[k]) for k in deep})
+
+    def held(self, batch: Batch) -> Held:
+        """`batch` has MANY items."""
+        depth = torch.tensor([float(self._depth(name)) for name in ROWS])
+        return Held([self._run(batch, n, sweeps=False).trace() for n in (1, 2)], depth)
+
+    def _depth(self, part: str) -> int:
+        return len(self._stacks[part][2]) if part in self._stacks else 1
+
+    def _run(self, batch: Batch, layers: int, *, sweeps: bool) -> Meter:
+        shortened = _shortened(list(self._stacks.values()), layers)
+        with shortened, _without_data(self.model, sweeps) as (weights, meter):
+            inputs = _inputs(self.model, batch, self.features)
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+                output, _accuracy = functional_call(self.model, weights, kwargs=inputs)
+            output.loss.backward()  # with the logits still there, as SLAM-LLM's loop has them
+        return meter
 
 
 def encoder_flops(encoder: nn.Module, frames: int) -> int:
@@ -108,7 +144,7 @@ class Meter(TorchDispatchMode):
         known = [t for w in weights for t in (w, w.grad) if t is not None]
         self._known = {id(t.untyped_storage()): t.untyped_storage() for t in known}
         self._alive: Counter[tuple[str, int]] = Counter()  # (row, degree of growth)
-        self._moments: list[dict[tuple[str, int], int]] = []
+        self._moments = defaultdict(list)  # by part and direction
 
     def __enter__(self) -> Meter:
         self._modules.__enter__()
@@ -131,16 +167,19 @@ class Meter(TorchDispatchMode):
             self.flops[part, way, made[0].element_size()] += work
         row = BACKWARD if self._modules.is_bw else part
         if any([self._hold(tensor, row) for tensor in made]):
-            self._moments.append(dict(self._alive))
+            self._moments[part, way].append(dict(self._alive))
         return out
 
-    def held(self) -> Held:
-        """Of a batch of MANY items."""
-        trace = [
-            [[alive.get((row, n), 0) / MANY**n for n in range(3)] for row in ROWS]
-            for alive in self._moments
-        ]
-        return Held(torch.tensor(trace, dtype=torch.float64))
+    def trace(self) -> dict[tuple[str, str], Tensor]:
+        """As `Held` has it, of a batch of MANY items."""
+        traces = {
+            key: [
+                [[alive.get((row, n), 0) / MANY**n for n in range(3)] for row in ROWS]
+                for alive in moments
+            ]
+            for key, moments in self._moments.items()
+        }
+        return {key: torch.tensor(trace, dtype=torch.float64) for key, trace in traces.items()}
 
     def _part(self) -> str:
         running = self._modules.parents
@@ -165,11 +204,17 @@ class Meter(TorchDispatchMode):
 
 
 @contextmanager
-def _without_data(model: nn.Module) -> Iterator[tuple[dict[str, Tensor], Meter]]:
-    """Parameters and buffers, with the gradients of the micro-step before, and what counts."""
+def _without_data(
+    model: nn.Module, sweeps: bool = False
+) -> Iterator[tuple[dict[str, Tensor], Meter]]:
+    """Parameters and buffers, with the gradients of the micro-step before, and what counts.
+
+    Args:
+        sweeps: the answer to Sinkhorn's question whether it is unfinished, the only one of values.
+    """
     attention = patch.object(F, "scaled_dot_product_attention", _attention)
-    to_the_cap = patch.object(Tensor, "__bool__", lambda _unfinished: True)
-    with FakeTensorMode(allow_non_fake_inputs=True), attention, to_the_cap:
+    unfinished = patch.object(Tensor, "__bool__", lambda _value: sweeps)
+    with FakeTensorMode(allow_non_fake_inputs=True), attention, unfinished:
         weights = {}
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             weight = weights[name] = torch.empty(tensor.shape, dtype=tensor.dtype)
@@ -177,6 +222,31 @@ def _without_data(model: nn.Module) -> Iterator[tuple[dict[str, Tensor], Meter]]
                 weight.requires_grad_().grad = torch.empty_like(weight)
         with Meter(type(model).__name__, weights.values()) as meter:
             yield weights, meter
+
+
+def _most(sizes: Tensor) -> Tensor:
+    """[ROWS] at the moment, of [moments, ROWS], when most is held."""
+    return sizes[sizes.sum(1).argmax()]
+
+
+Stack = tuple[nn.Module, str, nn.ModuleList]  # owner, attribute, layers
+
+
+def _stack(part: nn.Module) -> Stack:
+    """The layers of a part, the longest list in it."""
+    found = ((owner, *child) for owner in part.modules() for child in owner.named_children())
+    return max((s for s in found if isinstance(s[2], nn.ModuleList)), key=lambda s: len(s[2]))
+
+
+@contextmanager
+def _shortened(stacks: Sequence[Stack], layers: int) -> Iterator[None]:
+    for owner, name, stack in stacks:
+        setattr(owner, name, stack[:layers])
+    try:
+        yield
+    finally:
+        for owner, name, stack in stacks:
+            setattr(owner, name, stack)
 
 
 def _inputs(model: nn.Module, batch: Batch, features: int) -> dict[str, Tensor | int]:

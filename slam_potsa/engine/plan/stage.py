@@ -110,7 +110,7 @@ class Stage:
     @cached_property
     def flops(self) -> Flops:
         """Of a micro-step."""
-        return self._count(self.batch()).flops
+        return self._step.flops(self.batch())
 
     @property
     def steps(self) -> int:
@@ -149,13 +149,13 @@ class Stage:
         """Of features that are read from a store; 0: the encoder runs."""
         return self.built.encoder.width if self.config.dataset_config.feature_store else 0
 
-    def _count(self, batch: Batch) -> count.Meter:
-        built = self.built
-        return count.count_step(built.model, batch, self._stored_width, built.autocast)
+    @cached_property
+    def _step(self) -> count.TrainingStep:
+        return count.TrainingStep(self.built.model, self._stored_width, self.built.autocast)
 
     @cached_property
     def _held(self) -> Held:
-        return self._count(self.batch(MANY)).held()
+        return self._step.held(self.batch(MANY))
 
     @cached_property
     def _weights(self) -> dict[str, int]:

@@ -55,7 +55,9 @@ class TrainConfig:
     )
     num_epochs: int = option(10, "passes over the data, at most", affects="outcome", low=1)
     batch_size_training: int = option(4, "items a device a micro-step", low=1)
-    val_batch_size: int = option(4, "items in validation and decoding", affects="nothing", low=1)
+    val_batch_size: int = option(
+        4, "items in validation and decoding", affects="outcome", low=1
+    )  # a validation loss is its batches' mean
     gradient_accumulation_steps: int = option(
         1, "micro-steps an optimizer step; DeepSpeed's file says auto and takes this", low=1
     )

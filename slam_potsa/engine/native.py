@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,10 @@ from slam_potsa.engine.run_directory import (
     CONTROLLER,
     MODEL,
     complete_checkpoints,
+    remove_checkpoint,
+    step_of,
     trained_from,
+    validated,
     write_schedule,
 )
 from slam_potsa.errors import InputError, refuse
@@ -97,8 +99,11 @@ class NativeTrainer(Trainer):
         if resume is not None:
             if self.is_world_process_zero():
                 MetricsLog(Path(self.args.output_dir) / METRICS).keep_before(_first_unread(resume))
+                for later in complete_checkpoints(self.args.output_dir):
+                    if step_of(later) > step_of(resume):  # of the line that is left now
+                        remove_checkpoint(later)
             logger.info("resuming from %s", resume)
-        if resume is not None and _step_of(resume) >= self.args.max_steps:
+        if resume is not None and step_of(resume) >= self.args.max_steps:
             self._load_from_checkpoint(str(resume))  # finished: Trainer would do one step more
         else:
             self.train(resume_from_checkpoint=None if resume is None else str(resume))
@@ -210,6 +215,8 @@ class NativeTrainer(Trainer):
         atomic_write(folder / CONTROLLER, json.dumps(state))
 
     def _save_checkpoint(self, model, trial) -> None:
+        if self.args.should_save:  # one of this step may be there, from before a resume
+            (self._checkpoint_dir() / COMPLETE).unlink(missing_ok=True)
         super()._save_checkpoint(model, trial)
         self.saved_step = self.state.global_step
         if self.args.world_size > 1:
@@ -220,14 +227,15 @@ class NativeTrainer(Trainer):
             for old in complete_checkpoints(self.args.output_dir)[
                 : -self.potsa.native.keep_checkpoints
             ]:
-                shutil.rmtree(old)
+                remove_checkpoint(old)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         folder = Path(resume_from_checkpoint)
         apply_checkpoint(self.model, read_checkpoint(folder / MODEL), str(folder))
         state = json.loads((folder / CONTROLLER).read_text())
         self.controller.load_state_dict(state["controller"])
-        self.best_loss = state["best_loss"]
+        if validated(state["made_from"]) == validated(self.made_from):
+            self.best_loss = state["best_loss"]  # else it was of other recordings
 
 
 class _Hooks(TrainerCallback):
@@ -346,10 +354,6 @@ def check_sizes(config: PotsaConfig, items: int, world_size: int) -> None:
             f"{config.train_config.batch_size_training} on {world_size} processes: lower "
             "train_config.batch_size_training"
         )
-
-
-def _step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.split("-")[1])
 
 
 def _first_unread(checkpoint: Path) -> int:

@@ -26,6 +26,7 @@ from slam_potsa.data.tasks import needed_fields, require
 from slam_potsa.engine.encode import estimate_bias
 from slam_potsa.engine.run_directory import (
     BIAS,
+    CHECKPOINT,
     COMPLETE,
     CONTROLLER,
     MODEL,
@@ -111,7 +112,8 @@ def prepare(config: PotsaConfig, resume: Path | None) -> None:
     if resume is None:
         for manifest in manifests_to_hear(config):
             check_recordings(manifest)
-        clear(Path(config.train_config.output_dir))
+        replaced = config.native.resume == "never"
+        clear(Path(config.train_config.output_dir), replace=replaced)
     write_config(config)
     provide_bias(config)
 
@@ -125,8 +127,11 @@ def _check_resumable(config: PotsaConfig, checkpoint: Path | None) -> None:
                 "another train_config.output_dir, or give native.resume=never to replace it"
             )
         return
-    if not (checkpoint / COMPLETE).is_file():
-        raise InputError(f"native.resume={str(checkpoint)!r}: no complete checkpoint there")
+    if not (CHECKPOINT.fullmatch(checkpoint.name) and (checkpoint / COMPLETE).is_file()):
+        raise InputError(
+            f"native.resume={str(checkpoint)!r}: no complete checkpoint there; expected 'auto', "
+            "'never' or a folder checkpoint-N of a run"
+        )
     before = json.loads((checkpoint / CONTROLLER).read_text())
     if changed := changes_since(before["made_from"], config):
         raise InputError(

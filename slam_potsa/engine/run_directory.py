@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 
 from slam_potsa.config import PotsaConfig, defaults, flat
 from slam_potsa.data.feature_store import FeatureStore
+from slam_potsa.engine.deepspeed import settings_file
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
 from slam_potsa.model.metrics import METRICS, TENSORBOARD, WANDB_RUN
@@ -42,13 +43,31 @@ LOCK, OWNER = ".lock", ".owner"
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 # SLAM-LLM's folders, its epochs counted from 1, micro-steps within the epoch.
 SAVED = re.compile(r".*_epoch_(\d+)_step_(\d+)")
+CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 GONE = "not there"  # in place of a content hash
+VALIDATED = "content of the validation manifest"  # and its path
 
 
 def complete_checkpoints(output_dir: str | Path) -> list[Path]:
     """All `checkpoint-N` that were written to their end, oldest first."""
-    found = [path.parent for path in Path(output_dir).glob(f"checkpoint-*/{COMPLETE}")]
-    return sorted(found, key=lambda path: int(path.name.split("-")[1]))
+    found = [path for path in _checkpoints(output_dir) if (path / COMPLETE).is_file()]
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer steps before `checkpoint-N` was written."""
+    return int(CHECKPOINT.fullmatch(checkpoint.name)[1])
+
+
+def _checkpoints(output_dir: str | Path) -> list[Path]:
+    found = Path(output_dir).glob("checkpoint-*")
+    return [path for path in found if CHECKPOINT.fullmatch(path.name)]
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """What says that it is complete goes first: a removal may be killed half-way."""
+    (folder / COMPLETE).unlink(missing_ok=True)
+    shutil.rmtree(folder)
 
 
 def last_checkpoint(output_dir: str | Path) -> Path | None:
@@ -138,10 +157,17 @@ def write_schedule(output_dir: str | Path, schedule: LayerSchedule | None) -> No
     atomic_write(Path(output_dir) / SCHEDULE, json.dumps(statistics, indent=1) + "\n")
 
 
-def clear(output_dir: Path) -> None:
-    """Remove what an earlier run of ours left, which a new one would be mixed up with."""
-    for marker in output_dir.glob(f"checkpoint-*/{CONTROLLER}"):
-        shutil.rmtree(marker.parent)
+def clear(output_dir: Path, *, replace: bool = False) -> None:
+    """Remove what an earlier run of ours left, which a new one would be mixed up with.
+
+    Args:
+        replace: also what SLAM-LLM's loop saved there, the only weights of a run that was stopped.
+    """
+    for folder in _checkpoints(output_dir):
+        if any((folder / mark).is_file() for mark in (COMPLETE, CONTROLLER)):  # ours
+            remove_checkpoint(folder)
+    for folder in _saved(output_dir) if replace else ():
+        shutil.rmtree(folder)
     shutil.rmtree(output_dir / TENSORBOARD, ignore_errors=True)
     for name in (METRICS, SCHEDULE, MODEL, BEST, WANDB_RUN):
         (output_dir / name).unlink(missing_ok=True)
@@ -167,9 +193,12 @@ def trained_from(
         "content of ckpt_path": file_hash(config.ckpt_path),
         "content of dataset_config.train_data_path": file_hash(data.train_data_path),
         "content of dataset_config.feature_store": features_of(data.feature_store),
+        "content of deepspeed_config": file_hash(deepspeed_file(config.deepspeed_config)),
     }
+    validated = data.val_data_path if config.train_config.run_validation else None
+    if validated:
+        contents[f"{VALIDATED} {validated}"] = file_hash(validated)
     if "outcome" in affects:
-        validated = data.val_data_path if config.train_config.run_validation else None
         contents["content of dataset_config.val_data_path"] = file_hash(validated)
     return flat(options, affects=affects) | contents
 
@@ -179,14 +208,22 @@ def changes_since(
 ) -> list[str]:
     """What differs in a training that was made from `before`, of that which affects `affects`.
 
-    What is not there any more has not changed: who still needs it says so.
+    What is not there any more has not changed: who still needs it says so. A continuation may
+    validate on another manifest, but not on other content under the same path.
     """
     now = trained_from(config, affects)
     free = trained_from(config).keys() - now.keys()
     free |= {name for name, value in now.items() if value == GONE}
+    one_sided = before.keys() ^ now.keys()
+    free |= validated({name: None for name in one_sided}).keys()
     return differences(
         *({k: v for k, v in side.items() if k not in free} for side in (before, now))
     )
+
+
+def validated(made_from: Mapping[str, Any]) -> dict[str, Any]:
+    """What a training was validated on, of `trained_from`."""
+    return {name: value for name, value in made_from.items() if name.startswith(VALIDATED)}
 
 
 def file_hash(path: str | Path | None) -> str | None:
@@ -201,7 +238,18 @@ def features_of(folder: str | None) -> str | None:
     """The encoder of stored features; they may become more. None and GONE as in `file_hash`."""
     if not folder:
         return None
-    return FeatureStore.open(folder).fingerprint if Path(folder).is_dir() else GONE
+    try:
+        return FeatureStore.open(folder).fingerprint if Path(folder).is_dir() else GONE
+    except InputError:
+        return GONE  # a folder without a store in it
+
+
+def deepspeed_file(name: str | None) -> Path | None:
+    """The JSON of `deepspeed_config`; None where none is named or there is none."""
+    try:
+        return settings_file(name) if name else None
+    except InputError:
+        return None
 
 
 # -- one training a folder -------------------------------------------------------------------------
@@ -218,7 +266,9 @@ def alone(folder: str | Path, patience: float = 10.0) -> Iterator[None]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    lock, owner = FileLock(folder / LOCK, timeout=patience), folder / OWNER
+    # A soft lock, filelock's way out, would outlive a process that was killed on another machine.
+    lock = FileLock(folder / LOCK, timeout=patience, fallback_to_soft=False)
+    owner = folder / OWNER
     try:
         lock.acquire()
     except Timeout:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slam_potsa.errors import InputError, collecting, refuse
+from slam_potsa.errors import collecting, refuse
 
 
 def add(commands) -> None:
@@ -74,13 +74,9 @@ def analyze_runs(runs: list[Path], args) -> list:
 def _config(run: Path):
     """The configuration of a run directory, or of the run that a checkpoint lies in."""
     from slam_potsa.engine.decode import load_run
-    from slam_potsa.engine.run_directory import MODEL
 
-    checkpoint = run if run.is_file() else run / MODEL
-    config = load_run(_folder(run), ckpt_path=str(checkpoint))
-    if not checkpoint.is_file():
-        raise InputError(f"{run}: no {MODEL} there; expected a finished run, or its checkpoint")
-    return config
+    # The best by validation, as `decode` takes it, so that R@1 and BLEU are of one model.
+    return load_run(_folder(run), **({"ckpt_path": str(run)} if run.is_file() else {}))
 
 
 def _folder(run: Path) -> Path:

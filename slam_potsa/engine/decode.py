@@ -98,13 +98,18 @@ class Translator:
         data = replace(
             self.config.dataset_config, test_data_path=str(manifest), inference_mode=True
         )
-        if data.feature_store and not has_features(data.feature_store, manifest):
+        if data.feature_store and not self._has_features(data.feature_store, manifest):
             logger.info("%s is not in %s: reading recordings", manifest, data.feature_store)
             data = replace(data, feature_store=None)
         dataset = get_speech_dataset(data, self.tokenizer, "test")
         if shuffle_audio:
             dataset.recordings = exchanged_recordings(dataset.items.utterances)
         return dataset
+
+    def _has_features(self, store: str, manifest: str | Path) -> bool:
+        if Path(store).is_dir():  # of another encoder of the same width they would be nonsense
+            FeatureStore.open(store, self.model.encoder.fingerprint())
+        return has_features(store, manifest)
 
     def to_device(self, batch: dict[str, Any]) -> dict[str, Any]:
         return {k: v.to(self.device) if torch.is_tensor(v) else v for k, v in batch.items()}

@@ -10,13 +10,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from tqdm import tqdm
 
-from slam_potsa.config import PotsaConfig, defaults
+from slam_potsa.config import PotsaConfig
 from slam_potsa.data.manifest import ManifestSummary, Utterance, check_manifest, read_manifest
 from slam_potsa.data.predictions import Prediction, read_predictions
-from slam_potsa.engine.run_directory import CONFIG, SCHEDULE
+from slam_potsa.engine.run_directory import CONFIG, SCHEDULE, read_config
 from slam_potsa.errors import InputError, collecting, refuse
 from slam_potsa.evaluation.analysis import (
     FILE,
@@ -142,6 +141,8 @@ def collect(
     """
     request = request or Request()
     runs = open_runs(paths, request.names)
+    stale = {run.name: why_analysis_is_outdated(run.path) for run in runs}
+    runs = [replace(run, analysis=None) if stale[run.name] else run for run in runs]
     rows = {run.name: _rows(run.config.dataset_config.train_data_path) for run in runs}
     heard = {name: sorted({row.language for row in found}) for name, found in rows.items()}
     groups = _groups(runs, request, heard[runs[0].name])
@@ -159,7 +160,6 @@ def collect(
         for test, path in manifests.items()
     }
     scored, left_out = _scored(runs, request, groups, progress)
-    stale = {run.name: why_analysis_is_outdated(run.path) for run in runs}
     left_out += [f"{name}, analysis: {reason}" for name, why in stale.items() for reason in why]
     warnings = _warnings(heard, request)
     return Report(scored, request, *groups, manifests, data, trained, warnings, left_out)
@@ -189,11 +189,7 @@ def open_runs(paths: Sequence[str | Path], names: Sequence[str] = ()) -> list[Ru
 def _open(path: Path, name: str) -> Run:
     if not (path / CONFIG).is_file():
         raise InputError(f"{path}: no {CONFIG} there; expected the output_dir of a training run")
-    text = (path / CONFIG).read_text(encoding="utf-8")
-    try:
-        config = defaults(PotsaConfig, yaml.safe_load(text))
-    except (yaml.YAMLError, InputError) as error:
-        raise InputError(f"{path / CONFIG}: {error}; expected what training wrote there") from None
+    config, text = read_config(path), (path / CONFIG).read_text(encoding="utf-8")
     metrics = read_metrics(path / METRICS) if (path / METRICS).is_file() else []
     if (path / SCHEDULE).is_file():
         metrics.append(_state(json.loads((path / SCHEDULE).read_text(encoding="utf-8"))))

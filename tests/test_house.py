@@ -25,7 +25,7 @@ ORDER = [
     "model",
 ]
 ORDER += ["plugin", "engine", "evaluation", "commands", "cli"]
-# Lines of each folder, with a little air: they are to shrink (15,000 in all is the aim), not to grow.
+# Lines of each folder, with a little air: to shrink (the aim is 15,000 in all), not to grow.
 BUDGET = {
     "config": 1_000,
     "data": 3_400,

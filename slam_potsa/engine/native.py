@@ -86,7 +86,7 @@ class NativeTrainer(Trainer):
         self.potsa = config
         self.data = data
         self.made_from = trained_from(config, ["weights"]) if args.should_save else {}
-        args.max_steps = _max_steps(config, self._batches("train", args))
+        args.max_steps = _max_steps(config, len(self._loader("train", args)))
         super().__init__(
             model=model, args=args, train_dataset=data["train"], eval_dataset=data.get("val")
         )
@@ -179,7 +179,10 @@ class NativeTrainer(Trainer):
         return DataLoader(
             dataset,
             batch_size=train.batch_size_training if training else train.val_batch_size,
-            sampler=self._sampler(dataset, training, args),
+            # Never told the epoch, as in SLAM-LLM: the dataset itself reshuffles.
+            sampler=DistributedSampler(
+                dataset, num_replicas=args.world_size, rank=args.process_index, shuffle=training
+            ),
             drop_last=training,
             num_workers=train.num_workers_dataloader,
             collate_fn=dataset.collator,
@@ -188,19 +191,7 @@ class NativeTrainer(Trainer):
             pin_memory=torch.cuda.is_available(),
         )
 
-    def _sampler(self, dataset, training: bool, args: TrainingArguments) -> DistributedSampler:
-        # Never told the epoch, as in SLAM-LLM: the dataset itself reshuffles.
-        return DistributedSampler(
-            dataset, num_replicas=args.world_size, rank=args.process_index, shuffle=training
-        )
-
-    def _batches(self, split: str, args: TrainingArguments) -> int:
-        return len(self._loader(split, args))
-
     # -- checkpoints ---------------------------------------------------------------------------
-
-    def _checkpoint_dir(self) -> Path:
-        return Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         """Only what is trained, in SLAM-LLM's format; the default writes the frozen LLM too."""
@@ -222,7 +213,8 @@ class NativeTrainer(Trainer):
         if self.args.world_size > 1:
             dist.barrier()  # every rank's random state is there
         if self.args.should_save:
-            atomic_write(self._checkpoint_dir() / COMPLETE, "")
+            folder = Path(self.args.output_dir) / f"checkpoint-{self.saved_step}"
+            atomic_write(folder / COMPLETE, "")
             # Only now: the one before must stay until this one is whole.
             for old in complete_checkpoints(self.args.output_dir)[
                 : -self.potsa.native.keep_checkpoints

@@ -90,18 +90,22 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises InputError with the problems of the file and of all stages' configurations at once.
     """
     path = recipe_file(name_or_path)
-    content = _read(path)
-    given = _sort_overrides(overrides, tuple(content.get("stages") or ()))
-    try:
-        file = _filled_in(content, given.pop(""))
-    except InputError as error:
-        raise InputError([f"{path}: {problem}" for problem in error.problems]) from error
+    file, given = _read(path, overrides)
+    stages: list[Stage] = []
+    found: dict[str, list[str]] = {}  # problem -> the stages that have it
+    for number, name in enumerate(file.stages, start=1):
+        problems: list[str] = []
+        with collecting(problems):
+            stages.append(_stage(file, number, name, [*given["all"], *given[name]]))
+        for problem in dict.fromkeys(problems):
+            found.setdefault(problem, []).append(name)
+    refuse(f"{path.stem}, stage {', '.join(who)}: {problem}" for problem, who in found.items())
     return Recipe(
         name=path.stem,
         output_dir=Path(file.output_dir),
         processes=file.processes,
         launcher=file.launcher,
-        stages=_stages(path.stem, file, given),
+        stages=tuple(stages),
         tests={test: str(manifest) for test, manifest in file.tests.items() if manifest},
     )
 
@@ -118,81 +122,55 @@ def recipe_file(name_or_path: str) -> Path:
     )
 
 
-# -- the file --------------------------------------------------------------------------------------
+def _read(path: Path, overrides: Sequence[str]) -> tuple[RecipeFile, dict[str, list[str]]]:
+    """The file with the overrides of its own keys, and those that are for stages.
 
-
-def _read(path: Path) -> dict[str, Any]:
-    """The file's mapping, interpolations unresolved: they belong to the stage's configuration."""
+    Interpolations are not resolved: they belong to the stages' configurations.
+    """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except (OSError, YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a YAML file ({error})") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a mapping with output_dir, stages, ...")
-    return content
+        written = {key: value for key, value in dict(content).items() if value is not None}
+        given = _sort_overrides(overrides, list(written.get("stages", ())))
+        own = OmegaConf.from_dotlist(given.pop(""))
+        merged = OmegaConf.merge(OmegaConf.structured(RecipeFile), written, own)
+        file = RecipeFile(**OmegaConf.to_container(merged, resolve=False))
+    except (OSError, YAMLError, OmegaConfBaseException, TypeError, ValueError) as bad:
+        known = ", ".join(spec.name for spec in fields(RecipeFile))
+        reason = str(bad).splitlines()[0]
+        raise InputError(f"{path}: {reason}; expected a YAML file with {known}") from bad
+    problems: list[str] = []
+    with collecting(problems):
+        check(file)
+    if not file.output_dir or not file.stages:
+        problems.append("expected output_dir, a folder, and stages by name, in order")
+    problems += [
+        f"stage {name!r}: expected a name of small letters, digits and _, none of {TAKEN}"
+        for name in file.stages
+        if not STAGE_NAME.fullmatch(name) or name in TAKEN
+    ]
+    refuse(f"{path}: {problem}" for problem in problems)
+    return file, given
 
 
 def _sort_overrides(overrides: Iterable[str], stages: Sequence[str]) -> dict[str, list[str]]:
     """By whom they are for: "" the recipe itself, "all", or a stage's name."""
     sorted_out: dict[str, list[str]] = {"": [], "all": [], **{name: [] for name in stages}}
     for override in overrides:
-        key, equals, _ = override.partition("=")
-        if not equals and not key.startswith("~"):
-            raise InputError(f"{override!r}: expected key=value")
+        key = override.partition("=")[0]
         first, dot, _ = key.partition(".")
         if dot and first in stages:
             sorted_out[first].append(override.removeprefix(f"{first}."))
-        elif key in OF_THE_RECIPE or first == "tests":
-            sorted_out[""].append(override)
         else:
-            sorted_out["all"].append(override)
+            own = key in OF_THE_RECIPE or first == "tests"
+            sorted_out["" if own else "all"].append(override)
     return sorted_out
 
 
-def _filled_in(content: Mapping[str, Any], overrides: Sequence[str]) -> RecipeFile:
-    """Raises InputError where the file has another form."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    form, given = OmegaConf.structured(RecipeFile), OmegaConf.from_dotlist(list(overrides))
-    written = {key: value for key, value in content.items() if value is not None}
-    try:
-        filled_in = OmegaConf.to_container(OmegaConf.merge(form, written, given), resolve=False)
-    except OmegaConfBaseException as error:
-        known = ", ".join(spec.name for spec in fields(RecipeFile))
-        raise InputError(f"{str(error).splitlines()[0]}; known are {known}") from error
-    file = RecipeFile(**filled_in)
-    check(file)
-    if not file.output_dir or not file.stages:
-        raise InputError("expected output_dir, a folder, and stages by name, in order")
-    refuse(
-        f"stage {name!r}: expected a name of small letters, digits and _, and none of "
-        f"{', '.join(TAKEN)}"
-        for name in file.stages
-        if not STAGE_NAME.fullmatch(name) or name in TAKEN
-    )
-    return file
-
-
 # -- a stage's configuration -----------------------------------------------------------------------
-
-
-def _stages(recipe: str, file: RecipeFile, given: Mapping[str, Sequence[str]]) -> tuple[Stage, ...]:
-    """Raises InputError; a problem that several stages have is said once."""
-    stages: list[Stage] = []
-    found: dict[str, list[str]] = {}  # problem -> stages
-    for number, name in enumerate(file.stages, start=1):
-        problems: list[str] = []
-        with collecting(problems):
-            stages.append(_stage(file, number, name, [*given["all"], *given[name]]))
-        for problem in dict.fromkeys(problems):
-            found.setdefault(problem, []).append(name)
-    refuse(f"{recipe}, stage {', '.join(who)}: {problem}" for problem, who in found.items())
-    return tuple(stages)
 
 
 def _stage(file: RecipeFile, number: int, name: str, given: Sequence[str]) -> Stage:
@@ -206,41 +184,32 @@ def _stage(file: RecipeFile, number: int, name: str, given: Sequence[str]) -> St
         fixed["ckpt_path"] = None  # an experiment may name one; here it is the stage before's
     composed = [*_overrides(file.all, file.stages[name] or {}), *_values(fixed)]
     config = compose_config([*composed, *given], meant=OF_THE_RECIPE)
-    problems = []
     if number > 1 and config.ckpt_path:
-        problems.append(
+        raise InputError(
             f"ckpt_path={config.ckpt_path!r}: only the first stage may name one, the others start "
             "from the stage before"
         )
     if config.train_config.output_dir != folder:
-        problems.append(
+        raise InputError(
             f"train_config.output_dir={config.train_config.output_dir!r}: a stage's folder is "
             f"{folder}; set the recipe's output_dir"
         )
-    refuse(problems)
     return Stage(name, config)
 
 
 def _overrides(*bodies: Mapping[str, Any]) -> list[str]:
     """Hydra's command line for bodies of stages, the later over the earlier."""
-    if not all(isinstance(body, Mapping) and _is_mapping(body.get("choose")) for body in bodies):
-        raise InputError("expected a mapping, in which choose has files by group: alignment: none")
     choices: dict[str, Any] = {}
+    sections: list[str] = []
     for body in bodies:
+        if not isinstance(body, Mapping) or not isinstance(body.get("choose") or {}, Mapping):
+            raise InputError("expected a mapping, in which choose is one too: {alignment: none}")
         choices |= body.get("choose") or {}
         choices |= {"experiment": body["experiment"]} if "experiment" in body else {}
-    chosen = [f"{group}={_files(names)}" for group, names in choices.items() if names is not None]
-    sections = [{k: v for k, v in b.items() if k not in ("choose", "experiment")} for b in bodies]
-    return chosen + [override for section in sections for override in _values(section)]
-
-
-def _is_mapping(value: Any) -> bool:
-    return value is None or isinstance(value, Mapping)
-
-
-def _files(names: str | list[str]) -> str:
-    """One file of a group, or several."""
-    return f"[{','.join(names)}]" if isinstance(names, list) else str(names)
+        options = {k: v for k, v in body.items() if k not in ("choose", "experiment")}
+        sections += _values(options)
+    chosen = {group: names for group, names in choices.items() if names is not None}
+    return [*_values(chosen), *sections]
 
 
 def _values(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

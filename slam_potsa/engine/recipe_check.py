@@ -14,11 +14,12 @@ from slam_potsa.data.manifest import read_manifest
 from slam_potsa.data.tasks import NEEDS, task_to_decode
 from slam_potsa.engine.attempts import has_begun
 from slam_potsa.engine.decode import has_features
+from slam_potsa.engine.launch import choose_engine
 from slam_potsa.engine.native import check_host, check_sizes
 from slam_potsa.engine.preflight import preflight
 from slam_potsa.engine.prepare import check_inputs, check_recordings, manifests_to_hear
 from slam_potsa.engine.recipe import Recipe, Stage
-from slam_potsa.engine.stages import host, is_done, refuse_other_history
+from slam_potsa.engine.stages import is_done, refuse_other_history
 from slam_potsa.errors import InputError, collecting, refuse
 from slam_potsa.model.llm import load_tokenizer
 
@@ -80,7 +81,7 @@ def _check_stage(stage: Stage, processes: int) -> None:
         _check_files(config)
     with collecting(problems):
         check_inputs(config)
-        if host(stage) == "slam_llm":
+        if choose_engine(config.engine)[0] == "slam_llm":
             preflight(config, processes, launched=True)
         else:
             check_host(config)

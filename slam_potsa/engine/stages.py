@@ -47,16 +47,10 @@ STOP_SECONDS = 30  # what an interrupted launcher gets to stop its processes
 
 
 @dataclass(frozen=True)
-class Job:
-    """One stage as a process of its own: `config` is resolved, with its ckpt_path."""
+class Job(Stage):
+    """A stage as a process of its own: `config` has its ckpt_path now."""
 
-    name: str
-    config: PotsaConfig
     command: list[str]
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.config.train_config.output_dir)
 
     def shown(self) -> str:
         """The command as a shell takes it."""
@@ -90,7 +84,9 @@ def _train(recipe: Recipe, number: int, runner, say) -> None:
         with alone(stage.folder):  # a launcher that was killed may have left a process training
             pass
     made_from = trained_from(config)  # before the training: of what it reads
-    now = continued(config, host(stage), _processes_before(recipe, stage))
+    begun = _started(stage)
+    processes_before = begun.notes["processes"] if begun else recipe.processes
+    now = continued(config, choose_engine(config.engine)[0], processes_before)
     if now is not None:
         job = make_job(recipe, stage.name, now)
         write_job(job)
@@ -105,27 +101,21 @@ def _train(recipe: Recipe, number: int, runner, say) -> None:
                 f"stage {stage.name} ended with exit code {code}, and said why above; the same "
                 "command continues where it stopped"
             )
-    best = _name_the_best(stage.folder)
+    name_the_best(stage.folder)
     write_record(stage.folder / DONE, made_from)
-    say(f"trained: {best}")
+    say(f"trained: {stage.folder / BEST}")
 
 
-def _name_the_best(folder: Path) -> Path:
+def name_the_best(folder: Path) -> None:
     """`best/model.pt` whoever trained: experiments start from it by this name."""
-    found, named = best_checkpoint(folder), folder / BEST
-    if found != named:
-        with atomic_path(named) as temporary:
-            _link_or_copy(found, temporary)
-    return named
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    """A second name for the same bytes where the file system has that, else a copy."""
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+    found = best_checkpoint(folder)
+    if found != folder / BEST:
+        with atomic_path(folder / BEST) as temporary:
+            temporary.unlink()
+            try:
+                os.link(found, temporary)  # a second name for the same bytes
+            except OSError:  # the file system has no such thing
+                shutil.copyfile(found, temporary)
 
 
 def started_from(stage: Stage, start: str | None) -> PotsaConfig:
@@ -147,11 +137,6 @@ def start_of(recipe: Recipe, number: int) -> str | None:
     return str(_best(previous) or previous.folder / BEST)
 
 
-def host(stage: Stage) -> str:
-    """The trainer of this stage on this machine: "native" or "slam_llm"."""
-    return choose_engine(stage.config.engine)[0]
-
-
 def is_done(stage: Stage) -> bool:
     return (stage.folder / DONE).is_file()
 
@@ -160,7 +145,7 @@ def state_of(stage: Stage) -> str:
     """In words: done, what it continues from, or to be trained."""
     if is_done(stage):
         return f"done, {_best(stage) or 'its weights are gone'}"
-    if host(stage) == "native":
+    if choose_engine(stage.config.engine)[0] == "native":
         found = last_checkpoint(stage.folder)
         return f"continues from {found.name}" if found else "to be trained"
     before = [stage.folder, *reversed(attempts(stage.folder))]
@@ -218,11 +203,6 @@ def _best(stage: Stage) -> Path | None:
 def _started(stage: Stage) -> Record | None:
     folders = (stage.folder, *reversed(attempts(stage.folder)))
     return next(filter(None, (read_record(folder / STARTED) for folder in folders)), None)
-
-
-def _processes_before(recipe: Recipe, stage: Stage) -> int:
-    record = _started(stage)
-    return record.notes["processes"] if record else recipe.processes
 
 
 # -- a process of its own --------------------------------------------------------------------------

@@ -102,7 +102,8 @@ def test_the_best_is_copied_where_there_are_no_links(interrupted, monkeypatch):
 
     monkeypatch.setattr(os, "link", link)
     stage = interrupted.stages[0]
-    best, newest = stages._name_the_best(stage.folder), stage.folder / "asr_epoch_1_step_3/model.pt"
+    stages.name_the_best(stage.folder)
+    best, newest = stage.folder / "best/model.pt", stage.folder / "asr_epoch_1_step_3/model.pt"
     assert best.read_bytes() == newest.read_bytes() and not best.samefile(newest)
 
 

@@ -112,7 +112,10 @@ def test_wrong_values_of_all_stages_come_at_once():
         ({"output_dir": "o", "stages": {"a": {}}, "launcher": "slurm"}, "launcher='slurm'"),
         ({"output_dir": "o", "stages": {"a": {}}, "processes": 0}, "processes=0"),
         ({"output_dir": "o", "stages": {"a": {}}, "processes": "two"}, "two"),
-        ({"output_dir": "o", "stages": {"a": {}}, "extra": 1}, "extra.*known are output_dir"),
+        (
+            {"output_dir": "o", "stages": {"a": {}}, "extra": 1},
+            "extra.*expected a YAML file with output_dir",
+        ),
         ({"output_dir": "o", "stages": {"a": {"choose": "none"}}}, "stage a: .*choose"),
     ],
 )

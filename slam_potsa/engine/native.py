@@ -206,15 +206,15 @@ class NativeTrainer(Trainer):
         atomic_write(folder / CONTROLLER, json.dumps(state))
 
     def _save_checkpoint(self, model, trial) -> None:
+        complete = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / COMPLETE
         if self.args.should_save:  # one of this step may be there, from before a resume
-            (self._checkpoint_dir() / COMPLETE).unlink(missing_ok=True)
+            complete.unlink(missing_ok=True)
         super()._save_checkpoint(model, trial)
         self.saved_step = self.state.global_step
         if self.args.world_size > 1:
             dist.barrier()  # every rank's random state is there
         if self.args.should_save:
-            folder = Path(self.args.output_dir) / f"checkpoint-{self.saved_step}"
-            atomic_write(folder / COMPLETE, "")
+            atomic_write(complete, "")
             # Only now: the one before must stay until this one is whole.
             for old in complete_checkpoints(self.args.output_dir)[
                 : -self.potsa.native.keep_checkpoints

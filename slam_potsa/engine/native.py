@@ -85,7 +85,7 @@ class NativeTrainer(Trainer):
     def __init__(self, config: PotsaConfig, model, args: TrainingArguments, data: dict[str, Any]):
         self.potsa = config
         self.data = data
-        self.made_from = trained_from(config, ["weights"]) if args.should_save else {}
+        self.made_from = trained_from(config, ["weights"])  # any rank's may be the one that stays
         args.max_steps = _max_steps(config, len(self._loader("train", args)))
         super().__init__(
             model=model, args=args, train_dataset=data["train"], eval_dataset=data.get("val")

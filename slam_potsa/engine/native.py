@@ -85,7 +85,7 @@ class NativeTrainer(Trainer):
     def __init__(self, config: PotsaConfig, model, args: TrainingArguments, data: dict[str, Any]):
         self.potsa = config
         self.data = data
-        self.made_from = trained_from(config, ["weights"])  # any rank's may be the one that stays
+        self.made_from = trained_from(config, ["weights"])
         args.max_steps = _max_steps(config, len(self._loader("train", args)))
         super().__init__(
             model=model, args=args, train_dataset=data["train"], eval_dataset=data.get("val")
@@ -202,6 +202,8 @@ class NativeTrainer(Trainer):
             "world_size": self.args.world_size,
             "made_from": self.made_from,
         }
+        if not self.args.should_save:  # Trainer calls this on every rank, and they differ in `ot`
+            return
         save_checkpoint(self.model, folder / MODEL)
         atomic_write(folder / CONTROLLER, json.dumps(state))
 

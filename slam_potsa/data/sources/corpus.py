@@ -17,7 +17,6 @@ import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -28,16 +27,14 @@ from slam_potsa.data.archives import split_reference
 from slam_potsa.data.audio import measure_audio
 from slam_potsa.data.jsonl import read_log, write_rows
 from slam_potsa.data.manifest import Utterance
-from slam_potsa.errors import InputError
+from slam_potsa.errors import InputError, each
 from slam_potsa.files import atomic_write
 from slam_potsa.provenance import differences, read_record, write_record
-from slam_potsa.text import table
 
 MANIFESTS = ("train", "dev", "test", "zero_shot")
 RECORD = "made_from.json"
 LISTED_TWICE = "listed twice"  # the reason of a line that is no further recording
-WIDEST = 16  # languages in a printed matrix; a wider one is in summary.json only
-BATCH = 512  # recordings that wait for a thread at once
+BATCH = 512  # recordings that are lost at most where listening is interrupted
 MAD_TO_DEVIATION = 1.4826  # median absolute deviation to standard deviation, of a normal law
 LEAST_DEVIATION = 0.1  # of log characters per second: where all speak alike, none is an outlier
 LEAST_RECORDINGS = 20  # of one language: below it, its usual rate is not known
@@ -64,7 +61,6 @@ class Corpus:
     folder: Path
     manifests: dict[str, manifest.ManifestSummary]
     left_out: dict[str, dict[str, int]]  # reason -> recordings that are in no manifest
-    shared: dict[str, dict[str, dict[str, int]]]  # language -> language -> sentences of both
     warnings: list[str]
 
     def path(self, name: str) -> Path:
@@ -72,15 +68,10 @@ class Corpus:
 
     @property
     def summary(self) -> str:
-        """Text: each manifest's table, what it lacks, sentences that two languages share."""
+        """Text: each manifest's table, and what it lacks."""
         lines = [f"{name}.jsonl\n{found.table()}\n" for name, found in self.manifests.items()]
         lines += self.left_out_in_words()
         lines += [f"each with its reason: {self.folder / 'dropped.jsonl'}"] * bool(self.left_out)
-        for names, counts in self.shared.items():
-            rows = [(code, *row.values()) for code, row in counts.items()]
-            matrix = table(["", *counts], rows) if len(rows) <= WIDEST else "see summary.json"
-            if len(rows) > 1:
-                lines += ["", f"sentences of {names} that two languages share", matrix]
         return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
 
     def left_out_in_words(self) -> list[str]:
@@ -134,29 +125,27 @@ def measure(
 ) -> None:
     """Decode every recording: note its duration, or leave out what cannot be used.
 
-    What was found goes to a log in `output` as it comes, and what is there is not decoded again,
-    unless the file's size or time has changed: interrupt and repeat the call as you like.
+    What was found goes to a log in `output`, a batch at once, and what is there is not decoded
+    again, unless the file's size or time has changed: interrupt and repeat the call as you like.
     """
     from tqdm import tqdm
 
     log = output / "measurements.jsonl"
-    known = {row["recording"]: row["found"] for row in read_log(log)} if log.is_file() else {}
-    write_rows(log, ({"recording": name, "found": found} for name, found in known.items()))
+    known = dict(read_log(log)) if log.is_file() else {}
+    write_rows(log, known.items())  # without a line that was cut off
     named = {_name(recording.utterance.audio): recording for recording in kept(recordings)}
     unheard = [name for name in named if name not in known]
     with (
-        ThreadPoolExecutor(workers or os.cpu_count()) as pool,
-        open(log, "a", encoding="utf-8", buffering=1) as file,  # line by line
+        open(log, "a", encoding="utf-8") as file,
         tqdm(total=len(unheard), desc="listening", unit="file", disable=not progress) as bar,
     ):
         for start in range(0, len(unheard), BATCH):
             names = unheard[start : start + BATCH]
-            paths = [named[name].utterance.audio for name in names]
-            for name, found in zip(names, pool.map(_listen, paths), strict=True):
-                known[name] = found
-                row = {"recording": name, "found": found}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                bar.update()
+            found = each(lambda name: _listen(named[name].utterance.audio), names, workers)
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in found.items())
+            file.flush()
+            known |= found
+            bar.update(len(found))
     for name, recording in named.items():
         found = known[name]
         if isinstance(found, str):
@@ -258,16 +247,19 @@ def write(
         manifests[name] = manifest.check_manifest(path, audio=False)
     write_rows(output / "dropped.jsonl", map(asdict, dropped))
     for one in dropped:
-        left_out[one.manifest].update([one.reason] * (one.reason != LISTED_TWICE))
-    counts = {name: dict(own.most_common()) for name, own in left_out.items() if own}
-    unseen = [*rows["test"], *rows["zero_shot"]]
-    shared = {"train": _shared(rows["train"]), "test and zero_shot": _shared(unseen)}
-    corpus = Corpus(output, manifests, counts, shared, [*warnings, *_trained_tests(rows)])
+        if one.reason != LISTED_TWICE:
+            left_out[one.manifest][one.reason] += 1
+    counts = {name: dict(own.most_common()) for name, own in left_out.items()}
+    corpus = Corpus(output, manifests, counts, [*warnings, *_trained_tests(rows)])
     told = {**choices, "left_out_in_words": corpus.left_out_in_words(), **asdict(corpus)}
-    text = json.dumps(told, ensure_ascii=False, indent=2, default=str)
+    text = json.dumps(told, ensure_ascii=False, indent=2, default=_as_json)
     atomic_write(output / "summary.json", text + "\n")
     write_record(output / RECORD, choices, [corpus.path(name) for name in manifests])
     return corpus
+
+
+def _as_json(value: Any) -> Any:
+    return sorted(value) if isinstance(value, set) else str(value)
 
 
 def _seen_from(output: Path, audio: str) -> str:
@@ -277,14 +269,6 @@ def _seen_from(output: Path, audio: str) -> str:
     if Path(path).is_relative_to(home.parent):
         path = Path(os.path.relpath(path, home)).as_posix()
     return path if member is None else f"{path}:{member}"
-
-
-def _shared(rows: Iterable[Utterance]) -> dict[str, dict[str, int]]:
-    """Language -> language -> sentences that both have; on the diagonal, its own."""
-    spoken: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        spoken[row.language].add(row.sentence_id)
-    return {a: {b: len(spoken[a] & spoken[b]) for b in spoken} for a in spoken}
 
 
 def _trained_tests(rows: Mapping[str, Sequence[Utterance]]) -> Iterator[str]:

@@ -37,7 +37,8 @@ def test_what_makes_a_row_affects_the_weights_and_is_all_that_the_method_adds():
     )
     assert row < weights and "train_config.lr" in weights - row
     ours = {name for name in weights if name.startswith(("alignment.", "language_bias."))}
-    assert row == ours | {"dataset_config.pairing", "dataset_config.anchor_language"}
+    data = ("pairing", "anchor_language", "joining", "joining_share")
+    assert row == ours | {f"dataset_config.{name}" for name in data}
     assert {"language_bias.enabled", "alignment.terms.ot.variant"} <= row
     assert "train_config.lr" not in flat(PotsaConfig(), affects=["answers", "nothing"])
 
@@ -61,7 +62,8 @@ def test_defaults_are_valid_and_paper_sized():
 )
 def test_every_file_of_conf_composes(path):
     group, name = path.relative_to(ROOT / "conf").parent, path.stem
-    check(compose(f"{group}={name}"))
+    joins = ["ckpt_path=model.pt", "dataset_config.joining=[it]"] if name == "join" else []
+    check(compose(f"{group}={name}", *joins))
 
 
 def test_transport_options_are_those_of_the_objective():

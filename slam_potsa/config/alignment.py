@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from slam_potsa.config.option import (
     AUTHORS,
     NOT_IN_PAPER,
+    OURS,
     OptionsOfARow,
     option,
     section,
     sections_by_name,
 )
+
+TEACHER = "teacher."  # before the name of an activation
 
 
 @dataclass
@@ -44,7 +47,8 @@ class TermConfig(OptionsOfARow):
     """One term of eq. 4: `weight` times the mean distance of two activations, as `alignment=ot`.
 
     A name of an activation is `encoder`, `compensated`, `qformer.{layer}`, `projector` or
-    `llm.{layer}` (0 = embeddings); `{layer}` stands for each layer that is aligned.
+    `llm.{layer}` (0 = embeddings); `{layer}` stands for each layer that is aligned. With `teacher.`
+    before it, it is that of `alignment.teacher` on the same speech, up to `projector`.
     """
 
     distance: str = option(
@@ -63,7 +67,8 @@ class TermConfig(OptionsOfARow):
     )
     detach: str = option(
         "none",
-        "'second': no gradient into the second side, the anchor's where pairing=anchor",
+        "'second': no gradient into the second side: the anchor's where pairing=anchor, the "
+        "translated recording's where pairing=joining",
         choices=("none", "second"),
         source="POTSA Table 1 (c)",
     )
@@ -162,6 +167,12 @@ class AlignmentConfig(OptionsOfARow):
     cross_entropy_weight: float = option(
         1.0, "w above; 1 in POTSA, 0.99 in AI-STA", low=0, source="POTSA eq. 4"
     )
+    teacher: str | None = option(
+        None,
+        "model.pt of a finished training, whose projector stays as it is and gives the activations "
+        "teacher.*; 'ckpt_path': the one that this training starts from",
+        source=OURS,
+    )
     diagnose_interval: int = option(
         10, "steps between measures of matched, mismatched cost; 0: never", affects="nothing", low=0
     )
@@ -178,3 +189,7 @@ class AlignmentConfig(OptionsOfARow):
     def active(self) -> dict[str, TermConfig]:
         """The terms that have a weight, by name; without any, training is plain cross-entropy."""
         return {name: term for name, term in self.terms.items() if term.weight > 0}
+
+    def teacher_path(self, ckpt_path: str | None) -> str | None:
+        """The teacher's checkpoint in a training that starts from `ckpt_path`."""
+        return ckpt_path if self.teacher == "ckpt_path" else self.teacher

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from slam_potsa.config.alignment import AlignmentConfig
+from slam_potsa.config.alignment import TEACHER, AlignmentConfig
 from slam_potsa.config.option import options
 from slam_potsa.config.sections import DatasetConfig, PotsaConfig
 from slam_potsa.config.templates import TASKS, template_problems
@@ -45,6 +45,7 @@ def _cross_checks(config: PotsaConfig) -> Iterator[str]:
     if data.encoder_window != model.encoder_window:
         yield "dataset_config.encoder_window must equal model_config.encoder_window"
     yield from _paired_terms(config)
+    yield from _joining_problems(config)
     yield from _task_problems(data)
     stored = data.feature_store is not None
     if stored and data.attend_padding:
@@ -114,13 +115,38 @@ def _paired_terms(config: PotsaConfig) -> Iterator[str]:
         where = f"alignment.terms.{name}"
         if data.pairing == "none":
             yield f"{where} needs pairs: dataset_config.pairing=random, or alignment=none"
-        if term.detach == "second" and data.pairing != "anchor":
-            yield f"{where}.detach=second needs dataset_config.pairing=anchor"
+        if term.detach == "second" and data.pairing not in ("anchor", "joining"):
+            yield f"{where}.detach=second needs dataset_config.pairing=anchor, or joining"
         if term.variant in ("normalised", "contrastive") and size < 2:
             yield (
                 f"{where}.variant={term.variant} compares the pairs of a micro-step, and "
                 f"train_config.batch_size_training={size} is one pair: set it to 2 or more"
             )
+
+
+def _joining_problems(config: PotsaConfig) -> Iterator[str]:
+    """Languages without targets need something to learn from: pairs, and a term over them."""
+    data = config.dataset_config
+    if data.pairing == "joining" and not data.joining:
+        yield "dataset_config.pairing=joining needs the languages: dataset_config.joining=[it]"
+    if data.joining and data.pairing == "none":
+        yield "dataset_config.joining needs pairs: set dataset_config.pairing=joining"
+    if data.joining and not any(term.rows == "pairs" for term in config.alignment.active.values()):
+        yield (
+            f"dataset_config.joining={data.joining}: without targets only alignment teaches these "
+            "languages, and no term of alignment compares pairs: choose one, such as alignment=join"
+        )
+    if data.joining_share and not data.joining:
+        yield f"dataset_config.joining_share={data.joining_share} needs dataset_config.joining"
+    alignment = config.alignment
+    sides = [side for term in alignment.active.values() for side in (term.first, term.second)]
+    if any(side.startswith(TEACHER) for side in sides) != bool(alignment.teacher):
+        yield (
+            "alignment.teacher and terms over teacher.* belong together: give the checkpoint that "
+            "such a term compares with, or a term such as alignment=join"
+        )
+    if alignment.teacher == "ckpt_path" and not config.ckpt_path:
+        yield "alignment.teacher=ckpt_path needs ckpt_path, the model.pt of a finished training"
 
 
 def _out_of_range(config: Any) -> Iterator[str]:

@@ -13,6 +13,7 @@ from slam_potsa.errors import InputError
 NOT_IN_PAPER = "not given by the POTSA paper; ours, see benchmarks"
 SLAM = "SLAM-LLM"
 COT_ST = "SLAM-LLM st_covost2 (CoT-ST)"
+OURS = "ours, not in the papers: docs/your_language.md"
 AUTHORS = "authors' public working tree, may differ from the final code"
 
 # What a change of an option changes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from slam_potsa.config.alignment import AlignmentConfig, LanguageBiasConfig
-from slam_potsa.config.option import COT_ST, SLAM, option, section
+from slam_potsa.config.option import COT_ST, OURS, SLAM, option, section
 from slam_potsa.config.templates import TASKS
 
 # Without these keys SLAM-LLM's loops die of an AttributeError. "custom" is the one strategy that
@@ -165,12 +165,28 @@ class DatasetConfig:
     pairing: str = option(
         "random",
         "'random': two random languages a pair; 'anchor': every pair holds anchor_language; "
-        "'none': single utterances",
-        choices=("random", "anchor", "none"),
+        "'joining': only what joins is paired; 'none': single utterances",
+        choices=("random", "anchor", "joining", "none"),
         source="POTSA 4.2, Table 1 (c), (d)",
         row=True,
     )
     anchor_language: str = option("en", "that of pairing=anchor", source="POTSA Table 1", row=True)
+    joining: list[str] = option(
+        [],
+        "languages that join with speech alone: their rows have no target and take part in "
+        "alignment, as the first of a pair with a translated recording of the sentence",
+        source=OURS,
+        row=True,
+    )
+    joining_share: float = option(
+        0.0,
+        "share of an epoch's items that are pairs with a joining language: its recordings are "
+        "repeated until they make up as much; 0: each once",
+        low=0,
+        high=0.9,
+        source=OURS,
+        row=True,
+    )
     check_audio: bool = option(
         True,
         "decode every recording before training starts, and list all that cannot be used",

@@ -220,12 +220,20 @@ def training_items(data: DatasetConfig) -> ParallelSpeechDataset:
     Raises InputError with every bad line, of which one that lacks what a task needs is one.
     """
     return ParallelSpeechDataset(
-        read_manifest(data.train_data_path, needs=tasks.needed_fields(data.tasks)),
+        training_rows(data),
         pairing=data.pairing,
         anchor_language=data.anchor_language,
         seed=data.seed,
         tasks=data.tasks,
+        joining=data.joining,
+        joining_share=data.joining_share,
     )
+
+
+def training_rows(data: DatasetConfig) -> list[Utterance]:
+    """The training manifest: all rows have what the tasks need, but for languages that join."""
+    needs = tasks.needed_fields(data.tasks)
+    return read_manifest(data.train_data_path, needs=needs, joining=data.joining)
 
 
 def exchanged_recordings(utterances: Iterable[Utterance], seed: int = 0) -> dict[str, Utterance]:

@@ -32,6 +32,10 @@ from slam_potsa.text import table
 
 REQUIRED = ("key", "audio", "language", "sentence_id")
 EXPECTED = "a manifest: write one, or build one with `slam-potsa prepare`"
+HAS_TARGET = (
+    "found a translation, expected null: the language is in dataset_config.joining, which is for "
+    "speech without text; take it out of the list, or null its targets"
+)
 DURATION_TOLERANCE = 0.1  # seconds between the manifest's duration and the file's, then a warning
 HEX_DIGITS = 16  # of a sentence's hash, 64 bits: among 10^6, two collide with probability 3e-8
 
@@ -63,33 +67,46 @@ TELLTALES = {
 }
 
 
-def read_manifest(path: str | Path, *, needs: Sequence[str] = ()) -> list[Utterance]:
+def read_manifest(
+    path: str | Path, *, needs: Sequence[str] = (), joining: Sequence[str] = ()
+) -> list[Utterance]:
     """Read and validate every line of `path`; a file that did not change is read once a process.
 
     Args:
         needs: optional fields that this task cannot do without, such as `("target",)`.
+        joining: languages whose rows need none of them, and must have no target.
 
     Raises:
         InputError: naming every bad line as `file:line: field 'x': found ..., expected ...`; of
             many, those of one kind once. Says so where it is another project's format.
     """
     file = str(path), content_hash(path) if Path(path).is_file() else ""
-    try:
+    with suppress(InputError):
         known = _read(*file)
-        lacking = any(getattr(utterance, name) is None for name in needs for utterance in known)
-    except InputError:
-        lacking = True
-    return list(_read(*file, tuple(needs)) if lacking else known)  # which says what is wrong
+        if not any(_is_unfit(utterance, needs, joining) for utterance in known):
+            return list(known)
+    return list(_read(*file, tuple(needs), tuple(joining)))  # which says what is wrong
+
+
+def _is_unfit(utterance: Utterance, needs: Sequence[str], joining: Sequence[str]) -> bool:
+    if utterance.language in joining:
+        return utterance.target is not None
+    return any(getattr(utterance, name) is None for name in needs)
 
 
 @lru_cache(maxsize=8)
-def _read(path: str, content: str, needs: tuple[str, ...] = ()) -> tuple[Utterance, ...]:
+def _read(
+    path: str, content: str, needs: tuple[str, ...] = (), joining: tuple[str, ...] = ()
+) -> tuple[Utterance, ...]:
     """`content` tells files apart that lay at the same path."""
     problems, utterances = jsonl.Problems(path), []
     rows = jsonl.read_rows(path, problems, EXPECTED)
     for row in rows:
         number, values = row
-        if jsonl.check_fields(row, VALID, problems, (*REQUIRED, *needs)):
+        joins = values.get("language") in joining
+        if jsonl.check_fields(row, VALID, problems, (*REQUIRED, *(() if joins else needs))):
+            if joins and values.get("target") is not None:
+                problems.add(number, f"field 'target': {HAS_TARGET}")
             problems.once(number, values["key"])
             present = {name: values[name] for name in FIELDS if values.get(name) is not None}
             utterances.append(Utterance(**present))

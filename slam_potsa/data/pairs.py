@@ -5,6 +5,10 @@ takes languages p[2d mod K] and p[(2d + 1) mod K] of a permutation p made new ev
 language is heard about once an epoch and never meets itself. With `pairing="anchor"` draw d is
 (p[d mod (K - 1)] of the other languages, the anchor). The paper (POTSA, section 3) pairs two random
 languages; how often a sentence is drawn in an epoch it does not say.
+
+A language that joins (`joining`) has no targets. Each of its recordings meets a translated one of
+its sentence, which comes second, and is left out where there is none. With `pairing="joining"`
+there are no other pairs.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from slam_potsa.data.manifest import Utterance
 from slam_potsa.data.tasks import check_tasks, draw_task
 from slam_potsa.errors import InputError
 
-PAIRINGS = ("random", "anchor", "none")
+PAIRINGS = ("random", "anchor", "joining", "none")
 Item = tuple[Utterance, ...]  # a pair of one sentence in two languages, or one utterance
 
 
@@ -29,10 +33,15 @@ class ParallelSpeechDataset:
     Args:
         utterances: of the manifest, in any order.
         pairing: "random": two random languages a pair; "anchor": any other language first, then
-            `anchor_language`; "none": every utterance alone.
+            `anchor_language`; "joining": only with a language that joins; "none": all alone.
         seed: of the pairs, of the order and of the tasks.
         shuffle: False keeps the manifest's order, as decoding and validation want it.
         tasks: names of `slam_potsa.data.tasks`; every item draws one, see `task`.
+        joining: languages without targets.
+        joining_share: of the items, made of pairs with these by repeating their recordings as
+            often as comes nearest; 0: once each.
+
+    Raises InputError where a language that joins has no sentence in common with the translated.
 
     An utterance without a partner is an item of its own, once an epoch. The epoch is the process's
     (`slam_potsa.data.epoch`). `len()` is the same in every epoch.
@@ -48,14 +57,18 @@ class ParallelSpeechDataset:
         seed: int = 0,
         shuffle: bool = True,
         tasks: Sequence[str] = ("s2tt",),
+        joining: Sequence[str] = (),
+        joining_share: float = 0.0,
     ):
         self.utterances = list(utterances)
         self.pairing, self.anchor_language = pairing, anchor_language
         self.seed, self.shuffle = seed, shuffle
         self.tasks = check_tasks(tasks)
+        self.joining, self.joining_share = tuple(joining), joining_share
         self._check()
         self._sentences = self._group()
-        # A slot is (sentence, draw) or (utterance index, None); the slots are fixed for good.
+        # A slot is (sentence, draw), (utterance index, None), or (index of an utterance that joins,
+        # number of its repetition); the slots are fixed for good.
         self._slots = self._plan()
         self._born = 0  # see __getstate__
         self._order: tuple[int, list[int]] | None = None
@@ -77,6 +90,8 @@ class ParallelSpeechDataset:
         key, draw = self._slot(index, epoch)
         if draw is None:
             return (self.utterances[key],)
+        if isinstance(key, int):
+            return self._join(self.utterances[key], draw, epoch)
         return self._draw(key, draw, epoch)
 
     def task(self, index: int) -> str:
@@ -87,7 +102,7 @@ class ParallelSpeechDataset:
         """
         epoch = self.epoch
         key, draw = self._slot(index, epoch)
-        name = self.utterances[key].key if draw is None else key
+        name = self.utterances[key].key if isinstance(key, int) else key
         return draw_task(self.tasks, self.seed, epoch if self.shuffle else "", name, draw)
 
     def __iter__(self):
@@ -119,25 +134,41 @@ class ParallelSpeechDataset:
         """sentence_id -> language -> recordings."""
         sentences: dict[str, dict[str, list[Utterance]]] = defaultdict(lambda: defaultdict(list))
         for utterance in self.utterances:
-            sentences[utterance.sentence_id][utterance.language].append(utterance)
+            if utterance.language not in self.joining:
+                sentences[utterance.sentence_id][utterance.language].append(utterance)
         return {sentence: dict(spoken) for sentence, spoken in sentences.items()}
 
     def _has_pairs(self, sentence: str) -> bool:
         spoken = self._sentences[sentence]
         anchored = self.pairing != "anchor" or self.anchor_language in spoken
-        return self.pairing != "none" and len(spoken) > 1 and anchored
+        return self.pairing in ("random", "anchor") and len(spoken) > 1 and anchored
 
     def _plan(self) -> list[tuple[str, int] | tuple[int, None]]:
         slots, planned = [], set()
         for index, utterance in enumerate(self.utterances):
             sentence = utterance.sentence_id
+            if utterance.language in self.joining:
+                continue
             if not self._has_pairs(sentence):
                 slots.append((index, None))
             elif sentence not in planned:
                 planned.add(sentence)
                 recordings = sum(map(len, self._sentences[sentence].values()))
                 slots += [(sentence, draw) for draw in range((recordings + 1) // 2)]
-        return slots
+        return slots + self._joining_slots(len(slots))
+
+    def _joining_slots(self, others: int) -> list[tuple[int, int]]:
+        rows = [(index, u) for index, u in enumerate(self.utterances) if u.language in self.joining]
+        taught = [(index, u) for index, u in rows if u.sentence_id in self._sentences]
+        for language in sorted(set(self.joining) - {u.language for _, u in taught}):
+            raise InputError(
+                f"joining language {language!r}: found no sentence_id that it shares with a "
+                "translated recording, which is all that it learns from; give the same sentence_id "
+                "to recordings of one meaning, or take it out of dataset_config.joining"
+            )
+        wanted = self.joining_share / (1 - self.joining_share) * others
+        repetitions = max(1, round(wanted / max(1, len(taught))))
+        return [(index, repetition) for repetition in range(repetitions) for index, _ in taught]
 
     def _slot(self, index: int, epoch: int) -> tuple[str, int] | tuple[int, None]:
         if not 0 <= index < len(self):
@@ -162,6 +193,14 @@ class ParallelSpeechDataset:
         turns = self._turns(languages, draw)
         # A language that comes up again takes its next recording.
         return tuple(recordings[lang][turn % len(recordings[lang])] for lang, turn in turns)
+
+    def _join(self, utterance: Utterance, repetition: int, epoch: int) -> Item:
+        spoken = self._sentences[utterance.sentence_id]
+        languages = sorted(spoken)
+        if self.pairing == "anchor" and self.anchor_language in spoken:
+            languages = [self.anchor_language]
+        rng = random.Random(f"joins:{self.seed}:{epoch}:{utterance.key}:{repetition}")
+        return utterance, rng.choice(spoken[rng.choice(languages)])
 
     def _turns(self, languages: list[str], draw: int) -> list[tuple[str, int]]:
         """The two languages of a draw, each with how often it came up before."""

@@ -77,8 +77,12 @@ def continued(config: PotsaConfig, host: str, processes: int) -> PotsaConfig | N
     )
     names = ("lr", "warmup_steps", "total_steps", "num_epochs", "validation_interval")
     left = {name: getattr(train, name) for name in names}
+    teacher = config.alignment.teacher_path(config.ckpt_path)  # stays that of the first attempt
     return replace(
-        config, train_config=replace(config.train_config, **left), ckpt_path=str(checkpoint)
+        config,
+        train_config=replace(config.train_config, **left),
+        alignment=replace(config.alignment, teacher=teacher),
+        ckpt_path=str(checkpoint),
     )
 
 

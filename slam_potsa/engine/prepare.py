@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 
 from slam_potsa.config import DatasetConfig, PotsaConfig
-from slam_potsa.data.dataset import training_items
+from slam_potsa.data.dataset import training_items, training_rows
 from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.manifest import check_manifest, manifest_hash, read_manifest
 from slam_potsa.data.tasks import needed_fields, require
@@ -185,7 +185,9 @@ def _check_rows(data: DatasetConfig, option: str) -> None:
     manifest = getattr(data, option)
     if not manifest:
         raise InputError(f"dataset_config.{option} is not set: give it a manifest")
-    rows = read_manifest(manifest, needs=needed_fields(data.tasks))
+    is_training = option == "train_data_path"
+    needs = needed_fields(data.tasks)
+    rows = training_rows(data) if is_training else read_manifest(manifest, needs=needs)
     require(data, data.tasks, rows)
     if data.feature_store:
         FeatureStore.open(data.feature_store).require(row.key for row in rows)

@@ -188,9 +188,11 @@ def trained_from(
     data = config.dataset_config
     # Compared by what they are, not by where they lie.
     placeless = replace(data, train_data_path="", val_data_path="", feature_store=None)
-    options = replace(config, ckpt_path=None, dataset_config=placeless)
+    alignment = replace(config.alignment, teacher=None)
+    options = replace(config, ckpt_path=None, dataset_config=placeless, alignment=alignment)
     contents = {
         "content of ckpt_path": file_hash(config.ckpt_path),
+        "content of alignment.teacher": file_hash(config.alignment.teacher_path(config.ckpt_path)),
         "content of dataset_config.train_data_path": file_hash(data.train_data_path),
         "content of dataset_config.feature_store": features_of(data.feature_store),
         "content of deepspeed_config": file_hash(deepspeed_file(config.deepspeed_config)),

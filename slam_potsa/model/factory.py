@@ -19,12 +19,20 @@ from slam_potsa import config
 from slam_potsa.data.epoch import EpochCounter
 from slam_potsa.errors import InputError, refuse
 from slam_potsa.model.carried_state import carried_names
-from slam_potsa.model.checkpoint import choose_bias, continue_from, read_checkpoint
+from slam_potsa.model.checkpoint import (
+    apply_checkpoint,
+    carried_bias,
+    choose_bias,
+    continue_from,
+    read_checkpoint,
+)
 from slam_potsa.model.controller import AlignmentController
-from slam_potsa.model.encoder import load_encoder
+from slam_potsa.model.encoder import SpeechEncoder, load_encoder
+from slam_potsa.model.language_bias import LanguageBias
 from slam_potsa.model.llm import llm_dtype, load_llm, load_tokenizer
 from slam_potsa.model.metrics import METRICS, MetricsLog
 from slam_potsa.model.speech_llm import SpeechLLM
+from slam_potsa.model.teacher import Teacher
 from slam_potsa.objective.distances import Distance, OnUnitTokens, build_distance
 from slam_potsa.objective.layer_schedule import LayerSchedule, candidate_layers
 from slam_potsa.objective.terms import AlignmentObjective, AlignmentTerm
@@ -54,16 +62,19 @@ def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn
     llm = load_llm(train, model)
     encoder = load_encoder(model.encoder_path_hf, model.encoder_window)
     bias = choose_bias(config.defaults(config.LanguageBiasConfig, rest.get("language_bias")), state)
-    if bias is not None:
-        bias.check_fingerprint(encoder.fingerprint())
-    check_widths(model, encoder_dim=encoder.width, llm_dim=llm.config.hidden_size)
-    projector = build_projector(model, encoder.width, llm.config.hidden_size, language_bias=bias)
+    widths = {"encoder_dim": encoder.width, "llm_dim": llm.config.hidden_size}
+    check_widths(model, **widths)
+    projector = build_projector(model, **widths, language_bias=bias)
     if train.freeze_encoder:
         encoder.requires_grad_(False).to(llm_dtype(model.llm_dtype))
     decode = vars(config.defaults(config.DecodeConfig, rest.get("decode")))
     kept = encoder if model.load_encoder else None
     built = SpeechLLM(kept, projector, llm, tokenizer, decode)
     alignment = config.defaults(config.AlignmentConfig, rest.get("alignment"))
+    if teacher := alignment.teacher_path(rest.get("ckpt_path")):
+        built.teacher = load_teacher(teacher, model, **widths)
+    for each in filter(None, (built, built.teacher)):
+        _check_encoder(each.encoder_projector, encoder)
     attach(built, alignment, train, rest.get("deepspeed_config"))
     if state is not None:
         continue_from(built, state, rest["ckpt_path"], rest.get("continue_schedule", True))
@@ -118,6 +129,27 @@ def build_projector(
     kind = resolve(PROJECTORS, model.encoder_projector, "model_config.encoder_projector")
     sizes = {name: getattr(model, name) for name in PROJECTOR_OPTIONS}
     return kind(encoder_dim, llm_dim, **sizes, **options)
+
+
+def load_teacher(path: str, model: config.ModelConfig, **widths: int) -> Teacher:
+    """The projector of a checkpoint, with the biases that it carries.
+
+    A language without a bias of its own has the mean of all: it was not trained on it.
+
+    Raises InputError where the checkpoint is of a projector of other sizes.
+    """
+    part, state = "encoder_projector", read_checkpoint(path)
+    payload = carried_bias(state)
+    bias = None if payload is None else LanguageBias.from_bytes(payload, unseen_language="mean")
+    projector = build_projector(model, **widths, language_bias=bias)
+    own = {name: tensor for name, tensor in state.items() if name.startswith(part)}
+    apply_checkpoint(nn.ModuleDict({part: projector}), own, f"{path} (alignment.teacher)")
+    return Teacher(projector)
+
+
+def _check_encoder(projector: nn.Module, encoder: SpeechEncoder) -> None:
+    if projector.language_bias is not None:
+        projector.language_bias.check_fingerprint(encoder.fingerprint())
 
 
 def build_controller(

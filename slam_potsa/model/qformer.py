@@ -68,7 +68,7 @@ class BiasCompensatedQFormer(nn.Module):
         self.linear = nn.Linear(qformer_dim, llm_dim)
         self.norm = nn.LayerNorm(llm_dim, eps=1e-5)
         self.language_bias, self.language_optional = language_bias, language_optional
-        self._language_ids: Tensor | None = None
+        self.language_ids: Tensor | None = None
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -81,7 +81,7 @@ class BiasCompensatedQFormer(nn.Module):
 
     def set_languages(self, language_ids: Tensor | None) -> None:
         """Languages [B] of the next `forward` (`data.languages.language_id`)."""
-        self._language_ids = language_ids
+        self.language_ids = language_ids
 
     def forward(self, x: Tensor, atts: Tensor | None = None) -> Tensor:
         """`x` [B, T, E] encoder output, `atts` [B, T] true (or 1) on valid frames -> [B, N, W]."""
@@ -95,13 +95,13 @@ class BiasCompensatedQFormer(nn.Module):
 
     def compensate(self, x: Tensor, atts: Tensor | None = None) -> Tensor:
         """H~ of eq. 2; frames outside `atts` are zero, so that no padding value can leak."""
-        if self.language_bias is None or (self._language_ids is None and self.language_optional):
+        if self.language_bias is None or (self.language_ids is None and self.language_optional):
             return x if atts is None else torch.where(atts.bool()[..., None], x, 0.0)
-        if self._language_ids is None:
+        if self.language_ids is None:
             raise InputError(
                 "bias compensation needs every row's language, but the batch had no language_ids: "
                 "use slam_potsa's dataset (in SLAM-LLM's own recipes drop_in.dataset_factory), add "
                 "them in your collator (data.languages.language_id), or set "
                 "language_bias.enabled=false"
             )
-        return self.language_bias(x, atts, self._language_ids)
+        return self.language_bias(x, atts, self.language_ids)

@@ -76,6 +76,7 @@ class SpeechLLM(Aligned, nn.Module):
         super().__init__()
         self.encoder, self.encoder_projector, self.llm = encoder, encoder_projector, llm
         self.tokenizer, self.decode = tokenizer, dict(decode or {})
+        self.teacher: nn.Module | None = None  # see `teacher`; set by the factory
         accepted = inspect.signature(unwrapped(llm).forward).parameters
         self._keeps_logits = "logits_to_keep" in accepted
         self._takes_positions = "position_ids" in accepted

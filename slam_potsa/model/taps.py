@@ -6,6 +6,7 @@
     projector           the speech tokens that the LLM receives                  [B, N, W]
     llm.0               the LLM's embeddings, as its first block receives them   [B, S, W]
     llm.{k}             output of LLM block k = 1..K, before the final norm      [B, S, W]
+    teacher.{tap}       the same of `model.teacher`, up to its projector, without gradient
 
 The LLM's taps hold all S positions of its input, speech and text, with its attention mask. These
 are transformers' `hidden_states`, except that its last one is after the final norm.
@@ -23,6 +24,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from slam_potsa.config.alignment import TEACHER
 from slam_potsa.model.llm import unwrapped
 from slam_potsa.objective.terms import Tap
 
@@ -37,7 +39,7 @@ class TapRecorder:
     Args:
         model: has `encoder_projector` and `llm`, as ours and SLAM-LLM's have. The projector needs
             `layers` (its blocks); `compensate(x, atts)` is called for "compensated". The LLM may be
-            wrapped by peft.
+            wrapped by peft. `teacher`, where there is one, is a `teacher.Teacher`.
     """
 
     def __init__(self, model: nn.Module):
@@ -59,8 +61,12 @@ class TapRecorder:
         """Record these in the forward that follows. Raises ValueError for one that is not there."""
         self.take()
         wanted = list(wanted)
+        taught = [name.removeprefix(TEACHER) for name in wanted if name.startswith(TEACHER)]
         for name in wanted:
-            self._hooks.append(self._hook(name))
+            if not name.startswith(TEACHER):
+                self._hooks.append(self._hook(name))
+        if taught:
+            self._hooks.append(self._teacher_hook(taught))
         if any(name.startswith("llm.") for name in wanted):
             # On the outside: peft calls the forward of what it wraps past its hooks.
             llm = self._model.llm
@@ -91,6 +97,17 @@ class TapRecorder:
         if name == "llm.0":
             return blocks[0].register_forward_pre_hook(self._before_first_block, with_kwargs=True)
         return blocks[int(number) - 1].register_forward_hook(partial(self._on_block, name))
+
+    def _teacher_hook(self, names: list[str]) -> RemovableHandle:
+        if getattr(self._model, "teacher", None) is None:
+            raise ValueError(f"tap teacher.{names[0]}: this model has no teacher")
+        with self._model.teacher.recorder.recording(names):
+            pass  # all of them are there
+        return self._model.encoder_projector.register_forward_hook(partial(self._on_taught, names))
+
+    def _on_taught(self, names: list[str], projector: nn.Module, inputs, _output) -> None:
+        taps = self._model.teacher.taps(names, projector.language_ids, *inputs)
+        self._taps |= {TEACHER + name: tap for name, tap in taps.items()}
 
     def _on_projector(self, name: str, projector: nn.Module, inputs, output: Tensor) -> None:
         features, mask = inputs[0], inputs[1] if len(inputs) > 1 else None

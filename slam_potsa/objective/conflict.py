@@ -48,7 +48,11 @@ def gradient_conflict(
     scheduled = scheduled_terms(objective)
     if not scheduled.terms or not pairs.shape[0]:
         return {}
-    tokens = {k: [taps[name].tensor for name in sorted(scheduled.tap_names([k]))] for k in layers}
+    names = {k: sorted(scheduled.tap_names([k])) for k in layers}
+    # A teacher's have no gradient.
+    tokens = {
+        k: [taps[n].tensor for n in of if taps[n].tensor.requires_grad] for k, of in names.items()
+    }
     flat = [tensor for k in layers for tensor in tokens[k]]
     task = iter(_gradients(SCALE * cross_entropy, flat))
     report: dict[str, Tensor] = {}
@@ -59,8 +63,8 @@ def gradient_conflict(
         h = torch.cat([part.flatten() for part in _gradients(SCALE * aligned, tokens[k])]) / SCALE
         norms = g.norm(), h.norm()
         cosine = g @ h / (norms[0] * norms[1]).clamp_min(torch.finfo(g.dtype).tiny)
-        names = ("ce", "alignment", "cosine")
-        report |= {f"conflict/{k}/{n}": v for n, v in zip(names, (*norms, cosine), strict=True)}
+        values = {"ce": norms[0], "alignment": norms[1], "cosine": cosine}
+        report |= {f"conflict/{k}/{name}": value for name, value in values.items()}
     return report
 
 

@@ -156,7 +156,7 @@ def test_a_sentences_task_does_not_depend_on_its_place_in_the_order(utterance):
     ("rows", "options", "message"),
     [
         (slice(None), {"tasks": ["st"]}, "'st'.: expected some of"),
-        (slice(None), {"pairing": "rand"}, "'rand': expected one of random, anchor, none"),
+        (slice(None), {"pairing": "rand"}, "'rand': expected one of random, anchor, joining, none"),
         (slice(None), {"pairing": "anchor", "anchor_language": "de"}, "which has en, es, fr, ru"),
         (slice(0), {}, "no utterances"),
     ],

@@ -10,6 +10,7 @@ import pytest
 from slam_potsa.model.metrics import read_metrics
 from tests.support import golden, tiny
 from tests.test_golden import compare
+from tests.test_joining import joining, taught  # noqa: F401
 from tests.upstream.test_slam_host import launch, pytestmark  # noqa: F401
 
 
@@ -36,6 +37,17 @@ def test_losses_costs_and_layers_agree_for_twenty_steps(tmp_path, processes):
         assert ours["lr"] == pytest.approx(theirs["lr"], abs=1e-12), ours["step"]
         assert ours["ce"] == pytest.approx(theirs["ce"], rel=1e-4), ours["step"]
         assert ours["ot"] == pytest.approx(theirs["ot"], abs=1e-4), ours["step"]
+
+
+def test_a_language_joins_the_same_in_both_hosts(taught, tmp_path):  # noqa: F811
+    found = {}
+    for engine in ("native", "slam_llm"):
+        config = joining(taught, tmp_path / engine, joining_share=0.5)
+        found[engine] = train(config, engine, 1)
+    assert len(found["native"]) == len(found["slam_llm"]) >= 20
+    for ours, theirs in zip(found["native"], found["slam_llm"], strict=True):
+        assert ours["ce"] == pytest.approx(theirs["ce"], rel=1e-4), ours["step"]
+        assert ours.get("join") == pytest.approx(theirs.get("join"), abs=1e-4), ours["step"]
 
 
 def test_a_tiny_run_under_slam_llm_gives_the_kept_figures(tmp_path):

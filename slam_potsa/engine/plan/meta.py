@@ -21,6 +21,7 @@ from slam_potsa.model.known import model_config
 from slam_potsa.model.language_bias import LanguageBias
 from slam_potsa.model.llm import adapt_llm, unwrapped
 from slam_potsa.model.speech_llm import SpeechLLM
+from slam_potsa.model.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,11 @@ def build_on_meta(config: PotsaConfig, languages: Sequence[str] = ("en",)) -> Me
         encoder = _encoder(whisper, config, half if train.freeze_encoder else torch.float32)
         frozen = train.freeze_llm or train.use_peft
         llm = _llm(decoder, config, half if frozen else torch.float32)
-        projector = build_projector(model, whisper.d_model, decoder.hidden_size, language_bias=bias)
+        widths = whisper.d_model, decoder.hidden_size
+        projector = build_projector(model, *widths, language_bias=bias)
+        teacher = Teacher(build_projector(model, *widths)) if config.alignment.teacher else None
     built = SpeechLLM(encoder if model.load_encoder else None, projector, llm, None)
+    built.teacher = teacher
     # A diagnosis asks what the values are, and is no part of most steps.
     built.controller = build_controller(built, replace(config.alignment, diagnose_interval=0))
     built.controller.detach()

@@ -1,0 +1,194 @@
+"""A language that joins with speech alone: rows without target, a teacher, what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from slam_potsa import InputError
+from slam_potsa.config import TermConfig
+from slam_potsa.config.check import check
+from slam_potsa.data import epoch
+from slam_potsa.data.dataset import get_speech_dataset, training_items
+from slam_potsa.data.manifest import read_manifest, write_manifest
+from slam_potsa.engine import native
+from slam_potsa.model.checkpoint import read_checkpoint
+from slam_potsa.model.factory import model_factory
+from slam_potsa.model.language_bias import LanguageBias
+from slam_potsa.model.metrics import read_metrics
+from tests.support import tiny
+
+JOIN = {"distance": "ot", "first": "projector", "second": "teacher.projector"}
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """A world of en, es, it in which it has no target, and a model trained on en and es."""
+    folder = tmp_path_factory.mktemp("world")
+    config = tiny.world(folder, languages=("en", "es", "it"))
+    rows = read_manifest(config.dataset_config.train_data_path)
+    manifest = Path(config.dataset_config.train_data_path)
+    heard = [row for row in rows if row.language != "it"]
+    write_manifest(manifest.with_name("heard.jsonl"), heard)
+    mute = [dataclasses.replace(row, target=None) for row in rows if row.language == "it"]
+    write_manifest(manifest.with_name("joining.jsonl"), heard + mute)
+    config.dataset_config.train_data_path = str(manifest.with_name("heard.jsonl"))
+    config.dataset_config.val_data_path = config.dataset_config.train_data_path
+    return config, native.finetune(dataclasses.replace(config))
+
+
+def joining(taught, folder, **changes):
+    """The configuration in which `it` joins the trained model."""
+    before, model = taught
+    config = dataclasses.replace(before, ckpt_path=str(model))
+    paths = {"output_dir": str(folder / "join"), "num_epochs": 3}
+    config.train_config = dataclasses.replace(before.train_config, **paths)
+    manifest = Path(before.dataset_config.train_data_path).with_name("joining.jsonl")
+    data = {"train_data_path": str(manifest), "joining": ["it"], "pairing": "joining"}
+    config.dataset_config = dataclasses.replace(before.dataset_config, **{**data, **changes})
+    terms = {"join": TermConfig(**JOIN)}
+    config.alignment = dataclasses.replace(
+        before.alignment, terms=terms, teacher="ckpt_path", diagnose_interval=1
+    )
+    config.language_bias = dataclasses.replace(before.language_bias, path=None)
+    return config
+
+
+def test_each_recording_that_joins_meets_a_translated_one_of_its_sentence(taught, tmp_path):
+    items = training_items(joining(taught, tmp_path).dataset_config)
+    partners = set()
+    for number in range(8):
+        epoch.set(number)
+        pairs = [item for item in items if len(item) == 2]
+        assert len(pairs) == items.num_pairs == 6 and len(items) == 6 + 12
+        assert {pair[0].key for pair in pairs} == {f"it-{n}" for n in range(6)}
+        for joins, translated in pairs:
+            assert joins.sentence_id == translated.sentence_id and translated.target
+            partners.add(translated.language)
+    assert partners == {"en", "es"}
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 6), (0.2, 6), (0.5, 12), (0.75, 36)])
+def test_their_share_of_an_epoch_is_made_by_repetition(taught, tmp_path, share, expected):
+    data = joining(taught, tmp_path, joining_share=share).dataset_config
+    assert training_items(data).num_pairs == expected
+
+
+def test_heard_languages_are_paired_too_where_pairing_says_so(taught, tmp_path):
+    items = training_items(joining(taught, tmp_path, pairing="random").dataset_config)
+    assert items.num_pairs == 6 + 6 == len(items)
+
+
+def test_rows_without_target_have_no_label(taught, tmp_path):
+    config = joining(taught, tmp_path)
+    _, tokenizer = model_factory(
+        config.train_config,
+        config.model_config,
+        language_bias={"enabled": False},
+        alignment={"terms": {}},
+    )
+    dataset = get_speech_dataset(config.dataset_config, tokenizer, "train")
+    batch = dataset.collator([item for item in dataset if len(item) == 2])
+    first, second = batch["pairs"].unbind(1)
+    assert (batch["labels"][first] == -100).all()
+    assert (batch["labels"][second] != -100).any(1).all()
+
+
+def test_a_language_joins_and_resumes_with_a_teacher_that_does_not_move(taught, tmp_path):
+    config = joining(taught, tmp_path)
+    config.native = dataclasses.replace(config.native, max_steps=4)
+    native.finetune(config)
+    path = tmp_path / "join" / "metrics.jsonl"
+    first = [(line["ce"], line.get("join")) for line in read_metrics(path)]
+    config.native = dataclasses.replace(config.native, max_steps=0)
+    config.language_bias = dataclasses.replace(config.language_bias, path=None)
+    model = native.finetune(config)
+    lines = read_metrics(path)
+    assert [(line["ce"], line.get("join")) for line in lines[:4]] == first and len(lines) > 20
+    assert not any("teacher" in name for name in read_checkpoint(model))
+    # Its own bias, not the mean of the others: its speech is in the manifest.
+    assert "it" in LanguageBias.load(tmp_path / "join" / "language_bias.safetensors").languages
+
+
+def test_the_more_it_weighs_the_nearer_it_comes_to_its_teacher(taught, tmp_path):
+    costs = {}
+    for weight in (0.01, 100.0):
+        config = joining(taught, tmp_path / str(weight))
+        config.alignment.terms["join"].weight = weight
+        native.finetune(config)
+        lines = read_metrics(Path(config.train_config.output_dir) / "metrics.jsonl")
+        costs[weight] = sum([line["join/matched"] for line in lines if "join/matched" in line][-5:])
+    assert costs[100.0] < 0.5 * costs[0.01]
+
+
+def test_the_teacher_gets_no_gradient_and_answers_as_when_it_was_trained(taught, tmp_path):
+    config = joining(taught, tmp_path)
+    model, tokenizer = model_factory(
+        config.train_config,
+        config.model_config,
+        language_bias={"enabled": True},
+        alignment=config.alignment,
+        ckpt_path=config.ckpt_path,
+    )
+    dataset = get_speech_dataset(config.dataset_config, tokenizer, "train")
+    batch = dataset.collator([item for item in dataset if len(item) == 2])
+    model.train()
+    assert not model.teacher.training
+    with model.controller.recorder.recording(["projector", "teacher.projector"]) as taps:
+        model.controller.projector.set_languages(batch["language_ids"])
+        model.project(batch["audio_mel"], batch["audio_mel_post_mask"], None, batch["language_ids"])
+        student, teacher = taps["projector"].tensor, taps["teacher.projector"].tensor
+    assert student.requires_grad and not teacher.requires_grad
+    torch.testing.assert_close(student.detach(), teacher)  # both start from the same weights
+
+
+def problems(config) -> str:
+    with pytest.raises(InputError) as caught:
+        check(config)
+    return str(caught.value)
+
+
+def test_what_does_not_fit_each_other_is_refused_before_a_model_is_loaded(taught, tmp_path):
+    config = joining(taught, tmp_path)
+    config.alignment.terms["join"].weight = 0.0
+    assert "choose one, such as alignment=join" in problems(config)
+    config = joining(taught, tmp_path, pairing="none")
+    assert "set dataset_config.pairing=joining" in problems(config)
+    config = joining(taught, tmp_path, joining=[])
+    assert "dataset_config.joining=[it]" in problems(config)
+    config = joining(taught, tmp_path)
+    config.ckpt_path = None
+    assert "alignment.teacher=ckpt_path needs ckpt_path" in problems(config)
+    config.alignment.teacher = None
+    assert "alignment.teacher and terms over teacher.*" in problems(config)
+
+
+def test_targets_where_none_were_said_to_be_and_partners_that_are_not_there(taught, tmp_path):
+    config = joining(taught, tmp_path, joining=["it", "es"])
+    with pytest.raises(InputError, match="field 'target': found a translation, expected null"):
+        training_items(config.dataset_config)
+    manifest = tmp_path / "alone.jsonl"
+    lines = Path(config.dataset_config.train_data_path).read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    for row in rows:
+        row["sentence_id"] += "-it" * (row["language"] == "it")
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = joining(taught, tmp_path, train_data_path=str(manifest))
+    with pytest.raises(InputError, match="joining language 'it': found no sentence_id"):
+        training_items(config.dataset_config)
+
+
+def test_a_teacher_of_other_sizes_is_refused(taught, tmp_path):
+    config = joining(taught, tmp_path)
+    model = dataclasses.replace(config.model_config, qformer_layers=2)
+    with pytest.raises(InputError, match=r"alignment\.teacher"):
+        model_factory(
+            config.train_config,
+            model,
+            language_bias={"enabled": False},
+            alignment=dataclasses.replace(config.alignment, teacher=config.ckpt_path),
+        )

@@ -38,7 +38,7 @@ BUDGET = {
 BUDGET_IN_ALL = 17_900
 SLAM_LLM_ALLOWED = {"engine/slam_llm.py", "model/drop_in.py"}
 HEAVY = ("transformers", "deepspeed", "slam_llm", "sacrebleu", "sklearn", "peft")
-HEAVY += ("jiwer", "py3langid", "scipy", "comet", "lhotse", "matplotlib")
+HEAVY += ("jiwer", "py3langid", "scipy", "lhotse", "matplotlib")
 
 
 def modules():

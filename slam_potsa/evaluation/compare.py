@@ -20,9 +20,9 @@ from statistics import fmean
 from typing import Any
 
 from slam_potsa.data.predictions import Prediction, read_predictions
-from slam_potsa.errors import InputError, collecting, refuse
-from slam_potsa.evaluation.metrics import metrics_for, texts
+from slam_potsa.errors import InputError, collecting, placed, refuse
 from slam_potsa.evaluation.presets import Convention
+from slam_potsa.evaluation.text_metrics import sacrebleu_metrics, texts
 from slam_potsa.text import some, table
 
 SUFFIX = "_predictions.jsonl"
@@ -67,22 +67,25 @@ def corpora(
     if both:
         problems.append(f"languages both seen and zero-shot: {', '.join(both)}; expected one group")
     refuse(problems)
-    members = {"seen": list(seen), "zero-shot": list(zero_shot)}
-    group_of = {language: group for group, own in members.items() for language in own}
+    group_of = dict.fromkeys(seen, "seen") | dict.fromkeys(zero_shot, "zero-shot")
+    place = {language: number for number, language in enumerate(group_of)}
     directions: dict[tuple[str, str], list[Prediction]] = {}
     for item in predictions:
         directions.setdefault((item.language, item.target_language), []).append(item)
-    several_targets = len({target for _, target in directions}) > 1
-    order = {language: number for number, language in enumerate(group_of)}
-    found = []
-    for language, target in sorted(directions, key=lambda d: (order.get(d[0], len(order)), d)):
-        name = f"{language}→{target}" if several_targets else language
-        items = tuple(directions[language, target])
-        found.append(Corpus(name, "language", group_of.get(language, ""), items))
-    languages = {corpus.name: corpus.items[0].language for corpus in found}
-    for group, own in (members | {"all": list(languages.values())}).items():
-        items = tuple(item for item in predictions if item.language in own)
-        parts = tuple(name for name, language in languages.items() if language in own)
+    targets = {target for _, target in directions}
+    singles = [
+        Corpus(
+            f"{language}→{target}" if len(targets) > 1 else language,
+            "language",
+            group_of.get(language, ""),
+            tuple(directions[language, target]),
+        )
+        for language, target in sorted(directions, key=lambda d: (place.get(d[0], len(place)), d))
+    ]
+    found = list(singles)
+    for group in ("seen", "zero-shot", "all"):
+        items = tuple(i for i in predictions if group in ("all", group_of.get(i.language)))
+        parts = tuple(single.name for single in singles if group in ("all", single.group))
         if len({item.target_language for item in items}) == 1:
             found.append(Corpus(f"{group}, pooled", "pooled", group, items))
         if items:
@@ -130,34 +133,26 @@ def same_test_problems(files: Mapping[str, Sequence[Prediction]]) -> list[str]:
     return problems
 
 
-def check_blind(blind: Sequence[Prediction], system: Sequence[Prediction]) -> None:
-    """Raise InputError unless `blind` decodes the same utterances, each from another recording."""
-    pairs = match(blind, system, ("the blind control", "the system"))
-    same = [own.key for other, own in pairs if own.source == other.source]
-    if same:
-        raise InputError(
-            f"{len(same)} of {len(pairs)} utterances of the blind control have the system's own "
-            f"recording as source: {some(same)}; expected another sentence's for each, as "
-            "slam-potsa decode --shuffle-audio writes it"
-        )
+def find_blind(path: Path, system: Sequence[Prediction]) -> Sequence[Prediction]:
+    """The blind control beside a file; () where none is.
 
-
-def find_blind(
-    path: Path, predictions: Sequence[Prediction]
-) -> tuple[Sequence[Prediction], list[str]]:
-    """(The blind control that lies beside a file, or none; why one that lies there is left out.)
-
-    `test_blind_predictions.jsonl` beside `test_predictions.jsonl`.
+    It is `test_blind_predictions.jsonl` beside `test_predictions.jsonl`. Raises InputError unless
+    it decodes the same utterances, each from another recording.
     """
     place = path.with_name(path.name.replace(SUFFIX, f"_blind{SUFFIX}"))
-    blind: Sequence[Prediction] = ()
-    reasons: list[str] = []
-    if place != path and place.is_file():
-        with collecting(reasons):
-            blind = read_predictions(place)
-            with collecting(reasons, place):
-                check_blind(blind, predictions)
-    return () if reasons else blind, reasons
+    if place == path or not place.is_file():
+        return ()
+    blind = read_predictions(place)
+    with placed(place):
+        pairs = match(blind, system, ("the blind control", "the system"))
+        same = [own.key for other, own in pairs if own.source == other.source]
+        if same:
+            raise InputError(
+                f"{len(same)} of {len(pairs)} utterances of the blind control have the system's "
+                f"own recording as source: {some(same)}; expected another sentence's for each, as "
+                "slam-potsa decode --shuffle-audio writes it"
+            )
+    return blind
 
 
 # -- paired tests ----------------------------------------------------------------------------------
@@ -174,7 +169,6 @@ class Comparison:
         p_value: of the difference under the null hypothesis, of this test alone, not corrected for
             the number of tests; None for a mean of languages.
         signature: sacrebleu's, with the test, its samples and its seed.
-        changed: how many sentences the two wrote differently; None for a mean.
     """
 
     name: str
@@ -184,7 +178,6 @@ class Comparison:
     difference: float
     p_value: float | None = None
     signature: str = ""
-    changed: int | None = None
 
 
 def compare(
@@ -230,7 +223,7 @@ def paired_test(
     """
     from sacrebleu.significance import PairedTest
 
-    metrics = metrics_for(pairs[0][0].target_language, convention or Convention())
+    metrics = sacrebleu_metrics(pairs[0][0].target_language, convention or Convention())
     names = list(metrics)[:2]
     old, references = texts([old for old, _ in pairs])
     new, _ = texts([new for _, new in pairs])
@@ -247,9 +240,7 @@ def paired_test(
         first, second = results[own_name]
         p_value = max(float(second.p_value), least_p_value(test, changed))
         one, two = float(first.score), float(second.score)
-        found.append(
-            Comparison(name, metric, one, two, two - one, p_value, str(signature), changed)
-        )
+        found.append(Comparison(name, metric, one, two, two - one, p_value, str(signature)))
     return found
 
 

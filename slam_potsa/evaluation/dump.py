@@ -1,8 +1,9 @@
-"""Plain text files of each corpus, and the command that computes each printed number from them.
+"""Plain text files of each corpus, and the command that computes each number from them.
 
-In the folder, for a corpus `fr`: `fr.ref`, `fr.hyp`, `fr.src` (transcripts), and where they are
-asked for `fr.baseline`, `fr.blind`, `fr.norm.ref` and `fr.norm.hyp` (after Whisper's normaliser);
-`commands.sh` has the commands.
+In the folder, for a corpus `fr`: `fr.ref`, `fr.hyp`, `fr.src` (transcripts, where all have one),
+and where there are such `fr.baseline` and `fr.blind`; `commands.sh` has the commands. COMET's are
+for an environment of its own: `unbabel-comet` 2.2.7 pins numpy < 2 and transformers < 5, which this
+package's tested versions do not fit.
 """
 
 from __future__ import annotations
@@ -15,16 +16,12 @@ from pathlib import Path
 
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.evaluation.compare import SAMPLES, corpora
-from slam_potsa.evaluation.metrics import normalized, texts
 from slam_potsa.evaluation.presets import Convention, transcribes
+from slam_potsa.evaluation.text_metrics import texts
 from slam_potsa.files import atomic_write
 from slam_potsa.text import one_line
 
-# jiwer's own command line drops lines of fewer than two characters, so that files no longer match.
-_JIWER = (
-    "import jiwer, sys; read = lambda p: open(p, encoding='utf-8').read().split('\\n')[:-1]; "
-    "print(100 * jiwer.{measure}(read(sys.argv[1]), read(sys.argv[2])))"
-)
+COMET = "Unbabel/wmt22-comet-da"
 
 
 def dump(
@@ -39,12 +36,8 @@ def dump(
     blind: Sequence[Prediction] = (),
     test: str = "bs",
     samples: int | None = None,
-    comet: str = "",
-) -> str:
-    """Write the files and `commands.sh`; return the commands, a comment line before each corpus.
-
-    The arguments are those of `score`, but for `comet`: the model's name; "" leaves COMET out.
-    """
+) -> None:
+    """Write the files and `commands.sh`, a comment before each corpus; arguments as of `score`."""
     confidence = ["--confidence", "--confidence-n", str(bootstrap)] if bootstrap > 1 else []
     # Not as JSON: sacrebleu 2.6.0 fails to write its own NumPy numbers of a paired test there.
     paired = [f"--paired-{test}", f"--paired-{test}-n", str(samples or SAMPLES[test]), "-f", "text"]
@@ -67,21 +60,11 @@ def dump(
         if blind:
             runs.append(([_write(stem, "blind", _of_others(blind, items))], own, ["bleu"], []))
         lines += [f"# {corpus.name}", *(_sacrebleu(convention, ref, *run) for run in runs)]
-        if comet and not any(transcribes(item) or item.transcript is None for item in items):
+        if not any(transcribes(item) or item.transcript is None for item in items):
             src = _write(stem, "src", [one_line(item.transcript or "") for item in items])
-            words = ["comet-score", "-s", src, "-t", hyp, "-r", ref, "--model", comet]
+            words = ["comet-score", "-s", src, "-t", hyp, "-r", ref, "--model", COMET]
             lines.append(shlex.join([*words, "--only_system"]))
-        rate = normalized(items, convention)
-        if rate:
-            files = (
-                _write(stem, "norm.ref", rate.references),
-                _write(stem, "norm.hyp", rate.hypotheses),
-            )
-            code = _JIWER.format(measure=rate.unit.lower())
-            lines.append(shlex.join(["python", "-c", code, *files]))
-    text = "\n".join(lines)
-    atomic_write(folder / "commands.sh", text + "\n")
-    return text
+    atomic_write(folder / "commands.sh", "".join(f"{line}\n" for line in lines))
 
 
 def _write(stem: Path, ending: str, lines: Sequence[str]) -> str:
@@ -108,7 +91,6 @@ def _sacrebleu(
     words += ["--tokenize", tokenizer, *(["--lowercase"] if convention.lowercase else [])]
     if "chrf" in metrics:
         words += ["--chrf-lowercase"] if convention.lowercase else []
-        order = convention.chrf_word_order
-        words += ["--chrf-word-order", str(order)] if order else []
+        words += ["--chrf-word-order", str(convention.chrf_word_order)]
     seed = os.environ.get("SACREBLEU_SEED", "12345")
     return f"SACREBLEU_SEED={seed} {shlex.join([*words, '--width', '4', *more])}"

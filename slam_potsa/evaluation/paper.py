@@ -16,9 +16,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from slam_potsa.errors import InputError
 from slam_potsa.evaluation.compare import Comparison, match, paired_test
-from slam_potsa.evaluation.paper_runs import PAPER, TARGET, PaperTest, TableRun, read_runs
+from slam_potsa.evaluation.paper_runs import PAPER, PaperTest, TableRun, read_runs
 from slam_potsa.evaluation.presets import Convention
 from slam_potsa.evaluation.scores import SeedMean, over_seeds, score
 from slam_potsa.text import table
@@ -32,13 +31,12 @@ class PaperRow:
 
     Attributes:
         label: the paper's name for the system.
-        system: `train_config.model_name` of the runs that fill it; None for rivals, not built here.
+        system: the experiment whose runs fill it; None for rivals, not built here.
         paper: column -> [BLEU] or [BLEU, half-width of the 95 % interval].
         seeds, figures: of our runs, by column; a column that is missing was not measured.
         bootstrap: with one seed, by column, the half-width of the 95 % bootstrap interval over
             utterances; of an average, over all its utterances pooled, the nearest sacrebleu has.
-        comparisons: by test and seed, of the systems that `PaperTable.comparisons` has for it.
-        p_values: by test, the median over seeds.
+        comparisons: by test, one a seed, of the systems that `PaperTable.comparisons` has for it.
     """
 
     label: str
@@ -47,8 +45,7 @@ class PaperRow:
     seeds: Sequence[int] = ()
     figures: Mapping[str, SeedMean] = field(default_factory=dict)
     bootstrap: Mapping[str, float] = field(default_factory=dict)
-    comparisons: Mapping[str, Mapping[int, Comparison]] = field(default_factory=dict)
-    p_values: Mapping[str, float] = field(default_factory=dict)
+    comparisons: Mapping[str, Sequence[Comparison]] = field(default_factory=dict)
 
     def ours(self, column: str) -> str:
         """ "31.84 ±0.09" over seeds, "31.84 (0.62)" with one seed."""
@@ -59,6 +56,11 @@ class PaperRow:
             return f"{found.value:.2f} ±{found.half_width:.2f}"
         width = f" ({self.bootstrap[column]:.2f})" if column in self.bootstrap else ""
         return f"{found.value:.2f}{width}"
+
+    def p_value(self, test: str) -> float | None:
+        """The median over seeds."""
+        found = self.comparisons.get(test)
+        return median(comparison.p_value for comparison in found) if found else None
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,6 @@ class PaperTable:
         notes: what a reader of the paper, and of our runs, should know.
     """
 
-    number: int
     title: str
     columns: Sequence[str]
     tests: Sequence[PaperTest]
@@ -83,22 +84,9 @@ class PaperTable:
 
     def text(self) -> str:
         """Aligned plain text, with legend, notes and signatures below."""
-        printed = table(self._head(), self._body(), left=2)
-        return "\n".join([self._title(), "", printed, "", *self._foot()])
-
-    def markdown(self) -> str:
-        """The same for a README."""
-        head = self._head()
-        rule = ["---", "---", *["---:"] * (len(head) - 2)]
-        lines = [f"| {' | '.join(cells)} |" for cells in (head, rule, *self._body())]
-        foot = [f"- {line}" for line in self._foot()]
-        return "\n".join([f"**{self._title()}**", "", *lines, "", *foot])
-
-    def _title(self) -> str:
-        return f"POTSA Table {self.number}, {self.title}: BLEU, FLEURS x→{TARGET}"
-
-    def _head(self) -> list[str]:
-        return ["", "", *self.columns, *(test.p_column for test in self.tests)]
+        head = ["", "", *self.columns, *(test.p_column for test in self.tests)]
+        printed = table(head, self._body(), left=2)
+        return "\n".join([self.title, "", printed, "", *self._foot()])
 
     def _body(self) -> Iterator[list[str]]:
         """A line of the paper's figures a row, and one of ours where runs can fill it."""
@@ -108,7 +96,7 @@ class PaperTable:
             if row.system:
                 seeds = {0: "", 1: ", 1 seed"}.get(len(row.seeds), f", {len(row.seeds)} seeds")
                 empty = GAP if row.system in self.comparisons else ""
-                values = [row.p_values.get(test.name) for test in self.tests]
+                values = [row.p_value(test.name) for test in self.tests]
                 p_values = [empty if value is None else f"{value:.3f}" for value in values]
                 yield ["", f"ours{seeds}", *map(row.ours, self.columns), *p_values]
 
@@ -131,17 +119,17 @@ class PaperTable:
         yield from self.signatures
 
 
-def _table(number: int, found: dict[str, Any]) -> PaperTable:
+def _table(found: dict[str, Any]) -> PaperTable:
     rows = []
     for label, system, *cells in found["rows"]:
         pairs = [cell if isinstance(cell, list) else [cell] for cell in cells]
         rows.append(PaperRow(label, system, dict(zip(found["columns"], pairs, strict=False))))
     tests = [TESTS[name] for name in found["tests"]]
-    return PaperTable(number, **(found | {"rows": rows, "tests": tests}))
+    return PaperTable(**(found | {"rows": rows, "tests": tests}))
 
 
 TESTS = {name: PaperTest(name, **found) for name, found in PAPER["tests"].items()}
-PAPER_TABLES = {number: _table(number, found) for number, found in PAPER["tables"].items()}
+PAPER_TABLES = {number: _table(found) for number, found in PAPER["tables"].items()}
 
 
 def fill_table(
@@ -150,8 +138,6 @@ def fill_table(
     *,
     convention: Convention | None = None,
     bootstrap: int = 1000,
-    partial: bool = False,
-    progress: bool = False,
 ) -> PaperTable:
     """Table `number` of the paper with the scores of runs.
 
@@ -160,34 +146,30 @@ def fill_table(
         convention: how text is compared; by default sacrebleu's zh tokeniser, cased.
         bootstrap: resamples of the paired tests, and of the interval of a row with one seed;
             0: neither.
-        partial: a prediction file that is missing leaves a gap instead of an error.
 
     Raises InputError with all that is wrong with the runs (`read_runs`).
     """
     from tqdm import tqdm
 
-    if number not in PAPER_TABLES:
-        raise InputError(f"table {number!r}: the paper's tables here are 1, 2 and 3")
     # The table has BLEU only.
     convention = replace(convention or Convention(), more_bleu={}, error_rate=None)
     paper = PAPER_TABLES[number]
-    runs, notes = read_runs(paths, number, paper.tests, partial)
+    runs, notes = read_runs(paths, [row.system for row in paper.rows if row.system], paper.tests)
     of_system: dict[str | None, list[TableRun]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: run.seed):
         of_system[run.system].append(run)
     rows: list[PaperRow] = []
     signatures: list[str] = []
-    for row in tqdm(paper.rows, desc=f"Table {number}", unit="row", disable=not progress):
+    for row in tqdm(paper.rows, desc=f"Table {number}", unit="row", disable=None):
         own = of_system[row.system]
         options = {"convention": convention, "bootstrap": bootstrap if len(own) == 1 else 0}
-        row, used = _filled(row, paper, own, **options)
+        filled, used = _filled(row, paper, own, **options)
         pair = [of_system[name] for name in paper.comparisons.get(row.system, ())]
         if pair and bootstrap:
-            found = _compared(pair, paper.tests, convention=convention, samples=bootstrap)
-            p_values = {test: median(c.p_value for c in of.values()) for test, of in found.items()}
-            row = replace(row, comparisons=found, p_values=p_values)
-            used += [f"p|{c.signature}" for of in found.values() for c in of.values()]
-        rows.append(row)
+            found = _compared(*pair, paper.tests, convention=convention, samples=bootstrap)
+            filled = replace(filled, comparisons=found)
+            used += [f"p|{c.signature}" for of_test in found.values() for c in of_test]
+        rows.append(filled)
         signatures += used
     signatures = list(dict.fromkeys(signatures))
     return replace(paper, rows=rows, notes=[*paper.notes, *notes], signatures=signatures)
@@ -201,7 +183,7 @@ def _filled(
     widths: dict[str, float] = {}
     signatures = []
     for run, test in product(runs, paper.tests):
-        if run.tests.get(test.name):
+        if test.name in run.tests:
             found = score(run.tests[test.name], guards=False, **options)
             signatures += [text for text in found.signatures if text.startswith("BLEU")]
             bleu = {row.name: row.bleu for row in found.rows}
@@ -219,14 +201,14 @@ def _filled(
 
 
 def _compared(
-    systems: Sequence[Sequence[TableRun]], tests: Sequence[PaperTest], **options: Any
-) -> dict[str, dict[int, Comparison]]:
-    """By test and by seed that both have: the paired test of BLEU, all languages pooled."""
-    found: dict[str, dict[int, Comparison]] = {}
-    olds = {run.seed: run.tests for run in systems[0]}
-    for test, run in product([test.name for test in tests], systems[1]):
-        old, new = olds.get(run.seed, {}).get(test), run.tests.get(test)
-        if old and new:
-            bleu, _ = paired_test(f"{test}, seed {run.seed}", match(old, new), **options)
-            found.setdefault(test, {})[run.seed] = bleu
+    old: Sequence[TableRun], new: Sequence[TableRun], tests: Sequence[PaperTest], **options: Any
+) -> dict[str, list[Comparison]]:
+    """By test, for each seed that both have: the paired test of BLEU, all languages pooled."""
+    found: dict[str, list[Comparison]] = defaultdict(list)
+    olds = {run.seed: run.tests for run in old}
+    for test, run in product([test.name for test in tests], new):
+        before = olds.get(run.seed, {})
+        if test in before and test in run.tests:
+            pairs = match(before[test], run.tests[test])
+            found[test].append(paired_test(f"{test}, seed {run.seed}", pairs, **options)[0])
     return found

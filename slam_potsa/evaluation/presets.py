@@ -55,7 +55,6 @@ class Convention:
         more_bleu: further BLEU columns, name -> tokeniser for every language.
         error_rate: None leaves it out.
         name, note: of a preset, as `--preset` takes it; where it is from, what in it is ours.
-        comet: the COMET model that the project reports.
     """
 
     lowercase: bool = False
@@ -65,7 +64,6 @@ class Convention:
     error_rate: ErrorRate | None = None
     name: str | None = None
     note: str = ""
-    comet: str | None = None
 
     def tokenizer(self, target_language: str) -> str:
         """The name of sacrebleu's tokeniser."""

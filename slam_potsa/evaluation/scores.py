@@ -1,8 +1,8 @@
 """The scores of one prediction file, and what several, the seeds of one system, say together.
 
-Nothing is computed here that sacrebleu, jiwer or COMET compute; all numbers keep a signature. The
-scores equal the command line's, `sacrebleu REF -i PRED -m bleu chrf --confidence`, on the same
-sentences; `evaluation.dump` prints that command for each.
+Nothing is computed here that sacrebleu or jiwer compute; all numbers keep a signature. The scores
+equal the command line's, `sacrebleu REF -i PRED -m bleu chrf --confidence`, on the same sentences;
+`evaluation.dump` writes that command for each.
 
 A bootstrap interval says how much the choice of test sentences matters, the interval over seeds how
 much the training's randomness does; they answer different questions.
@@ -11,7 +11,7 @@ much the training's randomness does; they answer different questions.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import fmean, stdev
 from typing import Any
@@ -19,18 +19,15 @@ from typing import Any
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.evaluation.compare import Comparison, compare, comparisons_text, corpora
 from slam_potsa.evaluation.guards import GUARDS, guard_signature, rates, watch
-from slam_potsa.evaluation.metrics import (
+from slam_potsa.evaluation.presets import Convention
+from slam_potsa.evaluation.text_metrics import (
     Score,
     check_error_rate_installed,
-    corpus_score,
-    error_rate,
-    metrics_for,
+    corpus_scores,
+    sacrebleu_metrics,
     texts,
 )
-from slam_potsa.evaluation.presets import Convention, transcribes
 from slam_potsa.text import table
-
-Comet = Callable[[Sequence[Prediction]], Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class ScoreRow:
 
     Attributes:
         scores: every measure by the name of its column: "BLEU", "chrF" (or "chrF++"), then those
-            that it has of the convention's further BLEUs, "COMET", "WER" and "CER".
+            that it has of the convention's further BLEUs, "WER" and "CER".
         guards: guard -> share of its sentences that it fired on, 0 to 1; empty for a mean.
     """
 
@@ -150,7 +147,6 @@ def score(
     zero_shot: Sequence[str] = (),
     bootstrap: int = 1000,
     convention: Convention | None = None,
-    comet: Comet | None = None,
     guards: bool = True,
     baseline: Sequence[Prediction] = (),
     blind: Sequence[Prediction] = (),
@@ -167,7 +163,6 @@ def score(
         bootstrap: resamples for the intervals, by sacrebleu's seed (12345, or the environment's
             SACREBLEU_SEED; it is part of the signature); 0 leaves the intervals out.
         convention: how text is compared; by default cased, raw text.
-        comet: `evaluation.metrics.Comet`, which scores the rows that translate.
         guards: count outputs that are broken rather than bad (`evaluation.guards`).
         baseline, blind: another system's predictions of the same utterances, and a blind control.
         test, samples: of the paired tests against these, as of `compare.paired_test`.
@@ -179,25 +174,18 @@ def score(
     convention = convention or Convention()
     found = corpora(predictions, seen, zero_shot)
     for target in sorted({item.target_language for item in predictions}):
-        metrics_for(target, convention)  # every tokeniser, before minutes of resampling
+        sacrebleu_metrics(target, convention)  # every tokeniser, before minutes of resampling
     if convention.error_rate:
         check_error_rate_installed()
-    translations = [item for item in predictions if comet and not transcribes(item)]
-    of_comet = dict(zip(translations, comet(translations), strict=True)) if translations else {}
     fired = dict(zip(predictions, watch(predictions), strict=True)) if guards or worst else {}
     rows: dict[str, ScoreRow] = {}
     for corpus in found:
-        facts = corpus.name, corpus.kind, corpus.group, len(corpus.items)
         if corpus.kind == "mean":
-            rows[corpus.name] = ScoreRow(*facts, _means([rows[n].scores for n in corpus.parts]))
-            continue
-        metrics = metrics_for(corpus.items[0].target_language, convention)
-        scores = {n: corpus_score(m, corpus.items, bootstrap) for n, m in metrics.items()}
-        if all(item in of_comet for item in corpus.items):  # COMET of a system is the mean
-            value = fmean(of_comet[item] for item in corpus.items)
-            scores["COMET"] = Score(value, signature=comet.signature)
-        scores |= error_rate(corpus.items, convention)
-        shares = rates([fired[item] for item in corpus.items]) if guards else {}
+            scores, shares = _means([rows[name].scores for name in corpus.parts]), {}
+        else:
+            scores = corpus_scores(corpus.items, convention, bootstrap)
+            shares = rates([fired[item] for item in corpus.items]) if guards else {}
+        facts = corpus.name, corpus.kind, corpus.group, len(corpus.items)
         rows[corpus.name] = ScoreRow(*facts, scores, shares)
     tested = {"test": test, "samples": samples, "convention": convention}
     heard = compare(found, blind, **tested) if blind else []

@@ -49,7 +49,7 @@ def test_the_default_is_bleu_and_chrf_with_guards_and_signatures(files, tmp_path
     table = json.loads(place.read_text())
     bleu = table["rows"][0]["scores"]["BLEU"]["value"]
     assert table["rows"][0]["name"] == "en" and first.split()[:3] == ["en", "12", f"{bleu:.1f}"]
-    assert len(table["worst"]) == 10 and table["preset"] is None
+    assert table["worst"] == [] and table["preset"] is None
 
 
 def test_several_files_are_seeds(files, tmp_path, capsys):
@@ -70,7 +70,6 @@ def test_a_preset_prints_what_it_follows(files, capsys):
     common = (files[0], "--no-blind", "--bootstrap", 0, "--preset")
     output = scored(capsys, *common, "llm-srt", "--no-spbleu")
     assert "preset llm-srt: LLM-SRT, after its eval/test_metric_n.py" in output
-    assert "not computed: COMET, which llm-srt reports; add --comet" in output
     assert "WER|norm:whisper-basic" in output and "chrF++|" in output
     assert "WER|" not in scored(capsys, *common, "cot-st", "--no-wer")
 
@@ -90,25 +89,13 @@ def test_a_baseline_is_tested_and_the_blind_control_is_found(files, tmp_path, ca
     assert chrfs == sorted(chrfs)
 
 
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [("keys", "are decoded by the system only"), ("own", "own recording"), ("bad", "JSON")],
-)
-def test_a_blind_control_that_does_not_fit(files, capsys, content, why):
-    """Left out with a warning where it was only found, an error where it was named."""
-    blind = blind_of(files[0])
-    if content == "bad":
-        blind.write_text("{")
-    else:
-        write_predictions(blind, make_blind(languages=["it"]) if content == "keys" else make())
-    assert main(["score", str(files[0]), "--bootstrap", "0"]) == 0
-    printed = capsys.readouterr()
-    assert printed.err.startswith(f"warning: {blind}:") and why in printed.err
-    assert "guard fired, %" in printed.out and "exchanged recordings" not in printed.out
-    message = scored(capsys, files[0], "--blind", blind, code=2)
-    assert message.startswith("error: ") and str(blind) in message and why in message
-    assert main(["score", str(files[0]), "--no-blind", "--bootstrap", "0"]) == 0
-    assert not capsys.readouterr().err
+def test_a_blind_control_that_does_not_fit_is_refused(files, capsys):
+    write_predictions(blind_of(files[0]), make())
+    message = scored(capsys, files[0], code=2)
+    assert message.startswith("error: ") and str(blind_of(files[0])) in message
+    assert "own recording" in message and "--no-blind" in message
+    output = scored(capsys, files[0], "--no-blind", "--bootstrap", 0)
+    assert "guard fired, %" in output and "exchanged recordings" not in output
 
 
 def run(command):
@@ -121,50 +108,36 @@ def run(command):
 
 
 @pytest.mark.parametrize(("preset", "test"), [("potsa", "bs"), ("cot-st", "ar")])
-def test_every_number_comes_out_of_a_printed_command(files, tmp_path, capsys, preset, test):
-    """BLEU, chrF, WER, the paired test and the blind control, each run in a process of its own."""
+def test_every_number_comes_out_of_a_written_command(files, tmp_path, capsys, preset, test):
+    """BLEU, chrF, the paired test and the blind control, each run in a process of its own."""
     pytest.importorskip("jiwer")
     folder, place = tmp_path / "my scores", tmp_path / "out.json"
     asked = ("--preset", preset, "--baseline", files[1], "--samples", 20, "--test", test)
-    asked += ("--bootstrap", 20, "--dump", folder, "--show-commands", "--json", place)
-    output = scored(capsys, files[0], *asked)
+    scored(capsys, files[0], *asked, "--bootstrap", 20, "--dump", folder, "--json", place)
     commands = (folder / "commands.sh").read_text()
-    assert output.endswith(commands)
     assert "# all, mean of languages: the mean of the scores of en, es, fr" in commands
     content = json.loads(place.read_text())
-    row = content["rows"][0]
-    plain, *more, paired, blind, words = map(
-        run, commands.split("# en\n")[1].split("\n#")[0].splitlines()
-    )
+    own, french = (commands.split(f"# {name}\n")[1].split("\n#")[0] for name in ("en", "fr"))
+    plain, *more, paired, blind = map(run, own.splitlines())
     theirs = [*json.loads(plain), *map(json.loads, more)]
-    ours = row["scores"]
+    ours = content["rows"][0]["scores"]
     for mine, other in zip(ours.values(), theirs, strict=False):
         assert mine["value"] == pytest.approx(other["score"], abs=1e-4)
         assert mine["signature"] == other["signature"]
-    assert len(theirs) == len(ours) - 1 and ours["WER"]["value"] == float(words)
+    assert len(theirs) == len(ours) - 1 and "WER" in ours
     chances = [float(value) for value in re.findall(r"\(p = ([\d.]+)\)", paired)]
     found = [item["p_value"] for item in content["comparisons"][:2]]
     assert found == pytest.approx(chances, abs=1e-4)
     assert content["blind"][0]["baseline"] == pytest.approx(json.loads(blind)["score"], abs=1e-4)
-
-
-def test_comet_that_is_not_installed_becomes_a_command(files, tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "comet", None)
-    common = (files[0], "--comet", "Unbabel/wmt22-comet-da", "--bootstrap", 0, "--no-blind")
-    assert "COMET is not installed here" in scored(capsys, *common, code=2)
-    folder = tmp_path / "d"
-    output = scored(capsys, *common, "--dump", folder, "--show-commands")
-    assert "not computed: COMET is not installed here" in output
-    expected = f"comet-score -s {folder}/fr.src -t {folder}/fr.hyp -r {folder}/fr.ref"
-    assert f"{expected} --model Unbabel/wmt22-comet-da" in output
+    comet = shlex.split(french.splitlines()[-1])
+    assert comet[:3] == ["comet-score", "-s", f"{folder}/fr.src"]
     assert (folder / "fr.src").read_text().splitlines() == ["bon jour"] * 12
     assert not (folder / "en.src").exists()  # English into English is no translation
 
 
 def test_all_that_is_wrong_with_the_options_at_once(files, capsys):
-    wrong = ("--bootstrap", -1, "--worst", -1, "--show-commands", "--baseline", "a", "b")
-    blind = ("--blind", "a", "--no-blind")
-    assert scored(capsys, files[0], *wrong, *blind, code=2).startswith("error: 5 problems")
+    wrong = ("--bootstrap", -1, "--worst", -1, "--baseline", "a", "b")
+    assert scored(capsys, files[0], *wrong, code=2).startswith("error: 3 problems")
     assert "found 'l'" in scored(capsys, files[0], "--preset", "l", code=2)
     missing = scored(capsys, "a.jsonl", "b.jsonl", "--baseline", "c.jsonl", code=2)
     assert all(missing.count(f"{name}.jsonl: ") == 1 for name in "abc")

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from slam_potsa.data.predictions import write_predictions
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation.compare import (
-    check_blind,
     compare,
     comparisons_text,
     corpora,
+    find_blind,
     match,
     same_test_problems,
 )
@@ -63,8 +64,7 @@ def test_few_differing_sentences_are_never_significant(changed, least):
     """sacrebleu alone says p = 1 / (samples + 1) of these, since all trials tie or fall below."""
     system = make(count=40, noise=0.1)
     worse = [replace(item, prediction="") for item in system[:changed]] + system[changed:]
-    for found in pooled(system, worse, test="ar", samples=200):
-        assert found.changed == changed and found.p_value >= least
+    assert all(found.p_value >= least for found in pooled(system, worse, test="ar", samples=200))
 
 
 def test_only_the_same_utterances_can_be_compared():
@@ -80,17 +80,21 @@ def test_only_the_same_utterances_can_be_compared():
     assert "12 utterances are decoded by a only" in problem
 
 
-def test_a_file_with_own_recordings_is_no_blind_control():
+def test_the_blind_control_lies_beside_the_file_and_answers_other_recordings(tmp_path):
     heard, one = make(), make_blind()
-    check_blind(make_blind(), heard)
+    path, blind = (tmp_path / f"test{name}_predictions.jsonl" for name in ("", "_blind"))
+    assert find_blind(path, heard) == () == find_blind(tmp_path / "other.jsonl", heard)
+    write_predictions(blind, make_blind())
+    assert find_blind(path, heard) == make_blind()
     one[5] = replace(one[5], source=heard[5].source)
-    for blind, why in (
+    for wrong, why in (
         (make(noise=1), "36 of 36 .*own recording.*, …; expected another"),
         (one, "1 of 36 .*en-5"),
         (make_blind(languages=["en", "es"]), "12 utterances are decoded by the system only"),
     ):
-        with pytest.raises(InputError, match=why):
-            check_blind(blind, heard)
+        write_predictions(blind, wrong)
+        with pytest.raises(InputError, match=f"{blind}: {why}"):
+            find_blind(path, heard)
 
 
 def test_the_interval_over_seeds_is_students():

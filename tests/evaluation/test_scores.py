@@ -1,21 +1,18 @@
 """The measures against sacrebleu's command line and known truths; groups of languages; presets."""
 
-import importlib.machinery
 import importlib.util
-import sys
 import urllib.error
 import urllib.request
 from dataclasses import replace
-from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation import metrics
-from slam_potsa.evaluation.metrics import Score, load_comet
+from slam_potsa.evaluation import text_metrics
 from slam_potsa.evaluation.presets import PRESETS, Convention, ErrorRate, find_preset
 from slam_potsa.evaluation.scores import score
+from slam_potsa.evaluation.text_metrics import Score
 from tests.support.predictions import command_line, make
 
 
@@ -85,7 +82,7 @@ def test_the_seed_is_sacrebleus_and_in_the_signature(monkeypatch):
 def test_a_tokeniser_that_is_not_installed_is_named(language, package):
     if importlib.util.find_spec(package):
         pytest.skip(f"{package} is installed")
-    with pytest.raises(InputError, match=rf"pip install 'sacrebleu\[{language}\]'"):
+    with pytest.raises(InputError, match=r"pip install 'sacrebleu\[ja,ko\]'"):
         score(make(["fr"], target=language), bootstrap=0)
 
 
@@ -168,12 +165,12 @@ def test_which_rows_have_an_error_rate():
 
 
 def test_what_is_not_installed_is_named(monkeypatch):
-    monkeypatch.setattr(metrics, "find_spec", lambda name: None)
+    monkeypatch.setattr(text_metrics, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install jiwer whisper_normalizer.*--no-wer"):
         score(make(["en"]), bootstrap=0, convention=RATED)
 
 
-# -- spBLEU and COMET ------------------------------------------------------------------------------
+# -- spBLEU ----------------------------------------------------------------------------------------
 
 SPBLEU = Convention(more_bleu={"spBLEU": "flores200"})
 
@@ -209,66 +206,8 @@ def test_spbleu_without_its_model_says_where_to_put_it(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tokenizer_spm, "SACREBLEU_DIR", str(tmp_path))
     monkeypatch.setattr(urllib.request, "urlopen", no_network)
-    with pytest.raises(InputError, match="no network.*models/flores200sacrebleuspm.*--no-spbleu"):
+    with pytest.raises(InputError, match="no network.*downloads.*--no-spbleu"):
         score(make(["fr"]), convention=SPBLEU)
-
-
-class CometModel:
-    """Scores a translation by the share of the reference's words that it has."""
-
-    def predict(self, samples, batch_size=16, gpus=1, **options):
-        assert gpus in (0, 1) and all(set(s) == {"src", "mt", "ref"} for s in samples)
-        self.samples = samples
-        words = [(set(s["mt"].split()), set(s["ref"].split())) for s in samples]
-        return SimpleNamespace(scores=[len(ours & wanted) / len(wanted) for ours, wanted in words])
-
-
-@pytest.fixture
-def asked(monkeypatch):
-    """A stand-in for unbabel-comet 2.2.7's API; what it was asked to download and to load."""
-    module, asked = ModuleType("comet"), []
-
-    def download_model(name):
-        asked.append(name)
-        if "/" not in name:
-            raise KeyError(f"Model '{name}' not supported by COMET.")
-        return "/downloaded/checkpoints/model.ckpt"
-
-    module.__spec__ = importlib.machinery.ModuleSpec("comet", None)
-    module.download_model = download_model
-    module.load_from_checkpoint = lambda path: asked.append(path) or CometModel()
-    monkeypatch.setitem(sys.modules, "comet", module)
-    monkeypatch.setattr(metrics, "version", lambda name: "2.2.7")
-    return asked
-
-
-def test_comet_of_a_corpus_is_the_mean_of_its_translations_times_100(asked):
-    items = [replace(item, transcript=f"src {item.key}") for item in make(["fr", "de", "en"])]
-    comet = load_comet("Unbabel/wmt22-comet-da")
-    table = score(items, bootstrap=0, comet=comet, zero_shot=["fr", "de"])
-    shares = CometModel().predict(comet.model.samples).scores
-    pooled = table.row("zero-shot, pooled").scores["COMET"].value
-    assert pooled == pytest.approx(100 * sum(shares) / 24)
-    assert table.signatures[-1].startswith("COMET|model:wmt22-comet-da|scale:100")
-    first = {"src": "src fr-0", "mt": items[0].prediction, "ref": items[0].reference}
-    assert comet.model.samples[0] == first
-    # English into English is no translation.
-    without = [row.name for row in table.rows if "COMET" not in row.scores]
-    assert without == ["en", "all, pooled", "all, mean of languages"]
-    with pytest.raises(InputError, match="12 predictions have no transcript: fr-0"):
-        score(make(["fr"]), comet=comet)
-
-
-def test_a_comet_model_is_a_name_a_folder_or_a_checkpoint(asked, tmp_path):
-    checkpoint = tmp_path / "checkpoints" / "model.ckpt"
-    checkpoint.parent.mkdir()
-    checkpoint.write_bytes(b"")
-    for given in (tmp_path, checkpoint, "a/b"):
-        load_comet(str(given))
-    downloaded = ["a/b", "/downloaded/checkpoints/model.ckpt"]
-    assert asked == [str(checkpoint), str(checkpoint), *downloaded]
-    with pytest.raises(InputError, match="cannot load 'nothing'.*hparams.yaml"):
-        load_comet("nothing")
 
 
 # -- presets ---------------------------------------------------------------------------------------
@@ -297,7 +236,7 @@ def test_presets(name, tokenizers, characters, words):
     assert rate.english == (name not in ("cot-st", "llm-srt"))
     assert (rate.keep_marks, rate.count_spaces) == (ours, not ours)
     assert preset.name == name and len(preset.note) > 80 and preset.chrf_name == "chrF++"
-    assert preset.lowercase == (name == "cot-st") and bool(preset.comet) == (name == "llm-srt")
+    assert preset.lowercase == (name == "cot-st")
     assert ("spBLEU" in preset.more_bleu) == (name == "llm-srt")
 
 

@@ -271,8 +271,11 @@ def _scored(
         scored = {}
         for test, items in run.tests.items():
             first = runs[0].tests.get(test, ()) if request.bootstrap and run is not runs[0] else ()
-            blind, why = find_blind(run.path / f"{test}{SUFFIX}", items)
+            why: list[str] = []
+            blind: Sequence[Prediction] = ()
             against: Sequence[Prediction] = ()
+            with collecting(why):
+                blind = find_blind(run.path / f"{test}{SUFFIX}", items)
             with collecting(why, f"not compared with {runs[0].name}"):
                 match(first or items, items)
                 against = first

@@ -1,0 +1,194 @@
+"""The measures of one corpus's texts: sacrebleu's BLEU and chrF, jiwer's WER and CER."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Any
+
+from slam_potsa.data.predictions import Prediction
+from slam_potsa.errors import InputError
+from slam_potsa.evaluation.presets import Convention, ErrorRate, primary_language, transcribes
+from slam_potsa.text import one_line
+
+
+@dataclass(frozen=True)
+class Score:
+    """A corpus score, with the 95 % interval of its bootstrap distribution where there is one.
+
+    The interval is sacrebleu's: bootstrap mean ± half the distance of the 2.5 % and 97.5 %
+    quantiles. It is centred on the bootstrap mean, which small corpora shift from `value`, and can
+    leave the scale there, though no resample does.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    signature: str = ""
+
+    @property
+    def half_width(self) -> float | None:
+        return None if self.low is None else (self.high - self.low) / 2
+
+    def interval_text(self) -> str:
+        """ "7.1 – 9.3", or "" without an interval; cut to 0 … 100, where BLEU and chrF end."""
+        return "" if self.low is None else f"{max(0.0, self.low):.1f} – {min(self.high, 100.0):.1f}"
+
+
+def corpus_scores(
+    items: Sequence[Prediction], convention: Convention, bootstrap: int
+) -> dict[str, Score]:
+    """Every measure of a corpus into one language, by the name of its column.
+
+    `bootstrap`: resamples of the intervals of sacrebleu's; 0 leaves them out.
+    """
+    metrics = sacrebleu_metrics(items[0].target_language, convention)
+    scores = {name: _corpus_score(metric, items, bootstrap) for name, metric in metrics.items()}
+    return scores | error_rate(items, convention)
+
+
+def texts(items: Sequence[Prediction]) -> tuple[list[str], list[str]]:
+    """(predictions, references), each on one line, so that files of lines give the same scores."""
+    predictions = [one_line(item.prediction) for item in items]
+    return predictions, [one_line(item.reference or "") for item in items]
+
+
+# -- BLEU and chrF ---------------------------------------------------------------------------------
+
+
+def sacrebleu_metrics(target_language: str, convention: Convention) -> dict[str, Any]:
+    """sacrebleu's objects by the name of their column: BLEU, chrF or chrF++, and further BLEUs.
+
+    Raises InputError where a tokeniser is unknown or not installed.
+    """
+    from sacrebleu.metrics import CHRF
+
+    lower, order = convention.lowercase, convention.chrf_word_order
+    found = {"BLEU": _bleu(convention.tokenizer(target_language), target_language, lower)}
+    found[convention.chrf_name] = CHRF(lowercase=lower, word_order=order)
+    for name, tokenizer in convention.more_bleu.items():
+        found[name] = _bleu(tokenizer, target_language, lower)
+    return found
+
+
+def _corpus_score(metric: Any, items: Sequence[Prediction], bootstrap: int) -> Score:
+    hypotheses, references = texts(items)
+    _return_plain_floats(metric)
+    result = metric.corpus_score(hypotheses, [references], n_bootstrap=max(bootstrap, 1))
+    signature = str(metric.get_signature())
+    if bootstrap <= 1:
+        return Score(result.score, signature=signature)
+    # The public form of the interval. A distribution that is zero throughout is left out of it.
+    details = json.loads(result.format(width=10, signature=signature, is_json=True))
+    mean, half_width = details.get("confidence_mean", 0.0), details.get("confidence_var", 0.0)
+    return Score(result.score, mean - half_width, mean + half_width, signature)
+
+
+def _return_plain_floats(metric: Any) -> None:
+    """sacrebleu 2.6 averages resampled scores with `statistics.mean`, which fails where some are
+    NumPy's float32 and some, being exactly 0, Python's float."""
+    compute = metric._compute_score_from_stats
+
+    def compute_plain(stats: Any) -> Any:
+        result = compute(stats)
+        result.score = float(result.score)
+        return result
+
+    metric._compute_score_from_stats = compute_plain
+
+
+def _bleu(tokenizer: str, target_language: str, lowercase: bool) -> Any:
+    """sacrebleu's BLEU with this tokeniser; InputError says how to get one that is not there."""
+    from sacrebleu.metrics import BLEU
+
+    try:
+        return BLEU(lowercase=lowercase, tokenize=tokenizer)
+    except (KeyError, RuntimeError, OSError, ImportError) as error:
+        raise InputError(
+            f"tokeniser {tokenizer!r} for {target_language!r}: {error}; expected one of "
+            f"{', '.join(BLEU.TOKENIZERS)}, with its dictionary (pip install 'sacrebleu[ja,ko]') "
+            "or its SentencePiece model, which sacrebleu downloads into the folder that the "
+            "environment variable SACREBLEU names; --no-spbleu leaves spBLEU out"
+        ) from error
+
+
+# -- WER and CER -----------------------------------------------------------------------------------
+
+
+def error_rate(items: Sequence[Prediction], convention: Convention) -> dict[str, Score]:
+    """{"WER": …} or {"CER": …} in per cent, after Whisper's normaliser; {} where there is none.
+
+    Two kinds of rows have one: those that transcribe, and those of chain-of-thought decoding, which
+    say what they heard (CoT-ST's and LLM-SRT's scripts score that half so). References that the
+    normaliser empties (a lone "…") are left out, as CoT-ST's script does, and a row that does not
+    tell what was heard counts as nothing heard. A corpus that mixes WER and CER has neither.
+    """
+    rate = convention.error_rate
+    heard = any(item.heard is not None for item in items)
+    told = all(transcribes(item) or (heard and item.transcript is not None) for item in items)
+    languages = {primary_language(item.language) for item in items}
+    units = {rate.unit(language) for language in languages} if rate else set()
+    if not told or len(units) != 1:
+        return {}
+    (unit,) = units
+    counts_spaces = unit == "WER" or rate.count_spaces
+    pairs = [
+        [_normalized(text or "", item.language, rate, counts_spaces) for text in _said(item)]
+        for item in items
+    ]
+    kept = [pair for pair in pairs if pair[0]]
+    if not kept:
+        return {}
+    import jiwer
+
+    measure = jiwer.cer if unit == "CER" else jiwer.wer
+    said, written = map(list, zip(*kept, strict=True))
+    signature = _signature(languages, unit, rate)
+    left_out, silent = len(pairs) - len(kept), sum(_said(item)[1] is None for item in items)
+    signature += f"|empty references left out:{left_out}" if left_out else ""
+    signature += f"|not told:{silent}" if silent else ""
+    return {unit: Score(100 * measure(said, written), signature=signature)}
+
+
+def check_error_rate_installed() -> None:
+    """Raise InputError unless what WER and CER need is installed."""
+    missing = [name for name in ("jiwer", "whisper_normalizer") if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"WER and CER need {' and '.join(missing)}: pip install {' '.join(missing)}, or leave "
+            "them out with --no-wer"
+        )
+
+
+def _said(item: Prediction) -> tuple[str | None, str | None]:
+    """(What was said, what the system wrote of it)."""
+    return (item.reference, item.prediction) if transcribes(item) else (item.transcript, item.heard)
+
+
+def _normalized(text: str, language: str, rate: ErrorRate, counts_spaces: bool) -> str:
+    english = rate.english and primary_language(language) == "en"
+    words = _whisper_normalizer(english, rate.keep_marks)(one_line(text)).split()
+    return (" " if counts_spaces else "").join(words)
+
+
+def _signature(languages: set[str], unit: str, rate: ErrorRate) -> str:
+    normalizers = sorted({rate.english and language == "en" for language in languages})
+    names = "+".join(f"whisper-{'english' if english else 'basic'}" for english in normalizers)
+    parts = [f"norm:{names} {version('whisper_normalizer')}"]
+    if False in normalizers:
+        parts.append(f"marks:{'kept' if rate.keep_marks else 'removed'}")
+    if unit == "CER":
+        parts.append(f"spaces:{'counted' if rate.count_spaces else 'deleted'}")
+    return "|".join([*parts, f"jiwer:{version('jiwer')}"])
+
+
+@lru_cache(maxsize=3)
+def _whisper_normalizer(english: bool, keep_marks: bool) -> Callable[[str], str]:
+    from whisper_normalizer.basic import BasicTextNormalizer
+    from whisper_normalizer.english import EnglishTextNormalizer
+
+    return EnglishTextNormalizer() if english else BasicTextNormalizer(preserve_marks=keep_marks)

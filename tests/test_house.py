@@ -31,7 +31,7 @@ BUDGET = {
     "data": 3_460,
     "objective": 1_480,
     "model": 2_180,
-    "engine": 4_200,
+    "engine": 4_010,
     "evaluation": 4_060,
     "commands": 1_050,
 }

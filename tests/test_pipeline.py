@@ -61,9 +61,9 @@ def test_from_raw_data_to_the_papers_table(tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
     for stage in ("1_asr", "2_s2tt", "3_potsa"):
         assert json.loads((out / stage / "done.json").read_text())
-    started = read_record(out / "3_potsa" / "started.json")
+    done = read_record(out / "3_potsa" / "done.json")
     best = (out / "2_s2tt" / "best" / "model.pt").read_bytes()
-    assert started.made_from["content of ckpt_path"] == hashlib.sha256(best).hexdigest()
+    assert done.made_from["content of ckpt_path"] == hashlib.sha256(best).hexdigest()
     lines = [json.loads(line) for line in (out / "3_potsa/metrics.jsonl").open()]
     assert all("ot" in line and line["layers"] for line in lines)
     assert main(["table", "1", str(out), "--bootstrap", "0"]) == 0

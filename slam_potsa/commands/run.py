@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,13 +37,19 @@ def add(commands) -> None:
 def _run(args) -> None:
     from slam_potsa.engine.launch import quieten
     from slam_potsa.engine.recipe import load_recipe
-    from slam_potsa.engine.recipe_check import check_recipe
-    from slam_potsa.engine.stages import run_stages
+    from slam_potsa.engine.stages import check_recipe, described, run_stages
 
     quieten()
-    recipe = load_recipe(*_recipe_and_overrides(args.assignments))
+    named = [text for text in args.assignments if text.startswith("recipe=")]
+    if len(named) != 1:
+        raise InputError(f"expected one recipe=NAME among the arguments, got {len(named)}")
+    overrides = [text for text in args.assignments if text not in named]
+    recipe = load_recipe(named[0].removeprefix("recipe="), overrides)
     if args.dry_run:
-        show(recipe)
+        for stage in recipe.stages:
+            _say("\n".join(described(recipe, stage)))
+        for test, (prefix, manifest) in tests_of(recipe).items():
+            _say(f"== {test}: {manifest} -> {prefix}_predictions.jsonl")
         check_recipe(recipe, recordings=False)
         return
     check_recipe(recipe)
@@ -55,46 +60,16 @@ def _run(args) -> None:
     score_tests(recipe)
 
 
-def _recipe_and_overrides(assignments: Sequence[str]) -> tuple[str, list[str]]:
-    named = [text for text in assignments if text.startswith("recipe=")]
-    if len(named) != 1:
-        raise InputError(f"expected one recipe=NAME among the arguments, got {len(named)}")
-    return named[0].removeprefix("recipe="), [text for text in assignments if text not in named]
-
-
-def show(recipe) -> None:
-    """What each stage is about to do, and its command; what is done."""
-    from slam_potsa.engine.decode import predictions_file
-    from slam_potsa.engine.stages import make_job, state_of
-
-    for number, stage in enumerate(recipe.stages):
-        _say(f"== {number + 1}/{len(recipe.stages)} {stage.name}: {state_of(stage)}")
-        before = recipe.stages[number - 1].name if number else None
-        start = f"the best checkpoint of {before}" if before else stage.config.ckpt_path
-        steps = stage.config.train_config.total_steps
-        _say(f"from {start or 'new weights'}, at most {steps} steps")
-        _say(make_job(recipe, stage.name, stage.config).shown())
-    for test, manifest in recipe.tests.items():
-        prefix = recipe.stages[-1].folder / test
-        state = _state_of_test(recipe, prefix, manifest)
-        _say(f"== {test}: {manifest} -> {predictions_file(prefix)}{state}")
-
-
-def _state_of_test(recipe, prefix: Path, manifest: str) -> str:
-    from slam_potsa.engine.decode import record_file, why_decode
-    from slam_potsa.engine.stages import is_done
-
-    there = record_file(prefix).is_file() and Path(manifest).is_file()
-    if not (is_done(recipe.stages[-1]) and there):
-        return ""
-    reasons = why_decode(prefix, decoding_config(recipe), manifest)
-    return f", to be decoded again ({'; '.join(reasons)})" if reasons else ", done"
+def tests_of(recipe) -> dict[str, tuple[Path, str]]:
+    """The prefix of each test's files, and its manifest."""
+    folder = recipe.stages[-1].folder
+    return {test: (folder / test, manifest) for test, manifest in recipe.tests.items()}
 
 
 def decoding_config(recipe):
     """The last stage's best model, with what the recipe now says of decoding.
 
-    The rest is what it was trained with: `refuse_other_history` lets nothing else be changed.
+    The rest is what it was trained with: `check_history` lets nothing else be changed.
     """
     from slam_potsa.engine.decode import load_run
 
@@ -118,16 +93,12 @@ def decode_tests(recipe) -> None:
     It has where weights, options, prompts, task and manifest are those of `<test>.done.json`.
     """
     from slam_potsa.engine.decode import decode_to, why_decode
-    from slam_potsa.engine.decode_processes import useful_processes
 
     config = decoding_config(recipe)
-    processes = useful_processes(recipe.processes)
-    for test, manifest in recipe.tests.items():
-        prefix = str(recipe.stages[-1].folder / test)
-        reasons = why_decode(prefix, config, manifest)
-        if reasons:
+    for test, (prefix, manifest) in tests_of(recipe).items():
+        if reasons := why_decode(prefix, config, manifest):
             _say(f"== decoding {test}: {manifest} ({'; '.join(reasons)})")
-            decode_to(prefix, config, manifest, processes=processes)
+            decode_to(prefix, config, manifest, processes=recipe.processes)
 
 
 def score_tests(recipe) -> None:
@@ -141,8 +112,8 @@ def score_tests(recipe) -> None:
     last = recipe.stages[-1]
     heard = {u.language for u in read_manifest(last.config.dataset_config.train_data_path)}
     tables = {}
-    for test in recipe.tests:
-        predictions = read_predictions(predictions_file(last.folder / test))
+    for test, (prefix, _) in tests_of(recipe).items():
+        predictions = read_predictions(predictions_file(prefix))
         languages = {prediction.language for prediction in predictions}
         tables[test] = score(
             predictions, seen=sorted(languages & heard), zero_shot=sorted(languages - heard)

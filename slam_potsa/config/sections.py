@@ -238,7 +238,10 @@ class NativeConfig:
     """The embedded host (Hugging Face Trainer); SLAM-LLM never reads these."""
 
     resume: str = option(
-        "auto", "'auto': from the last complete checkpoint; 'never'; or a folder", affects="nothing"
+        "auto",
+        "'auto': from the last complete checkpoint; 'never': what is there is replaced",
+        affects="nothing",
+        choices=("auto", "never"),
     )
     max_steps: int = option(
         0, "stop after this many optimizer steps; 0: num_epochs decides", affects="outcome", low=0

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from slam_potsa.config import PotsaConfig, defaults
@@ -18,10 +21,19 @@ from slam_potsa.config.compose import (
     require_known_keys,
 )
 from slam_potsa.engine.prepare import is_main_process, quieten
-from slam_potsa.engine.run_directory import alone
+from slam_potsa.engine.run_directory import (
+    BEST,
+    alone,
+    best_checkpoint,
+    read_config,
+    trained_from,
+)
 from slam_potsa.errors import InputError
+from slam_potsa.files import atomic_path
 from slam_potsa.model.controller import NonFiniteLoss
+from slam_potsa.provenance import write_record
 
+STAGE, DONE = "stage.yaml", "done.json"  # in a stage's folder
 EXIT_INPUT = 2  # the user's input is wrong; nothing was started
 
 
@@ -84,10 +96,19 @@ def _announced_engine(config: PotsaConfig) -> str:
     return config.engine
 
 
-def _train(config: PotsaConfig) -> None:
+def train_stage(config: PotsaConfig) -> None:
+    """A recipe's stage; its best model becomes `best/model.pt`, whoever trained it."""
+    made_from = trained_from(config)  # before the training: of what it reads
     train = _finetune_deepspeed if config.train_config.enable_deepspeed else _finetune
-    with alone(config.train_config.output_dir) if is_main_process() else nullcontext():
+    folder = Path(config.train_config.output_dir)
+    with alone(folder) if is_main_process() else nullcontext():
         train(config)
+        if is_main_process():
+            found = best_checkpoint(folder)
+            if found != folder / BEST:
+                with atomic_path(folder / BEST) as temporary:
+                    shutil.copyfile(found, temporary)
+            write_record(folder / DONE, made_from)
 
 
 def _finetune(config: PotsaConfig) -> None:
@@ -134,7 +155,9 @@ def _inference(config: PotsaConfig) -> None:
 finetune = partial(run_with_hydra, _finetune)  # examples/potsa/finetune.py
 finetune_deepspeed = partial(run_with_hydra, _finetune_deepspeed)  # …/finetune_deepspeed.py
 inference = partial(run_with_hydra, _inference)  # examples/potsa/inference.py
-train = partial(run_with_hydra, _train)  # how a recipe starts its stages
 
-if __name__ == "__main__":
-    train()
+if __name__ == "__main__":  # how a recipe starts its stages; DeepSpeed puts --local_rank first
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    quieten()
+    with _errors_as_messages():
+        train_stage(read_config(sys.argv[-1], STAGE))

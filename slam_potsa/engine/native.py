@@ -33,7 +33,7 @@ from slam_potsa.engine.run_directory import (
     remove_checkpoint,
     step_of,
     trained_from,
-    validated,
+    validated_on,
     write_schedule,
 )
 from slam_potsa.errors import InputError, refuse
@@ -85,7 +85,7 @@ class NativeTrainer(Trainer):
     def __init__(self, config: PotsaConfig, model, args: TrainingArguments, data: dict[str, Any]):
         self.potsa = config
         self.data = data
-        self.made_from = trained_from(config, ["weights"])
+        self.made_from, self.validated_on = trained_from(config, ["weights"]), validated_on(config)
         args.max_steps = _max_steps(config, len(self._loader("train", args)))
         super().__init__(
             model=model, args=args, train_dataset=data["train"], eval_dataset=data.get("val")
@@ -99,9 +99,6 @@ class NativeTrainer(Trainer):
         if resume is not None:
             if self.is_world_process_zero():
                 MetricsLog(Path(self.args.output_dir) / METRICS).keep_before(_first_unread(resume))
-                for later in complete_checkpoints(self.args.output_dir):
-                    if step_of(later) > step_of(resume):  # of the line that is left now
-                        remove_checkpoint(later)
             logger.info("resuming from %s", resume)
         if resume is not None and step_of(resume) >= self.args.max_steps:
             self._load_from_checkpoint(str(resume))  # finished: Trainer would do one step more
@@ -199,6 +196,7 @@ class NativeTrainer(Trainer):
         state = {
             "controller": self.controller.state_dict(),
             "best_loss": self.best_loss,
+            "validated_on": self.validated_on,
             "world_size": self.args.world_size,
             "made_from": self.made_from,
         }
@@ -228,7 +226,7 @@ class NativeTrainer(Trainer):
         apply_checkpoint(self.model, read_checkpoint(folder / MODEL), str(folder))
         state = json.loads((folder / CONTROLLER).read_text())
         self.controller.load_state_dict(state["controller"])
-        if validated(state["made_from"]) == validated(self.made_from):
+        if state["validated_on"] == self.validated_on:
             self.best_loss = state["best_loss"]  # else it was of other recordings
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from slam_potsa.config import DatasetConfig, PotsaConfig, TrainConfig
@@ -15,6 +14,7 @@ from slam_potsa.data.dataset import training_items
 from slam_potsa.data.manifest import read_manifest
 from slam_potsa.data.tasks import needed_fields
 from slam_potsa.engine import deepspeed
+from slam_potsa.engine.run_directory import complete_checkpoints, saved_folders
 from slam_potsa.errors import InputError, refuse
 
 
@@ -26,12 +26,23 @@ def preflight(config: PotsaConfig, world_size: int = 1, *, launched: bool | None
     """
     if launched is None:
         launched = "LOCAL_RANK" in os.environ
-    problems = list(_switches(config, launched))
+    problems = [*_earlier_run(config), *_switches(config, launched)]
     if config.train_config.enable_deepspeed:
         problems += _deepspeed(config, world_size)
     else:
         problems += _ddp(config.train_config)
     refuse([*problems, *_lengths(config, world_size)])
+
+
+def _earlier_run(config: PotsaConfig) -> Iterator[str]:
+    output_dir = config.train_config.output_dir
+    found = [*complete_checkpoints(output_dir), *saved_folders(output_dir)]
+    if found and config.native.resume != "never":
+        yield (
+            f"{output_dir} holds {found[0].name} of an earlier run, and SLAM-LLM cannot resume: "
+            f"move it away, and give ckpt_path=<there>/{found[0].name}/model.pt to go on from "
+            "those weights with the steps that are left; or give native.resume=never to train anew"
+        )
 
 
 def _switches(config: PotsaConfig, launched: bool) -> Iterator[str]:
@@ -148,7 +159,6 @@ def _deepspeed(config: PotsaConfig, world_size: int) -> Iterator[str]:
             "train_config.use_fp16=true: under DeepSpeed its file names the precision; set it to "
             'false, and "fp16": {"enabled": true} there'
         )
-    yield from _earlier_checkpoints(train, settings, world_size)
 
 
 def _deepspeed_file(settings: dict[str, Any], name: str) -> Iterator[str]:
@@ -182,20 +192,3 @@ def _accumulation(given: dict[str, Any], train: TrainConfig) -> Iterator[str]:
             f"{there or 'nothing'}: SLAM-LLM divides the loss by the first, DeepSpeed by the "
             'second; write "gradient_accumulation_steps": "auto" there'
         )
-
-
-def _earlier_checkpoints(
-    train: TrainConfig, settings: dict[str, Any], world_size: int
-) -> Iterator[str]:
-    """SLAM-LLM writes into the folders of an earlier run, and DeepSpeed reads all that is there."""
-    bf16 = deepspeed.enabled(settings, "bf16")
-    for folder in sorted(Path(train.output_dir).glob(f"{train.model_name}_epoch_*_step_*")):
-        parts = [path.name for path in folder.glob("global_step*/*_optim_states.pt")]
-        steps = len(list(folder.glob("global_step*")))
-        same = all(name.startswith("bf16_") == bf16 for name in parts)
-        if parts and (not same or len(parts) != steps * world_size):
-            yield (
-                f"{folder} was written in another precision or by another number of processes, "
-                "and DeepSpeed cannot save over it; remove it, or choose another "
-                "train_config.output_dir"
-            )

@@ -26,13 +26,12 @@ from slam_potsa.data.tasks import needed_fields, require
 from slam_potsa.engine.encode import estimate_bias
 from slam_potsa.engine.run_directory import (
     BIAS,
-    CHECKPOINT,
-    COMPLETE,
     CONTROLLER,
     MODEL,
     changes_since,
     clear,
     last_checkpoint,
+    trained_from,
     write_config,
 )
 from slam_potsa.errors import InputError, collecting, refuse
@@ -96,16 +95,14 @@ def first_rank_first() -> Iterator[bool]:
 
 
 def checkpoint_to_resume(config: PotsaConfig) -> Path | None:
-    """By `native.resume`: none, the last complete one, or the one that is named."""
-    wanted = config.native.resume
-    if wanted in ("auto", "never"):
-        return last_checkpoint(config.train_config.output_dir) if wanted == "auto" else None
-    return Path(wanted)
+    """The last complete one, unless `native.resume` is "never"."""
+    fresh = config.native.resume == "never"
+    return None if fresh else last_checkpoint(config.train_config.output_dir)
 
 
 def prepare(config: PotsaConfig, resume: Path | None) -> None:
     """Check all inputs, then write the run directory. Raises InputError before it is touched."""
-    _check_resumable(config, resume)
+    check_resumable(config, world_size())
     check_inputs(config)
     path, items = config.dataset_config.train_data_path, training_items(config.dataset_config)
     logger.info("%s: %d items, %d of them pairs", path, len(items), items.num_pairs)
@@ -118,33 +115,25 @@ def prepare(config: PotsaConfig, resume: Path | None) -> None:
     provide_bias(config)
 
 
-def _check_resumable(config: PotsaConfig, checkpoint: Path | None) -> None:
-    output_dir = Path(config.train_config.output_dir)
+def check_resumable(config: PotsaConfig, processes: int) -> None:
+    """Raise InputError where what lies in the run directory is of another training."""
+    if config.native.resume == "never":
+        return
+    output_dir, checkpoint = Path(config.train_config.output_dir), checkpoint_to_resume(config)
+    anew = "choose another train_config.output_dir, or start it anew with native.resume=never"
     if checkpoint is None:
-        if config.native.resume != "never" and (output_dir / MODEL).exists():
+        if (output_dir / MODEL).exists():
             raise InputError(
-                f"{output_dir} holds a trained {MODEL} but no checkpoint to continue from; choose "
-                "another train_config.output_dir, or give native.resume=never to replace it"
+                f"{output_dir} holds a trained {MODEL} but no checkpoint to continue from; {anew}"
             )
         return
-    if not (CHECKPOINT.fullmatch(checkpoint.name) and (checkpoint / COMPLETE).is_file()):
-        raise InputError(
-            f"native.resume={str(checkpoint)!r}: no complete checkpoint there; expected 'auto', "
-            "'never' or a folder checkpoint-N of a run"
-        )
     before = json.loads((checkpoint / CONTROLLER).read_text())
-    if changed := changes_since(before["made_from"], config):
-        raise InputError(
-            [
-                f"{checkpoint} was made from something else; choose another "
-                "train_config.output_dir, or start it anew with native.resume=never",
-                *changed,
-            ]
-        )
-    if before["world_size"] != world_size():
+    if changed := changes_since(before["made_from"], trained_from(config, ["weights"])):
+        raise InputError([f"{checkpoint} was made from something else; {anew}", *changed])
+    if before["world_size"] != processes:
         raise InputError(
             f"{checkpoint} was written by {before['world_size']} processes, now there are "
-            f"{world_size()}: batches and their order would differ; continue with the same number"
+            f"{processes}: batches and their order would differ; continue with the same number"
         )
 
 

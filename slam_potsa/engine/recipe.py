@@ -3,7 +3,6 @@
 A recipe is one YAML file, `conf/recipe/NAME.yaml` or any other path:
 
     output_dir: outputs/potsa     # stage k is trained in <output_dir>/<k>_<name>
-    engine: auto                  # of every stage
     processes: 1                  # of every stage, on this machine
     launcher: torchrun            # or deepspeed
     all:                          # what every stage has; a stage of its own
@@ -22,9 +21,11 @@ So a stage's configuration is what `finetune.py experiment=.. GROUP=.. KEY=VALUE
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,12 @@ from slam_potsa.config import PotsaConfig
 from slam_potsa.config.check import check
 from slam_potsa.config.compose import compose_config, conf_dir
 from slam_potsa.config.option import option
+from slam_potsa.engine.run_directory import BEST
 from slam_potsa.errors import InputError, collecting, refuse
 
 STAGE_NAME = re.compile(r"[a-z][a-z0-9_]*")
 TAKEN = ("all", "tests", *(spec.name for spec in fields(PotsaConfig)))  # no names of stages
-OF_THE_RECIPE = ("output_dir", "processes", "launcher", "engine")
+OF_THE_RECIPE = ("output_dir", "processes", "launcher")
 
 
 @dataclass
@@ -44,7 +46,6 @@ class RecipeFile:
     """The form of the file."""
 
     output_dir: str = option("", "folder of the stages' folders", affects="nothing")
-    engine: str = option("auto", "trainer of every stage", affects="nothing")
     processes: int = option(1, "on this machine, one a GPU", low=1)
     launcher: str = option("torchrun", "", affects="nothing", choices=("torchrun", "deepspeed"))
     all: dict[str, Any] = option({}, "what every stage has")
@@ -54,11 +55,7 @@ class RecipeFile:
 
 @dataclass(frozen=True)
 class Stage:
-    """One training run. `config.train_config.output_dir` is its folder.
-
-    `config.ckpt_path` is None but for the first stage: the others start from the best checkpoint
-    of the stage before, which is known only when that one has been trained.
-    """
+    """One training run. `config.ckpt_path` is the best model of the stage before, if none other."""
 
     name: str
     config: PotsaConfig
@@ -91,21 +88,13 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = recipe_file(name_or_path)
     file, given = _read(path, overrides)
-    stages: list[Stage] = []
-    found: dict[str, list[str]] = {}  # problem -> the stages that have it
-    for number, name in enumerate(file.stages, start=1):
-        problems: list[str] = []
-        with collecting(problems):
-            stages.append(_stage(file, number, name, [*given["all"], *given[name]]))
-        for problem in dict.fromkeys(problems):
-            found.setdefault(problem, []).append(name)
-    refuse(f"{path.stem}, stage {', '.join(who)}: {problem}" for problem, who in found.items())
+    calls = {n: partial(_stage, file, n, [*given["all"], *given[n]]) for n in file.stages}
     return Recipe(
         name=path.stem,
         output_dir=Path(file.output_dir),
         processes=file.processes,
         launcher=file.launcher,
-        stages=tuple(stages),
+        stages=tuple(each_of(calls)),
         tests={test: str(manifest) for test, manifest in file.tests.items() if manifest},
     )
 
@@ -120,6 +109,19 @@ def recipe_file(name_or_path: str) -> Path:
     raise InputError(
         f"recipe={name_or_path!r}: expected one of {', '.join(known)} or the path of a YAML file"
     )
+
+
+def each_of(calls: Mapping[str, Callable[[], Any]]) -> list[Any]:
+    """What each gives. InputError with the problems of all, each once, with the names it is of."""
+    results, found = [], {}
+    for name, call in calls.items():
+        problems: list[str] = []
+        with collecting(problems):
+            results.append(call())
+        for problem in dict.fromkeys(problems):
+            found.setdefault(problem, []).append(name)
+    refuse(f"{', '.join(names)}: {problem}" for problem, names in found.items())
+    return results
 
 
 def _read(path: Path, overrides: Sequence[str]) -> tuple[RecipeFile, dict[str, list[str]]]:
@@ -173,22 +175,15 @@ def _sort_overrides(overrides: Iterable[str], stages: Sequence[str]) -> dict[str
 # -- a stage's configuration -----------------------------------------------------------------------
 
 
-def _stage(file: RecipeFile, number: int, name: str, given: Sequence[str]) -> Stage:
-    folder = f"{file.output_dir}/{number}_{name}"
-    fixed = {
-        "train_config": {"output_dir": folder},
-        "log_config": {"log_file": f"{folder}/train.log"},
-        "engine": file.engine,
-    }
-    if number > 1:
-        fixed["ckpt_path"] = None  # an experiment may name one; here it is the stage before's
+def _stage(file: RecipeFile, name: str, given: Sequence[str]) -> Stage:
+    folders = [f"{file.output_dir}/{k}_{stage}" for k, stage in enumerate(file.stages, start=1)]
+    number = list(file.stages).index(name)
+    folder = folders[number]
+    fixed = {"train_config.output_dir": folder, "log_config.log_file": f"{folder}/train.log"}
+    if number:  # whatever an experiment names
+        fixed["ckpt_path"] = f"{folders[number - 1]}/{BEST}"
     composed = [*_overrides(file.all, file.stages[name] or {}), *_values(fixed)]
     config = compose_config([*composed, *given], meant=OF_THE_RECIPE)
-    if number > 1 and config.ckpt_path:
-        raise InputError(
-            f"ckpt_path={config.ckpt_path!r}: only the first stage may name one, the others start "
-            "from the stage before"
-        )
     if config.train_config.output_dir != folder:
         raise InputError(
             f"train_config.output_dir={config.train_config.output_dir!r}: a stage's folder is "
@@ -229,12 +224,8 @@ def literal(value: Any) -> str:
     """
     from hydra.core.override_parser.types import Quote, QuotedString
 
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
     if isinstance(value, list):
         return f"[{','.join(map(literal, value))}]"
     if isinstance(value, str):
         return QuotedString(text=value, quote=Quote.single).with_quotes()
-    return repr(value)
+    return json.dumps(value)

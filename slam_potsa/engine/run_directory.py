@@ -8,8 +8,6 @@ loop trained, <model_name>_epoch_E_step_S/ takes the place of the last two.
 from __future__ import annotations
 
 import dataclasses
-import errno
-import functools
 import json
 import logging
 import math
@@ -26,7 +24,6 @@ from filelock import FileLock, Timeout
 
 from slam_potsa.config import PotsaConfig, defaults, flat
 from slam_potsa.data.feature_store import FeatureStore
-from slam_potsa.engine.deepspeed import settings_file
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
 from slam_potsa.model.metrics import METRICS, TENSORBOARD, WANDB_RUN
@@ -40,12 +37,10 @@ BEST = f"best/{MODEL}"
 COMPLETE = "complete"  # written last into checkpoint-N/
 CONTROLLER = "controller.json"  # in checkpoint-N/: the schedule's state, and what it was made from
 LOCK, OWNER = ".lock", ".owner"
-NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 # SLAM-LLM's folders, its epochs counted from 1, micro-steps within the epoch.
 SAVED = re.compile(r".*_epoch_(\d+)_step_(\d+)")
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 GONE = "not there"  # in place of a content hash
-VALIDATED = "content of the validation manifest"  # and its path
 
 
 def complete_checkpoints(output_dir: str | Path) -> list[Path]:
@@ -78,16 +73,11 @@ def best_checkpoint(run_dir: str | Path) -> Path:
     """The file of a run's best weights, to decode with or to start the next stage from.
 
     The best by validation loss where the native host trained. SLAM-LLM saves at improvements only,
-    so there it is the newest it saved (`model.pt`, or `pytorch_model.bin` under DeepSpeed). Without
-    any validation it is the last, `model.pt`. Raises InputError where nothing was saved.
-
-    Two limits of SLAM-LLM's loop: it compares losses within one attempt only, so after a restart it
-    is the best of the last attempt (see attempts.py); and what DeepSpeed saves above 5 GB stays in
-    shards, which are not read here: then it is an older checkpoint or the last, with a warning.
+    so there it is the newest it saved (`model.pt`, or `pytorch_model.bin` under DeepSpeed; what
+    DeepSpeed leaves in shards, above 5 GB, is not read). Without any validation it is the last,
+    `model.pt`. Raises InputError where nothing was saved.
     """
     run_dir = Path(run_dir)
-    if not (run_dir / BEST).is_file():
-        _warn_of_shards(run_dir)
     for path in (run_dir / BEST, newest_saved(run_dir), run_dir / MODEL):
         if path is not None and path.is_file():
             return path
@@ -97,10 +87,11 @@ def best_checkpoint(run_dir: str | Path) -> Path:
 def newest_saved(run_dir: str | Path) -> Path | None:
     """The newest checkpoint that SLAM-LLM's loop saved in `run_dir`."""
     # DeepSpeed's folder is there before its weights are put together; above 5 GB they stay shards.
-    return next(filter(None, map(_weights, _saved(run_dir))), None)
+    files = (folder / n for folder in saved_folders(run_dir) for n in (MODEL, "pytorch_model.bin"))
+    return next((file for file in files if file.is_file()), None)
 
 
-def _saved(run_dir: str | Path) -> list[Path]:
+def saved_folders(run_dir: str | Path) -> list[Path]:
     """The folders that SLAM-LLM's loop made in `run_dir`, newest first, whole or not."""
     found = {
         tuple(map(int, match.groups())): folder
@@ -110,36 +101,23 @@ def _saved(run_dir: str | Path) -> list[Path]:
     return [folder for _, folder in sorted(found.items(), reverse=True)]
 
 
-def _weights(folder: Path) -> Path | None:
-    return next((folder / n for n in (MODEL, "pytorch_model.bin") if (folder / n).is_file()), None)
-
-
-def _warn_of_shards(run_dir: Path) -> None:
-    newest = next(iter(_saved(run_dir)), None)
-    if newest is not None and _weights(newest) is None:
-        warn_once(
-            f"{newest} is what SLAM-LLM validated best, but holds no {MODEL} or pytorch_model.bin "
-            "(DeepSpeed leaves weights above 5 GB in shards): an older checkpoint or the last is "
-            "taken instead. To have the best, put the shards together to pytorch_model.bin there"
-        )
-
-
 # -- written and removed ---------------------------------------------------------------------------
 
 
-def write_config(config: PotsaConfig) -> None:
+def write_config(config: PotsaConfig, name: str = CONFIG) -> Path:
     """The resolved configuration, next to the results."""
     from omegaconf import OmegaConf
 
-    text = OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
-    atomic_write(Path(config.train_config.output_dir) / CONFIG, text)
+    path = Path(config.train_config.output_dir) / name
+    atomic_write(path, OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config))))
+    return path
 
 
-def read_config(run_dir: str | Path) -> PotsaConfig:
+def read_config(run_dir: str | Path, name: str = CONFIG) -> PotsaConfig:
     """What a run was trained with. Raises InputError where it cannot be read."""
     import yaml
 
-    path = Path(run_dir) / CONFIG
+    path = Path(run_dir) / name
     try:
         return defaults(PotsaConfig, yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -166,7 +144,7 @@ def clear(output_dir: Path, *, replace: bool = False) -> None:
     for folder in _checkpoints(output_dir):
         if any((folder / mark).is_file() for mark in (COMPLETE, CONTROLLER)):  # ours
             remove_checkpoint(folder)
-    for folder in _saved(output_dir) if replace else ():
+    for folder in saved_folders(output_dir) if replace else ():
         shutil.rmtree(folder)
     shutil.rmtree(output_dir / TENSORBOARD, ignore_errors=True)
     for name in (METRICS, SCHEDULE, MODEL, BEST, WANDB_RUN):
@@ -195,37 +173,25 @@ def trained_from(
         "content of alignment.teacher": file_hash(config.alignment.teacher_path(config.ckpt_path)),
         "content of dataset_config.train_data_path": file_hash(data.train_data_path),
         "content of dataset_config.feature_store": features_of(data.feature_store),
-        "content of deepspeed_config": file_hash(deepspeed_file(config.deepspeed_config)),
     }
-    validated = data.val_data_path if config.train_config.run_validation else None
-    if validated:
-        contents[f"{VALIDATED} {validated}"] = file_hash(validated)
     if "outcome" in affects:
-        contents["content of dataset_config.val_data_path"] = file_hash(validated)
+        contents["content of dataset_config.val_data_path"] = validated_on(config)
     return flat(options, affects=affects) | contents
 
 
-def changes_since(
-    before: Mapping[str, Any], config: PotsaConfig, affects: Collection[str] = ("weights",)
-) -> list[str]:
-    """What differs in a training that was made from `before`, of that which affects `affects`.
+def validated_on(config: PotsaConfig) -> str | None:
+    """The content of the validation manifest; None where there is no validation."""
+    validation = config.train_config.run_validation
+    return file_hash(config.dataset_config.val_data_path) if validation else None
 
-    What is not there any more has not changed: who still needs it says so. A continuation may
-    validate on another manifest, but not on other content under the same path.
+
+def changes_since(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two of `trained_from`.
+
+    What is not there any more has not changed: who still needs it says so.
     """
-    now = trained_from(config, affects)
-    free = trained_from(config).keys() - now.keys()
-    free |= {name for name, value in now.items() if value == GONE}
-    one_sided = before.keys() ^ now.keys()
-    free |= validated({name: None for name in one_sided}).keys()
-    return differences(
-        *({k: v for k, v in side.items() if k not in free} for side in (before, now))
-    )
-
-
-def validated(made_from: Mapping[str, Any]) -> dict[str, Any]:
-    """What a training was validated on, of `trained_from`."""
-    return {name: value for name, value in made_from.items() if name.startswith(VALIDATED)}
+    kept = {name: before.get(name) if value == GONE else value for name, value in now.items()}
+    return differences(before, kept)
 
 
 def file_hash(path: str | Path | None) -> str | None:
@@ -244,14 +210,6 @@ def features_of(folder: str | None) -> str | None:
         return FeatureStore.open(folder).fingerprint if Path(folder).is_dir() else GONE
     except InputError:
         return GONE  # a folder without a store in it
-
-
-def deepspeed_file(name: str | None) -> Path | None:
-    """The JSON of `deepspeed_config`; None where none is named or there is none."""
-    try:
-        return settings_file(name) if name else None
-    except InputError:
-        return None
 
 
 # -- one training a folder -------------------------------------------------------------------------
@@ -278,21 +236,10 @@ def alone(folder: str | Path, patience: float = 10.0) -> Iterator[None]:
         raise InputError(
             f"{folder}: process {who} is training there; wait for it, or end it"
         ) from None
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-        warn_once(
-            f"{folder}: its file system has no locks ({error.strerror}; Lustre: mount with "
-            "-o flock), so nothing keeps a second training out: start only one there"
-        )
+    except OSError as error:  # Lustre, unless it is mounted with -o flock
+        logger.warning("%s: no locks (%s), start only one training there", folder, error.strerror)
     try:
         owner.write_text(str(os.getpid()))
         yield
     finally:
         lock.release()
-
-
-@functools.cache
-def warn_once(text: str) -> None:
-    """Log `text` as a warning, the first time only."""
-    logger.warning("%s", text)

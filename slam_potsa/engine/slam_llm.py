@@ -15,7 +15,6 @@ from slam_potsa.config import SLAM_ONLY, PotsaConfig
 from slam_potsa.engine import deepspeed
 from slam_potsa.engine.preflight import preflight
 from slam_potsa.engine.prepare import (
-    checkpoint_to_resume,
     first_rank_first,
     is_main_process,
     prepare,
@@ -101,12 +100,6 @@ def _prepare(config: PotsaConfig) -> None:
     stand_ins.install()
     with first_rank_first() as is_first:
         if is_first:
-            found = checkpoint_to_resume(config)
-            if found is not None:
-                raise InputError(
-                    f"{found} is a run of the native host, and SLAM-LLM cannot resume: give its "
-                    "model.pt as ckpt_path and another train_config.output_dir"
-                )
             preflight(config, world_size())
             prepare(config, resume=None)
             if config.train_config.enable_deepspeed:

@@ -1,258 +1,190 @@
-"""A recipe's stages in sequence: what is done, what continues, what comes next.
+"""A recipe's stages in sequence: checked, each trained in processes of its own, none twice.
 
 A stage's folder holds, beside its run directory (engine/run_directory.py):
 
-    stage.yaml     the resolved configuration, and in its first lines the command that trains it
-    started.json   what the stage is made from: options, its data's and its start's content
-    done.json      the same, written when the stage has ended: it is not trained again
-
-Both are records of `slam_potsa.provenance`. Every stage starts from the best checkpoint of the one
-before.
+    stage.yaml   the resolved configuration, which its processes read
+    done.json    what it was made from (`slam_potsa.provenance`), written when it has ended
 """
 
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from copy import deepcopy
-from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
+import torch
+
 from slam_potsa.config import PotsaConfig
-from slam_potsa.config.compose import conf_dir
-from slam_potsa.engine.attempts import attempts, continued, has_begun
-from slam_potsa.engine.launch import choose_engine
-from slam_potsa.engine.recipe import Recipe, Stage
+from slam_potsa.data.dataset import training_items
+from slam_potsa.data.manifest import read_manifest
+from slam_potsa.data.tasks import NEEDS, task_to_decode
+from slam_potsa.engine.decode import has_features
+from slam_potsa.engine.launch import DONE, STAGE, choose_engine
+from slam_potsa.engine.native import check_host, check_sizes
+from slam_potsa.engine.preflight import preflight
+from slam_potsa.engine.prepare import (
+    check_inputs,
+    check_recordings,
+    check_resumable,
+    manifests_to_hear,
+)
+from slam_potsa.engine.recipe import Recipe, Stage, each_of
 from slam_potsa.engine.run_directory import (
     BEST,
-    MODEL,
-    alone,
-    best_checkpoint,
     changes_since,
     last_checkpoint,
-    newest_saved,
     trained_from,
+    write_config,
 )
-from slam_potsa.errors import InputError, refuse
-from slam_potsa.files import atomic_path, atomic_write
-from slam_potsa.provenance import Record, read_record, write_record
-
-STAGE, STARTED, DONE = "stage.yaml", "started.json", "done.json"
-MODULE = "slam_potsa.engine.launch"
-STOP_SECONDS = 30  # what an interrupted launcher gets to stop its processes
-
-
-@dataclass(frozen=True)
-class Job(Stage):
-    """A stage as a process of its own: `config` has its ckpt_path now."""
-
-    command: list[str]
-
-    def shown(self) -> str:
-        """The command as a shell takes it."""
-        return shlex.join(self.command)
+from slam_potsa.errors import InputError, collecting, refuse
+from slam_potsa.model.llm import load_tokenizer
+from slam_potsa.provenance import read_record
 
 
 def run_stages(
-    recipe: Recipe, runner: Callable[[Job], int] | None = None, say: Callable[[str], None] = print
+    recipe: Recipe,
+    runner: Callable[[Recipe, Stage], int] | None = None,
+    say: Callable[[str], None] = print,
 ) -> None:
     """Train what is not done yet, in order; what was interrupted continues.
 
     Args:
-        runner: trains a job and returns its exit code; None: `start`.
+        runner: trains a stage and returns its exit code; None: `start`.
         say: is told what happens.
 
-    Raises InputError where a stage that is done or begun has another configuration or another
-    start now, and where one fails. Check the inputs first: `recipe_check.check_recipe`.
+    Raises InputError where a stage that is done was made from something else, and where one fails.
+    Check the inputs first: `check_recipe`.
     """
-    with alone(recipe.output_dir):
-        refuse_other_history(recipe)
-        for number, stage in enumerate(recipe.stages):
-            say(f"== {number + 1}/{len(recipe.stages)} {stage.name}: {state_of(stage)}")
-            if not is_done(stage):
-                _train(recipe, number, runner or start, say)
-
-
-def _train(recipe: Recipe, number: int, runner, say) -> None:
-    stage = recipe.stages[number]
-    config = started_from(stage, start_of(recipe, number))
-    if stage.folder.exists():
-        with alone(stage.folder):  # a launcher that was killed may have left a process training
-            pass
-    made_from = trained_from(config)  # before the training: of what it reads
-    begun = _started(stage)
-    processes_before = begun.notes["processes"] if begun else recipe.processes
-    now = continued(config, choose_engine(config.engine)[0], processes_before)
-    if now is not None:
-        job = make_job(recipe, stage.name, now)
-        write_job(job)
-        notes = {"processes": recipe.processes}
-        write_record(stage.folder / STARTED, made_from, argv=job.command, notes=notes)
-        steps = now.train_config.total_steps
-        say(f"from {now.ckpt_path or 'new weights'}, at most {steps} steps")
-        say(job.shown())
-        code = runner(job)
-        if code:
+    for stage in recipe.stages:
+        for line in described(recipe, stage):
+            say(line)
+        check_history(stage)
+        if not is_done(stage) and (code := (runner or start)(recipe, stage)):
             raise InputError(
                 f"stage {stage.name} ended with exit code {code}, and said why above; the same "
                 "command continues where it stopped"
             )
-    name_the_best(stage.folder)
-    write_record(stage.folder / DONE, made_from)
-    say(f"trained: {stage.folder / BEST}")
 
 
-def name_the_best(folder: Path) -> None:
-    """`best/model.pt` whoever trained: experiments start from it by this name."""
-    found = best_checkpoint(folder)
-    if found != folder / BEST:
-        with atomic_path(folder / BEST) as temporary:
-            temporary.unlink()
-            try:
-                os.link(found, temporary)  # a second name for the same bytes
-            except OSError:  # the file system has no such thing
-                shutil.copyfile(found, temporary)
-
-
-def started_from(stage: Stage, start: str | None) -> PotsaConfig:
-    """The stage's configuration with its start; its recordings have been checked before."""
-    config = deepcopy(stage.config)  # a host writes into it
-    config.dataset_config.check_audio = False
-    config.ckpt_path = start
-    return config
-
-
-def start_of(recipe: Recipe, number: int) -> str | None:
-    """Where the checkpoint lies, or will, that stage `number` (from 0) starts from.
-
-    None: it starts from new weights.
-    """
-    if number == 0:
-        return recipe.stages[0].config.ckpt_path
-    previous = recipe.stages[number - 1]
-    return str(_best(previous) or previous.folder / BEST)
+def described(recipe: Recipe, stage: Stage) -> Iterator[str]:
+    """Lines: whether it is done, continues or begins, and the command that trains it."""
+    number = recipe.stages.index(stage) + 1
+    done, found = is_done(stage), last_checkpoint(stage.folder)
+    state = "done" if done else f"continues from {found.name}" if found else "to be trained"
+    yield f"== {number}/{len(recipe.stages)} {stage.name}: {state}"
+    if not done:
+        steps = stage.config.train_config.total_steps
+        yield f"from {stage.config.ckpt_path or 'new weights'}, at most {steps} steps"
+        yield shlex.join(command(recipe, stage))
 
 
 def is_done(stage: Stage) -> bool:
     return (stage.folder / DONE).is_file()
 
 
-def state_of(stage: Stage) -> str:
-    """In words: done, what it continues from, or to be trained."""
-    if is_done(stage):
-        return f"done, {_best(stage) or 'its weights are gone'}"
-    if choose_engine(stage.config.engine)[0] == "native":
-        found = last_checkpoint(stage.folder)
-        return f"continues from {found.name}" if found else "to be trained"
-    before = [stage.folder, *reversed(attempts(stage.folder))]
-    found = next(filter(None, map(newest_saved, before)), None)
-    if found is None:
-        return "to be trained"
-    return (
-        f"SLAM-LLM cannot resume: a new attempt with the remaining steps, from {found.parent.name}"
-    )
-
-
-# -- is it still the same stage? -------------------------------------------------------------------
-
-
-def refuse_other_history(recipe: Recipe) -> None:
-    """Raise InputError with all that differs between the recipe and what lies in its folders."""
-    numbers = range(len(recipe.stages))
-    refuse(problem for number in numbers for problem in _history_problems(recipe, number))
-
-
-def _history_problems(recipe: Recipe, number: int) -> Iterator[str]:
-    stage, done = recipe.stages[number], is_done(recipe.stages[number])
-    if not (done or has_begun(stage.folder) or (stage.folder / MODEL).is_file()):
-        return
-    record = read_record(stage.folder / DONE) if done else _started(stage)
-    if record is None:
-        yield (
-            f"{stage.folder} holds a model that this recipe did not train: choose another "
-            "output_dir, or move it away"
-        )
-        return
-    config = started_from(stage, start_of(recipe, number))
-    changed = changes_since(
-        record.made_from, config, ["weights", "outcome"] if done else ["weights"]
-    )
-    before = recipe.stages[number - 1]
-    if number and not (is_done(before) or _best(before)):
-        # Weights may be removed once they have served, but not to be trained anew.
-        changed.append(f"{before.name} is to be trained anew before it")
-    if changed:
-        yield (
-            f"stage {stage.name} is {'done' if done else 'begun'}, and differs now: "
-            f"{'; '.join(changed)}. Take it back; or choose another output_dir; or remove "
-            f"{stage.folder}* to train it anew"
+def check_history(stage: Stage) -> None:
+    """Raise InputError where a stage that is done would be trained otherwise now."""
+    record = read_record(stage.folder / DONE)
+    if record and (changed := changes_since(record.made_from, trained_from(stage.config))):
+        raise InputError(
+            f"stage {stage.name} is done, and differs now: {'; '.join(changed)}. Take it back; or "
+            f"choose another output_dir; or remove {stage.folder} to train it anew"
         )
 
 
-def _best(stage: Stage) -> Path | None:
-    try:
-        return best_checkpoint(stage.folder)
-    except InputError:
-        return None
-
-
-def _started(stage: Stage) -> Record | None:
-    folders = (stage.folder, *reversed(attempts(stage.folder)))
-    return next(filter(None, (read_record(folder / STARTED) for folder in folders)), None)
-
-
-# -- a process of its own --------------------------------------------------------------------------
-
-
-def make_job(recipe: Recipe, name: str, config: PotsaConfig) -> Job:
-    entry = ["--config-path", str(Path(config.train_config.output_dir).resolve())]
-    entry += ["--config-name", Path(STAGE).stem]
+def command(recipe: Recipe, stage: Stage) -> list[str]:
     if recipe.launcher == "deepspeed":
-        start = ["deepspeed.launcher.runner", "--num_gpus", str(recipe.processes), "--module"]
+        launcher = ["deepspeed.launcher.runner", "--num_gpus", str(recipe.processes), "--module"]
     else:
-        start = ["torch.distributed.run", "--standalone"]
-        start += ["--nproc_per_node", str(recipe.processes), "-m"]
-    return Job(name, config, [sys.executable, "-m", *start, MODULE, *entry])
+        launcher = ["torch.distributed.run", "--standalone"]
+        launcher += ["--nproc_per_node", str(recipe.processes), "-m"]
+    return [sys.executable, "-m", *launcher, "slam_potsa.engine.launch", str(stage.folder)]
 
 
-def write_job(job: Job) -> Path:
-    """`stage.yaml`: everything that the stage's process needs to know, and how to start it."""
-    from omegaconf import OmegaConf
-
-    # The hydra section is that of config.yaml: without it Hydra makes folders of its own.
-    hydra = OmegaConf.load(conf_dir() / "config.yaml").hydra
-    logging = {"override hydra/job_logging": "stdout"}  # as config.yaml: no log file
-    head = {"defaults": ["potsa_schema", "_self_", logging], "hydra": hydra}
-    path = job.folder / STAGE
-    where = shlex.quote(str(Path.cwd()))
-    comment = f"# Stage {job.name}, resolved. Alone:\n#   cd {where} && {job.shown()}\n"
-    text = OmegaConf.to_yaml(OmegaConf.create(head | asdict(job.config)))
-    atomic_write(path, comment + text)
-    return path
-
-
-def start(job: Job) -> int:
-    """Run the job's command to its end; returns its exit code."""
-    process = subprocess.Popen(job.command)
+def start(recipe: Recipe, stage: Stage) -> int:
+    """Run the stage's command to its end; returns its exit code."""
+    write_config(stage.config, STAGE)
+    process = subprocess.Popen(command(recipe, stage))
     try:
         return process.wait()
-    except BaseException as stopped:
-        # Ctrl-C reached the launcher too. Killed at once it would leave its processes training.
-        if not isinstance(stopped, KeyboardInterrupt):
-            process.terminate()
-        _wait_or_end(process)
-        raise
+    finally:  # killed at once, the launcher would leave its processes training
+        process.terminate()
+        process.wait()
 
 
-def _wait_or_end(process: subprocess.Popen) -> None:
-    for stop in (process.terminate, process.kill):
-        try:
-            process.wait(STOP_SECONDS)
-            return
-        except subprocess.TimeoutExpired:
-            stop()
-    process.wait()
+# -- before anything starts ------------------------------------------------------------------------
+
+
+def check_recipe(recipe: Recipe, *, recordings: bool = True) -> None:
+    """Raise InputError with every problem of the stages that are not done, and of the tests.
+
+    Args:
+        recordings: decode every recording of the stages to come and of the tests, which takes a
+            while; not those of a manifest that was checked before, as `slam-potsa prepare` does.
+
+    Each stage's configuration was checked when the recipe was loaded.
+    """
+    data = recipe.stages[-1].config.dataset_config
+    needs = NEEDS[task_to_decode(data.tasks, data.test_task)]
+    tests = {f"test {name}": manifest for name, manifest in recipe.tests.items()}
+    calls = {stage.name: partial(_check_stage, recipe, stage) for stage in recipe.stages}
+    each_of(calls | {name: partial(read_manifest, m, needs=needs) for name, m in tests.items()})
+    if recordings:
+        heard = recordings_to_hear(recipe)
+        each_of({manifest: partial(check_recordings, manifest) for manifest in heard})
+
+
+def _check_stage(recipe: Recipe, stage: Stage) -> None:
+    if is_done(stage):
+        return check_history(stage)
+    config, problems = stage.config, []
+    for check in (_check_processes, _check_files, _check_host):
+        with collecting(problems):
+            check(recipe, config)
+    refuse(problems)
+
+
+def _check_processes(recipe: Recipe, _config: PotsaConfig) -> None:
+    processes, there = recipe.processes, torch.cuda.device_count()
+    if torch.cuda.is_available() and processes > there:
+        raise InputError(
+            f"processes={processes}, but {there} GPUs are here: set processes={there}, and keep "
+            "the batches with train_config.gradient_accumulation_steps and validation_interval "
+            f"times {processes}/{there} (docs/recipe.md, Other GPUs)"
+        )
+
+
+def _check_files(recipe: Recipe, config: PotsaConfig) -> None:
+    """The LLM, the start and the biases are there, or a stage to come will make them."""
+    problems: list[str] = []
+    with collecting(problems):
+        load_tokenizer(config.model_config.llm_path)
+    to_come = [str(stage.folder / BEST) for stage in recipe.stages if not is_done(stage)]
+    given = {"ckpt_path": config.ckpt_path, "language_bias.path": config.language_bias.path}
+    for name, path in given.items():
+        if path and path not in to_come and not Path(path).exists():
+            problems.append(f"{name}={path!r}: no such file")
+    refuse(problems)
+
+
+def _check_host(recipe: Recipe, config: PotsaConfig) -> None:
+    check_inputs(config)
+    if choose_engine(config.engine)[0] == "slam_llm":
+        preflight(config, recipe.processes, launched=True)
+    else:
+        check_host(config)
+        check_sizes(config, len(training_items(config.dataset_config)), recipe.processes)
+        check_resumable(config, recipe.processes)
+
+
+def recordings_to_hear(recipe: Recipe) -> list[str]:
+    """Manifests whose recordings a stage that is not done, or a test, will read."""
+    found = [m for s in recipe.stages if not is_done(s) for m in manifests_to_hear(s.config)]
+    data = recipe.stages[-1].config.dataset_config
+    if data.check_audio:  # what has no stored features is decoded from its recordings
+        store = data.feature_store
+        found += [t for t in recipe.tests.values() if not (store and has_features(store, t))]
+    return list(dict.fromkeys(found))

@@ -186,7 +186,7 @@ def test_what_is_not_ours_is_left_alone(tmp_path):
         path.write_text("of somebody else")
     (run / "model.pt").write_bytes(b"weeks of work")
     config.native.max_steps = 1
-    with pytest.raises(InputError, match="native.resume=never to replace it"):
+    with pytest.raises(InputError, match="start it anew with native.resume=never"):
         native.finetune(config)
     assert (run / "model.pt").read_bytes() == b"weeks of work"
     config.native.resume = "never"

@@ -174,17 +174,13 @@ def test_a_deepspeed_file_that_is_none(config, tmp_path, content):
     assert "settings.json" in problem
 
 
-@pytest.mark.parametrize(
-    ("prefix", "ranks", "sound"), [("bf16_", 2, True), ("", 2, False), ("bf16_", 1, False)]
-)
-def test_an_earlier_run_of_another_kind_is_not_written_over(config, tmp_path, prefix, ranks, sound):
-    with_deepspeed(config, tmp_path)
-    folder = Path(config.train_config.output_dir) / "potsa_epoch_1_step_4" / "global_step4"
+def test_an_earlier_run_is_not_written_over(config):
+    folder = Path(config.train_config.output_dir) / "potsa_epoch_1_step_4"
     folder.mkdir(parents=True)
-    for rank in range(ranks):
-        (folder / f"{prefix}zero_pp_rank_{rank}_mp_rank_00_optim_states.pt").touch()
-    found = problems(config, world_size=2)
-    assert not found if sound else "potsa_epoch_1_step_4" in found[0]
+    (problem,) = problems(config)
+    assert "SLAM-LLM cannot resume" in problem and f"{folder.name}/model.pt" in problem
+    config.native.resume = "never"
+    assert problems(config) == []
 
 
 def test_each_entry_refuses_what_belongs_to_the_other(config):

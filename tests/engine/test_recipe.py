@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from omegaconf import open_dict
 
 from slam_potsa import InputError
-from slam_potsa.config import PotsaConfig, defaults
 from slam_potsa.config.compose import conf_dir
 from slam_potsa.data.feature_store import add_features
 from slam_potsa.data.manifest import read_manifest
-from slam_potsa.engine import stages
 from slam_potsa.engine.recipe import literal, load_recipe
-from slam_potsa.engine.recipe_check import check_recipe, recordings_to_hear
+from slam_potsa.engine.stages import check_recipe, command, recordings_to_hear
 from tests.support import tiny_recipe
 
 RECIPE_TEXT = (Path(__file__).resolve().parents[2] / "docs" / "recipe.md").read_text()
@@ -47,7 +42,9 @@ def test_the_papers_recipe():
         assert config.dataset_config.train_data_path == "data/covost2/train.jsonl"
     (term,) = potsa.alignment.active.values()
     assert (term.weight, term.cost_scale) == (10, "none")
-    assert potsa.language_bias.enabled and potsa.ckpt_path is None
+    assert potsa.language_bias.enabled
+    starts = [None, *(f"{folder}/best/model.pt" for folder in folders[:2])]
+    assert [c.ckpt_path for c in (asr, s2tt, potsa)] == starts
     assert (potsa.model_config.qformer_layers, potsa.model_config.query_len) == (8, 80)
     assert [c.train_config.lr for c in (asr, s2tt, potsa)] == [1e-4, 1e-4, 1e-5]
     assert list(recipe.tests) == ["test", "zero_shot"]
@@ -75,30 +72,24 @@ def test_overrides_go_where_they_are_meant():
             "launcher=deepspeed",
             "tests.zero_shot=null",
             "engine=native",
+            "s2tt.ckpt_path=mine.pt",
         ],
     )
     asr, s2tt, potsa = (stage.config for stage in recipe.stages)
     assert (asr.train_config.lr, s2tt.train_config.lr) == (3e-5, 1e-4)
     assert {c.train_config.seed for c in (asr, s2tt, potsa)} == {7}
     assert potsa.alignment.terms["ot"].cost_scale == "dim"
-    assert {c.engine for c in (asr, potsa)} == {"native"}
+    assert {c.engine for c in (asr, potsa)} == {"native"} and s2tt.ckpt_path == "mine.pt"
     assert recipe.output_dir == Path("elsewhere") and list(recipe.tests) == ["test"]
     assert (recipe.processes, recipe.launcher) == (2, "deepspeed")
 
 
 def test_wrong_values_of_all_stages_come_at_once():
     with pytest.raises(InputError) as error:
-        load_recipe(
-            "potsa", ["asr.train_config.lr=-1", "potsa.alignment.lamda=3", "s2tt.ckpt_path=x"]
-        )
+        load_recipe("potsa", ["asr.train_config.lr=-1", "potsa.alignment.lamda=3"])
     text = str(error.value)
-    assert len(error.value.problems) == 3
-    for part in (
-        "stage asr: train_config.lr",
-        "stage potsa: ",
-        "lamda",
-        "only the first stage may",
-    ):
+    assert len(error.value.problems) == 2
+    for part in ("asr: train_config.lr", "potsa: ", "lamda"):
         assert part in text
 
 
@@ -116,7 +107,7 @@ def test_wrong_values_of_all_stages_come_at_once():
             {"output_dir": "o", "stages": {"a": {}}, "extra": 1},
             "extra.*expected a YAML file with output_dir",
         ),
-        ({"output_dir": "o", "stages": {"a": {"choose": "none"}}}, "stage a: .*choose"),
+        ({"output_dir": "o", "stages": {"a": {"choose": "none"}}}, "a: .*choose"),
     ],
 )
 def test_a_file_of_another_form_is_refused(tmp_path, content, message):
@@ -145,7 +136,7 @@ def test_a_stage_may_choose_a_group_and_an_experiment(tmp_path):
     assert one.ckpt_path == "outputs/potsa/2_s2tt/best/model.pt"  # the experiment's: the first
     assert list(one.alignment.terms) == ["ot"] and one.train_config.freeze_llm
     assert (list(two.alignment.terms), two.alignment.schedule.strategy) == (["mse"], "multi")
-    assert two.ckpt_path is None and not two.train_config.freeze_llm
+    assert two.ckpt_path == "o/1_one/best/model.pt" and not two.train_config.freeze_llm
 
 
 @pytest.mark.parametrize(
@@ -240,59 +231,13 @@ def seen_a_step(config, gpus: int) -> tuple[int, int]:
 # -- a process of its own --------------------------------------------------------------------------
 
 
-def test_commands_of_both_launchers(tmp_path):
-    config = PotsaConfig()
-    config.train_config.output_dir = str(tmp_path)
+def test_commands_of_both_launchers():
     recipe = load_recipe("potsa", ["processes=3"])
-    plain = stages.make_job(recipe, "asr", config).command
+    plain = command(recipe, recipe.stages[0])
     assert plain[:2] == [sys.executable, "-m"] and "torch.distributed.run" in plain
     assert plain[plain.index("--nproc_per_node") + 1] == "3"
-    assert plain[-6:] == [
-        "-m",
-        "slam_potsa.engine.launch",
-        "--config-path",
-        str(tmp_path),
-        "--config-name",
-        "stage",
-    ]
+    assert plain[-3:] == ["-m", "slam_potsa.engine.launch", "outputs/potsa/1_asr"]
     recipe = load_recipe("potsa", ["processes=2", "launcher=deepspeed"])
-    deepspeed = stages.make_job(recipe, "asr", config).command
+    deepspeed = command(recipe, recipe.stages[0])
     assert deepspeed[2:5] == ["deepspeed.launcher.runner", "--num_gpus", "2"]
     assert deepspeed[5:7] == ["--module", "slam_potsa.engine.launch"]
-
-
-def test_a_stages_file_is_its_whole_configuration(tmp_path):
-    """What the stage's process composes from `--config-path FOLDER --config-name stage`."""
-    from hydra import compose, initialize_config_dir
-
-    recipe = load_recipe("potsa", [f"output_dir={tmp_path}"])
-    config = recipe.stages[2].config
-    job = stages.make_job(recipe, "potsa", config)
-    path = stages.write_job(job)
-    head = path.read_text().splitlines()[:2]
-    assert head[0].startswith("# Stage potsa") and head[1].endswith(job.shown())
-    with initialize_config_dir(str(path.parent), version_base="1.3"):
-        composed = compose("stage", return_hydra_config=True, overrides=["train_config.seed=9"])
-    assert composed.hydra.run.dir == "." and composed.hydra.output_subdir is None
-    with open_dict(composed):
-        del composed["hydra"]
-    config.train_config.seed = 9
-    assert defaults(PotsaConfig, composed) == config
-
-
-def test_a_scheduler_that_ends_the_command_ends_its_process(tmp_path):
-    def end(*_):
-        raise SystemExit(143)
-
-    job = stages.Job("asr", PotsaConfig(), [sys.executable, "-c", "import time; time.sleep(60)"])
-    before = signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, 0.5)
-    start = time.monotonic()
-    try:
-        with pytest.raises(SystemExit):
-            stages.start(job)
-    finally:
-        signal.signal(signal.SIGALRM, before)
-    assert time.monotonic() - start < 20
-    failing = stages.Job("asr", PotsaConfig(), [sys.executable, "-c", "raise SystemExit(2)"])
-    assert stages.start(failing) == 2

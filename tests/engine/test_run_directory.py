@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import logging
 import os
 import subprocess
 import sys
@@ -51,14 +50,10 @@ def test_slam_llms_newest_is_by_epoch_and_step_not_by_name_or_age(tmp_path):
     assert newest_saved(tmp_path).parent.name == "potsa_epoch_10_step_2"
 
 
-def test_deepspeeds_folder_counts_once_its_weights_are_put_together(tmp_path, caplog):
+def test_deepspeeds_folder_counts_once_its_weights_are_put_together(tmp_path):
     put(tmp_path / "my_epoch_1_epoch_1_step_5/pytorch_model.bin")
     put(tmp_path / "my_epoch_1_epoch_2_step_5/global_step9/zero_pp_rank_0_optim_states.pt")
-    for _ in range(2):
-        assert best_checkpoint(tmp_path).parent.name == "my_epoch_1_epoch_1_step_5"
-    # Shards that are the best are not passed over in silence.
-    (record,) = caplog.records
-    assert record.levelno == logging.WARNING and "my_epoch_1_epoch_2_step_5" in caplog.text
+    assert best_checkpoint(tmp_path).parent.name == "my_epoch_1_epoch_1_step_5"
 
 
 # -- what it was trained from ----------------------------------------------------------------------
@@ -66,14 +61,15 @@ def test_deepspeeds_folder_counts_once_its_weights_are_put_together(tmp_path, ca
 
 def test_a_continuation_may_be_longer_but_not_another_training(tmp_path):
     config = tiny.world(tmp_path)
-    whole, begun = trained_from(config), trained_from(config, ["weights"])
+    weights, outcome = trained_from(config, ["weights"]), trained_from(config)
     config.train_config.num_epochs += 1
     config.decode.num_beams = config.native.save_interval = 7
-    assert changes_since(whole, config) == changes_since(begun, config) == []
-    (change,) = changes_since(whole, config, ["weights", "outcome"])
+    assert changes_since(weights, trained_from(config, ["weights"])) == []
+    (change,) = changes_since(outcome, trained_from(config))
     assert change.startswith("train_config.num_epochs: ")
     config.alignment.terms = {}
-    assert any("alignment.terms.ot.weight" in line for line in changes_since(begun, config))
+    changed = changes_since(weights, trained_from(config, ["weights"]))
+    assert any("alignment.terms.ot.weight" in line for line in changed)
 
 
 def test_data_and_start_are_compared_by_content(tmp_path):
@@ -89,13 +85,13 @@ def test_data_and_start_are_compared_by_content(tmp_path):
     copy = Path(data.train_data_path).with_name("copy.jsonl")
     copy.write_bytes(Path(data.train_data_path).read_bytes())
     data.train_data_path = str(copy)
-    assert changes_since(before, config) == []  # the same, elsewhere
+    assert changes_since(before, trained_from(config)) == []  # the same, elsewhere
     copy.write_text(copy.read_text() + "\n")
     start.write_bytes(b"others!")
     os.utime(start, ns=(1, 1))
     index = Path(data.feature_store, "index.json")
     index.write_text(index.read_text().replace(encoder.fingerprint(), "another"))
-    names = [line.partition(":")[0] for line in changes_since(before, config)]
+    names = [line.partition(":")[0] for line in changes_since(before, trained_from(config))]
     assert names == [
         "content of ckpt_path",
         "content of dataset_config.feature_store",
@@ -104,7 +100,7 @@ def test_data_and_start_are_compared_by_content(tmp_path):
     for path in (copy, start):
         path.unlink()
     Path(data.feature_store).rename(tmp_path / "elsewhere")
-    assert changes_since(before, config) == []  # what is gone has not changed
+    assert changes_since(before, trained_from(config)) == []  # what is gone has not changed
 
 
 # -- one training a folder -------------------------------------------------------------------------
@@ -129,21 +125,10 @@ def test_a_second_process_is_kept_out_until_the_first_has_gone(tmp_path):
         pass
 
 
-@pytest.mark.parametrize(
-    "number, allowed", [(errno.ENOTSUP, True), (errno.ENOLCK, True), (5, False)]
-)
-def test_a_file_system_without_locks_is_said_once_and_no_obstacle(
-    tmp_path, monkeypatch, caplog, number, allowed
-):
+def test_a_file_system_without_locks_is_said_and_no_obstacle(tmp_path, monkeypatch, caplog):
     def flock(*_):
-        raise OSError(number, os.strerror(number))
+        raise OSError(errno.ENOTSUP, "not supported")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    for _ in range(2):
-        if allowed:
-            with alone(tmp_path, 0):
-                pass
-        else:
-            with pytest.raises(OSError, match="Input/output"), alone(tmp_path, 0):
-                pass
-    assert [("start only one there" in r.message) for r in caplog.records] == [True] * allowed
+    with alone(tmp_path, 0):
+        assert "start only one training there" in caplog.text

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -19,15 +20,14 @@ import yaml
 from slam_potsa import InputError
 from slam_potsa.commands import run as run_command
 from slam_potsa.data.manifest import read_manifest
-from slam_potsa.engine import stages
+from slam_potsa.engine import native
 from slam_potsa.engine.decode_processes import Answer
 from slam_potsa.engine.recipe import load_recipe
-from slam_potsa.engine.run_directory import best_checkpoint
-from slam_potsa.engine.stages import Job
+from slam_potsa.engine.run_directory import best_checkpoint, read_config
+from slam_potsa.engine.stages import check_history, check_recipe, start
 from slam_potsa.model.checkpoint import carried_bias, read_checkpoint
 from slam_potsa.model.metrics import read_metrics
 from tests.engine.test_native import same, same_weights
-from tests.support import tiny_recipe
 from tests.support.tiny_recipe import again, train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,8 +57,8 @@ def test_every_stage_starts_from_the_best_of_the_one_before(finished):
 def test_what_is_finished_is_not_trained_again(finished):
     _, recipe = finished
 
-    def never(job):
-        raise AssertionError(job.name)
+    def never(_recipe, stage):
+        raise AssertionError(stage.name)
 
     assert [line.count("done") for line in train(recipe, never)] == [1, 1, 1]
 
@@ -68,10 +68,10 @@ def test_a_stopped_recipe_continues_to_the_same_numbers(finished, tmp_path):
     shutil.copytree(folder / "out/1_asr", tmp_path / "out/1_asr")
     recipe = again(folder, tmp_path)
 
-    def stop(job):
-        job.config.native.max_steps = 3
-        tiny_recipe.in_process(job)
-        (job.folder / "model.pt").unlink()  # as if the machine had gone: it is written at the end
+    def stop(_recipe, stage):
+        config = deepcopy(stage.config)
+        config.native.max_steps = 3
+        native.finetune(config).unlink()  # as if the machine had gone: it is written at the end
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -121,34 +121,20 @@ def test_other_data_under_the_same_name_is_refused(finished, tmp_path):
     shutil.copytree(folder / "out", tmp_path / "out")
     recipe = another_manifest(folder, tmp_path)
     manifest = Path(recipe.stages[0].config.dataset_config.train_data_path)
-    stages.refuse_other_history(recipe)
-    (recipe.stages[1].folder / "done.json").unlink()
-    manifest.write_text("".join(manifest.read_text().splitlines(keepends=True)[:-2]))
-    with pytest.raises(InputError) as error:
-        stages.refuse_other_history(recipe)
-    for stage, problem in zip(recipe.stages, error.value.problems, strict=True):
-        state = "begun" if stage.name == "s2tt" else "done"
-        assert f"stage {stage.name} is {state}" in problem and "another output_dir" in problem
-        assert "content of dataset_config.train_data_path" in problem
-    manifest.unlink()  # what is not there any more cannot have changed
-    stages.refuse_other_history(recipe)
-
-
-def test_the_native_host_does_not_resume_on_other_data(finished, tmp_path):
-    folder, _ = finished
-    recipe = another_manifest(folder, tmp_path)
-    config = stages.started_from(recipe.stages[0], None)
-    config.native.max_steps = 2
-    tiny_recipe.in_process(Job("asr", config, []))
-    manifest = Path(config.dataset_config.train_data_path)
     text = manifest.read_text()
+    (recipe.stages[1].folder / "done.json").unlink()
+    check_recipe(recipe)
     manifest.write_text("".join(text.splitlines(keepends=True)[:-2]))
-    config.native.max_steps = 4
-    with pytest.raises(InputError, match="content of dataset_config.train_data_path"):
-        tiny_recipe.in_process(Job("asr", config, []))
-    manifest.write_text(text)
-    tiny_recipe.in_process(Job("asr", config, []))
-    assert [line["step"] for line in metrics(recipe.stages[0])] == [0, 1, 2, 3]
+    with pytest.raises(InputError) as error:
+        check_recipe(recipe, recordings=False)
+    problems = "\n".join(error.value.problems)
+    for said in ("asr is done, and", "checkpoint-6 was made from something", "potsa is done, and"):
+        assert said in problems
+    assert problems.count("content of dataset_config.train_data_path") == 3
+    assert "another output_dir" in problems
+    manifest.unlink()  # what is not there any more cannot have changed
+    for stage in recipe.stages:
+        check_history(stage)
 
 
 def another_manifest(folder: Path, tmp_path: Path):
@@ -165,10 +151,8 @@ def test_weights_that_have_served_may_be_removed(finished, tmp_path):
     recipe = again(folder, tmp_path)
     for path in recipe.stages[0].folder.rglob("model.pt"):
         path.unlink()
-    assert "its weights are gone" in train(recipe)[0]
-    (recipe.stages[0].folder / "done.json").unlink()
-    with pytest.raises(InputError, match="asr is to be trained anew before it"):
-        train(recipe)
+    check_recipe(recipe)
+    assert [line.count("done") for line in train(recipe)] == [1, 1, 1]
 
 
 def test_a_failing_stage_ends_the_recipe(finished, tmp_path):
@@ -176,12 +160,33 @@ def test_a_failing_stage_ends_the_recipe(finished, tmp_path):
     recipe = again(folder, tmp_path)
     first = recipe.stages[0].folder
     with pytest.raises(InputError, match="stage asr ended with exit code 3"):
-        train(recipe, lambda job: 3)
+        train(recipe, lambda *_: 3)
     assert not (first / "done.json").exists()
-    (first / "started.json").unlink()
+    first.mkdir(parents=True)
     (first / "model.pt").write_bytes(b"weeks of work")
-    with pytest.raises(InputError, match="a model that this recipe did not train"):
-        train(recipe)
+    with pytest.raises(InputError, match="asr: .*holds a trained model.pt"):
+        check_recipe(recipe)
+
+
+def test_a_scheduler_that_ends_the_command_ends_its_process(finished, tmp_path, monkeypatch):
+    def end(*_):
+        raise SystemExit(143)
+
+    recipe = again(finished[0], tmp_path)
+    stage, line = recipe.stages[0], [sys.executable, "-c", "import time; time.sleep(60)"]
+    monkeypatch.setattr("slam_potsa.engine.stages.command", lambda *_: line)
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    begin = time.monotonic()
+    try:
+        with pytest.raises(SystemExit):
+            start(recipe, stage)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - begin < 20
+    line[-1] = "raise SystemExit(2)"
+    assert start(recipe, stage) == 2
+    assert read_config(stage.folder, "stage.yaml") == stage.config
 
 
 # -- the command ---------------------------------------------------------------------------------
@@ -193,16 +198,16 @@ def test_dry_run_writes_nothing(finished, tmp_path, capsys):
     command(file, f"output_dir={tmp_path / 'out'}", "processes=2", "--dry-run")
     out = capsys.readouterr().out
     assert out.count("--nproc_per_node 2") == 3 and "3/3 potsa: to be trained" in out
-    assert "the best checkpoint of s2tt" in out
+    assert "2_s2tt/best/model.pt, at most" in out
     assert not (tmp_path / "out").exists()
     command(file, "--dry-run")
-    assert capsys.readouterr().out.count(": done, ") == 3
+    assert capsys.readouterr().out.count(": done") == 3
     with pytest.raises(InputError, match="expected one recipe=NAME"):
         command("train_config.lr=1")
 
 
 def test_tests_are_decoded_and_scored_once(finished, capsys):
-    folder, recipe = finished
+    _, recipe = finished
     run_command.decode_tests(recipe)
     run_command.score_tests(recipe)
     predictions = recipe.stages[-1].folder / "test_predictions.jsonl"
@@ -213,8 +218,6 @@ def test_tests_are_decoded_and_scored_once(finished, capsys):
     capsys.readouterr()
     run_command.decode_tests(recipe)
     assert predictions.stat().st_mtime_ns == before and capsys.readouterr().out == ""
-    command(f"recipe={folder / 'recipe.yaml'}", "--dry-run")
-    assert "test_predictions.jsonl, done" in capsys.readouterr().out
 
 
 @pytest.fixture

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 
 import yaml
 
 from slam_potsa.config import PotsaConfig
-from slam_potsa.engine import native, stages
-from slam_potsa.engine.recipe import Recipe, literal, load_recipe
-from slam_potsa.engine.stages import Job
+from slam_potsa.engine import launch, stages
+from slam_potsa.engine.recipe import Recipe, Stage, literal, load_recipe
 from tests.support import tiny
 
 MANIFESTS = ("train_data_path", "val_data_path", "test_data_path")
@@ -21,12 +21,11 @@ def write(folder: Path, *, output: str = "out", world: Path | None = None, **top
     folder.mkdir(parents=True, exist_ok=True)
     config = parts(world or folder / "world")
     everything = asdict(config)
-    for stage_own in ("engine", "ckpt_path"):
-        del everything[stage_own]
+    del everything["ckpt_path"]
+    everything["engine"] = "native"
     terms = everything["alignment"].pop("terms")
     content = {
         "output_dir": str(folder / output),
-        "engine": "native",
         "all": everything,
         "stages": {
             "asr": _before({"tasks": ["asr"], "asr_prompt": "USER : "}),
@@ -60,9 +59,9 @@ def parts(world: Path) -> PotsaConfig:
     return config
 
 
-def in_process(job: Job) -> int:
-    """Trains a job here, instead of in a process of its own that imports everything first."""
-    native.finetune(job.config)
+def in_process(_recipe: Recipe, stage: Stage) -> int:
+    """Trains a stage here, instead of in a process of its own that imports everything first."""
+    launch.train_stage(deepcopy(stage.config))  # a host writes into it
     return 0
 
 

@@ -30,7 +30,7 @@ setup(
     package_data={
         "slam_potsa.conf": ["**/*.yaml", "**/*.json"],
         "slam_potsa.data": ["languages.tsv"],
-        "slam_potsa.data.sources": ["asterisk_*.txt"],
+        "slam_potsa.data.sources": ["asterisk_*.txt", "announcements*"],
         "slam_potsa.evaluation": ["*.yaml", "charts.mplstyle"],
         "slam_potsa.evaluation.report": ["page.*"],
         "slam_potsa.engine.plan": ["assumptions.yaml"],

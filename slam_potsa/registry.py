@@ -13,6 +13,7 @@ from slam_potsa.errors import InputError
 
 PROJECTORS = {"q-former": "slam_potsa.model.qformer:BiasCompensatedQFormer"}
 DATA_SOURCES = {
+    "announcements": "slam_potsa.data.sources.announcements:build",
     "asterisk": "slam_potsa.data.sources.asterisk:build",
     "covost2": "slam_potsa.data.sources.covost2:build",
     "fleurs": "slam_potsa.data.sources.fleurs:build",

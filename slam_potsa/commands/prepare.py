@@ -37,9 +37,34 @@ def add(commands) -> None:
     given = {"dest": "from_dir", "type": Path, "help": "folder of downloaded packages"}
     asterisk.add_argument("--from", **given)
     asterisk.set_defaults(command=_build, source_name="asterisk")
+    _add_announcements(kinds)
     _add_fleurs(kinds)
     _add_covost2(kinds)
     _add_convert(kinds)
+
+
+def _add_announcements(kinds) -> None:
+    announcements = kinds.add_parser(
+        "announcements",
+        help="parallel announcements in five languages, put together from real prompts",
+        description="Write train, pairs, dev, test and test_new_voices.jsonl: dates, times, "
+        "amounts and counts, said by eight recorded voices, each sentence in all languages.",
+    )
+    add, number = announcements.add_argument, {"type": int, "metavar": "SENTENCES"}
+    add("output", type=Path)
+    packages = "folder of the .deb files, or of what they unpack to; default: fetch them"
+    add("--from", dest="from_dir", type=Path, metavar="FOLDER", help=packages)
+    codes = {"nargs": "+", "metavar": "CODE"}
+    add("--heard", default=["en", "es", "ru"], help="languages of train", **codes)
+    add("--unheard", default=["fr", "it"], help="languages that train does not have", **codes)
+    add("--train", default=500, help="of train (default 500)", **number)
+    pairs = "of pairs: all languages, the unheard ones without text (default 320)"
+    add("--pairs", default=320, help=pairs, **number)
+    add("--dev", default=60, help="of dev (default 60)", **number)
+    add("--test", default=150, help="of test and test_new_voices (default 150)", **number)
+    add("--seed", type=int, default=0, help="of sentences and pauses")
+    add("--replace", action="store_true", help="take the place of another data set in OUTPUT")
+    announcements.set_defaults(command=_build, source_name="announcements")
 
 
 def _add_fleurs(kinds) -> None:

@@ -21,6 +21,7 @@ import subprocess
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -92,17 +93,33 @@ def load(folder: Path | None, cache: Path, progress: bool) -> dict[str, Voice]:
 
     Raises InputError, and removes nothing, where packages are missing or have another hash.
     """
+    with unpacked(PINS, folder, cache, progress) as root:
+        return each(partial(_voice, root), LANGUAGES)
+
+
+@contextmanager
+def unpacked(
+    pins: Mapping[str, str],
+    folder: Path | None,
+    cache: Path,
+    progress: bool = True,
+    remedy: str = REMEDY,
+) -> Iterator[Path]:
+    """The folder in which the packages `pins` lie unpacked: `folder`, where it has no .deb; else a
+    temporary one, filled from the packages in `folder`, or from those that are fetched to `cache`.
+    """
     if folder is None:
-        fetch_packages(PINS, cache, progress)
-    elif not any(folder.glob(f"{PACKAGE}-*.deb")):
-        return each(partial(_voice, folder), LANGUAGES)
-    packages = {(folder or cache) / name: sha256 for name, sha256 in PINS.items()}
+        fetch_packages(pins, cache, progress, remedy)
+    elif not any(folder.glob("*.deb")):
+        yield folder
+        return
+    packages = {(folder or cache) / name: sha256 for name, sha256 in pins.items()}
     wrong = filter(None, (_wrong(path, sha256) for path, sha256 in packages.items()))
-    refuse(f"{problem}. {REMEDY}" for problem in wrong)
-    with tempfile.TemporaryDirectory() as unpacked:
+    refuse(f"{problem}. {remedy}" for problem in wrong)
+    with tempfile.TemporaryDirectory() as temporary:
         for path in packages:
-            unpack(path, Path(unpacked))
-        return each(partial(_voice, Path(unpacked)), LANGUAGES)
+            unpack(path, Path(temporary))
+        yield Path(temporary)
 
 
 def _voice(folder: Path, language: str) -> Voice:
@@ -124,7 +141,9 @@ def _voice(folder: Path, language: str) -> Voice:
     return Voice(audio, read_transcripts(text))
 
 
-def fetch_packages(pins: Mapping[str, str], cache: Path, progress: bool = True) -> None:
+def fetch_packages(
+    pins: Mapping[str, str], cache: Path, progress: bool = True, remedy: str = REMEDY
+) -> None:
     """Bring the packages `pins` (file name -> SHA-256) into `cache`; right ones there stay.
 
     Raises InputError where there is no apt-get, or a version cannot be had.
@@ -134,17 +153,17 @@ def fetch_packages(pins: Mapping[str, str], cache: Path, progress: bool = True) 
     cache.mkdir(parents=True, exist_ok=True)
     missing = [name for name, sha256 in pins.items() if _wrong(cache / name, sha256)]
     if missing and shutil.which("apt-get") is None:
-        raise InputError(f"apt-get is not on this machine. {REMEDY}")
+        raise InputError(f"apt-get is not on this machine. {remedy}")
     if missing:
         apt = _private_apt(cache / "apt")
         # It may complain of one source while another has it all.
         updated = _complaint([*apt, "update"], cache)
     for name in tqdm(missing, desc="packages", unit="file", disable=not progress):
-        package, version, _ = name.split("_")
+        package, version, _ = name.replace("%3a", ":").split("_")
         said = _complaint([*apt, "download", f"{package}={version}"], cache)
         if not (cache / name).is_file():
             said = "\n".join(filter(None, [said, updated]))
-            raise InputError(f"{package}={version} cannot be downloaded:\n{said}\n{REMEDY}")
+            raise InputError(f"{package}={version} cannot be downloaded:\n{said}\n{remedy}")
     shutil.rmtree(cache / "apt", ignore_errors=True)
 
 
@@ -259,17 +278,23 @@ def seconds(g722: bytes) -> float:
 
 def _write_flac(path: Path, g722: bytes) -> None:
     """Raw G.722 at 64 kbit/s to FLAC at 16 kHz, mono."""
+    import soundfile
+
+    with atomic_path(path) as temporary:
+        soundfile.write(temporary, decode_g722(g722), SAMPLE_RATE, subtype="PCM_16")
+
+
+def decode_g722(g722: bytes) -> np.ndarray:
+    """Raw G.722 at 64 kbit/s: [samples] at 16 kHz, int16."""
     try:
         import av
     except ImportError:
         raise InputError("the Asterisk prompts need PyAV to be decoded: pip install av") from None
-    import soundfile
 
     # The format has no header that could be recognised, so it is named.
     with av.open(io.BytesIO(g722), format="g722") as container:
         frames = [frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)]
-    with atomic_path(path) as temporary:
-        soundfile.write(temporary, np.concatenate(frames), SAMPLE_RATE, subtype="PCM_16")
+    return np.concatenate(frames)
 
 
 def _manifest(utterance: Utterance) -> str:

@@ -1,9 +1,9 @@
 """Parallel speech without end: telephone announcements, put together from recorded prompts.
 
-"Wednesday at 10:25 p.m. You have 17 messages." is said as Asterisk says it: fragment by fragment,
-after each language's own grammar (`announcements.yaml`), with short pauses. Five languages, eight
-voices, all recorded by people; nothing is synthesised. The second voices of Spanish, French and
-Italian are never trained on. Training has one voice a language: the two cannot be told apart there.
+"Wednesday at 10:25 p.m. You have 17 messages." is said as Asterisk says it, fragment by fragment
+and with short pauses, after each language's own grammar (`announcements.yaml`). Five languages,
+eight recorded voices; nothing is synthesised. The second voices of Spanish, French and Italian
+are never trained on. Training has one voice a language: the two cannot be told apart there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from dataclasses import replace as changed
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -31,26 +32,25 @@ from slam_potsa.files import atomic_path, atomic_write
 from slam_potsa.provenance import write_record
 
 PAUSE = (0.05, 0.15)  # seconds between two fragments, drawn evenly
-RUMBLE = 80  # Hz
+RUMBLE = 80  # Hz: what lies below is taken out; one voice's prompts begin with a decaying offset
 FRAME = SAMPLE_RATE // 100  # samples in which loudness is measured, 10 ms
 MARGIN = 3 * FRAME  # kept before and after what is heard of a fragment
 AUDIBLE = (0.02, 0.1)  # of the loudest frame, -34 to -20 dB
 TARGET_LANGUAGE = "en"
 NEW_VOICES = "test_new_voices"  # the manifest of the voices that are never trained on
-CREDITS = Path(__file__).with_name("announcements_credits.txt").read_text(encoding="utf-8")
+BESIDE = Path(__file__).parent
+CREDITS = (BESIDE / "announcements_credits.txt").read_text(encoding="utf-8")
 REMEDY = (
-    "Instead, put the packages named in slam_potsa/data/sources/announcements.yaml, or what they "
-    "unpack to, into one folder and give it with --from."
+    "Instead, put the Debian packages named in slam_potsa/data/sources/announcements.yaml, or what "
+    "they unpack to, into one folder and give it with --from."
 )
-
-Value = int | str  # of a slot: a number, the name of a fragment, or digits
 
 
 class Clause(NamedTuple):
-    """A meaning: what is said, and with which numbers and days."""
+    """A meaning: what is said, and with which numbers, digits and days (names of fragments)."""
 
     name: str
-    values: dict[str, Value]
+    values: dict[str, int | str]
 
 
 Sentence = tuple[Clause, ...]
@@ -65,30 +65,21 @@ class Speaker:
     suffix: str
     package: str
     sha256: str
-    held_out: bool = False
+    held_out: bool = False  # never trained on
     skip: float = 0.0  # seconds of noise that each of its recordings begins with
-    instead: dict[str, str] = field(default_factory=dict)  # fragment that it lacks -> another
-    words: dict[str, str] = field(default_factory=dict)  # where it says other words
+    lacks: Sequence[str] = ()  # fragments that do not say what they should
+    instead: Mapping[str, str] = field(default_factory=dict)  # what it says for such a fragment
+    words: Mapping[str, str] = field(default_factory=dict)  # where it says other words
 
 
 class Language(NamedTuple):
     """A grammar: rows of fragments and {slots}, and what the fragments say."""
 
-    clauses: dict[str, str]
-    words: dict[str, str]  # fragment -> text
+    clauses: Mapping[str, str]
+    words: Mapping[str, str]  # fragment -> text
     tens: str  # text between tens and units
     link: str | None  # the fragment between them, where one is spoken
-    alone: dict[int, str]  # numbers that are spelled otherwise where no unit follows
-
-    def number(self, number: int) -> tuple[list[str], str]:
-        """Its fragments and its text: recorded as a whole, or tens and units."""
-        whole = f"digits/{number}"
-        if whole in self.words:
-            return [whole], self.alone.get(number, self.words[whole])
-        tens = max(n for n in range(20, number, 10) if f"digits/{n}" in self.words)
-        parts = [f"digits/{tens}", f"digits/{number - tens}"]
-        text = self.tens.join(self.words[part] for part in parts)
-        return ([parts[0], self.link, parts[1]] if self.link else parts), text
+    alone: Mapping[int, str]  # numbers that are spelled otherwise where no unit follows
 
     def say(self, sentence: Sentence) -> tuple[list[str], str]:
         """The fragments to be played (`,` plays nothing), and what they say."""
@@ -99,14 +90,22 @@ class Language(NamedTuple):
             texts.append(_as_sentence(" ".join(text for _, text in said)))
         return played, " ".join(texts)
 
-    def _say(self, token: str, values: Mapping[str, Value]) -> tuple[list[str], str]:
+    def _say(self, token: str, values: Mapping[str, int | str]) -> tuple[list[str], str]:
         value = values[token[1:-1]] if token.startswith("{") else token
         if isinstance(value, int):
-            return self.number(value)
-        if value.isdecimal():
-            fragments = [f"digits/{digit}" for digit in value]
-            return fragments, " ".join(self.words[fragment] for fragment in fragments)
-        return [value], self.words[value]
+            return self._number(value)
+        fragments = [f"digits/{digit}" for digit in value] if value.isdecimal() else [value]
+        return fragments, " ".join(self.words[fragment] for fragment in fragments)
+
+    def _number(self, number: int) -> tuple[list[str], str]:
+        """Recorded as a whole, or tens and units; French has 60 + 15 and 80 + 15."""
+        whole = f"digits/{number}"
+        if whole in self.words:
+            return [whole], self.alone.get(number, self.words[whole])
+        tens = max(n for n in range(20, number, 10) if f"digits/{n}" in self.words)
+        parts = [f"digits/{tens}", f"digits/{number - tens}"]
+        text = self.tens.join(self.words[part] for part in parts)
+        return ([parts[0], self.link, parts[1]] if self.link else parts), text
 
 
 def _as_sentence(text: str) -> str:
@@ -114,14 +113,11 @@ def _as_sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
 
 
-# --- the grammar ---
-
-
 @cache
 def _tables() -> dict[str, Any]:
     import yaml
 
-    return yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+    return yaml.safe_load((BESIDE / "announcements.yaml").read_text(encoding="utf-8"))
 
 
 @cache
@@ -134,28 +130,23 @@ def speakers() -> dict[str, Speaker]:
 def language(code: str) -> Language:
     """The grammar of a language."""
     given = _tables()["languages"][code]
+    closings = {name: name for name in _tables()["meanings"]["closing"]}
     words = {",": ","} | given["words"]
     words |= {f"digits/day-{i}": day for i, day in enumerate(given["days"].split())}
     words |= {f"digits/{i}": number for i, number in enumerate(given["numbers"].split())}
     words |= {f"digits/{number}": text for number, text in given["round"].items()}
-    clauses = _tables()["clauses"] | given["clauses"] | {name: name for name in _closings()}
+    clauses = _tables()["clauses"] | given["clauses"] | closings
     return Language(clauses, words, given["tens"], given.get("link"), given.get("alone", {}))
-
-
-def _closings() -> dict[str, str]:
-    return _tables()["meanings"]["closing"]
 
 
 def english(sentence: Sentence) -> str:
     """The translation, with digits: `You have 17 messages.`"""
-    meanings = {
-        name: text for kind in _tables()["meanings"].values() for name, text in kind.items()
-    }
-    words = language("en").words
+    meanings, words = _tables()["meanings"], language("en").words
+    templates = {name: text for kind in meanings.values() for name, text in kind.items()}
     texts = []
     for name, values in sentence:
         shown = {slot: words.get(value, value) for slot, value in values.items()}
-        texts.append(_as_sentence(meanings[name].format(**shown)))
+        texts.append(_as_sentence(templates[name].format(**shown)))
     return " ".join(texts)
 
 
@@ -171,52 +162,50 @@ def sentences(seed: int) -> Iterator[Sentence]:
 
 def _clause(kind: str, rng: random.Random) -> Clause:
     name, text = rng.choice(list(_tables()["meanings"][kind].items()))
-    slots = re.findall(r"{(\w+)}", text)
-    return Clause(name, {slot: _value(_tables()["slots"][slot], rng) for slot in slots})
-
-
-def _value(slot: Sequence[Value] | Mapping[str, int], rng: random.Random) -> Value:
-    if isinstance(slot, Mapping):
-        return "".join(rng.choices("0123456789", k=slot["digits"]))
-    return rng.choice(slot)
-
-
-# --- the voices ---
+    values = {}
+    for slot in re.findall(r"{(\w+)}", text):
+        choices = _tables()["slots"][slot]
+        digits = isinstance(choices, dict) and "".join(
+            rng.choices("0123456789", k=choices["digits"])
+        )
+        values[slot] = digits or rng.choice(choices)
+    return Clause(name, values)
 
 
 class Voice:
-    """A speaker's recorded fragments, as 16 kHz samples; read when first asked for."""
+    """A speaker's recorded fragments; each is read when first asked for."""
 
     def __init__(self, name: str, root: Path):
+        """`root`: what the packages unpack to. Raises InputError where it lacks the voice."""
         self.name, self.speaker = name, speakers()[name]
         suffix = f".{self.speaker.suffix}"
-        self.files = {
+        files = {
             path.relative_to(folder).with_suffix("").as_posix().lower(): path
             for folder in sorted(root.rglob(self.speaker.folder))
             for path in sorted(folder.rglob(f"*{suffix}"))
         }
-        if not self.files:
+        if not files:
             where = f"{root}: no folder {self.speaker.folder} with {suffix} files"
             raise InputError(f"{where} for the voice {name}. {REMEDY}")
+        self.files = {name: files[name] for name in files.keys() - {*self.speaker.lacks}}
         self._samples: dict[str, np.ndarray] = {}
 
     def say(self, sentence: Sentence) -> tuple[list[str], str]:
         """The fragments that this voice plays, and what it says with them."""
         own, instead = language(self.speaker.language), self.speaker.instead
         words = {name: own.words[instead.get(name, name)] for name in own.words}
-        words |= self.speaker.words
-        played, text = own._replace(words=words).say(sentence)
+        played, text = own._replace(words=words | self.speaker.words).say(sentence)
         return [name for one in played if (name := instead.get(one, one)) != ","], text
 
     def samples(self, fragment: str) -> np.ndarray:
-        """[samples] from shortly before to shortly after what is heard; loudness as recorded."""
+        """[samples] at 16 kHz, from shortly before to shortly after what is heard of it."""
         if fragment not in self._samples:
-            samples = _above_rumble(_read(self.files[fragment]))
-            self._samples[fragment] = trimmed(samples[round(self.speaker.skip * SAMPLE_RATE) :])
+            samples = _read(self.files[fragment])[round(self.speaker.skip * SAMPLE_RATE) :]
+            self._samples[fragment] = trimmed(samples)
         return self._samples[fragment]
 
     def render(self, fragments: Sequence[str], seed: str) -> np.ndarray:
-        """The fragments one after the other, with pauses that `seed` decides."""
+        """[samples] of the fragments one after the other, with pauses that `seed` decides."""
         digest = hashlib.sha256(f"{seed} {self.name}".encode()).digest()
         rng = np.random.default_rng(list(digest))
         parts = [self.samples(fragments[0])]
@@ -227,40 +216,30 @@ class Voice:
 
 
 def trimmed(samples: np.ndarray) -> np.ndarray:
-    """Without the silence at both ends, but for `MARGIN`.
+    """Without the silence at both ends, but for `MARGIN`; loudness stays.
 
     Audible: twice as loud as the quietest tenth of the recording, within `AUDIBLE` of its loudest.
     """
     frames = samples[: len(samples) // FRAME * FRAME].reshape(-1, FRAME)
-    if not len(frames):
-        return samples
     loudness = np.sqrt((frames**2).mean(axis=1))
-    least, most = AUDIBLE
-    level = np.clip(2 * np.quantile(loudness, 0.1), least * loudness.max(), most * loudness.max())
-    heard = np.flatnonzero(loudness >= level)
+    least, most = (share * loudness.max() for share in AUDIBLE)
+    heard = np.flatnonzero(loudness >= np.clip(2 * np.quantile(loudness, 0.1), least, most))
     return samples[max(0, heard[0] * FRAME - MARGIN) : (heard[-1] + 1) * FRAME + MARGIN]
-
-
-def _above_rumble(samples: np.ndarray) -> np.ndarray:
-    """Without what lies below `RUMBLE`: fr-armelle's prompts begin with an offset that decays."""
-    from scipy.signal import butter, sosfiltfilt
-
-    filtered = sosfiltfilt(butter(2, RUMBLE, "highpass", fs=SAMPLE_RATE, output="sos"), samples)
-    return filtered.astype(np.float32)
 
 
 def _read(path: Path) -> np.ndarray:
     import soundfile
     import soxr
+    from scipy.signal import butter, sosfiltfilt
 
-    if path.suffix == ".g722":
-        return asterisk.decode_g722(path.read_bytes()).astype(np.float32) / 2**15
     raw = {"samplerate": 8_000, "channels": 1, "format": "RAW", "subtype": "GSM610"}
-    samples, rate = soundfile.read(path, dtype="float32", **raw if path.suffix == ".gsm" else {})
-    return soxr.resample(samples, rate, SAMPLE_RATE)
-
-
-# --- the data set ---
+    if path.suffix == ".g722":
+        samples, rate = asterisk.decode_g722(path.read_bytes()) / 2**15, SAMPLE_RATE
+    else:
+        samples, rate = soundfile.read(path, **raw if path.suffix == ".gsm" else {})
+    samples = soxr.resample(samples, rate, SAMPLE_RATE)
+    high_pass = butter(2, RUMBLE, "highpass", fs=SAMPLE_RATE, output="sos")
+    return sosfiltfilt(high_pass, samples).astype(np.float32)
 
 
 def build(
@@ -277,29 +256,28 @@ def build(
     replace: bool = False,
     progress: bool = True,
 ) -> Corpus:
-    """Write recordings, credits and manifests into `output`. No sentence is in two of them:
+    """Write recordings, credits and manifests into `output`. Each has sentences of its own:
 
-    train            heard languages
-    pairs            all languages; the unheard ones as speech alone, without any text
-    pairs_translated the same recordings of the unheard ones, with transcripts and translations
-    dev, test        all languages
-    test_new_voices  the sentences of test, by voices that no other manifest has
+    train             heard languages
+    pairs             all languages, of the unheard ones the speech alone, without any text
+    pairs_translated  the unheard ones of `pairs` again, with transcripts and translations
+    dev, test         all languages
+    test_new_voices   the sentences of `test`, by voices that no other manifest has
 
     Args:
-        from_dir: folder of the .deb files or of what they unpack to; else they are fetched once.
-        train, pairs, dev, test: sentences of each. A test stays the same when train grows.
+        from_dir: folder of the .deb files or of what they unpack to; else they are fetched, once.
+        train, pairs, dev, test: sentences of each; a test stays the same when train grows.
         replace: take the place of another data set in `output`.
 
     Raises InputError for packages that cannot be had or are others, or options that do not fit.
     """
     output, counts = Path(output), {"test": test, "dev": dev, "pairs": pairs, "train": train}
     _check(heard, unheard, counts)
-    choices = {"dataset": "announcements", "heard": list(heard), "unheard": list(unheard)}
+    choices = {"dataset": "announcements", "heard": [*heard], "unheard": [*unheard]}
     choices |= {"sentences": counts, "seed": seed}
     refuse_another(output, choices, replace)
     drawn = sentences(seed)
     split = {name: list(islice(drawn, count)) for name, count in counts.items()}
-    split[NEW_VOICES] = split["test"]
     names = {name: one for name, one in speakers().items() if one.language in {*heard, *unheard}}
     pins = {one.package: one.sha256 for one in names.values()}
     folder = Path(from_dir) if from_dir else None
@@ -307,19 +285,18 @@ def build(
         voices = [Voice(name, root) for name in names]
         rows, lacking = _render(split, voices, heard, output, seed, progress)
     atomic_write(output / "audio" / "CREDITS.txt", CREDITS)
-    return _write(output, rows, lacking, choices)
+    manifests = {name: _write(output / f"{name}.jsonl", own) for name, own in rows.items() if own}
+    write_record(output / RECORD, choices, [output / f"{name}.jsonl" for name in manifests])
+    return Corpus(output, manifests, {NEW_VOICES: dict(lacking)} if lacking else {}, [])
 
 
 def _check(heard: Sequence[str], unheard: Sequence[str], counts: Mapping[str, int]) -> None:
-    known = list(_tables()["languages"])
-    problems = [
-        f"language {code!r}: expected one of {', '.join(known)}"
-        for code in {*heard, *unheard} - {*known}
-    ]
-    if twice := {*heard} & {*unheard}:
-        problems.append(f"{', '.join(sorted(twice))}: both heard and unheard; name each once")
-    if not heard or counts["train"] < 1:
-        problems.append("nothing to train on: name a heard language and one sentence or more")
+    known, given, problems = _tables()["languages"], [*heard, *unheard], []
+    if len({*given} & known.keys()) < len(given):
+        expected = f"each of {', '.join(known)} once at most, either heard or unheard"
+        problems.append(f"languages {', '.join(given)}: expected {expected}")
+    if not heard or min(counts.values()) < 0 or not counts["train"]:
+        problems.append(f"{counts}: expected a heard language and a sentence or more of train")
     refuse(problems)
 
 
@@ -331,31 +308,31 @@ def _render(
     seed: int,
     progress: bool,
 ) -> tuple[dict[str, list[Utterance]], Counter]:
-    """The rows of each manifest, recordings written; and what voices could not say, counted."""
+    """The rows of each manifest, recordings written; and what new voices could not say."""
     from tqdm import tqdm
 
     jobs = [
-        (name, sentence, voice)
+        (NEW_VOICES if voice.speaker.held_out else name, sentence, voice)
         for name, own in split.items()
         for sentence in own
         for voice in voices
-        if voice.speaker.held_out == (name == NEW_VOICES)
+        if (name == "test" or not voice.speaker.held_out)
         and (name != "train" or voice.speaker.language in heard)
     ]
-    rows, lacking = {name: [] for name in split}, Counter()
+    rows, lacking = {name: [] for name in [*split, "pairs_translated", NEW_VOICES]}, Counter()
     for name, sentence, voice in tqdm(jobs, "announcements", disable=not progress):
-        if missing := {*voice.say(sentence)[0]} - voice.files.keys():
-            if name != NEW_VOICES:
-                what = f"the voice {voice.name} has no recording of {', '.join(sorted(missing))}"
-                raise InputError(f"{what}. {REMEDY}")
-            lacking.update([f"{voice.name} lacks a fragment"])
-        else:
-            rows[name].append(_utterance(sentence, voice, output, seed))
-    told = rows["pairs"]
-    bare = {"transcript": None, "target": None, "target_language": None}
-    pairs = [row if row.language in heard else replace(row, **bare) for row in told]
-    translated = [row for row in told if row.language not in heard]
-    return rows | {"pairs": pairs, "pairs_translated": translated}, lacking
+        missing = sorted({*voice.say(sentence)[0]} - voice.files.keys())
+        if missing and not voice.speaker.held_out:
+            raise InputError(f"{voice.name}: no recording of {', '.join(missing)}. {REMEDY}")
+        if missing:
+            lacking[f"{voice.name} lacks a fragment"] += 1
+            continue
+        row = _utterance(sentence, voice, output, seed)
+        if name == "pairs" and row.language not in heard:
+            rows["pairs_translated"].append(row)
+            row = changed(row, transcript=None, target=None, target_language=None)
+        rows[name].append(row)
+    return rows, lacking
 
 
 def _utterance(sentence: Sentence, voice: Voice, output: Path, seed: int) -> Utterance:
@@ -363,8 +340,7 @@ def _utterance(sentence: Sentence, voice: Voice, output: Path, seed: int) -> Utt
     import soundfile
 
     fragments, text = voice.say(sentence)
-    target = english(sentence)
-    name = asterisk.sentence_id(target)
+    name = asterisk.sentence_id(english(sentence))
     samples = voice.render(fragments, f"{seed} {name}")
     audio = output / "audio" / voice.name / f"{name}.flac"
     with atomic_path(audio) as temporary:
@@ -375,27 +351,13 @@ def _utterance(sentence: Sentence, voice: Voice, output: Path, seed: int) -> Utt
         language=voice.speaker.language,
         sentence_id=name,
         transcript=text,
-        target=target,
+        target=english(sentence),
         target_language=TARGET_LANGUAGE,
         duration=round(len(samples) / SAMPLE_RATE, 4),
     )
 
 
-def _write(
-    output: Path,
-    rows: Mapping[str, Sequence[Utterance]],
-    lacking: Counter,
-    choices: Mapping[str, Any],
-) -> Corpus:
-    manifests = {}
-    for name, own in rows.items():
-        path = output / f"{name}.jsonl"
-        if not own:
-            path.unlink(missing_ok=True)
-            continue
-        manifest.write_manifest(path, own)
-        manifest.mark_checked(path)
-        manifests[name] = manifest.check_manifest(path, audio=False)
-    write_record(output / RECORD, choices, [output / f"{name}.jsonl" for name in manifests])
-    left_out = {NEW_VOICES: dict(lacking)} if lacking else {}
-    return Corpus(output, manifests, left_out, {}, [])
+def _write(path: Path, rows: Sequence[Utterance]) -> manifest.ManifestSummary:
+    manifest.write_manifest(path, rows)
+    manifest.mark_checked(path)  # they were just written
+    return manifest.check_manifest(path, audio=False)

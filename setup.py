@@ -5,13 +5,11 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-# Beyond BLEU and chrF: analysis and t-SNE, charts, the report, WER, language guard, spBLEU.
+# Beyond BLEU and chrF: analysis and t-SNE, charts, the report, language guard, spBLEU.
 EVALUATION = [
     "matplotlib>=3.8",
     "jinja2>=3.1",
     "scikit-learn>=1.4",
-    "jiwer>=4",
-    "whisper_normalizer>=0.1.13",
     "py3langid>=0.4",
     "sentencepiece>=0.2",
 ]
@@ -47,6 +45,8 @@ setup(
         "soundfile>=0.12",
         "soxr>=0.3",
         "sacrebleu>=2.4",
+        "jiwer>=4",
+        "whisper_normalizer>=0.1.13",
         "scipy>=1.11",
         "pyyaml>=6",
         "tqdm>=4.60",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ from slam_potsa.data.predictions import Prediction, read_predictions
 from slam_potsa.errors import collecting, refuse
 from slam_potsa.evaluation.compare import TESTS, find_blind, match, same_test_problems
 from slam_potsa.evaluation.dump import dump
-from slam_potsa.evaluation.presets import PRESETS, SPBLEU, Convention, ErrorRate, find_preset
+from slam_potsa.evaluation.presets import PRESETS, find_preset
 from slam_potsa.evaluation.scores import score, seed_means, seeds_text
 from slam_potsa.files import atomic_write
 
 EXAMPLES = """examples:
   slam-potsa score RUN/test_predictions.jsonl --seen en ko --zero-shot fr
-  slam-potsa score RUN/test_predictions.jsonl --preset llm-srt --dump scores
+  slam-potsa score RUN/test_predictions.jsonl --preset potsa --dump texts
   slam-potsa score SYSTEM/test_predictions.jsonl --baseline OTHER/test_predictions.jsonl --test ar
   slam-potsa score RUN/seed*/test_predictions.jsonl
 """
@@ -34,7 +34,7 @@ def add(commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(command=_score)
-    either, files = argparse.BooleanOptionalAction, {"nargs": "+", "type": Path}
+    files = {"nargs": "+", "type": Path}
     add = parser.add_argument
     several = "<decode_log>_predictions.jsonl; several are the seeds of one system"
     add("predictions", **files, help=several)
@@ -42,13 +42,9 @@ def add(commands) -> None:
     add("--zero-shot", nargs="*", default=[], help="languages never heard")
     add("--bootstrap", type=int, default=1000, help="resamples of the interval")
     add("--json", type=Path, help="write the table here too")
-    add("--worst", type=int, default=0, metavar="N", help="list the N rows of lowest chrF")
-    files_of = "text files, and in commands.sh the sacrebleu and comet-score commands"
+    files_of = "write text files for sacrebleu and COMET (docs/evaluation.md)"
     add("--dump", type=Path, metavar="FOLDER", help=files_of)
-    add = parser.add_argument_group("what is measured").add_argument
-    add("--preset", help=f"a project's: {', '.join(PRESETS)}")
-    add("--spbleu", action=either, help="BLEU of flores200 pieces")
-    add("--wer", action=either, help="WER or CER of rows that transcribe")
+    add("--preset", help=f"a project's way of scoring: {', '.join(PRESETS)}")
     add = parser.add_argument_group("what it is held against").add_argument
     add("--baseline", **files, default=[], help="one file, or one for each file")
     tests = "bs: paired bootstrap, ar: randomisation"
@@ -64,8 +60,7 @@ def add(commands) -> None:
     add("runs", nargs="*", type=Path, metavar="RUN", help="run directories, or folders of them")
     preset = "whose way of scoring, as `score` has them (default potsa)"
     add("--preset", default="potsa", help=preset)
-    resamples = "resamples of paired tests and intervals; 0: off"
-    add("--bootstrap", type=int, default=1000, help=resamples)
+    add("--bootstrap", type=int, default=1000, help="resamples of the paired tests; 0: none")
     add("--json", type=Path, metavar="FILE", help="write the table here too")
 
 
@@ -79,65 +74,39 @@ def _table(args) -> None:
 
 
 def _score(args) -> None:
-    convention = _convention(args)
-    _check(args)
-    files = _read(args)
-    names = ("seen", "zero_shot", "bootstrap", "test", "samples")
-    options = {"convention": convention} | {name: getattr(args, name) for name in names}
+    convention, files = find_preset(args.preset), _read(args)
+    groups = {"seen": args.seen, "zero_shot": args.zero_shot}
+    options = {name: getattr(args, name) for name in ("bootstrap", "test", "samples")}
     several, parts, tables = len(files) > 1, [], {}
     for number, (path, file) in enumerate(files.items(), start=1):
         if args.dump:
-            dump(args.dump / str(number) if several else args.dump, **file, **options)
-        table = tables[str(path)] = score(**file, **options, worst=args.worst)
+            folder = args.dump / str(number) if several else args.dump
+            dump(folder, file["predictions"], **groups)
+        table = tables[str(path)] = score(**file, **groups, **options, convention=convention)
         parts.append(f"{path}\n{table.text()}" if several else table.text())
-        parts += [table.worst_text()] if args.worst else []
-    found: Any = [{"file": path, **table.as_dict()} for path, table in tables.items()]
-    content = found[0]
-    if several:
-        seeds = seed_means(list(tables.values()))
-        parts.append(seeds_text(seeds))
-        content = {"files": found, "seeds": [asdict(seed) for seed in seeds]}
+    content = [{"file": path, **table.as_dict()} for path, table in tables.items()]
+    seeds = seed_means(list(tables.values())) if several else {}
+    means = {metric: {row: asdict(m) for row, m in rows.items()} for metric, rows in seeds.items()}
+    parts += [seeds_text(seeds)] if several else []
     parts += [f"preset {convention.name}: {convention.note}"] if convention.name else []
     print("\n\n".join(parts))
-    _write_json(args.json, {"preset": args.preset, **content})
+    _write_json(args.json, {"preset": args.preset, "files": content, "seeds": means})
 
 
-def _convention(args) -> Convention:
-    """The preset's, or the default, with what --spbleu and --wer add and take away."""
-    convention = find_preset(args.preset)
-    if args.spbleu is not None:
-        others = {k: v for k, v in convention.more_bleu.items() if k not in SPBLEU}
-        convention = replace(convention, more_bleu=others | (SPBLEU if args.spbleu else {}))
-    if args.wer is not None:
-        rate = convention.error_rate or ErrorRate()
-        convention = replace(convention, error_rate=rate if args.wer else None)
-    return convention
-
-
-def _check(args) -> None:
-    """Raises InputError with every option that does not fit."""
+def _read(args) -> dict[Path, dict[str, Sequence[Prediction]]]:
+    """File -> its predictions, baseline and blind control; all that does not fit at once."""
     problems, count = [], len(args.predictions)
-    for name, least in (("bootstrap", 0), ("samples", 1), ("worst", 0)):
-        value = getattr(args, name)
-        if value is not None and value < least:
-            problems.append(f"--{name}: found {value}, expected {least} or more")
     if len(args.baseline) not in (0, 1, count):
         told = f"found {len(args.baseline)} files for {count} of predictions"
         problems.append(f"--baseline: {told}; expected one, or one for each")
     if len({path.resolve() for path in args.predictions}) < count:
         problems.append("the same prediction file is given twice; expected one for each seed")
-    refuse(problems)
-
-
-def _read(args) -> dict[Path, dict[str, Sequence[Prediction]]]:
-    """File -> its predictions, baseline and blind control; all that does not fit at once."""
-    problems: list[str] = []
     read: dict[Path | None, Sequence[Prediction]] = {None: ()}
     for path in (*args.predictions, *args.baseline):
         with collecting(problems):
             read[path] = read_predictions(path)
     refuse(problems)
-    baselines = args.baseline * (len(args.predictions) if len(args.baseline) == 1 else 1)
+    baselines = args.baseline * (count if len(args.baseline) == 1 else 1)
     files: dict[Path, dict[str, Sequence[Prediction]]] = {}
     for path, baseline in zip_longest(args.predictions, baselines):
         files[path] = {"predictions": read[path], "baseline": read[baseline]}

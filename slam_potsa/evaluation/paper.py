@@ -34,8 +34,6 @@ class PaperRow:
         system: the experiment whose runs fill it; None for rivals, not built here.
         paper: column -> [BLEU] or [BLEU, half-width of the 95 % interval].
         seeds, figures: of our runs, by column; a column that is missing was not measured.
-        bootstrap: with one seed, by column, the half-width of the 95 % bootstrap interval over
-            utterances; of an average, over all its utterances pooled, the nearest sacrebleu has.
         comparisons: by test, one a seed, of the systems that `PaperTable.comparisons` has for it.
     """
 
@@ -44,17 +42,14 @@ class PaperRow:
     paper: Mapping[str, Sequence[float]]
     seeds: Sequence[int] = ()
     figures: Mapping[str, SeedMean] = field(default_factory=dict)
-    bootstrap: Mapping[str, float] = field(default_factory=dict)
     comparisons: Mapping[str, Sequence[Comparison]] = field(default_factory=dict)
 
     def ours(self, column: str) -> str:
-        """ "31.84 ±0.09" over seeds, "31.84 (0.62)" with one seed."""
+        """ "31.84 ±0.09" over seeds, "31.84" with one seed."""
         found = self.figures.get(column)
         if found is None:
             return GAP
-        if found.half_width is not None:
-            return f"{found.value:.2f} ±{found.half_width:.2f}"
-        width = f" ({self.bootstrap[column]:.2f})" if column in self.bootstrap else ""
+        width = "" if found.half_width is None else f" ±{found.half_width:.2f}"
         return f"{found.value:.2f}{width}"
 
     def p_value(self, test: str) -> float | None:
@@ -104,11 +99,6 @@ class PaperTable:
         yield f"{GAP} not measured, or not in the paper"
         if any(len(row.seeds) > 1 for row in self.rows):
             yield "±x: 95 % Student-t interval over our seeds"
-        if any(row.bootstrap for row in self.rows):
-            yield (
-                "(x): one seed only: half-width of the 95 % bootstrap interval over utterances, of "
-                "an average's pooled utterances; it says nothing about other seeds"
-            )
         if any(row.comparisons for row in self.rows):
             yield (
                 f"p: {self.compared}; the median over the seeds that both have, of one "
@@ -144,8 +134,7 @@ def fill_table(
     Args:
         paths: run directories or folders of them, in any order; none gives the paper's figures.
         convention: how text is compared; by default sacrebleu's zh tokeniser, cased.
-        bootstrap: resamples of the paired tests, and of the interval of a row with one seed;
-            0: neither.
+        bootstrap: resamples of the paired tests; 0: none.
 
     Raises InputError with all that is wrong with the runs (`read_runs`).
     """
@@ -161,9 +150,7 @@ def fill_table(
     rows: list[PaperRow] = []
     signatures: list[str] = []
     for row in tqdm(paper.rows, desc=f"Table {number}", unit="row", disable=None):
-        own = of_system[row.system]
-        options = {"convention": convention, "bootstrap": bootstrap if len(own) == 1 else 0}
-        filled, used = _filled(row, paper, own, **options)
+        filled, used = _filled(row, paper, of_system[row.system], convention)
         pair = [of_system[name] for name in paper.comparisons.get(row.system, ())]
         if pair and bootstrap:
             found = _compared(*pair, paper.tests, convention=convention, samples=bootstrap)
@@ -176,28 +163,24 @@ def fill_table(
 
 
 def _filled(
-    row: PaperRow, paper: PaperTable, runs: Sequence[TableRun], **options: Any
+    row: PaperRow, paper: PaperTable, runs: Sequence[TableRun], convention: Convention
 ) -> tuple[PaperRow, list[str]]:
-    """(The row with the figures of its runs, the signatures.) `options` are those of `score`."""
+    """(The row with the figures of its runs, the signatures.)"""
     values: dict[str, list[float]] = defaultdict(list)
-    widths: dict[str, float] = {}
     signatures = []
     for run, test in product(runs, paper.tests):
         if test.name in run.tests:
-            found = score(run.tests[test.name], guards=False, **options)
+            predictions = run.tests[test.name]
+            found = score(predictions, bootstrap=0, convention=convention, guards=False)
             signatures += [text for text in found.signatures if text.startswith("BLEU")]
-            bleu = {row.name: row.bleu for row in found.rows}
-            columns = {name: (bleu[name], bleu[name]) for name in test.languages if name in bleu}
+            bleu = {row.name: row.bleu.value for row in found.rows}
+            columns = {language: bleu[language] for language in test.languages if language in bleu}
             if len(columns) == len(test.languages):
-                columns[test.average] = bleu["all, mean of languages"], bleu["all, pooled"]
+                columns[test.average] = bleu["all, mean of languages"]
             for column in filter(columns.__contains__, paper.columns):
-                figure, with_interval = columns[column]
-                values[column].append(figure.value)
-                if with_interval.half_width is not None:
-                    widths[column] = with_interval.half_width
+                values[column].append(columns[column])
     figures = {column: over_seeds(found) for column, found in values.items()}
-    seeds = [run.seed for run in runs]
-    return replace(row, seeds=seeds, figures=figures, bootstrap=widths), signatures
+    return replace(row, seeds=[run.seed for run in runs], figures=figures), signatures
 
 
 def _compared(

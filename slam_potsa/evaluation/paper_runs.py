@@ -19,7 +19,7 @@ import yaml
 from slam_potsa.config import PotsaConfig, flat
 from slam_potsa.data.predictions import Prediction, read_predictions
 from slam_potsa.engine.run_directory import CONFIG, read_config
-from slam_potsa.errors import InputError, collecting, refuse
+from slam_potsa.errors import collecting, refuse
 from slam_potsa.evaluation.compare import SUFFIX, same_test_problems
 from slam_potsa.text import some
 
@@ -100,24 +100,22 @@ def _decoded_runs(path: Path, tests: Sequence[PaperTest]) -> list[Path]:
 
 
 def _read_test(path: Path, test: PaperTest, notes: list[str]) -> list[Prediction]:
-    """A run's predictions of a test in its languages; adds to `notes` what is not as expected."""
+    """A run's predictions of a test, of the table's languages; `notes` says which are missing."""
     place = path / f"{test.name}{SUFFIX}"
     if not place.is_file():
         told = f"missing; decode it: slam-potsa decode {path} data/fleurs/{test.name}.jsonl"
         notes.append(f"{place}: {told}")
         return []
-    items = read_predictions(place)
-    wrong = [i.key for i in items if i.target_language != test.target or i.reference is None]
-    if wrong:
-        raise InputError(
-            f"{place}: {len(wrong)} predictions are no translations into {test.target} with a "
-            f"reference ({some(wrong, 3)}); decode a manifest whose utterances have both"
-        )
-    found = sorted({item.language for item in items})
-    if found != sorted(test.languages):
-        told = f"found {', '.join(found)}, expected {', '.join(test.languages)}"
-        notes.append(f"{place}: {told}; others are left out, and without all there is no average")
-    return [item for item in items if item.language in test.languages]
+    items = [
+        item
+        for item in read_predictions(place)
+        if item.language in test.languages and item.target_language == test.target
+    ]
+    found = {item.language for item in items}
+    missing = ", ".join(language for language in test.languages if language not in found)
+    if missing:
+        notes.append(f"{place}: no {missing}, so there is no average")
+    return items
 
 
 # -- settings --------------------------------------------------------------------------------------

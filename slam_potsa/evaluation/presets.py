@@ -16,7 +16,6 @@ from slam_potsa.errors import InputError
 # the Chinese tokeniser, the rest single characters.
 TOKENIZERS = {"zh": "zh", "yue": "zh", "ja": "ja-mecab", "ko": "ko-mecab"}
 TOKENIZERS |= dict.fromkeys(("th", "lo", "km", "my"), "char")
-SPBLEU = {"spBLEU": "flores200"}
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """The scores of one prediction file, and what several, the seeds of one system, say together.
 
 Nothing is computed here that sacrebleu or jiwer compute; all numbers keep a signature. The scores
-equal the command line's, `sacrebleu REF -i PRED -m bleu chrf --confidence`, on the same sentences;
-`evaluation.dump` writes that command for each.
+equal the command line's, `sacrebleu REF -i PRED -m bleu chrf --confidence`, on the same sentences.
 
 A bootstrap interval says how much the choice of test sentences matters, the interval over seeds how
 much the training's randomness does; they answer different questions.
@@ -13,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from statistics import fmean, stdev
 from typing import Any
 
@@ -22,7 +22,6 @@ from slam_potsa.evaluation.guards import GUARDS, guard_signature, rates, watch
 from slam_potsa.evaluation.presets import Convention
 from slam_potsa.evaluation.text_metrics import (
     Score,
-    check_error_rate_installed,
     corpus_scores,
     sacrebleu_metrics,
     texts,
@@ -108,18 +107,8 @@ class ScoreTable:
             parts.append(comparisons_text(self.blind, self.test, head))
         return "\n\n".join(part for part in parts if part)
 
-    def worst_text(self) -> str:
-        """Three lines a row: what it is, the reference, the prediction."""
-        lines = [f"the {len(self.worst)} rows of the lowest sentence chrF"]
-        for row in self.worst:
-            guards = f"  [{', '.join(row['guards'])}]" if row["guards"] else ""
-            lines.append(f"{row['chrf']:5.1f}  {row['direction']}  {row['key']}{guards}")
-            lines.append(f"       reference:  {row['reference']}")
-            lines.append(f"       prediction: {row['prediction']}")
-        return "\n".join(lines)
-
     def _scores_text(self) -> str:
-        with_interval = {"BLEU", "chrF", "chrF++"} | {
+        with_interval = {
             name for row in self.rows for name, found in row.scores.items() if found.interval_text()
         }
         head, body = ["", "sentences"], [[row.name, row.sentences] for row in self.rows]
@@ -175,8 +164,6 @@ def score(
     found = corpora(predictions, seen, zero_shot)
     for target in sorted({item.target_language for item in predictions}):
         sacrebleu_metrics(target, convention)  # every tokeniser, before minutes of resampling
-    if convention.error_rate:
-        check_error_rate_installed()
     fired = dict(zip(predictions, watch(predictions), strict=True)) if guards or worst else {}
     rows: dict[str, ScoreRow] = {}
     for corpus in found:
@@ -237,7 +224,6 @@ class SeedMean:
     """One score a seed of one system, and what they say together.
 
     Attributes:
-        name, metric: of the row and the column.
         value: the mean.
         deviation: sample standard deviation (n − 1); None of one seed.
         half_width: of the 95 % interval; None of one seed.
@@ -247,11 +233,9 @@ class SeedMean:
     value: float
     deviation: float | None = None
     half_width: float | None = None
-    name: str = ""
-    metric: str = ""
 
 
-def over_seeds(values: Sequence[float], **names: str) -> SeedMean:
+def over_seeds(values: Sequence[float]) -> SeedMean:
     """Mean and Student-t interval of one score a seed: x̄ ± t_{0.975, n−1} · s / √n.
 
     It takes the seeds' scores for normal and independent; it says how far another seed would move
@@ -263,35 +247,33 @@ def over_seeds(values: Sequence[float], **names: str) -> SeedMean:
     """
     count, mean = len(values), fmean(values)
     if count == 1:
-        return SeedMean(values, mean, **names)
+        return SeedMean(values, mean)
     from scipy.stats import t
 
     deviation = stdev(values)
     half_width = float(t.ppf(0.975, count - 1)) * deviation / math.sqrt(count)
-    return SeedMean(values, mean, deviation, half_width, **names)
+    return SeedMean(values, mean, deviation, half_width)
 
 
-def seed_means(tables: Sequence[ScoreTable]) -> list[SeedMean]:
-    """Metric by metric, row by row, what all tables have, in the first one's order."""
-    first, *_ = rows = [{row.name: row.scores for row in found.rows} for found in tables]
-    found = []
-    for metric in tables[0].columns:
-        for name in first:
-            scores = [of_table.get(name, {}).get(metric) for of_table in rows]
-            if all(scores):
-                values = [each.value for each in scores]
-                found.append(over_seeds(values, name=name, metric=metric))
-    return found
+def seed_means(tables: Sequence[ScoreTable]) -> dict[str, dict[str, SeedMean]]:
+    """Metric -> row -> its mean, of what all tables have, in the first one's order."""
+    means: dict[str, dict[str, SeedMean]] = {}
+    seeds = [{row.name: row.scores for row in found.rows} for found in tables]
+    for metric, row in product(tables[0].columns, seeds[0]):
+        if all(metric in seed.get(row, {}) for seed in seeds):
+            values = [seed[row][metric].value for seed in seeds]
+            means.setdefault(metric, {})[row] = over_seeds(values)
+    return means
 
 
-def seeds_text(means: Sequence[SeedMean]) -> str:
+def seeds_text(means: Mapping[str, Mapping[str, SeedMean]]) -> str:
     """One table a measure: mean, standard deviation, t interval, and each seed's score."""
     parts = []
-    for metric in dict.fromkeys(found.metric for found in means):
+    for metric, rows in means.items():
         body = []
-        for found in (found for found in means if found.metric == metric):
+        for name, found in rows.items():
             low, high = found.value - found.half_width, found.value + found.half_width
-            row = [found.name, f"{found.value:.2f}", f"{found.deviation:.2f}"]
+            row = [name, f"{found.value:.2f}", f"{found.deviation:.2f}"]
             row += [f"{low:.2f} – {high:.2f}", *(f"{value:.1f}" for value in found.values)]
             body.append(row)
         files = [f"seed file {number}" for number in range(1, len(found.values) + 1)]

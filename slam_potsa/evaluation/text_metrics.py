@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
-from importlib.util import find_spec
 from typing import Any
 
 from slam_potsa.data.predictions import Prediction
@@ -29,10 +28,6 @@ class Score:
     low: float | None = None
     high: float | None = None
     signature: str = ""
-
-    @property
-    def half_width(self) -> float | None:
-        return None if self.low is None else (self.high - self.low) / 2
 
     def interval_text(self) -> str:
         """ "7.1 – 9.3", or "" without an interval; cut to 0 … 100, where BLEU and chrF end."""
@@ -112,7 +107,7 @@ def _bleu(tokenizer: str, target_language: str, lowercase: bool) -> Any:
             f"tokeniser {tokenizer!r} for {target_language!r}: {error}; expected one of "
             f"{', '.join(BLEU.TOKENIZERS)}, with its dictionary (pip install 'sacrebleu[ja,ko]') "
             "or its SentencePiece model, which sacrebleu downloads into the folder that the "
-            "environment variable SACREBLEU names; --no-spbleu leaves spBLEU out"
+            "environment variable SACREBLEU names; or take another --preset"
         ) from error
 
 
@@ -152,16 +147,6 @@ def error_rate(items: Sequence[Prediction], convention: Convention) -> dict[str,
     signature += f"|empty references left out:{left_out}" if left_out else ""
     signature += f"|not told:{silent}" if silent else ""
     return {unit: Score(100 * measure(said, written), signature=signature)}
-
-
-def check_error_rate_installed() -> None:
-    """Raise InputError unless what WER and CER need is installed."""
-    missing = [name for name in ("jiwer", "whisper_normalizer") if find_spec(name) is None]
-    if missing:
-        raise InputError(
-            f"WER and CER need {' and '.join(missing)}: pip install {' '.join(missing)}, or leave "
-            "them out with --no-wer"
-        )
 
 
 def _said(item: Prediction) -> tuple[str | None, str | None]:

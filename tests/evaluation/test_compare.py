@@ -1,5 +1,6 @@
-"""Paired tests (against the command line: commands/test_score), blind control, seeds."""
+"""Paired tests, blind control, seeds."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,7 @@ from slam_potsa.evaluation.compare import (
     same_test_problems,
 )
 from slam_potsa.evaluation.scores import over_seeds, score, seed_means, seeds_text
-from tests.support.predictions import make, make_blind
+from tests.support.predictions import command_line, make, make_blind
 
 
 def compared(baseline, system, seen=(), zero_shot=(), **options):
@@ -44,10 +45,14 @@ def test_every_row_of_the_scores_is_compared():
     assert "approximate randomisation" in lines[-3] and lines[-2].startswith("BLEU|")
 
 
-def test_languages_into_two_targets_are_compared_apart():
-    both = make(["fr"]) + make(["fr"], target="de")
-    names = [item.name for item in compared(both, both, samples=10)]
-    assert names == [n for n in ("fr→de", "fr→en", "all, mean of languages") for _ in range(2)]
+def test_scores_and_p_values_equal_the_command_line(tmp_path):
+    baseline, system = make(["fr"], noise=0.4, seed=1), make(["fr"], noise=0.3, seed=2)
+    (tmp_path / "old").write_text("".join(f"{item.prediction}\n" for item in baseline))
+    paired = (tmp_path / "old", "--paired-bs", "--paired-bs-n", "50")
+    text = command_line(tmp_path, system, *paired, form="text")
+    theirs = [float(value) for value in re.findall(r"\(p = ([\d.]+)\)", text)]
+    ours = [found.p_value for found in pooled(baseline, system, samples=50)]
+    assert ours == pytest.approx(theirs, abs=1e-4)
 
 
 @pytest.mark.parametrize(("test", "samples"), [("bs", 1000), ("ar", 10000)])
@@ -112,11 +117,11 @@ def test_the_interval_over_seeds_is_students():
 def test_rows_that_all_seeds_have_have_their_mean():
     tables = [score(make(seed=seed), zero_shot=["fr"], bootstrap=0) for seed in range(3)]
     found = seed_means(tables)
-    names = [row.name for row in tables[0].rows]
-    assert [(m.metric, m.name) for m in found] == [(m, n) for m in ("BLEU", "chrF") for n in names]
-    assert list(found[2].values) == [table.rows[2].bleu.value for table in tables]
+    assert list(found) == ["BLEU", "chrF"]
+    assert all(list(rows) == [row.name for row in tables[0].rows] for rows in found.values())
+    assert list(found["BLEU"]["fr"].values) == [table.row("fr").bleu.value for table in tables]
     text = seeds_text(found)
     assert text.startswith("BLEU over 3 seeds") and "\n\nchrF over 3 seeds" in text
     assert text.splitlines()[0].endswith("seed file 1  seed file 2  seed file 3")
     few = seed_means([tables[0], score(make(["en"]), bootstrap=0)])
-    assert {mean.name for mean in few} == {"en", "all, pooled", "all, mean of languages"}
+    assert set(few["chrF"]) == {"en", "all, pooled", "all, mean of languages"}

@@ -8,7 +8,7 @@ import pytest
 
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.evaluation import guards
-from slam_potsa.evaluation.guards import GUARDS, REFERENCES, rates, watch
+from slam_potsa.evaluation.guards import GUARDS, REFERENCES, watch
 from slam_potsa.evaluation.scores import score
 from tests.support.predictions import make
 
@@ -32,12 +32,9 @@ def fired(prediction, reference=CHINESE, transcript=FRENCH, target="zh", usual=N
         (CHINESE, set()),
         ("请按井号键，然后输入邮箱的号码。", set()),
         ("", {EMPTY}),
-        (" \n", {EMPTY}),
         (FRENCH, {LANGUAGE, COPIED, LENGTH}),
-        (FRENCH.lower().replace(".", ""), {LANGUAGE, COPIED, LENGTH}),
         (ENGLISH, {LANGUAGE, LENGTH}),
         ("好的好的好的好的好的好的好的好的", {REPETITION}),
-        ("请输入" * 30, {REPETITION, LENGTH}),
         ("键", {LENGTH}),
         ("抱歉，我无法听到您的音频内容。", {REFUSAL}),
     ],
@@ -66,12 +63,10 @@ NO_LOOP = "".join(Random(0).choices("abcdefgh ", k=5000))
         (COPIED, FRENCH, {"reference": ENGLISH, "target": "fr"}, False),  # it was to transcribe
         (COPIED, "Veuillez entrer", {"reference": ENGLISH, "target": "en"}, False),
         (COPIED, ENGLISH, {"reference": ENGLISH, "target": "en"}, False),
-        (COPIED, "…", {"transcript": "…"}, False),
         (COPIED, "a", {"transcript": None}, False),
         # Scripts are those of the references.
         (LANGUAGE, CHINESE, {"reference": "今日は天気がいいので、公園に行きます。"}, False),
         (LANGUAGE, ENGLISH, {"reference": CHINESE + "使用GPS。"}, True),
-        (LANGUAGE, "ＡＢ", {"reference": "AB", "target": "xx"}, False),
         (LANGUAGE, FRENCH, {"reference": "123", "target": "xx"}, False),
         # Languages of one script are told apart.
         (LANGUAGE, FRENCH, {"reference": ENGLISH, "target": "en"}, True),
@@ -79,26 +74,19 @@ NO_LOOP = "".join(Random(0).choices("abcdefgh ", k=5000))
         (LANGUAGE, FRENCH, {"reference": ENGLISH, "target": "tlh"}, False),  # py3langid lacks it
         (LANGUAGE, "我哋今日去公園行吓啦，好唔好呀？", {}, False),  # Cantonese, not told from zh
         (REPETITION, "the key the key the key the key", {}, True),
-        (REPETITION, "no no no no no", {}, True),
         (REPETITION, "The key. The key, the key", {}, False),
         (REPETITION, "1 000 000 000 000 000", {}, False),
-        (REPETITION, "-------------------", {}, False),
         (REPETITION, "ha ha ha", {}, False),
         (REPETITION, "word " * 2000, {}, True),
         (REPETITION, NO_LOOP, {}, False),
         (REFUSAL, "I'm sorry, but I cannot translate this audio.", {}, True),
-        (REFUSAL, "As an AI language model, I do not hear.", {}, True),
         (REFUSAL, "Please provide the audio you would like me to transcribe.", {}, True),
         (REFUSAL, "作为一个人工智能，我不能听。", {}, True),
-        (REFUSAL, "请提供需要翻译的音频。", {}, True),
         (REFUSAL, "I'm sorry, that extension is busy.", {}, False),
         (REFUSAL, "对不起，请再试一次。", {}, False),
         # Of a reference of 20 characters between 10 and 40, or off by less than ten.
-        (LENGTH, "x" * 40, {"reference": "x" * 20}, False),
         (LENGTH, "x" * 41, {"reference": "x" * 20}, True),
-        (LENGTH, "x" * 10, {"reference": "x" * 20}, False),
         (LENGTH, "x" * 9, {"reference": "x" * 20}, True),
-        (LENGTH, "x" * 13, {"reference": "x" * 4}, False),
         (LENGTH, "x" * 14, {"reference": "x" * 4}, True),
         (LENGTH, "x" * 40, {"reference": ""}, False),
     ],
@@ -144,16 +132,10 @@ def test_recordings_of_one_sentence_may_have_one_answer():
     assert len(same(items)) == 7 and same(items)[-1] == "fr-2"
 
 
-def test_rates_are_shares_and_any_counts_a_row_once():
-    found = rates([[EMPTY], [LANGUAGE, LENGTH], [REFERENCES], []])
-    assert found[EMPTY] == found[LANGUAGE] == found[LENGTH] == found[REFERENCES] == 0.25
-    assert found["any"] == 0.5 and found[COPIED] == 0
-    assert set(found) == {*GUARDS, REFERENCES, "any"}
-
-
-def test_every_score_table_has_them_and_can_do_without():
+def test_every_score_table_has_their_rates_and_can_do_without():
     items = [replace(item, prediction="") for item in make(["fr"])] + make(["es"], noise=0)
     table = score(items, bootstrap=0)
+    assert set(table.row("fr").guards) == {*GUARDS, REFERENCES, "any"}
     assert table.row("fr").guards[EMPTY] == 1 and table.row("es").guards["any"] == 0
     assert table.row("all, pooled").guards[EMPTY] == 0.5
     assert not table.row("all, mean of languages").guards

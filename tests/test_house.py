@@ -32,8 +32,8 @@ BUDGET = {
     "objective": 1_480,
     "model": 2_180,
     "engine": 4_010,
-    "evaluation": 4_060,
-    "commands": 1_080,
+    "evaluation": 3_770,
+    "commands": 980,
 }
 BUDGET_IN_ALL = 18_320
 SLAM_LLM_ALLOWED = {"engine/slam_llm.py", "model/drop_in.py"}

@@ -56,7 +56,8 @@ def prompts(tmp_path_factory):
     noise = np.random.default_rng(0).bytes(8_000)
     for speaker in announcements.speakers().values():
         names = {name for name in language(speaker.language).words if name != ","}
-        for number, name in enumerate(sorted(names - speaker.instead.keys())):
+        own = (names - speaker.instead.keys()) | {*speaker.instead.values()} - {","}
+        for number, name in enumerate(sorted(own)):
             path = root / speaker.folder / f"{name}.{speaker.suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)
             seconds = 0.1 + number % 7 / 20

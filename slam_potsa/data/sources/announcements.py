@@ -193,7 +193,7 @@ class Voice:
     def say(self, sentence: Sentence) -> tuple[list[str], str]:
         """The fragments that this voice plays, and what it says with them."""
         own, instead = language(self.speaker.language), self.speaker.instead
-        words = {name: own.words[instead.get(name, name)] for name in own.words}
+        words = {name: own.words.get(instead.get(name), own.words[name]) for name in own.words}
         played, text = own._replace(words=words | self.speaker.words).say(sentence)
         return [name for one in played if (name := instead.get(one, one)) != ","], text
 

@@ -48,7 +48,7 @@ def test_from_raw_data_to_the_papers_table(tmp_path, capsys, monkeypatch):
         tmp_path / "covost2", tmp_path / "recordings" / "english.jsonl", target=lambda u: u.target
     )
     data = tmp_path / "data"
-    sets = ["train_languages=en,es,ru", "zero_shot=fr", "--min-seconds", "0.2"]
+    sets = ["--train-languages", "en,es,ru", "--zero-shot", "fr", "--min-seconds", "0.2"]
     sets += ["--rate-deviations", "0"]  # tones have no speaking rate
     assert main(["prepare", "fleurs", str(tree), str(data / "fleurs"), *sets]) == 0
     raw = ["--common-voice", str(covost2.common_voice), "--tsv", str(covost2.tsv)]

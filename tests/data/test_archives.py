@@ -44,7 +44,7 @@ def test_references():
 def test_members_in_any_order_and_of_an_archive_that_changed(archive):
     for name in [*reversed(FILES), *FILES]:
         assert read_member(archive, name) == FILES[name]
-    assert list(index_of(archive).members) == list(FILES) and not index_of(archive).trouble
+    assert list(index_of(archive)) == list(FILES)
     with pytest.raises(InputError, match="c.wav: no such member; .* 8 files, such as train/0.wav$"):
         read_member(archive, "c.wav")
     with tarfile.open(archive, "a") as tar:
@@ -55,18 +55,16 @@ def test_members_in_any_order_and_of_an_archive_that_changed(archive):
 @pytest.mark.parametrize("content", [b"", b"no archive" * 100, gzip.compress(b"text" * 400)])
 def test_what_is_no_plain_archive_is_refused_with_the_remedy(tmp_path, content):
     (tmp_path / "a.tar").write_bytes(content)
-    with pytest.raises(InputError, match="a.tar: not an uncompressed tar archive .*gunzip"):
+    with pytest.raises(InputError, match="a.tar: .*not an uncompressed tar archive .*gunzip"):
         read_member(tmp_path / "a.tar", "a.wav")
 
 
-def test_a_truncated_archive_gives_what_is_whole(archive):
+@pytest.mark.parametrize("left", [0.3, 0.5, 0.96])
+def test_a_truncated_archive_is_refused(archive, left):
     content = archive.read_bytes()
-    archive.write_bytes(content[: len(content) // 2])
-    found = index_of(archive)
-    assert found.trouble.startswith("truncated") and 0 < len(found.members) < 8
-    assert all(read_member(archive, name) == FILES[name] for name in reversed(found.members))
-    with pytest.raises(InputError, match=r"7.wav: no such member; .* it is truncated: .*again"):
-        read_member(archive, "train/7.wav")
+    archive.write_bytes(content[: int(len(content) * left)])
+    with pytest.raises(InputError, match="a.tar: truncated.*again"):
+        read_member(archive, "train/0.wav")
 
 
 def _read_all(path, seed):
@@ -95,6 +93,3 @@ def test_unpacking_leaves_a_whole_plain_archive_or_nothing(archive, tmp_path):
         with pytest.raises(InputError, match=f"{problem}: .*copy or download it again"):
             unpack(packed, tar)
         assert not tar.exists()
-    packed.write_bytes(content[:half])
-    unpack(packed, tar, allow_truncated=True)
-    assert index_of(tar).trouble.startswith("truncated") and 0 < len(index_of(tar).members) < 8

@@ -2,7 +2,6 @@
 
 en/clips/common_voice_en_<n>.mp3    real mp3, some of them broken
 en/validated.tsv                    Common Voice 4's columns
-en/{train,dev,test}.tsv             the same columns, Common Voice's own splits
 covost_v2.en_zh-CN.tsv              path, translation, split
 """
 
@@ -49,19 +48,6 @@ class MiniCoVoST2:
     def tsv(self) -> Path:
         return self.folder / "covost_v2.en_zh-CN.tsv"
 
-    def split_files(self) -> list[Path]:
-        """The files that get_covost_splits.py would write: joined, with `"` escaped."""
-        names = ("train", "dev", "test")
-        paths = [self.folder / f"covost_v2.en_zh-CN.{split}.tsv" for split in names]
-        for path in paths:
-            rows = [
-                (f"{clip}.mp3", sentence.replace('"', '\\"'), target, "speaker")
-                for clip, (split, sentence, target) in self.good.items()
-                if split == path.suffixes[-2][1:]
-            ]
-            write_tsv(path, ("path", "sentence", "translation", "client_id"), rows)
-        return paths
-
 
 def from_manifest(
     folder: Path,
@@ -81,9 +67,6 @@ def from_manifest(
         validated[clip] = _common_voice_row(f"{clip}.mp3", row.transcript)
         # Some releases of Common Voice have no suffix in their TSVs.
         translations.append((f"{clip}.mp3" if number % 2 else clip, target(row), split))
-    for split in ("train", "dev", "test"):
-        own = [validated[path.removesuffix(".mp3")] for path, _, s in translations if s == split]
-        write_tsv(mini.common_voice / f"{split}.tsv", COLUMNS, own)
     for kind, reason in REASONS.items():
         clip = f"common_voice_en_{kind}"
         mini.dropped[clip] = reason

@@ -25,7 +25,7 @@ import numpy as np
 from slam_potsa.data import manifest
 from slam_potsa.data.audio import SAMPLE_RATE
 from slam_potsa.data.manifest import Utterance
-from slam_potsa.data.sources import asterisk
+from slam_potsa.data.sources import asterisk, debian
 from slam_potsa.data.sources.corpus import RECORD, Corpus, refuse_another
 from slam_potsa.errors import InputError, refuse
 from slam_potsa.files import atomic_path, atomic_write
@@ -281,7 +281,7 @@ def build(
     names = {name: one for name, one in speakers().items() if one.language in {*heard, *unheard}}
     pins = {one.package: one.sha256 for one in names.values()}
     folder = Path(from_dir) if from_dir else None
-    with asterisk.unpacked(pins, folder, output / "packages", progress, REMEDY) as root:
+    with debian.unpacked(pins, folder, output / "packages", progress, REMEDY) as root:
         voices = [Voice(name, root) for name in names]
         rows, lacking = _render(split, voices, heard, output, seed, progress)
     atomic_write(output / "audio" / "CREDITS.txt", CREDITS)

@@ -16,12 +16,8 @@ import gzip
 import hashlib
 import io
 import re
-import shutil
-import subprocess
-import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -30,11 +26,10 @@ import numpy as np
 
 from slam_potsa.data.audio import SAMPLE_RATE
 from slam_potsa.data.manifest import Utterance
-from slam_potsa.data.sources import corpus
+from slam_potsa.data.sources import corpus, debian
 from slam_potsa.data.sources.corpus import Corpus, Recording
-from slam_potsa.errors import InputError, each, refuse
+from slam_potsa.errors import InputError, each
 from slam_potsa.files import atomic_path, atomic_write
-from slam_potsa.provenance import content_hash
 
 LANGUAGES = ("en", "es", "fr", "it", "ru")
 TRAINING_LANGUAGES = ("en", "es", "ru")  # the others are never heard in training: zero-shot
@@ -75,51 +70,15 @@ def build(
 
     Raises InputError for packages that cannot be had or are others, or an incomplete folder.
     """
-    from tqdm import tqdm
-
     output = Path(output)
-    voices = load(Path(from_dir) if from_dir else None, output / "packages", progress)
-    recordings = []
-    for utterance, g722 in tqdm(list(_chosen(voices, output)), "decoding", disable=not progress):
-        _write_flac(Path(utterance.audio), g722)
-        if manifest := _manifest(utterance):
-            recordings.append(Recording(manifest, utterance.key, utterance))
+    folder = Path(from_dir) if from_dir else None
+    with debian.unpacked(PINS, folder, output / "packages", progress, REMEDY) as root:
+        voices = each(partial(_voice, root), LANGUAGES)
+    prompts = dict(_chosen(voices, output))
+    each(partial(_write_flac, prompts), prompts, progress="decoding" if progress else "")
+    recordings = [Recording(_manifest(u), u.key, u) for u in prompts if _manifest(u)]
     atomic_write(output / "audio" / "CREDITS.txt", CREDITS)
     return corpus.write(output, recordings, {"dataset": "asterisk"})
-
-
-def load(folder: Path | None, cache: Path, progress: bool) -> dict[str, Voice]:
-    """The voice of each language: from packages or unpacked folders in `folder`, or fetched.
-
-    Raises InputError, and removes nothing, where packages are missing or have another hash.
-    """
-    with unpacked(PINS, folder, cache, progress) as root:
-        return each(partial(_voice, root), LANGUAGES)
-
-
-@contextmanager
-def unpacked(
-    pins: Mapping[str, str],
-    folder: Path | None,
-    cache: Path,
-    progress: bool = True,
-    remedy: str = REMEDY,
-) -> Iterator[Path]:
-    """The folder in which the packages `pins` lie unpacked: `folder`, where it has no .deb; else a
-    temporary one, filled from the packages in `folder`, or from those that are fetched to `cache`.
-    """
-    if folder is None:
-        fetch_packages(pins, cache, progress, remedy)
-    elif not any(folder.glob("*.deb")):
-        yield folder
-        return
-    packages = {(folder or cache) / name: sha256 for name, sha256 in pins.items()}
-    wrong = filter(None, (_wrong(path, sha256) for path, sha256 in packages.items()))
-    refuse(f"{problem}. {remedy}" for problem in wrong)
-    with tempfile.TemporaryDirectory() as temporary:
-        for path in packages:
-            unpack(path, Path(temporary))
-        yield Path(temporary)
 
 
 def _voice(folder: Path, language: str) -> Voice:
@@ -139,69 +98,6 @@ def _voice(folder: Path, language: str) -> Voice:
     text = texts[0].read_bytes()
     text = gzip.decompress(text) if texts[0].suffix == ".gz" else text
     return Voice(audio, read_transcripts(text))
-
-
-def fetch_packages(
-    pins: Mapping[str, str], cache: Path, progress: bool = True, remedy: str = REMEDY
-) -> None:
-    """Bring the packages `pins` (file name -> SHA-256) into `cache`; right ones there stay.
-
-    Raises InputError where there is no apt-get, or a version cannot be had.
-    """
-    from tqdm import tqdm
-
-    cache.mkdir(parents=True, exist_ok=True)
-    missing = [name for name, sha256 in pins.items() if _wrong(cache / name, sha256)]
-    if missing and shutil.which("apt-get") is None:
-        raise InputError(f"apt-get is not on this machine. {remedy}")
-    if missing:
-        apt = _private_apt(cache / "apt")
-        # It may complain of one source while another has it all.
-        updated = _complaint([*apt, "update"], cache)
-    for name in tqdm(missing, desc="packages", unit="file", disable=not progress):
-        package, version, _ = name.replace("%3a", ":").split("_")
-        said = _complaint([*apt, "download", f"{package}={version}"], cache)
-        if not (cache / name).is_file():
-            said = "\n".join(filter(None, [said, updated]))
-            raise InputError(f"{package}={version} cannot be downloaded:\n{said}\n{remedy}")
-    shutil.rmtree(cache / "apt", ignore_errors=True)
-
-
-def _wrong(path: Path, sha256: str) -> str:
-    """What is wrong with a package; "": nothing."""
-    if not path.is_file():
-        return f"{path}: no such package"
-    found = content_hash(path)
-    return "" if found == sha256 else f"{path}: SHA-256 is {found}, expected {sha256}"
-
-
-def unpack(package: Path, folder: Path) -> None:
-    """Unpack a Debian package (`usr/share/...`), without installing it."""
-    if shutil.which("dpkg-deb") is None:
-        raise InputError(f"{package}: dpkg-deb is not on this machine: install dpkg")
-    if said := _complaint(["dpkg-deb", "-x", package.resolve(), folder], folder):
-        raise InputError(f"{package}: not a Debian package ({said})")
-
-
-def _private_apt(state: Path) -> list[str]:
-    """An apt-get that needs no root, and neither needs nor changes the machine's package lists:
-    its state is in `state`. Sources and keys are the machine's; nothing is installed."""
-    own = {"Dir::State": state.resolve() / "state", "Dir::Cache": state.resolve() / "cache"}
-    for folder in own.values():
-        folder.mkdir(parents=True, exist_ok=True)
-    options = {
-        "APT::Sandbox::User": "root",  # as root, apt would drop to a user who cannot write here
-        "Acquire::Languages": "none",  # no translated descriptions
-        "Acquire::Retries": "2",
-        "Acquire::http::Timeout": "60",
-    }
-    return ["apt-get", "-qq", *(f"-o{name}={value}" for name, value in (own | options).items())]
-
-
-def _complaint(command: Sequence[str | Path], folder: Path) -> str:
-    """Run in `folder`; what the command says where it fails."""
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    return (done.stderr or done.stdout).strip() if done.returncode else ""
 
 
 def read_transcripts(content: bytes) -> dict[str, str]:
@@ -276,14 +172,6 @@ def seconds(g722: bytes) -> float:
     return 2 * len(g722) / SAMPLE_RATE  # 64 kbit/s: two samples a byte
 
 
-def _write_flac(path: Path, g722: bytes) -> None:
-    """Raw G.722 at 64 kbit/s to FLAC at 16 kHz, mono."""
-    import soundfile
-
-    with atomic_path(path) as temporary:
-        soundfile.write(temporary, decode_g722(g722), SAMPLE_RATE, subtype="PCM_16")
-
-
 def decode_g722(g722: bytes) -> np.ndarray:
     """Raw G.722 at 64 kbit/s: [samples] at 16 kHz, int16."""
     try:
@@ -295,6 +183,14 @@ def decode_g722(g722: bytes) -> np.ndarray:
     with av.open(io.BytesIO(g722), format="g722") as container:
         frames = [frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)]
     return np.concatenate(frames)
+
+
+def _write_flac(prompts: Mapping[Utterance, bytes], utterance: Utterance) -> None:
+    import soundfile
+
+    samples = decode_g722(prompts[utterance])
+    with atomic_path(utterance.audio) as temporary:
+        soundfile.write(temporary, samples, SAMPLE_RATE, subtype="PCM_16")
 
 
 def _manifest(utterance: Utterance) -> str:

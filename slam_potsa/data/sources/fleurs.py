@@ -41,7 +41,7 @@ ZERO_SHOT_SETS = {"potsa": ("fr", "de", "kea", "ceb", "ast", "ky"), "none": ()}
 TARGET = "cmn_hans_cn"
 REPOSITORY = "google/fleurs"  # on the Hugging Face hub, a data set
 SPLITS = ("train", "dev", "test")
-SUFFIXES = ("", ".tar.gz", ".tgz", ".tar")  # of a folder of recordings, or its archive
+SUFFIXES = ("", ".tar.gz", ".tar")  # of a folder of recordings, or its archive
 REMEDY = (
     f"expected the layout of the data set {REPOSITORY}, data/<locale>/<split>.tsv and "
     f"data/<locale>/audio/<split>.tar.gz (or the folder audio/<split>): give its folder, or fetch "
@@ -77,18 +77,16 @@ def build(
     train_languages: str | Sequence[str] = "potsa",
     zero_shot: str | Sequence[str] = "potsa",
     target: str = TARGET,
-    keep_target_language: bool = False,
     min_seconds: float = 1.0,
     max_seconds: float = MAX_SECONDS,
     rate_deviations: float = 5.0,
-    allow_truncated: bool = False,
     workers: int | None = None,
     replace: bool = False,
     progress: bool = True,
 ) -> Corpus:
     """Write train, dev, test and zero_shot.jsonl, dropped.jsonl and summary.json into `output`.
 
-    The options are those of `prepare fleurs --help`; `source` may also be the hub's cache.
+    The options are those of `prepare fleurs --help`.
     Interrupted, the same call goes on with the recordings that were not yet listened to.
 
     Raises InputError for unknown languages, files that are missing, truncated or not FLEURS', or an
@@ -102,12 +100,6 @@ def build(
         found = "both a folder and --hub" if hub else "neither a folder nor --hub"
         raise InputError(f"found {found}, expected one of them: the folder of FLEURS, or --hub")
     trained, unheard, goal = languages(train_languages, zero_shot, target)
-    warnings = []
-    if goal in trained + unheard and not keep_target_language:
-        trained, unheard = ([one for one in own if one != goal] for own in (trained, unheard))
-        warnings.append(f"recordings in {goal}, the target, are left out: --keep-target-language")
-    if not trained:
-        raise InputError("train_languages: found none but the target, expected others too")
     choices = {
         "dataset": "fleurs",
         "train_languages": sorted(map(short_code, trained)),
@@ -122,7 +114,7 @@ def build(
     root = (fetch(spoken + written, revision) if hub else find_root(source)).resolve()
     lines = each(partial(read_tsv, root), spoken + written)
     spare = output.resolve() / "unpacked"
-    find = partial(find_files, root, lines, spare, allow_truncated)
+    find = partial(find_files, root, lines, spare)
     audio = each(find, spoken, workers)
     # Where recordings of a sentence differ in its text, the first stays.
     targets = {p.split: {line.sentence: line.text for line in lines[p][::-1]} for p in written}
@@ -136,7 +128,7 @@ def build(
     corpus.keep_length([one for one in found if one.manifest == "train"], min_seconds, max_seconds)
     corpus.keep_length(found, 0.0, MAX_SECONDS)
     corpus.keep_usual_rates(found, rate_deviations)
-    return corpus.write(output, found, choices, warnings=warnings)
+    return corpus.write(output, found, choices)
 
 
 def languages(
@@ -145,17 +137,20 @@ def languages(
     """Locales: those to train on, those never to be heard, the one to translate into.
 
     Each is given as a named set, a list such as `"en, fr_fr"`, or a sequence. Raises InputError
-    with every code that is not known.
+    with every code that is not known, and for one that is in two of them.
     """
     given = (_codes(train, TRAIN_SETS), _codes(zero_shot, ZERO_SHOT_SETS), _codes(target, {}))
     known = each(find_language, sum(given, []))
     trained, unheard, goals = (
         list(dict.fromkeys(known[code].locale for code in codes)) for codes in given
     )
-    if len(goals) != 1:
-        raise InputError(f"target: found {len(goals)} languages, expected one")
-    if both := [locale for locale in trained if locale in unheard]:
+    if not trained or len(goals) != 1:
+        found = f"{len(trained)} languages to train on and {len(goals)} targets"
+        raise InputError(f"train_languages, target: found {found}, expected some and one")
+    if both := [locale for locale in unheard if locale in trained]:
         raise InputError(f"zero_shot: {', '.join(both)} is trained on too; expected others")
+    if goals[0] in trained + unheard:
+        raise InputError(f"target: {goals[0]} is spoken too; leave it out of the other languages")
     return trained, unheard, goals[0]
 
 
@@ -187,16 +182,10 @@ def fetch(parts: Sequence[Part], revision: str | None = None) -> Path:
 
 
 def find_root(source: str | Path) -> Path:
-    """The folder that holds the locales: `source` or its `data/`, or that of the newest snapshot
-    where it is the hub's cache of the data set (snapshots/<revision>/data/). Raises InputError."""
-    source = Path(source)
-    if not source.is_dir():
-        raise InputError(f"{source}: no such folder; {REMEDY}")
-    snapshots = sorted(source.glob("snapshots/*/"), key=os.path.getmtime, reverse=True)
-    for folder in (source, *snapshots):
-        for candidate in (folder / "data", folder):
-            if any(candidate.glob("*_*/*.tsv")):
-                return candidate
+    """The folder that holds the locales: `source` or its `data/`. Raises InputError."""
+    for candidate in (Path(source, "data"), Path(source)):
+        if any(candidate.glob("*_*/*.tsv")):
+            return candidate
     raise InputError(f"{source}: found no <locale>/<split>.tsv in it or in its data/; {REMEDY}")
 
 
@@ -221,15 +210,15 @@ def read_tsv(root: Path, part: Part) -> list[Line]:
 
 
 def find_files(
-    root: Path, lines: Mapping[Part, list[Line]], spare: Path, allow_truncated: bool, part: Part
+    root: Path, lines: Mapping[Part, list[Line]], spare: Path, part: Part
 ) -> dict[str, str]:
     """File name -> reference of every recording of a part: in its folder, where that has all or
     there is no archive, else in the archive, which is unpacked once (into `spare`, where nothing
-    can be written beside it), and again where it was truncated.
+    can be written beside it).
 
     An extraction that was interrupted leaves an incomplete folder beside its archive.
 
-    Raises InputError where an archive is truncated (unless allowed) or damaged.
+    Raises InputError where an archive is truncated or damaged.
     """
     places = _places(root, part)
     files = {path.name: str(path) for path in places[0].glob("*")}  # of an archive: none
@@ -237,15 +226,12 @@ def find_files(
     if archive is None or all(line.file in files for line in lines[part] if line.text):
         return files
     if archive.suffix != ".tar":
-        tar = archive.with_name(f"{part.split}.tar")
+        tar = archive.with_suffix("")
         if not os.access(tar.parent, os.W_OK):
             tar = spare / f"{part.locale}-{part.split}.tar"
-        if not tar.is_file() or archives.index_of(tar).trouble:
-            archives.unpack(archive, tar, allow_truncated=allow_truncated)
-    index = archives.index_of(tar)
-    if index.trouble and not allow_truncated:
-        raise InputError(f"{tar}: {index.trouble}; or --allow-truncated")
-    return {Path(member).name: f"{tar}:{member}" for member in index.members}
+        if not tar.is_file():
+            archives.unpack(archive, tar)
+    return {Path(member).name: f"{tar}:{member}" for member in archives.index_of(tar)}
 
 
 def _places(root: Path, part: Part) -> list[Path]:

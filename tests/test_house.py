@@ -28,12 +28,12 @@ ORDER += ["plugin", "engine", "evaluation", "commands", "cli"]
 # Lines of each folder, with a little air: to shrink (the aim is 15,000 in all), not to grow.
 BUDGET = {
     "config": 1_050,
-    "data": 3_850,
+    "data": 3_720,
     "objective": 1_480,
     "model": 2_180,
     "engine": 4_010,
     "evaluation": 3_770,
-    "commands": 980,
+    "commands": 915,
 }
 BUDGET_IN_ALL = 18_320
 SLAM_LLM_ALLOWED = {"engine/slam_llm.py", "model/drop_in.py"}

@@ -14,8 +14,8 @@ demo: $(INSTALLED)
 FIGURES := recall heat_map overlap arrows_projector probe transport_costs rank query_share pca_encoder pca_compensated
 figures: $(INSTALLED)
 	$(BIN)/slam-potsa analyze $(DEMO)/potsa $(DEMO)/data/train.jsonl $(DEMO)/data/zero_shot.jsonl \
-		--against $(DEMO)/baseline --heard en es ru --output $(DEMO)/figures
-	for name in $(FIGURES); do cp $(DEMO)/figures/$$name.svg docs/evaluation/; done
+		--against $(DEMO)/baseline --heard en es ru
+	for name in $(FIGURES); do cp $(DEMO)/potsa/analysis/$$name.svg docs/evaluation/; done
 
 # Which alignment loss helps: hours on two cores, a run at a time, resumed where it was stopped.
 sweep: $(INSTALLED)

@@ -32,8 +32,8 @@ BUDGET = {
     "objective": 1_480,
     "model": 2_180,
     "engine": 4_010,
-    "evaluation": 3_770,
-    "commands": 915,
+    "evaluation": 3_240,
+    "commands": 840,
 }
 BUDGET_IN_ALL = 18_320
 SLAM_LLM_ALLOWED = {"engine/slam_llm.py", "model/drop_in.py"}

@@ -38,35 +38,34 @@ def read_recordings(
     sentences alone.
 
     Raises:
-        InputError: bad lines; a key in two manifests; fewer than two languages; a language with
-            fewer than two sentences that another has too; a `heard` language that is not spoken.
+        InputError: bad lines; a language with fewer than two sentences that another has too; a
+            `heard` language that is not spoken.
     """
     rows, problems = [], []
     for path in map(Path, manifests):
         with collecting(problems):
             rows += [replace(u, audio=str(path.parent / u.audio)) for u in read_manifest(path)]
     refuse(problems)
-    keys = Counter(row.key for row in rows)
-    if twice := [key for key in keys if keys[key] > 1]:
-        problems.append(
-            f"the manifests share {len(twice)} keys, such as {twice[0]!r}; expected each but once"
-        )
-    spoken, names = _languages(rows), sorted({row.language for row in rows})
-    chosen = _drawn(rows, seed)[:sentences]
-    counts = Counter(language for sentence in chosen for language in spoken[sentence])
-    problems += [
+    chosen = dict([*parallel_sentences(rows, seed).items()][:sentences])
+    counts = Counter(language for spoken in chosen.values() for language in spoken)
+    names = sorted({row.language for row in rows} | {*heard})
+    refuse(
         f"language {name!r}: {counts[name]} of its sentences are spoken in another language too; "
         "expected at least 2 (the same sentence_id), or leave the language out"
         for name in names
         if counts[name] < 2
-    ]
-    problems += [
-        f"heard {name!r}: not spoken in these manifests, which have {', '.join(names)}"
-        for name in heard
-        if name not in names
-    ]
-    refuse(problems)
-    return rows if sentences is None else [row for row in rows if row.sentence_id in {*chosen}]
+    )
+    return rows if sentences is None else [row for row in rows if row.sentence_id in chosen]
+
+
+def parallel_sentences(rows: Iterable[Utterance], seed: int) -> dict[str, set[str]]:
+    """sentence -> its languages, of those with two or more, in an order drawn by the seed."""
+    spoken: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        spoken[row.sentence_id].add(row.language)
+    names = sorted(name for name, languages in spoken.items() if len(languages) > 1)
+    drawn = random.Random(f"analysis:{seed}").sample(names, len(names))
+    return {name: spoken[name] for name in drawn}
 
 
 def detail_rows(rows: Sequence[Utterance], sentences: int, seed: int) -> list[int]:
@@ -74,23 +73,9 @@ def detail_rows(rows: Sequence[Utterance], sentences: int, seed: int) -> list[in
 
     So languages are compared on the same content.
     """
-    spoken = _languages(rows)
-    chosen = set(sorted(_drawn(rows, seed), key=lambda name: -len(spoken[name]))[:sentences])
+    spoken = parallel_sentences(rows, seed)
+    chosen = sorted(spoken, key=lambda name: -len(spoken[name]))[:sentences]
     return [number for number, row in enumerate(rows) if row.sentence_id in chosen]
-
-
-def _languages(rows: Iterable[Utterance]) -> dict[str, set[str]]:
-    """sentence -> languages."""
-    spoken: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        spoken[row.sentence_id].add(row.language)
-    return spoken
-
-
-def _drawn(rows: Iterable[Utterance], seed: int) -> list[str]:
-    """The sentences of two languages or more, in an order drawn by the seed."""
-    parallel = sorted(name for name, spoken in _languages(rows).items() if len(spoken) > 1)
-    return random.Random(f"analysis:{seed}").sample(parallel, len(parallel))
 
 
 class Recorded(NamedTuple):
@@ -114,23 +99,6 @@ def tap_names(model: Any) -> tuple[str, ...]:
     return ("encoder", *compensated, *layers, "projector")
 
 
-def speech_dataset(translator: Translator, rows: Sequence[Utterance]) -> Any:
-    """A dataset of `rows` as the model reads them.
-
-    From the run's feature store where it has them all, or where the model keeps no encoder (then
-    InputError names the missing ones); otherwise from the recordings themselves.
-    """
-    data = translator.config.dataset_config
-    store = data.feature_store
-    if store and translator.model.encoder is not None:
-        held = FeatureStore.open(store)
-        store = store if all(row.key in held for row in rows) else None
-    # A row's prompt is built but not looked at here: manifests without a target will do.
-    spoken = [replace(u, target_language=u.target_language or u.language) for u in rows]
-    data = replace(data, feature_store=store, inference_mode=True)
-    return build_dataset(data, spoken, translator.tokenizer)
-
-
 @torch.inference_mode()
 def record(
     translator: Translator,
@@ -139,7 +107,6 @@ def record(
     *,
     keep: Collection[int] = (),
     positions: int = 80,
-    progress: bool = False,
 ) -> dict[str, Recorded]:
     """Run encoder and projector once over `rows` and keep `taps`.
 
@@ -150,9 +117,9 @@ def record(
     Raises:
         InputError: the model's output is not finite.
     """
-    dataset, train = speech_dataset(translator, rows), translator.config.train_config
+    model, train = translator.model, translator.config.train_config
+    dataset, size = _dataset(translator, rows), train.val_batch_size
     order = sorted(range(len(rows)), key=lambda number: -(rows[number].duration or 0.0))
-    size = train.val_batch_size
     loader = DataLoader(
         dataset,
         batch_size=size,
@@ -161,9 +128,10 @@ def record(
         num_workers=train.num_workers_dataloader,
     )
     found = {tap: Recorded([None] * len(rows), {}) for tap in taps}
-    for number, batch in enumerate(tqdm(loader, desc="recording", disable=not progress)):
-        with translator.model.controller.recorder.recording(found) as recorded:
-            project(translator, batch)
+    for number, batch in enumerate(tqdm(loader, desc="recording", disable=None)):
+        batch = translator.to_device({name: batch[name] for name in INPUTS if name in batch})
+        with model.controller.recorder.recording(found) as recorded:
+            model.project(**batch)
             rows_of_batch = order[number * size : (number + 1) * size]
             for tap, (pooled, tokens) in found.items():
                 activation, mask = recorded[tap].tensor, recorded[tap].mask
@@ -182,8 +150,17 @@ def record(
     return whole
 
 
-def project(translator: Translator, batch: dict[str, Any]) -> dict[str, Any]:
-    """Run encoder and projector alone; the batch on the model's device."""
-    batch = translator.to_device(batch)
-    translator.model.project(**{name: batch[name] for name in INPUTS if name in batch})
-    return batch
+def _dataset(translator: Translator, rows: Sequence[Utterance]) -> Any:
+    """A dataset of `rows` as the model reads them.
+
+    From the run's feature store where it has them all, or where the model keeps no encoder (then
+    InputError names the missing ones); otherwise from the recordings themselves.
+    """
+    data, store = translator.config.dataset_config, translator.config.dataset_config.feature_store
+    if store and translator.model.encoder is not None:
+        held = FeatureStore.open(store)
+        store = store if all(row.key in held for row in rows) else None
+    # A row's prompt is built but not looked at here: manifests without a target will do.
+    spoken = [replace(u, target_language=u.target_language or u.language) for u in rows]
+    data = replace(data, feature_store=store, inference_mode=True)
+    return build_dataset(data, spoken, translator.tokenizer)

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,41 +17,31 @@ import numpy as np
 import yaml
 
 from slam_potsa.config import PotsaConfig
-from slam_potsa.data.manifest import Utterance, read_manifest
+from slam_potsa.data.manifest import read_manifest
 from slam_potsa.errors import InputError, refuse
 from slam_potsa.evaluation.activations import detail_rows, read_recordings, record, tap_names
-from slam_potsa.evaluation.measures import MeasureSettings, TapMeasures, measure_tap
 from slam_potsa.evaluation.retrieval import host_array
-from slam_potsa.evaluation.transport_view import TransportView, choose_pairs, transport_view
+from slam_potsa.evaluation.tap_measures import MeasureSettings, measure_tap
 from slam_potsa.files import atomic_write
-from slam_potsa.provenance import content_hash, read_record, why_outdated, write_record
+from slam_potsa.provenance import Record, content_hash, read_record, why_outdated, write_record
 from slam_potsa.text import table
 
 if TYPE_CHECKING:
     from slam_potsa.engine.decode import Translator
 
-FOLDER, FILE, RECORD = "analysis", "analysis.json", ".record.json"
-VIEWED = ("encoder", "compensated", "projector")
-NEEDED = {"scikit-learn": "sklearn", "scipy": "scipy", "matplotlib": "matplotlib"}
+FOLDER, FILE, RECORD = "analysis", "analysis.json", "analysis.record.json"
+VIEWED = ("encoder", "compensated", "projector")  # the taps that are shown in the plane
 SHOWN = yaml.safe_load(Path(__file__).with_name("analysis.yaml").read_text(encoding="utf-8"))
-# Of two runs these differ by chance together: the table of differences has their ratio alone.
-ONLY_TOGETHER = ("1-JSD", "±", "ceiling")
 
-
-@dataclass(frozen=True)
-class View:
-    """Pooled vectors at a tap in the plane (POTSA Fig. 1, Fig. 3 top), a point a recording."""
-
-    tap: str
-    method: str  # "pca" or "tsne"
-    points: Sequence[Sequence[float]]
-    languages: Sequence[str]
-    explained: Sequence[float] = ()  # of PCA, the share of the variance that each axis shows
+Points = Sequence[Sequence[float]]
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """One model on one set of recordings."""
+    """One model on one set of recordings; plain values, as analysis.json has them.
+
+    Taps are in the order of the forward pass; `numbers` and `pairs` are those of `measure_tap`.
+    """
 
     name: str  # of the run, for tables and figures
     checkpoint: str
@@ -59,10 +49,11 @@ class Analysis:
     heard: Sequence[str] | None  # languages of training, where they are known
     recordings: Mapping[str, int]  # language -> how many
     sentences: int  # distinct ones
-    settings: MeasureSettings
-    taps: Mapping[str, TapMeasures]  # in the order of the forward pass
-    views: Sequence[View] = field(default=(), repr=False)
-    plans: Sequence[TransportView] = field(default=(), repr=False)
+    settings: Mapping[str, Any]  # of the measures
+    numbers: Mapping[str, Mapping[str, float]]  # tap -> measure -> one number
+    pairs: Mapping[str, Mapping[str, Mapping[str, float]]]  # tap -> measure -> "fr it" -> value
+    planes: Mapping[str, Points]  # "pca_<tap>", "tsne_<tap>" -> a point a recording
+    shown: Sequence[str]  # the languages of those recordings
 
     @property
     def languages(self) -> list[str]:
@@ -74,10 +65,17 @@ class Analysis:
         """What was analysed, and a row a tap."""
         spoken = ", ".join(f"{name} {self.recordings[name]}" for name in self.languages)
         heard = "unknown" if self.heard is None else ", ".join(self.heard)
-        rows = {tap: found.numbers for tap, found in self.taps.items()}
+        rows = []
+        for tap, found in self.numbers.items():
+            cells = (
+                f"{found[key] * factor:.{decimals}f}" if key in found else None
+                for _, key, factor, decimals in SHOWN["columns"]
+            )
+            rows.append([tap, *cells])
         return (
             f"{self.name}: {self.sentences} sentences, recordings {spoken}; heard: {heard}\n"
-            f"{_table(rows)}\nprobe: chance {100 / len(self.recordings):.1f} %"
+            f"{table(['tap', *(heading for heading, *_ in SHOWN['columns'])], rows)}\n"
+            f"probe: chance {100 / len(self.recordings):.1f} %"
         )
 
 
@@ -85,178 +83,120 @@ def analyze(
     translator: Translator,
     manifests: Sequence[str | Path],
     *,
+    name: str,
     heard: Iterable[str] | None = None,
     settings: MeasureSettings | None = None,
-    name: str = "",
-    plan_layer: int = 2,
-    progress: bool = False,
 ) -> Analysis:
     """Measure every tap of `tap_names` in one pass over the recordings.
 
     Args:
         manifests: with the same sentences in two languages or more.
         heard: languages of training; None: those of the run's training manifest, if it is there.
-        plan_layer: of the transport plans, numbered from 1.
 
     Raises InputError for what `read_recordings` refuses.
     """
     settings = settings or MeasureSettings()
-    rows = read_recordings(
-        manifests, sentences=settings.sentences, seed=settings.seed, heard=heard or ()
-    )
-    heard = heard_in_training(translator.config, rows) if heard is None else sorted(set(heard))
+    rows = read_recordings(manifests, sentences=settings.sentences, seed=settings.seed)
+    heard = heard_in_training(translator.config) if heard is None else sorted(set(heard))
     detail = detail_rows(rows, settings.detail_sentences, settings.seed)
-    kept = {"keep": frozenset(detail), "positions": settings.tokens, "progress": progress}
-    recorded = record(translator, rows, tap_names(translator.model), **kept)
+    taps, kept = tap_names(translator.model), frozenset(detail)
+    recorded = record(translator, rows, taps, keep=kept, positions=settings.tokens)
     how = {"heard": heard, "settings": settings, "device": translator.device}
-    shown, pairs = [rows[row].language for row in detail], choose_pairs(rows, heard or ())
+    measured = {
+        tap: measure_tap(tap, found, rows, detail, **how) for tap, found in recorded.items()
+    }
+    numbers, pairs = ({tap: each[n] for tap, each in measured.items()} for n in (0, 1))
+    planes: dict[str, Points] = {}
+    for tap in filter(recorded.get, VIEWED):
+        found, explained = in_the_plane(recorded[tap].pooled[detail], settings)
+        planes |= {f"{method}_{tap}": points for method, points in found.items()}
+        numbers[tap] |= {"PCA, first": explained[0], "PCA, second": explained[1]}
     return Analysis(
-        name=name or Path(translator.config.ckpt_path).resolve().parent.name,
+        name=name,
         checkpoint=str(translator.config.ckpt_path),
         manifests=[str(path) for path in manifests],
         heard=heard,
         recordings=dict(sorted(Counter(row.language for row in rows).items())),
         sentences=len({row.sentence_id for row in rows}),
-        settings=settings,
-        taps={tap: measure_tap(tap, recorded[tap], rows, detail, **how) for tap in recorded},
-        views=[
-            view
-            for tap in VIEWED
-            if tap in recorded
-            for view in in_the_plane(tap, recorded[tap].pooled[detail], shown, settings)
-        ],
-        plans=[transport_view(translator, *pair, plan_layer) for pair in pairs],
+        settings=asdict(settings),
+        numbers=numbers,
+        pairs=pairs,
+        planes=planes,
+        shown=[rows[row].language for row in detail],
     )
 
 
-def require_packages() -> None:
-    """InputError where one of NEEDED is missing."""
-    refuse(
-        f"{name}: not installed, and the analysis needs it: pip install slam-potsa[eval]"
-        for name, module in NEEDED.items()
-        if importlib.util.find_spec(module) is None
-    )
-
-
-def heard_in_training(config: PotsaConfig, rows: Iterable[Utterance]) -> list[str] | None:
-    """The languages of the run's training manifest that are spoken here; None where it is gone."""
-    path = Path(config.dataset_config.train_data_path or "")
-    if not path.is_file():
-        return None
-    return sorted({row.language for row in read_manifest(path)} & {row.language for row in rows})
+def heard_in_training(config: PotsaConfig) -> list[str] | None:
+    """The languages of the run's training manifest; None where it cannot be read."""
+    with suppress(InputError):
+        return sorted(
+            {row.language for row in read_manifest(config.dataset_config.train_data_path)}
+        )
+    return None
 
 
 def in_the_plane(
-    tap: str, vectors: Any, languages: Sequence[str], settings: MeasureSettings
-) -> list[View]:
-    """PCA and t-SNE (scikit-learn) of vectors [n, D]; coordinates with five digits.
+    vectors: Any, settings: MeasureSettings
+) -> tuple[dict[str, Points], Sequence[float]]:
+    """({"pca" and "tsne": points}, the share of the variance along PCA's two) of vectors [n, D].
 
-    t-SNE starts at the principal components of the first 50 of them. Who is near whom means
-    something there, distances across the picture and sizes of clusters do not.
+    By scikit-learn; t-SNE starts at the principal components of the first 50 of them. Who is near
+    whom means something there, distances across the picture and sizes of clusters do not.
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    points, bent, explained = host_array(vectors), np.zeros((len(vectors), 2)), [0.0, 0.0]
-    flat = bent
-    if np.linalg.norm(points - points.mean(axis=0)) > 1e-6 * np.linalg.norm(points):
-        pca = PCA(min(50, *points.shape), svd_solver="full")
-        flat = pca.fit_transform(points)
-        explained = [round(float(share), 5) for share in pca.explained_variance_ratio_[:2]]
-        perplexity = min(settings.perplexity, (len(points) - 1) / 3)
-        tsne = TSNE(perplexity=perplexity, init="pca", random_state=settings.seed, n_jobs=1)
-        bent = tsne.fit_transform(flat)
-
-    def view(method: str, places: np.ndarray, explained: Sequence[float]) -> View:
-        rounded = [[float(f"{x:.5g}") for x in place] for place in places]
-        return View(tap, method, rounded, languages, explained)
-
-    return [view("pca", flat[:, :2], explained), view("tsne", bent, [])]
+    points = host_array(vectors)
+    if not np.linalg.norm(points - points.mean(axis=0)) > 1e-6 * np.linalg.norm(points):
+        return dict.fromkeys(("pca", "tsne"), [[0.0, 0.0]] * len(points)), (0.0, 0.0)
+    pca = PCA(min(50, *points.shape), svd_solver="full")
+    flat = pca.fit_transform(points)
+    perplexity = min(settings.perplexity, (len(points) - 1) / 3)
+    tsne = TSNE(perplexity=perplexity, init="pca", random_state=settings.seed, n_jobs=1)
+    planes = {"pca": _rounded(flat[:, :2]), "tsne": _rounded(tsne.fit_transform(flat))}
+    return planes, pca.explained_variance_ratio_[:2].tolist()
 
 
-def differences_text(analysis: Analysis, baseline: Analysis) -> str:
-    """analysis − baseline at the taps that both have; of 1 − JSD its share of the ceiling only.
-
-    Raises InputError where the two were not made of the same recordings with the same settings.
-    """
+def differences(analysis: Analysis, baseline: Analysis) -> str:
+    """Other recordings or settings, which keep the two from being compared; "" without any."""
     names = ("manifests", "recordings", "sentences", "settings", "heard")
-    refuse(
-        f"{name}: {getattr(analysis, name)} and {getattr(baseline, name)}; expected the same, so "
-        "analyse both runs anew on the same manifests"
+    return "; ".join(
+        f"{name}: {getattr(analysis, name)} and {getattr(baseline, name)}"
         for name in names
         if getattr(analysis, name) != getattr(baseline, name)
     )
-    rows = {
-        tap: {key: value - theirs.numbers[key] for key, value in found.numbers.items()}
-        for tap, found in analysis.taps.items()
-        if (theirs := baseline.taps.get(tap))
-    }
-    return f"{analysis.name} − {baseline.name}\n{_table(rows, '+', ONLY_TOGETHER)}"
 
 
-def _table(
-    rows: Mapping[str, Mapping[str, float]], sign: str = "", leave_out: Sequence[str] = ()
-) -> str:
-    measured = {key for numbers in rows.values() for key in numbers}
-    shown = [c for c in SHOWN["columns"] if c[0] not in leave_out and c[1] in measured]
-
-    def cells(tap: str, numbers: Mapping[str, float]) -> Iterator[str | None]:
-        yield tap
-        for _, key, factor, decimals in shown:
-            found = numbers.get(key)
-            yield None if found is None else f"{found * factor:{sign}.{decimals}f}"
-
-    return table(["tap", *(c[0] for c in shown)], [[*cells(*row)] for row in rows.items()])
+def write_analysis(run: Path, found: Analysis) -> Path:
+    """Into the run's directory: its fields as JSON, and the record of what it was made from."""
+    path = run / FOLDER / FILE
+    content = json.dumps(asdict(found), indent=1, ensure_ascii=False, allow_nan=False)
+    atomic_write(path, content + "\n")
+    made_from = _hashes((found.checkpoint, *found.manifests))
+    write_record(path.with_name(RECORD), made_from, [path])
+    return path
 
 
-def write_analysis(path: Path, *found: Analysis) -> None:
-    """{"runs": [the fields of `Analysis`, …]}, and beside it the record of what it was made from.
+def read_analysis(run: Path) -> Analysis:
+    """What `write_analysis` left in a run's directory.
 
-    Of two, the second is the baseline of the first.
-    """
-    content = {"runs": [asdict(analysis) for analysis in found]}
-    atomic_write(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    write_record(path.with_suffix(RECORD), _made_from(found), [path])
-
-
-def read_analysis(path: Path) -> list[Analysis]:
-    """What `write_analysis` wrote; InputError where it is something else."""
-    try:
-        runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
-        for run in runs:
-            run["settings"] = MeasureSettings(**run["settings"])
-            run["taps"] = {tap: TapMeasures(**found) for tap, found in run["taps"].items()}
-            run["views"] = [View(**view) for view in run["views"]]
-            run["plans"] = [TransportView(**plan) for plan in run["plans"]]
-        return [Analysis(**run) for run in runs]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: {error!r}; expected what `slam-potsa analyze` writes") from None
-
-
-def analyses_of(runs: Iterable[Path]) -> dict[Path, Analysis]:
-    """run directory -> what lies there, or what it was the baseline of in another of them."""
-    files = {run: run / FOLDER / FILE for run in runs}
-    found = {run: read_analysis(file) for run, file in files.items() if file.is_file()}
-    baselines = [each for _, *rest in found.values() for each in rest]
-    known = {Path(each.checkpoint).resolve().parent: each for each in baselines}
-    known |= {run.resolve(): own for run, (own, *_) in found.items()}
-    return {run: known[run.resolve()] for run in files if run.resolve() in known}
-
-
-def why_analysis_is_outdated(run: Path) -> list[str]:
-    """Why the analysis in a run directory is to be made anew, if there is one.
-
-    A model or a manifest that is no longer there says nothing.
+    Raises InputError where it is something else, or outdated: of another model or other manifests
+    than lie there now. What is no longer there says nothing.
     """
     path = run / FOLDER / FILE
-    if not path.is_file():
-        return []
-    record = read_record(path.with_suffix(RECORD))
-    gone = record.made_from if record else {}
-    return why_outdated(path.with_suffix(RECORD), gone | _made_from(read_analysis(path)))
+    known = (read_record(path.with_name(RECORD)) or Record({})).made_from
+    refuse(f"{path}: {why}" for why in why_outdated(path.with_name(RECORD), known | _hashes(known)))
+    try:
+        return Analysis(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: {error}; expected what `slam-potsa analyze` writes") from None
 
 
-def _made_from(found: Sequence[Analysis]) -> dict[str, str]:
+def _rounded(points: Iterable[Iterable[float]]) -> list[list[float]]:
+    """To five digits."""
+    return [[float(f"{x:.5g}") for x in place] for place in points]
+
+
+def _hashes(paths: Iterable[str]) -> dict[str, str]:
     """File -> hash of its content, of those that are there."""
-    paths = {path for each in found for path in (each.checkpoint, *each.manifests)}
-    return {path: content_hash(path) for path in sorted(paths) if Path(path).is_file()}
+    return {path: content_hash(path) for path in paths if Path(path).is_file()}

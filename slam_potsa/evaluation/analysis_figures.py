@@ -1,20 +1,20 @@
-"""The figures of an analysis, each a chart with one sentence on how to read it."""
+"""The figures of an analysis, each a chart with one sentence on how to read it.
+
+Captions, and which curves there are, stand in analysis.yaml.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from slam_potsa.evaluation import figures
-from slam_potsa.evaluation.analysis import SHOWN, VIEWED, Analysis, View
+from slam_potsa.evaluation.analysis import SHOWN, Analysis
 from slam_potsa.evaluation.figures import Arrow, Series
-from slam_potsa.evaluation.measures import TapMeasures
-from slam_potsa.evaluation.transport_view import TransportView
 from slam_potsa.files import atomic_write
 
-ORDER = "encoder output, after compensation, Q-Former layers, projector"
 METHODS = {"pca": "PCA", "tsne": "t-SNE"}
 TAPS = {  # as a reader knows them, in full and at an axis
     "encoder": ("encoder output", "enc."),
@@ -33,12 +33,16 @@ class Figure(NamedTuple):
 
 
 def draw(analysis: Analysis, baseline: Analysis | None = None) -> list[Figure]:
-    """Views in the plane, heat map, arrows, curves of each measure over the taps, and plans."""
-    found, runs = _of_one(analysis, VIEWED), [analysis]
+    """Views in the plane, heat map, arrows, and curves of each measure over the taps.
+
+    Of a baseline too what is of the projector's output; its names begin with "baseline_".
+    """
+    runs = [analysis] if baseline is None else [baseline, analysis]
+    found = [*_of_one(analysis, [*analysis.planes])]
     if baseline is not None:
-        theirs, runs = _of_one(baseline, ("projector",)), [baseline, analysis]
+        theirs = _of_one(baseline, ["pca_projector", "tsne_projector"])
         found += [figure._replace(name=f"baseline_{figure.name}") for figure in theirs]
-    return [*found, _arrows(*runs), *(_curve(runs, curve) for curve in SHOWN["curves"])]
+    return [*found, _arrows(runs), *(_curve(runs, name) for name in SHOWN["curves"])]
 
 
 def write_figures(folder: Path, drawn: Sequence[Figure]) -> None:
@@ -47,126 +51,77 @@ def write_figures(folder: Path, drawn: Sequence[Figure]) -> None:
         atomic_write(folder / f"{figure.name}.svg", figures.standalone(figure.svg))
 
 
-def _of_one(analysis: Analysis, taps: Sequence[str]) -> list[Figure]:
-    views = [_view(analysis, view) for view in analysis.views if view.tap in taps]
-    plans = [_plan(analysis, view, n) for n, view in enumerate(analysis.plans, start=1)]
-    return [*views, _heat_map(analysis), *plans]
+def _of_one(run: Analysis, planes: Sequence[str]) -> Iterator[Figure]:
+    for name in planes:
+        method, tap = name.split("_")
+        shares = run.numbers[tap]["PCA, first"], run.numbers[tap]["PCA, second"]
+        axes = [f"component {n} ({100 * s:.0f} %)" for n, s in enumerate(shares, start=1)]
+        how = {"order": run.languages, "components": axes if method == "pca" else ()}
+        title = f"{METHODS[method]}, {TAPS[tap][0]}, {run.name}"
+        svg = figures.scatter_chart(run.planes[name], run.shown, title=title, **how)
+        yield Figure(name, title, svg, SHOWN["captions"][method])
+    recalls, title = run.pairs["projector"]["R@1"], f"R@1 of language pairs, {run.name}"
+    cells = {tuple(pair.split()): 100 * recall for pair, recall in recalls.items()}
+    how = {"x_label": "searched", "y_label": "searching"}
+    svg = figures.heat_map(run.languages, cells, title=title, **how)
+    yield Figure("heat_map", title, svg, SHOWN["captions"]["heat_map"])
 
 
-def _view(analysis: Analysis, view: View) -> Figure:
-    title = f"{METHODS[view.method]}, {TAPS[view.tap][0]}, {analysis.name}"
-    axes = [f"component {n} ({100 * s:.0f} %)" for n, s in enumerate(view.explained, start=1)]
-    share = 100 * analysis.taps[view.tap].numbers["language share"]
-    reading = "who is near whom means something, distances across the picture do not."
-    if axes:
-        reading = f"of the variance of all recordings {share:.1f} % lies between languages."
-    how = {"title": title, "order": analysis.languages, "components": axes}
-    svg = figures.scatter_chart(view.points, view.languages, **how)
-    caption = f"Each point is a recording, colour and shape its language; {reading}"
-    return Figure(f"{view.method}_{view.tap}", title, svg, caption)
-
-
-def _heat_map(analysis: Analysis) -> Figure:
-    found, title = analysis.taps["projector"], f"R@1 of language pairs, {analysis.name}"
-    cells = {tuple(pair.split()): 100 * recall for pair, recall in found.pairs["R@1"].items()}
-    labels = {"title": title, "x_label": "searched", "y_label": "searching"}
-    heard = analysis.languages if analysis.heard is None else analysis.heard
-    unheard = ", ".join(name for name in analysis.languages if name not in heard)
-    never = f"; never heard in training: {unheard}" if unheard else ""
-    caption = (
-        "In per cent at the projector’s output: how often a recording of the row’s language finds "
-        f"its sentence in the column’s{never}. "
-        f"Chance: {100 * found.numbers['R@1 chance, all']:.1f} %."
-    )
-    svg = figures.heat_map(analysis.languages, cells, **labels)
-    return Figure("heat_map", title, svg, caption)
-
-
-def _plan(analysis: Analysis, view: TransportView, number: int) -> Figure:
-    pair = " – ".join(view.languages)
-    title = f"Transport plan {number}, {pair}, layer {view.layer}, {analysis.name}"
-    svg = figures.plan_chart(view.plan, view.spans, view.languages, title=title)
-    said = "; ".join(map("{}: “{}”".format, view.languages, view.said))
-    caption = (
-        f"{said}. The darker, the more mass goes from one token to the other; bars: the speech "
-        f"that tokens attend to. Cost ⟨Γ, C⟩ {view.cost:.3g}; {100 * view.diagonal:.0f} % of the "
-        f"mass stays with the same query ({100 / len(view.plan):.0f} % where all tokens are alike)."
-    )
-    return Figure(f"plan_{number}", title, svg, caption)
-
-
-def _arrows(source: Analysis, analysis: Analysis | None = None) -> Figure:
-    """From the baseline to the analysis, at the projector's output (Fig. 3 bottom).
+def _arrows(runs: Sequence[Analysis]) -> Figure:
+    """From the baseline, or else from the encoder's output, to the projector's (Fig. 3 bottom).
 
     1 − JSD is drawn relative to its ceiling: the raw one falls where its ceiling falls, although
-    the languages came closer to it. The paper does not say at which tap. Of one run alone: from
-    the encoder's output to the projector's.
+    the languages came closer to it. The paper does not say at which tap.
     """
-    title = f"From encoder output to projector output, {source.name}"
-    if analysis is not None:
-        title = f"{source.name} to {analysis.name}, projector output"
-    before = _places(source.taps["encoder" if analysis is None else "projector"])
-    analysis = analysis or source
-    arrows = [
-        Arrow("–".join(pair), before[pair], after, _group(pair, analysis.heard))
-        for pair, after in _places(analysis.taps["projector"]).items()
-        if pair in before
-    ]
+    run, alone = runs[-1], len(runs) == 1
+    before, after = _places(runs[0], "encoder" if alone else "projector"), _places(run, "projector")
+    title = f"From {TAPS['encoder'][0] if alone else runs[0].name} to {run.name}, projector output"
+    arrows = [Arrow(p.replace(" ", "–"), before[p], after[p], _group(p, run)) for p in after]
     arrows.sort(key=lambda arrow: arrow.group)
-    labels = {"x_label": "R@1, mean of both directions, %", "y_label": "1 − JSD / ceiling"}
-    caption = (
-        "Each arrow is a pair of languages, from ring to head: to the right it finds more "
-        "sentences, upwards the two languages use the space more alike: 1 − JSD over what it would "
-        "be if the language said nothing (the ceiling of each pair)."
-    )
-    svg = figures.arrow_chart(arrows, title=title, **labels)
-    return Figure("arrows_projector", title, svg, caption)
+    how = {"x_label": "R@1, mean of both directions, %", "y_label": "1 − JSD / ceiling"}
+    svg = figures.arrow_chart(arrows, title=title, **how)
+    return Figure("arrows_projector", title, svg, SHOWN["captions"]["arrows"])
 
 
-def _places(found: TapMeasures) -> dict[tuple[str, str], tuple[float, float]]:
+def _places(run: Analysis, tap: str) -> dict[str, tuple[float, float]]:
     """(R@1 in per cent, 1 − JSD / ceiling) of each pair of languages; R@1 of both directions."""
-    recalls, ceilings = found.pairs["R@1"], found.pairs["1-JSD ceiling"]
-    places = {}
-    for pair, overlap in found.pairs["1-JSD"].items():
-        a, b = pair.split()
-        if ceilings[pair] > 0:
-            recall = 50 * (recalls[f"{a} {b}"] + recalls[f"{b} {a}"])
-            places[a, b] = recall, overlap / ceilings[pair]
+    found, places = run.pairs[tap], {}
+    for pair, overlap in found["1-JSD"].items():
+        back = " ".join(reversed(pair.split()))
+        recall = 50 * (found["R@1"][pair] + found["R@1"][back])
+        places[pair] = recall, overlap / (found["1-JSD ceiling"][pair] or math.nan)
     return places
 
 
-def _group(pair: Sequence[str], heard: Sequence[str] | None) -> str:
-    if heard is None:
-        return ""
-    return "both heard" if set(pair) <= set(heard) else "with an unheard"
+def _group(pair: str, run: Analysis) -> str:
+    unheard = {*pair.split()} - {*(run.heard or ())}
+    return "" if run.heard is None else "with an unheard" if unheard else "both heard"
 
 
-def _curve(runs: Sequence[Analysis], curve: dict[str, Any]) -> Figure:
+def _curve(runs: Sequence[Analysis], name: str) -> Figure:
     """A measure over the taps; of two runs the first is the baseline."""
-    taps = list(max(runs, key=lambda run: len(run.taps)).taps)  # who subtracts biases has one more
-    lines, factor = curve["lines"], 100 if curve["axis"].endswith("%") else 1
-    if runs[-1].heard is None:
-        lines = curve.get("heard_unknown", lines)
+    curve = SHOWN["curves"][name]
+    taps = list(max((run.numbers for run in runs), key=len))  # who has biases has a tap more
+    factor = 100 if curve["axis"].endswith("%") else 1
 
     def line(run: Analysis, key: str, name: str, color: int, dash: int) -> Series:
-        numbers = [run.taps[tap].numbers if tap in run.taps else {} for tap in taps]
-        values = [factor * found.get(key, math.nan) for found in numbers]
+        values = [factor * run.numbers.get(tap, {}).get(key, math.nan) for tap in taps]
         return Series(name or run.name, range(len(taps)), values, color, dash)
 
     series = [
         line(run, key, f"{run.name}, {name}" if name and runs[1:] else name, color, dash)
         for color, run in enumerate(runs)
-        for dash, (key, name) in enumerate(lines.items())
+        for dash, (key, name) in enumerate(curve["lines"].items())
+        if key in run.numbers["projector"]
     ]
     if "chance" in curve:
         series.append(line(runs[0], curve["chance"], "chance", 7, 2))
     svg = figures.line_chart(
         series,
         title=curve["title"],
-        x_label=ORDER,
+        x_label="encoder output, after compensation, Q-Former layers, projector",
         y_label=curve["axis"],
         x_names=[TAPS[tap][1] if tap in TAPS else tap.removeprefix("qformer.") for tap in taps],
-        log=curve["name"] == "transport_costs",
-        zero=curve["name"] != "overlap",
+        log=name == "transport_costs",
     )
-    return Figure(curve["name"], curve["title"], svg, curve["caption"])
+    return Figure(name, curve["title"], svg, curve["caption"])

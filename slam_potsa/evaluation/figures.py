@@ -14,32 +14,26 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from slam_potsa.errors import InputError
+from slam_potsa.errors import refuse
 
 WIDTH = 480
-# Okabe and Ito's palette, and lighter for dark pages.
+# Okabe and Ito's palette; page.css has lighter ones for dark pages.
 PALETTE = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#7a5195", "#4d4d4d",
-)  # fmt: skip
-PALETTE_ON_DARK = (
-    "#4aa8e0", "#f0843a", "#2cc295", "#e29bc3", "#e6b93d", "#9ad6f7", "#b995d6", "#b8b8b8",
 )  # fmt: skip
 DASHES = ("-", (0, (3.5, 1.7)), (0, (1, 1.7)), (0, (4, 1.5, 1, 1.5)))
 MARKS = "os^DPv"
 POINTS = 240  # a longer line is drawn as the mean and the range of this many stretches
 DEEPEST = 0.55  # of the shades behind numbers, so that they stay legible on every page
 STYLE = Path(__file__).with_name("charts.mplstyle")
-FILE_STYLE = (
-    ":root{{color:#1c2024;background:#fff;font-family:system-ui,sans-serif;{}}}"
-    "@media screen and (prefers-color-scheme:dark){{"
-    ":root{{color:#e7e9ec;background:#15181c;{}}}}}"
-)
+ALONE = "<style>:root{color:#1c2024;background:#fff;font-family:system-ui,sans-serif}</style>"
 # What makes matplotlib's drawing a part of a page: no fonts or names of its own, ink from the page.
 TIDY = (
     (r" font-family: [^;\"]*;?", ""),
@@ -61,14 +55,6 @@ class Series(NamedTuple):
     dash: int = 0
 
 
-class Bar(NamedTuple):
-    """A value with its interval; `low` and `high` are left out together."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-
 class Arrow(NamedTuple):
     """From `start` to `end`, each (x, y); arrows of one `group` have one colour."""
 
@@ -86,14 +72,13 @@ def line_chart(
     y_label: str = "",
     x_names: Sequence[str] = (),
     log: bool = False,
-    zero: bool = True,
 ) -> str:
     """Lines over a shared x axis. A long one is drawn as stretches: mean, with range behind.
 
     Args:
         x_names: stand at x = 0, 1, … in the place of numbers, and each point is marked.
-        log: a logarithmic y axis, without values that are not positive.
-        zero: the axis of values that are not negative begins at 0.
+        log: a logarithmic y axis, without values that are not positive. Otherwise the axis of
+            values that are not negative begins at 0.
     """
     with _drawing(title) as drawing:
         axes = drawing.figure.subplots()
@@ -106,9 +91,8 @@ def line_chart(
         if log:
             axes.set_yscale("log", subs=(2, 5))
             axes.yaxis.set_major_formatter("{x:g}")
-            wide = axes.dataLim.ymax > 1000 * axes.dataLim.ymin
-            axes.yaxis.set_minor_formatter("" if wide else "{x:g}")
-        elif zero and axes.dataLim.ymin >= 0:
+            axes.yaxis.set_minor_formatter("{x:g}")
+        elif axes.dataLim.ymin >= 0:
             axes.set_ylim(0, 1.05 * axes.dataLim.ymax or 1)
         _legend(axes)
     return drawing.svg
@@ -116,17 +100,20 @@ def line_chart(
 
 def bar_chart(
     categories: Sequence[str],
-    bars: Mapping[str, Sequence[Bar | None]],
+    bars: Mapping[str, Sequence[Any]],
     *,
     title: str,
     y_label: str = "",
 ) -> str:
-    """Groups of bars with their intervals: `bars[system][i]` stands over `categories[i]`."""
+    """Groups of bars with their intervals: `bars[system][i]` stands over `categories[i]`.
+
+    A bar has a value, and low and high, which are None together; None is no bar.
+    """
     with _drawing(title) as drawing:
         axes, width = drawing.figure.subplots(), 0.72 / max(len(bars), 2)
         for number, (name, row) in enumerate(bars.items()):
             shift = (number - (len(bars) - 1) / 2) * width
-            drawn = [(place + shift, *bar) for place, bar in enumerate(row) if bar is not None]
+            drawn = [(n + shift, b.value, b.low, b.high) for n, b in enumerate(row) if b]
             places, values, low, high = np.array(drawn, dtype=float).reshape(-1, 4).T
             axes.bar(places, values, 0.92 * width, color=_color(number), label=name)
             known = np.isfinite(low) & np.isfinite(high)
@@ -245,50 +232,27 @@ def arrow_chart(
     return drawing.svg
 
 
-def plan_chart(plan: Any, spans: tuple[Any, Any], names: tuple[str, str], *, title: str) -> str:
-    """A transport plan [N, M], and beside each token the span of speech that it attends to.
-
-    Rows are tokens of the first recording, columns those of the second; the largest entry is the
-    darkest. `spans` are [N, 2] and [M, 2] seconds, `names` those of the two recordings.
-    """
-    plan, (first, second) = np.asarray(plan, dtype=float), map(np.asarray, spans)
-    bars = {"colors": _color(1), "linewidth": max(0.8, min(8.0, 200 / max(plan.shape)))}
-    with _drawing(title, height=480) as drawing:
-        ratios = {"width_ratios": (1, 5), "height_ratios": (1, 5)}
-        grid = drawing.figure.subplots(2, 2, sharex="col", sharey="row", **ratios)
-        (corner, above), (beside, matrix) = grid
-        corner.axis("off")
-        edges = (0.5, plan.shape[1] + 0.5, plan.shape[0] + 0.5, 0.5)  # tokens are counted from 1
-        _shade(matrix, plan / (plan.max() or 1.0), edges)
-        matrix.locator_params(integer=True)
-        beside.hlines(range(1, len(first) + 1), *first.T, **bars)
-        above.vlines(range(1, len(second) + 1), *second.T, **bars)
-        above.invert_yaxis()  # time runs towards the matrix
-        beside.set(xlabel="s", ylabel=f"{names[0]}, token")
-        above.set(ylabel="s", title=f"{names[1]}, token")
-    return drawing.svg
+def require(*modules: str) -> None:
+    """InputError where one of these packages is missing."""
+    refuse(
+        f"{name}: not installed; charts and analyses need it: pip install slam-potsa[eval]"
+        for name in modules
+        if find_spec(name) is None
+    )
 
 
 def standalone(chart: str) -> str:
-    """A chart as a file of its own: font, background, and colours for a dark screen too."""
-    on_light, on_dark = (
-        "".join(f"--c{place}:{color};" for place, color in enumerate(palette))
-        for palette in (PALETTE, PALETTE_ON_DARK)
-    )
-    style = FILE_STYLE.format(on_light, on_dark)
+    """A chart as a file of its own: font and background."""
     opening, rest = chart.split(">", 1)
-    return f"{opening}><style>{style}</style>{rest}\n"
+    return f"{opening}>{ALONE}{rest}\n"
 
 
 @contextmanager
 def _drawing(title: str, height: float = 280) -> Iterator[SimpleNamespace]:
     """Within: an empty `.figure` to draw on. After: the element that became of it, `.svg`."""
-    try:
-        from matplotlib import style
-        from matplotlib.figure import Figure
-    except ImportError:
-        missing = "matplotlib: not installed; charts need it: pip install slam-potsa[eval]"
-        raise InputError(missing) from None
+    require("matplotlib")
+    from matplotlib import style
+    from matplotlib.figure import Figure
 
     with style.context([STYLE, {"svg.hashsalt": f"title: {title}"}], after_reset=True):
         figure = Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")

@@ -14,23 +14,16 @@ from slam_potsa.commands import analyze as command
 from slam_potsa.data.manifest import Utterance, write_manifest
 from slam_potsa.engine.encode import store_features
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation.activations import (
-    detail_rows,
-    read_recordings,
-    record,
-    tap_names,
-)
+from slam_potsa.evaluation.activations import detail_rows, read_recordings, record, tap_names
 from slam_potsa.evaluation.analysis import (
-    analyses_of,
     analyze,
-    differences_text,
+    differences,
     in_the_plane,
     read_analysis,
-    why_analysis_is_outdated,
     write_analysis,
 )
 from slam_potsa.evaluation.analysis_figures import draw, write_figures
-from slam_potsa.evaluation.measures import MeasureSettings
+from slam_potsa.evaluation.tap_measures import MeasureSettings
 from tests.support import tiny
 from tests.support.trained import untrained_run
 
@@ -87,9 +80,9 @@ def test_recordings_of_several_manifests_and_a_draw_of_them(tmp_path):
 def test_all_that_is_wrong_with_recordings_at_once(tmp_path):
     first = write(tmp_path, "m", {"en": range(4), "es": range(4), "fr": [0, 99]})
     with pytest.raises(InputError) as error:
-        read_recordings([first, first], heard=["en", "eo"])
-    assert len(error.value.problems) == 3
-    for piece in ("10 keys, such as 'm/en/0'", "'fr': 1 of its sentences", "heard 'eo'"):
+        read_recordings([first], heard=["en", "eo"])
+    assert len(error.value.problems) == 2
+    for piece in ("'fr': 1 of its sentences", "'eo': 0 of its sentences"):
         assert piece in str(error.value)
     with pytest.raises(InputError, match="'en': 0 of its sentences"):
         read_recordings([write(tmp_path, "one", {"en": range(3)})])
@@ -129,98 +122,86 @@ def test_stored_features_stand_in_for_recordings_and_targets_are_not_needed(
 
 def test_every_tap_has_every_measure(runs, found):
     ours, base = found
-    assert [*ours.taps] == ["encoder", "compensated", *LAYERS, "projector"]
-    assert [*base.taps] == ["encoder", *LAYERS, "projector"] == [*tap_names(runs[1].model)]
+    assert [*ours.numbers] == ["encoder", "compensated", *LAYERS, "projector"]
+    assert [*base.numbers] == ["encoder", *LAYERS, "projector"] == [*tap_names(runs[1].model)]
     assert ours.recordings == {"en": 6, "es": 6, "ru": 6} and ours.sentences == 6
-    for tap, measured in ours.taps.items():
-        numbers = measured.numbers
+    for tap, numbers in ours.numbers.items():
         assert {"1-JSD / ceiling, all", "OT ratio, all", "R@1, among heard"} <= {*numbers}
         assert {"language probe", "language share", "effective rank, tokens"} <= {*numbers}
         assert ("query share" in numbers) == (tap not in ("encoder", "compensated"))
-        assert len(measured.pairs["R@1"]) == 6
-        assert set(measured.pairs["1-JSD"]) == {"en es", "en ru", "es ru"}
-    assert ours.taps["encoder"].numbers["language share"] > 0.01
+        assert len(ours.pairs[tap]["R@1"]) == 6
+        assert set(ours.pairs[tap]["1-JSD"]) == {"en es", "en ru", "es ru"}
+    assert ours.numbers["encoder"]["language share"] > 0.01
     # Compensated with biases of the same recordings: no language mean is left.
-    assert ours.taps["compensated"].numbers["language share"] == pytest.approx(0, abs=1e-6)
+    assert ours.numbers["compensated"]["language share"] == pytest.approx(0, abs=1e-6)
 
 
 def test_a_diverged_model_is_refused(runs, manifest, monkeypatch):
     norm = runs[1].model.encoder_projector.norm
     monkeypatch.setattr(norm, "forward", lambda tokens: torch.full_like(tokens, torch.nan))
     with pytest.raises(InputError, match="projector: the model's output holds NaN"):
-        analyze(runs[1], [manifest], settings=QUICK)
+        analyze(runs[1], [manifest], name="", settings=QUICK)
 
 
-def test_what_was_written_is_read_back_and_known_to_be_outdated(found, manifest, tmp_path):
-    path, copied = tmp_path / "analysis" / "analysis.json", tmp_path / "m.jsonl"
-    write_analysis(path, *found)
-    assert read_analysis(path) == found and why_analysis_is_outdated(tmp_path) == []
+def test_what_was_written_is_read_back_unless_it_is_outdated(found, manifest, tmp_path):
+    copied = tmp_path / "m.jsonl"
     copied.write_bytes(manifest.read_bytes())
-    write_analysis(path, replace(found[0], manifests=[str(copied)]))
-    copied.write_bytes(manifest.read_bytes() + b"\n")
-    assert "m.jsonl" in why_analysis_is_outdated(tmp_path)[0]
+    ours = replace(found[0], manifests=[str(copied)])
+    path = write_analysis(tmp_path, ours)
+    assert read_analysis(tmp_path) == ours
     copied.unlink()  # what is gone says nothing
-    assert why_analysis_is_outdated(tmp_path) == why_analysis_is_outdated(tmp_path / "none") == []
+    assert read_analysis(tmp_path) == ours
+    copied.write_bytes(manifest.read_bytes() + b"\n")
+    with pytest.raises(InputError, match="m.jsonl"):
+        read_analysis(tmp_path)
     path.write_text("{}")
-    for place in (path, tmp_path / "missing.json"):
-        with pytest.raises(InputError, match="slam-potsa analyze"):
-            read_analysis(place)
+    with pytest.raises(InputError, match="not the one that was written"):
+        read_analysis(tmp_path)
 
 
-def test_a_run_has_its_own_analysis_or_the_one_it_was_the_baseline_of(found, runs):
-    ours, base = map(run_folder, runs)
-    write_analysis(ours / "analysis" / "analysis.json", *found)
-    assert analyses_of([base, ours]) == {ours: found[0], base: found[1]}
-    own = replace(found[1], name="own")
-    write_analysis(base / "analysis" / "analysis.json", own)
-    assert analyses_of([base, ours]) == {ours: found[0], base: own}
-
-
-def test_tables_and_differences_of_the_same_recordings_only(found):
-    ours, base = found
-    lines = ours.text().splitlines()
+def test_the_table_has_a_row_a_tap(found):
+    lines = found[0].text().splitlines()
     assert lines[0].startswith("ours: 6 sentences") and "heard: en, es" in lines[0]
     row = next(line.split() for line in lines if line.startswith("projector"))
-    recall = 100 * ours.taps["projector"].numbers["R@1, all"]
+    recall = 100 * found[0].numbers["projector"]["R@1, all"]
     assert float(row[1]) == pytest.approx(recall, abs=0.06)
-    heads, changed = differences_text(ours, base).split("\n", 2)[1:]
-    assert "1-JSD/ceil." in heads.split() and not {"1-JSD", "ceiling"} & {*heads.split()}
-    assert "compensated" not in changed
-    with pytest.raises(InputError) as error:
-        differences_text(ours, replace(base, manifests=["other"], settings=MeasureSettings()))
-    assert len(error.value.problems) == 2
+
+
+def test_analyses_of_other_recordings_are_not_compared(found):
+    ours, base = found
+    assert differences(ours, base) == ""
+    told = differences(ours, replace(base, manifests=["other"], settings={}))
+    assert told.startswith("manifests: ") and "; settings: " in told
 
 
 def test_figures_have_captions_and_stand_alone(found, tmp_path):
     drawn = {figure.name: figure for figure in draw(*found)}
     views = {"pca_encoder", "pca_compensated", "tsne_projector", "baseline_tsne_projector"}
-    maps = {"heat_map", "baseline_heat_map", "arrows_projector", "plan_1", "baseline_plan_3"}
+    maps = {"heat_map", "baseline_heat_map", "arrows_projector"}
     lines = {"recall", "overlap", "probe", "transport_costs", "rank", "query_share"}
     assert views | maps | lines <= {*drawn}
     assert all(figure.caption.endswith(".") for figure in drawn.values())
-    assert "never heard in training: ru. Chance: 16.7 %" in drawn["heat_map"].caption
     for piece in ("en–es", "1 − JSD / ceiling"):
         assert piece in drawn["arrows_projector"].svg
     assert "base, with an unheard" in drawn["recall"].svg and "chance" in drawn["recall"].svg
     write_figures(tmp_path, list(drawn.values()))
     for path in tmp_path.iterdir():
         ET.parse(path)
-    alone = {figure.name: figure for figure in draw(replace(found[1], heard=None))}
-    assert "arrows_projector" in alone and not {*alone} & {"baseline_heat_map", "pca_compensated"}
-    assert "unheard" not in alone["recall"].svg
+    drawn = {figure.name: figure for figure in draw(replace(found[1], heard=None))}
+    assert "arrows_projector" in drawn and not {*drawn} & {"baseline_heat_map", "pca_compensated"}
 
 
 def test_views_of_few_vectors_of_many_and_of_a_point():
     groups = torch.randn(3, 30, 60, generator=torch.Generator().manual_seed(0))
     groups = (groups + torch.tensor([0.0, 40.0, 80.0])[:, None, None]).reshape(90, 60)
-    for view in in_the_plane("tap", groups, ["en"] * 90, MeasureSettings()):
-        points = torch.tensor(view.points).reshape(3, 30, 2)
+    planes, explained = in_the_plane(groups, MeasureSettings())
+    assert 0.5 < sum(explained) < 1
+    for method, points in planes.items():
+        points = torch.tensor(points).reshape(3, 30, 2)
         nearest = torch.cdist(points.reshape(90, 2), points.mean(1)).argmin(1)
-        assert nearest.tolist() == [n // 30 for n in range(90)], view.method
-    for vectors in (groups[:4], torch.ones(20, 4)):
-        for view in in_the_plane("tap", vectors, ["en"] * len(vectors), QUICK):
-            assert len(view.points) == len(vectors)
-    assert view.points == [[0.0, 0.0]] * 20
+        assert nearest.tolist() == [n // 30 for n in range(90)], method
+    assert all(len(points) == 4 for points in in_the_plane(groups[:4], QUICK)[0].values())
+    assert in_the_plane(torch.ones(20, 4), QUICK)[0]["tsne"] == [[0.0, 0.0]] * 20
 
 
 def run_command(*words):
@@ -234,29 +215,17 @@ def run_folder(translator):
     return Path(translator.config.ckpt_path).parent
 
 
-def test_command_line(runs, manifest, tmp_path, capsys):
+def test_command_line(runs, manifest, capsys):
     ours, base = map(run_folder, runs)
-    given = [ours, manifest, "--against", base, "--output", tmp_path, "--heard", "en", "es"]
-    run_command(*given, "--sentences", 4)
+    run_command(ours, manifest, "--against", base, "--sentences", 4)
     printed = capsys.readouterr().out
-    assert str(tmp_path / "analysis.json") in printed and "projector" in printed
-    analysis, baseline = read_analysis(tmp_path / "analysis.json")
-    assert analysis.name != baseline.name and analysis.sentences == 4
-    assert [plan.layer for plan in analysis.plans] == [2, 2, 2]
-    assert (tmp_path / "arrows_projector.svg").is_file()
+    assert str(ours / "analysis" / "analysis.json") in printed and "projector" in printed
+    for found in map(read_analysis, (ours, base)):
+        assert found.sentences == 4 and found.heard == ["en", "es", "ru"]
+    assert (ours / "analysis" / "arrows_projector.svg").is_file()
 
 
 def test_command_line_tells_all_that_is_wrong_before_it_loads_anything(manifest, tmp_path):
     with pytest.raises(InputError) as error:
         run_command(tmp_path, manifest, "--against", tmp_path / "none", "--heard", "eo")
-    assert len(error.value.problems) == 3 and "heard 'eo'" in str(error.value)
-
-
-def test_command_line_takes_the_folder_of_a_checkpoint(runs, manifest):
-    folder = run_folder(runs[0])
-    (folder / "best").mkdir()
-    (folder / "best" / "model.pt").write_bytes((folder / "model.pt").read_bytes())
-    run_command(folder / "best", manifest, "--sentences", 3)
-    (found,) = read_analysis(folder / "analysis" / "analysis.json")
-    assert Path(found.checkpoint) == folder / "best" / "model.pt" and found.name == folder.name
-    assert found.heard == ["en", "es", "ru"] and found.recordings == {"en": 3, "es": 3, "ru": 3}
+    assert len(error.value.problems) == 3 and "'eo'" in str(error.value)

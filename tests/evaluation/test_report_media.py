@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from slam_potsa.evaluation.report.media import AS_IT_IS, GAP, Players, marked
+from slam_potsa.evaluation.report.media import Players, marked
 
 
 @pytest.fixture
@@ -32,24 +32,20 @@ def content(html: str) -> tuple[str, bytes]:
     return media_type, base64.b64decode(data)
 
 
-def test_a_small_file_is_embedded_as_it_is(manifest):
-    data = (manifest.parent / "short.flac").read_bytes()
-    assert content(Players().player("a", "short.flac", manifest)) == ("audio/flac", data)
-    assert content(Players().player("a", "all.tar:in/b.flac", manifest)) == ("audio/flac", data)
-
-
-def test_a_large_file_is_compressed(manifest):
-    assert (manifest.parent / "long.wav").stat().st_size > AS_IT_IS
-    media_type, data = content(Players().player("a", "long.wav", manifest))
+@pytest.mark.parametrize(
+    ("audio", "seconds"), [("short.flac", 0.1), ("all.tar:in/b.flac", 0.1), ("long.wav", 8)]
+)
+def test_recordings_are_compressed(manifest, audio, seconds):
+    media_type, data = content(Players().player("a", audio, manifest))
     samples, rate = soundfile.read(io.BytesIO(data))
-    assert media_type in ("audio/mpeg", "audio/flac") and rate == 16000
-    assert len(samples) == pytest.approx(16000 * 8, rel=0.02)
-    assert len(data) < (manifest.parent / "long.wav").stat().st_size
+    assert media_type == "audio/mpeg" and rate == 16000
+    assert len(samples) / rate == pytest.approx(seconds, abs=0.15)
+    assert len(data) < 6_000 * max(seconds, 1)
 
 
 def test_a_recording_counts_once_and_the_budget_ends(manifest):
-    size = len(base64.b64encode((manifest.parent / "short.flac").read_bytes()))
-    players = Players(budget=size + 10)
+    size = len(Players().player("a", "short.flac", manifest))
+    players = Players(budget=size)
     assert "<audio" in players.player("a<", "short.flac", manifest)
     assert "recording a&lt;: plays above" in players.player("a<", "short.flac", manifest)
     assert "too large" in players.player("b", "all.tar:in/b.flac", manifest)
@@ -66,26 +62,23 @@ def test_it_says_why_there_is_no_player(manifest):
     [
         ("Press the star key.", "Press the pound key.", "Press the <mark>star</mark> key."),
         ("a b c", "A, b? C!", "a b c"),  # case and punctuation are not compared
-        ("x y b", "a b", "<mark>x y</mark> b"),  # words beside each other share a mark
+        ("x y b", "a b", "<mark>x</mark> <mark>y</mark> b"),
         ("我们走", "我们跑", "我们<mark>走</mark>"),  # sign by sign
         ("<b> & c", "b c", "&lt;b&gt; &amp; c"),
         ("anything", None, "anything"),
-        ("", "gone", f'<mark class="gap" title="left out: gone">{GAP}</mark>'),
+        ("", "gone", ""),
         ("don’t go", "don’t stay", "don’t <mark>go</mark>"),
-        ("press key", "press the pound key",
-         f'press <mark class="gap" title="left out: the pound">{GAP}</mark> key'),
+        ("press key", "press the pound key", "press key"),  # what is left out is not said
     ],
-)  # fmt: skip
+)
 def test_words_that_differ_are_marked(text, reference, expected):
     assert marked(text, reference).strip() == expected
 
 
 def test_the_text_itself_is_kept():
-    gap = rf'<mark class="gap"[^>]*>{re.escape(GAP)}</mark>'
     rng = random.Random(0)
     words = ["a", "b,", "c.", "日本", "語", "<d>", "e's", "  "]
     for _ in range(200):
         text, reference = (" ".join(rng.choices(words, k=rng.randint(0, 7))) for _ in range(2))
-        without_gaps = re.sub(rf" ?{gap}$|{gap} ", "", marked(text, reference))
-        assert unescape(re.sub(r"</?mark[^>]*>", "", without_gaps)) == text
+        assert unescape(re.sub("</?mark>", "", marked(text, reference))) == text
         assert marked(text, text) == marked(text, None)

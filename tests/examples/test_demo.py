@@ -48,7 +48,7 @@ def test_demo_writes_its_table_metrics_and_report(tmp_path, monkeypatch, capsys)
         assert list(found["scores"]) == list(demo.TESTS.values()) == list(metrics["comparisons"])
         assert list(found["retrieval"]) == [demo.RETRIEVAL]
     report = (tmp_path / "report.html").read_text()
-    assert "data:audio" in report and "Transport plan" in report and "Left out" not in report
+    assert "data:audio" in report and "Transport cost" in report and "Left out" not in report
     assert f"demo.py --output {tmp_path}" in report
     assert all(escape(note) in report for note in demo.NOTES)
     assert (tmp_path / "table.txt").read_text().strip() in printed

@@ -15,6 +15,7 @@ import yaml
 from slam_potsa.config import PotsaConfig
 from slam_potsa.data.manifest import Utterance, write_manifest
 from slam_potsa.data.predictions import Prediction, write_predictions
+from slam_potsa.provenance import write_record
 
 LANGUAGES = ("en", "es", "fr")
 SENTENCES = (
@@ -99,4 +100,7 @@ def write(
     (folder / "metrics.jsonl").write_text("".join(lines))
     if found:
         write_predictions(folder / f"{test}_predictions.jsonl", found)
+        argv = ["/usr/bin/slam-potsa", "decode", folder.name, manifest.name]
+        record = folder / f"{test}.done.json"
+        write_record(record, {}, argv=argv, notes={"manifest": str(manifest)})
     return folder

@@ -4,8 +4,8 @@
 missing is left out, or said to be missing; nothing is guessed, and no model is loaded.
 """
 
-from slam_potsa.evaluation.report.collect import Report, Request, collect, open_runs
+from slam_potsa.evaluation.report.collect import Report, Request, collect
 from slam_potsa.evaluation.report.page import write_page
-from slam_potsa.evaluation.report.tables import headline_text, shown
+from slam_potsa.evaluation.report.tables import headline_text
 
-__all__ = ["Report", "Request", "collect", "headline_text", "open_runs", "shown", "write_page"]
+__all__ = ["Report", "Request", "collect", "headline_text", "write_page"]

@@ -14,14 +14,13 @@ from typing import Any
 import jinja2
 
 from slam_potsa.data.predictions import Prediction
-from slam_potsa.errors import InputError
 from slam_potsa.evaluation import figures
-from slam_potsa.evaluation.analysis import differences_text
+from slam_potsa.evaluation.analysis import differences
 from slam_potsa.evaluation.analysis_figures import draw
-from slam_potsa.evaluation.figures import Bar, Series
+from slam_potsa.evaluation.figures import Series
 from slam_potsa.evaluation.report import tables
 from slam_potsa.evaluation.report.collect import Report, Run
-from slam_potsa.evaluation.report.media import GAP, Players, marked
+from slam_potsa.evaluation.report.media import Players, marked
 from slam_potsa.evaluation.scores import ScoreRow
 from slam_potsa.files import atomic_write
 
@@ -35,10 +34,8 @@ def write_page(path: str | Path, report: Report) -> Path:
 
 
 def render(report: Report) -> str:
-    """The page as HTML text. Raises InputError without runs, or with two runs of one name."""
+    """The page as HTML text."""
     names = [run.name for run in report.runs]
-    if not names or len(set(names)) < len(names):
-        raise InputError(f"runs: found {names}, expected at least one, each with its own name")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -56,7 +53,6 @@ def render(report: Report) -> str:
         figures=figures,
         players=Players(),
         marked=marked,
-        gap=GAP,
         bars=bars,
         curves=curves,
         layer_curves=layer_curves,
@@ -80,15 +76,12 @@ def rows_of(report: Report, test: str, *kinds: str) -> Rows:
     return found
 
 
-def bars(rows: Rows, metric: str) -> tuple[list[str], dict[str, list[Bar | None]]]:
+def bars(rows: Rows, metric: str) -> tuple[list[str], dict[str, list[Any]]]:
     """(names of the corpora, run -> a bar each), of "bleu" or "chrf"."""
     runs = dict.fromkeys(run for found in rows.values() for run in found)
-    drawn: dict[str, list[Bar | None]] = {run: [] for run in runs}
-    for found in rows.values():
-        for run in runs:
-            score = getattr(found.get(run), metric, None)
-            drawn[run].append(score and Bar(score.value, score.low, score.high))
-    return list(rows), drawn
+    return list(rows), {
+        run: [getattr(found.get(run), metric, None) for found in rows.values()] for run in runs
+    }
 
 
 def curves(runs: Sequence[Run], key: str, suffix: str = "", dash: int = 0) -> list[Series]:
@@ -134,17 +127,14 @@ def _samples(report: Report) -> Iterator[tuple[str, Prediction, dict[str, str]]]
 
 def _analyses(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
     """Figures and measures of every run that was analysed, each against the first of them."""
-    first, *others = [replace(run.analysis, name=run.name) for run in runs if run.analysis] or [
-        None
-    ]
-    for found in [[other, first] for other in others] or [[first]] * (first is not None):
-        texts = [each.text() for each in reversed(found)]
-        try:
-            texts += [differences_text(*found)] if found[1:] else []
-        except InputError as error:  # of other recordings, or with other settings
-            texts.append(f"not compared: {error}")
-            found = found[:1]
-        yield {"title": found[0].name, "figures": draw(*found), "text": "\n\n".join(texts)}
+    found = [replace(run.analysis, name=run.name) for run in runs if run.analysis]
+    for analysis in found[1:] or found:
+        baseline = found[0] if found[1:] else None
+        texts = [each.text() for each in (baseline, analysis) if each]
+        if baseline and (why := differences(analysis, baseline)):
+            texts, baseline = [*texts, f"not compared: {why}"], None
+        drawn = draw(analysis, baseline)
+        yield {"title": analysis.name, "figures": drawn, "text": "\n\n".join(texts)}
 
 
 def _commands(report: Report) -> list[str]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from slam_potsa.evaluation.measures import (
+from slam_potsa.evaluation.tap_measures import (
     MeasureSettings,
     code_overlap,
     effective_rank,

@@ -46,19 +46,6 @@ class MeasureSettings:
 DEFAULTS = MeasureSettings()
 
 
-@dataclass(frozen=True)
-class TapMeasures:
-    """What was found at one tap.
-
-    `pairs`: measure -> two languages, such as "fr it" -> value. Of R@1 the first searches the
-    second; of the others they are in alphabetical order. `numbers`: measure -> one number; of those
-    of pairs the means by `means_by_hearing`, such as "R@1, among heard".
-    """
-
-    pairs: dict[str, dict[str, float]]
-    numbers: dict[str, float]
-
-
 def measure_tap(
     tap: str,
     recorded: Recorded,
@@ -68,8 +55,12 @@ def measure_tap(
     heard: Iterable[str] | None,
     settings: MeasureSettings,
     device: Any = "cpu",
-) -> TapMeasures:
-    """All measures of one tap, where the recordings `rows` have what was recorded.
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """(numbers, pairs) of one tap, where the recordings `rows` have what was recorded.
+
+    `numbers`: measure -> one number. `pairs`: measure -> two languages, such as "fr it" -> value;
+    of R@1 the first searches the second, of the others they are in alphabetical order. Their means
+    by `means_by_hearing` are among the numbers, such as "R@1, among heard".
 
     Token i of a Q-Former comes from query i. Most of its variance says only which query that is
     (63 to 98 % in our demo), and histograms of codes would be histograms of queries; so each
@@ -105,7 +96,6 @@ def measure_tap(
         "1-JSD spread": overlap.spread,
         "language probe": sum(told.values()) / len(told),
         "language probe chance": 1 / len(told),
-        **{f"language probe, {name}": share for name, share in told.items()},
         "effective rank, pooled": effective_rank(vectors),
         "effective rank, tokens": effective_rank(torch.cat(spread)),
         "language share": share_between(vectors, languages),
@@ -113,10 +103,9 @@ def measure_tap(
     if queries:
         owners = [number for row in tokens for number in range(len(row))]
         numbers["query share"] = share_between(torch.cat(tokens), owners)
-    named = {
+    return numbers, {
         key: {" ".join(pair): value for pair, value in of.items()} for key, of in pairs.items()
     }
-    return TapMeasures(named, numbers)
 
 
 def _ratio(numbers: dict[str, float], above: str, below: str) -> float:

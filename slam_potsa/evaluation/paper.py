@@ -149,7 +149,7 @@ def fill_table(
         of_system[run.system].append(run)
     rows: list[PaperRow] = []
     signatures: list[str] = []
-    for row in tqdm(paper.rows, desc=f"Table {number}", unit="row", disable=None):
+    for row in tqdm(paper.rows, desc=f"Table {number}", unit="row", disable=None, leave=False):
         filled, used = _filled(row, paper, of_system[row.system], convention)
         pair = [of_system[name] for name in paper.comparisons.get(row.system, ())]
         if pair and bootstrap:

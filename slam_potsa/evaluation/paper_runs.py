@@ -139,7 +139,7 @@ def _differing(config: PotsaConfig, system: str) -> dict[str, str]:
     """Option -> "option found / expected", of those that are not as the system's experiment's."""
     expected = _used_options(_experiment(system))
     return {
-        key: f"{key} {_shown(value)} / {_shown(expected[key])}"
+        key: f"{key} {value!r} / {expected[key]!r}"
         for key, value in _used_options(config).items()
         if key in expected and value != expected[key]
     }
@@ -179,8 +179,3 @@ def _setting_notes(runs: Sequence[TableRun]) -> Iterator[str]:
             for text, names in differing.items()
         ]
         yield f"settings that are not those of conf/experiment/ (found / there): {'; '.join(told)}"
-
-
-def _shown(value: Any) -> str:
-    """Prompts in quotation marks, so that blanks and line breaks are seen."""
-    return value if isinstance(value, str) and value.split() == [value] else repr(value)

@@ -64,8 +64,7 @@ class ScoreTable:
         guard_signature: by which rules the rows' guards fired; "" where none were run.
         comparisons: with the baseline, by the paired test `test`.
         blind: BLEU, with the blind control as baseline: only the difference was heard.
-        worst: the rows of lowest chrF, with the guards that fired: key, direction, chrf, guards,
-            reference, prediction.
+        worst: the rows of lowest chrF: key, chrf, the guards that fired, reference, prediction.
     """
 
     rows: Sequence[ScoreRow]
@@ -201,18 +200,17 @@ def _by_chrf(
     """
     from sacrebleu.metrics import CHRF
 
-    rows = []
     chrf = CHRF(lowercase=convention.lowercase, word_order=convention.chrf_word_order)
-    for item, reference in zip(fired, texts(list(fired))[1], strict=True):
-        row = {
+    rows = [
+        {
             "key": item.key,
-            "direction": f"{item.language}→{item.target_language}",
             "chrf": chrf.sentence_score(item.prediction, [reference]).score,
             "guards": [name for name in fired[item] if name in GUARDS],
             "reference": reference,
             "prediction": item.prediction,
         }
-        rows.append(row)
+        for item, reference in zip(fired, texts(list(fired))[1], strict=True)
+    ]
     return sorted(rows, key=lambda row: row["chrf"])
 
 

@@ -15,7 +15,8 @@ from slam_potsa.evaluation.compare import match, paired_test
 from slam_potsa.evaluation.paper import PAPER_TABLES, TESTS, fill_table
 from slam_potsa.evaluation.presets import Convention
 from slam_potsa.evaluation.scores import over_seeds, score
-from tests.support.paper_runs import predictions, run
+from tests.support.paper_runs import run
+from tests.support.predictions import make
 
 SEEN, AVERAGE, ZERO_AVERAGE = TESTS["test"].languages, "avg.", "zero-shot avg."
 ZH = Convention(tokenizers={"zh": "zh"})
@@ -118,7 +119,7 @@ def test_the_names_of_one_system_fill_one_row(tmp_path):
 def test_what_was_not_decoded_stays_empty(tmp_path):
     folder = run(tmp_path / "a", "table2_mse", tests=())
     assert "slam-potsa decode" in problems(2, folder)[0]
-    made = predictions(["en", "ja", "fr"], 0, 0.1)
+    made = make(["en", "ja", "fr"], target="zh")
     write_predictions(folder / "test_predictions.jsonl", made)
     filled = fill_table(2, [folder], bootstrap=0)
     assert not row(filled, "table2_mse").figures
@@ -160,7 +161,7 @@ def test_another_trials_settings_are_one_note(tmp_path):
         "model_config.qformer_layers 4 / 8 (table1_ours seed 42)",
         "train_config.total_steps 30 / 1950 (all runs)",
         "alignment.terms.ot.weight 0.01 / 10.0",
-        "ckpt_path 42.pt / outputs/potsa/2_s2tt/best/model.pt (table1_ours seed 42)",
+        "ckpt_path '42.pt' / 'outputs/potsa/2_s2tt/best/model.pt' (table1_ours seed 42)",
         r"dataset_config.prompt ' English:\n' / 'USER: ",
     ):
         assert told in note
@@ -181,7 +182,7 @@ def test_a_run_of_other_options_is_in_no_row(tmp_path, key, value):
     filled = fill_table(1, [own], bootstrap=0)
     (note,) = filled.notes
     assert not any(each.figures for each in filled.rows)
-    assert f"{own}: no row of this table; nearest table1_ours, but {key} {value} / " in note
+    assert f"{own}: no row of this table; nearest table1_ours, but {key} {value!r} / " in note
 
 
 def test_options_that_nothing_reads_make_no_other_row(tmp_path):

@@ -162,46 +162,6 @@ def test_which_rows_have_an_error_rate():
     assert found.signature == f"{plain.signature}|empty references left out:1"
 
 
-# -- spBLEU ----------------------------------------------------------------------------------------
-
-SPBLEU = Convention(more_bleu={"spBLEU": "flores200"})
-
-
-def test_spbleu_equals_the_command_line(tmp_path, monkeypatch):
-    """With a tiny SentencePiece model where sacrebleu keeps that of flores200."""
-    from sacrebleu.tokenizers import tokenizer_spm
-
-    spm = pytest.importorskip("sentencepiece")
-    (tmp_path / "models").mkdir()
-    with (tmp_path / "models" / "flores200sacrebleuspm").open("wb") as file:
-        spm.SentencePieceTrainer.train(
-            sentence_iterator=iter(item.reference for item in make(count=40)),
-            model_writer=file,
-            vocab_size=60,
-            hard_vocab_limit=False,
-            minloglevel=2,
-        )
-    monkeypatch.setattr(tokenizer_spm, "SACREBLEU_DIR", str(tmp_path))
-    monkeypatch.setenv("SACREBLEU", str(tmp_path))
-    items = make(["fr"])
-    found = score(items, bootstrap=0, convention=SPBLEU).row("fr").scores["spBLEU"]
-    bleu, _ = command_line(tmp_path, items, "--tokenize", "flores200")
-    assert found.value == pytest.approx(bleu["score"], abs=1e-7)
-    assert found.signature == bleu["signature"] and "tok:flores200" in bleu["signature"]
-
-
-def test_spbleu_without_its_model_says_where_to_put_it(tmp_path, monkeypatch):
-    from sacrebleu.tokenizers import tokenizer_spm
-
-    def no_network(url):
-        raise urllib.error.URLError("no network")
-
-    monkeypatch.setattr(tokenizer_spm, "SACREBLEU_DIR", str(tmp_path))
-    monkeypatch.setattr(urllib.request, "urlopen", no_network)
-    with pytest.raises(InputError, match="no network.*downloads.*SACREBLEU"):
-        score(make(["fr"]), convention=SPBLEU)
-
-
 # -- presets ---------------------------------------------------------------------------------------
 
 
@@ -229,3 +189,15 @@ def test_an_unknown_preset_is_refused():
     assert list(PRESETS) == ["potsa", "cot-st", "llm-srt", "part", "seamless"]
     with pytest.raises(InputError, match="found 'cotst', expected one of potsa, cot-st"):
         find_preset("cotst")
+
+
+def test_spbleu_without_its_model_says_where_to_put_it(tmp_path, monkeypatch):
+    from sacrebleu.tokenizers import tokenizer_spm
+
+    def no_network(url):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(tokenizer_spm, "SACREBLEU_DIR", str(tmp_path))
+    monkeypatch.setattr(urllib.request, "urlopen", no_network)
+    with pytest.raises(InputError, match="'flores200'.*no network.*downloads.*SACREBLEU"):
+        score(make(["fr"]), convention=find_preset("llm-srt"))

@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import random
 from functools import cache, reduce
 
 import yaml
 
 from slam_potsa.config.compose import compose_config, conf_dir
-from slam_potsa.data.predictions import Prediction, write_predictions
+from slam_potsa.data.predictions import write_predictions
 from slam_potsa.evaluation.paper import TESTS
-
-CHARACTERS = "请输入您的邮箱号码再见今天气很好我们去公园"
-
-
-def predictions(languages, seed, noise, sentences=8):
-    """Chinese sentences, each character replaced with probability `noise`."""
-    rng, made = random.Random(seed), []
-    for language in languages:
-        for number in range(sentences):
-            reference = "".join(random.Random(number).choices(CHARACTERS, k=12))
-            text = "".join(c if rng.random() > noise else rng.choice(CHARACTERS) for c in reference)
-            key = f"{language}-{number}"
-            made.append(Prediction(key, language, "x.wav", "zh", reference, text))
-    return made
+from tests.support.predictions import make
 
 
 @cache
@@ -49,6 +35,6 @@ def run(folder, name, seed=42, noise=0.2, tests=("test", "zero_shot"), options=(
         reduce(lambda tree, section: tree[section], sections, config)[last] = value
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     for test in tests:
-        made = predictions(TESTS[test].languages, seed, noise)
+        made = make(TESTS[test].languages, 8, noise, seed, target="zh")
         write_predictions(folder / f"{test}_predictions.jsonl", made)
     return folder

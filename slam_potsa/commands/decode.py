@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from slam_potsa.errors import InputError, collecting, refuse
+from slam_potsa.errors import InputError, collecting, placed, refuse
 
 # Flags of `decode` that stand for an option of the section `decode`; without one, the run's.
 _OPTIONS = {
@@ -68,47 +66,31 @@ def _translate(args) -> None:
     from slam_potsa.engine.launch import quieten
 
     quieten()
-    _check_speech(args.recordings, args.language)
+    _check_speech(args)
     config = _run(args)
-    target = _target_language(config, args.target_language)
+    target = args.target_language or _target_language(config)
     texts = Translator(config).translate(args.recordings, args.language, target)
     for path, text in zip(args.recordings, texts, strict=True):
         print(f"{path}\t{text}" if len(texts) > 1 else text)
 
 
-def _target_language(config, given: str | None) -> str:
-    """`given`, or the one language that the run was trained to translate into; "" for asr.
-
-    Raises InputError where that is not known, or not one. Warns of one that was not trained.
-    """
-    from slam_potsa.data.languages import language_id
+def _target_language(config) -> str:
+    """The one language that the run was trained to translate into; "" for asr."""
+    from slam_potsa.data.manifest import read_manifest
     from slam_potsa.data.tasks import task_to_decode
 
     data = config.dataset_config
-    if given:
-        language_id(given)
-    elif task_to_decode(data.tasks, data.test_task) == "asr":
+    if task_to_decode(data.tasks, data.test_task) == "asr":
         return ""
-    trained, known = _trained_targets(data.train_data_path)
-    if given:
-        if trained and given not in trained:
-            print(f"warning: --target-language {given}: {known}", file=sys.stderr)
-        return given
-    if len(trained) != 1:
-        raise InputError(f"--target-language is not given and {known}: give it, such as zh")
-    return trained[0]
-
-
-def _trained_targets(manifest: str) -> tuple[list[str], str]:
-    """Target languages of the training manifest, and what is known of them in words."""
-    from slam_potsa.data.manifest import read_manifest
-
-    try:
-        rows = read_manifest(manifest)
-    except InputError as error:
-        return [], f"the run's training manifest cannot be read ({error.problems[0]})"
+    with placed("--target-language is not given: the run's training manifest"):
+        rows = read_manifest(data.train_data_path)
     targets = sorted({row.target_language for row in rows if row.target_language})
-    return targets, f"the run was trained to translate into {', '.join(targets) or 'none'}"
+    if len(targets) != 1:
+        raise InputError(
+            "--target-language is not given and the run was trained to translate into "
+            f"{', '.join(targets) or 'none'}: give it, such as zh"
+        )
+    return targets[0]
 
 
 def _run(args):
@@ -126,13 +108,14 @@ def _run(args):
     return config
 
 
-def _check_speech(recordings: Sequence[Path], language: str) -> None:
+def _check_speech(args) -> None:
     """Raise InputError with all that is wrong, before a model is loaded."""
     from slam_potsa.data.audio import measure_audio
     from slam_potsa.data.languages import language_id
 
     problems: list[str] = []
-    for check, value in [(language_id, language), *((measure_audio, str(p)) for p in recordings)]:
+    languages = [(language_id, code) for code in (args.language, args.target_language) if code]
+    for check, value in [*languages, *((measure_audio, str(path)) for path in args.recordings)]:
         with collecting(problems):
             check(value)
     refuse(problems)

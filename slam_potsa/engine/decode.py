@@ -98,18 +98,14 @@ class Translator:
         data = replace(
             self.config.dataset_config, test_data_path=str(manifest), inference_mode=True
         )
-        if data.feature_store and not self._has_features(data.feature_store, manifest):
+        store, encoder = data.feature_store, self.model.encoder
+        if store and not has_features(store, manifest, encoder.fingerprint()):
             logger.info("%s is not in %s: reading recordings", manifest, data.feature_store)
             data = replace(data, feature_store=None)
         dataset = get_speech_dataset(data, self.tokenizer, "test")
         if shuffle_audio:
             dataset.recordings = exchanged_recordings(dataset.items.utterances)
         return dataset
-
-    def _has_features(self, store: str, manifest: str | Path) -> bool:
-        if Path(store).is_dir():  # of another encoder of the same width they would be nonsense
-            FeatureStore.open(store, self.model.encoder.fingerprint())
-        return has_features(store, manifest)
 
     def to_device(self, batch: dict[str, Any]) -> dict[str, Any]:
         return {k: v.to(self.device) if torch.is_tensor(v) else v for k, v in batch.items()}
@@ -155,32 +151,23 @@ class Translator:
         seconds = [dataset.heard(row).duration or 0.0 for row in rows]
         # Longest first: batches of like length, and memory fails early or never.
         share = sorted(range(len(rows)), key=lambda i: -seconds[i])[rank::processes]
-        missing = [i for i in share if rows[i].key not in done]
-        bar = tqdm(
-            total=len(share),
-            initial=len(share) - len(missing),
-            desc=f"decoding (share 1 of {processes})" if processes > 1 else "decoding",
-            unit="utt",
-            disable=not progress or rank > 0,
-        )
-        heard, length = 0.0, {rows[i].key: seconds[i] for i in missing}
-        with bar:
-            for batch in self._batches(dataset, missing):
-                yield list(self._generate(batch))
-                heard += sum(length[key] for key in batch["keys"])
-                bar.update(len(batch["keys"]))
-                if heard and not bar.disable:  # manifests may leave durations out
-                    rate = heard / bar.format_dict["elapsed"]
-                    bar.set_postfix_str(f"{rate:.3g} s of audio/s")
-
-    def _batches(self, dataset: Any, order: Sequence[int]) -> Iterable[dict[str, Any]]:
-        return DataLoader(
+        loader = DataLoader(
             dataset,
             batch_size=self.config.train_config.val_batch_size,
-            sampler=order,
+            sampler=[i for i in share if rows[i].key not in done],
             collate_fn=dataset.collator,
             num_workers=self.config.train_config.num_workers_dataloader,
         )
+        with tqdm(
+            total=len(share),
+            initial=len(share) - len(loader.sampler),
+            desc=f"decoding (share 1 of {processes})" if processes > 1 else "decoding",
+            unit="utt",
+            disable=not progress or rank > 0,
+        ) as bar:
+            for batch in loader:
+                yield list(self._generate(batch))
+                bar.update(len(batch["keys"]))
 
     @torch.inference_mode()
     def _generate(self, batch: dict[str, Any]) -> Iterator[Answer]:
@@ -246,11 +233,15 @@ def _prediction(
     )
 
 
-def has_features(store: str | Path, manifest: str | Path) -> bool:
-    """Whether `store` has all that a manifest needs. Raises InputError for a bad manifest."""
+def has_features(store: str | Path, manifest: str | Path, encoder: str | None = None) -> bool:
+    """Whether `store` has all that a manifest needs. Raises InputError for a bad manifest.
+
+    Args:
+        encoder: its fingerprint; InputError where the store is another's. None: any.
+    """
     if not Path(store).is_dir():
         return False
-    held = FeatureStore.open(store)
+    held = FeatureStore.open(store, encoder)
     return all(utterance.key in held for utterance in read_manifest(manifest))
 
 
@@ -295,12 +286,13 @@ def decode_to(
     processes: int = 1,
 ) -> list[Prediction]:
     """Decode `manifest` into files that start with `prefix`, and continue where one was stopped."""
-    check_decodable(config, manifest, shuffle_audio=shuffle_audio)
-    rows = read_manifest(manifest)
-    made_from = decoded_from(config, manifest, shuffle_audio)  # before: of what it reads
-    journal = Journal(prefix, made_from | _computed_with())
-    in_processes(processes, _decode_share, journal, config, manifest, shuffle_audio)
+    check(config)
+    data, rows = config.dataset_config, read_manifest(manifest)
+    require(data, [task_to_decode(data.tasks, data.test_task)], rows)
     recordings = exchanged_recordings(rows) if shuffle_audio else {}
+    made_from = decoded_from(config, manifest, shuffle_audio)  # before: of what it reads
+    journal = Journal(prefix, made_from)
+    in_processes(processes, _decode_share, journal, config, manifest, shuffle_audio)
     found = _predictions(config, rows, recordings, journal.answers())
     write_pred_gt(prefix, found)
     write_predictions(predictions_file(prefix), found)
@@ -324,25 +316,6 @@ def _decode_share(
     if done:
         logger.info("continuing: %d are answered", len(done))
     journal.add(rank, translator.answers(dataset, done, rank, processes))
-
-
-def _computed_with() -> dict[str, str]:
-    """What else an interrupted decoding must have in common with the one that continues it."""
-    import transformers
-
-    device = decode_processes.device().type
-    return {"device": device, "version of transformers": transformers.__version__}
-
-
-def check_decodable(
-    config: PotsaConfig, manifest: str | Path, *, shuffle_audio: bool = False
-) -> None:
-    """Raise InputError with what is wrong, before a model is loaded."""
-    check(config)
-    data, utterances = config.dataset_config, read_manifest(manifest)
-    require(data, [task_to_decode(data.tasks, data.test_task)], utterances)
-    if shuffle_audio:
-        exchanged_recordings(utterances)
 
 
 def predictions_file(prefix: str | Path) -> Path:

@@ -15,6 +15,7 @@ import glob
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -87,45 +88,32 @@ def device(rank: int = 0) -> torch.device:
     return torch.device("cuda", rank % torch.cuda.device_count())
 
 
-def useful_processes(at_most: int) -> int:
-    """As many as there are GPUs; on a CPU one, which has all cores."""
-    return min(at_most, torch.cuda.device_count()) if torch.cuda.is_available() else 1
-
-
 def in_processes(count: int, job: Callable[..., Any], *arguments: Any) -> None:
     """Run `job(rank, count, *arguments)` in `count` new processes; in this one where that is one.
 
     Never more than there are GPUs, where there are any: two on one would hold the model twice.
-    Raises InputError with the problems of the process that failed for wrong input.
     """
-    if torch.cuda.is_available() and count > useful_processes(count):
-        useful = useful_processes(count)
-        logger.warning("decoding in %d processes: one a GPU, not %d", useful, count)
-        count = useful
+    if torch.cuda.is_available():
+        count = min(count, torch.cuda.device_count())
     if count <= 1:
         job(0, 1, *arguments)
         return
     from torch import multiprocessing
 
-    wrong_input = multiprocessing.get_context("spawn").SimpleQueue()
-    own = (count, wrong_input, job, arguments)
-    team = multiprocessing.spawn(_process, own, nprocs=count, join=False)
+    team = multiprocessing.spawn(_process, (count, job, arguments), nprocs=count, join=False)
     try:
         while not team.join():
             pass
-    except (multiprocessing.ProcessExitedException, multiprocessing.ProcessRaisedException):
-        if wrong_input.empty():
-            raise
-        raise InputError(wrong_input.get()) from None
+    except multiprocessing.ProcessExitedException as ended:
+        raise InputError(f"decoding: {ended}; the same command continues") from None
     finally:
         for process in team.processes:  # those that an interruption of this one left
             process.terminate()
 
 
-def _process(rank: int, count: int, wrong_input: Any, job: Callable, arguments: tuple) -> None:
+def _process(rank: int, count: int, job: Callable, arguments: tuple) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
     try:
         job(rank, count, *arguments)
     except InputError as error:
-        wrong_input.put(error.problems[:100])  # what a pipe holds: nobody reads it yet
-        raise SystemExit(2) from None
+        sys.exit(f"error: {error}")

@@ -17,8 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader, DistributedSampler
-from tqdm import tqdm
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
 from slam_potsa.config import PotsaConfig
 from slam_potsa.config.check import check
@@ -26,6 +25,7 @@ from slam_potsa.data import epoch as epoch_clock
 from slam_potsa.data.dataset import get_speech_dataset
 from slam_potsa.engine.prepare import checkpoint_to_resume, first_rank_first, prepare, use_bias
 from slam_potsa.engine.run_directory import (
+    BEST,
     COMPLETE,
     CONTROLLER,
     MODEL,
@@ -164,7 +164,7 @@ class NativeTrainer(Trainer):
         if loss < self.best_loss:
             self.best_loss = loss
             if self.args.should_save:
-                save_checkpoint(self.model, Path(self.args.output_dir) / "best" / MODEL)
+                save_checkpoint(self.model, Path(self.args.output_dir) / BEST)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
@@ -230,51 +230,27 @@ class NativeTrainer(Trainer):
             self.best_loss = state["best_loss"]  # else it was of other recordings
 
 
-class _Hooks(TrainerCallback):
+class _Hooks(ProgressCallback):
     """The epoch clock, and a progress bar with the quantities of eq. 3-7."""
 
     def __init__(self, trainer: NativeTrainer):
+        super().__init__()
         self.trainer = trainer
-        self.bar: tqdm | None = None
-
-    def on_train_begin(self, args, state, control, **_):
-        shown = self.trainer.is_world_process_zero()
-        self.bar = tqdm(
-            total=state.max_steps,
-            initial=state.global_step,
-            desc=self.trainer.potsa.train_config.model_name,
-            unit="step",
-            disable=not shown,
-            mininterval=1.0,
-        )
-        if shown:
-            self.trainer.controller.listeners.append(self._show)
+        if trainer.is_world_process_zero():
+            trainer.controller.listeners.append(self._show)
 
     def on_epoch_begin(self, args, state, control, **_):
         epoch_clock.set(int(state.epoch or 0))
 
-    def on_step_end(self, args, state, control, **_):
-        self.bar.update(state.global_step - self.bar.n)
-
-    def on_evaluate(self, args, state, control, metrics=None, **_):
-        if not self.bar.disable and metrics:
-            self.bar.write(
-                f"step {state.global_step}: validation ce {metrics['eval_loss']:.4f}, "
-                f"token accuracy {metrics['eval_accuracy']:.3f}"
-            )
-
-    def on_train_end(self, args, state, control, **_):
-        self.bar.close()
-
     def _show(self, record: dict[str, Any]) -> None:
-        if record["step"] % self.trainer.potsa.log_config.log_interval:
+        if record["step"] % self.trainer.potsa.log_config.log_interval or not self.training_bar:
             return
         terms = [term.name for term in self.trainer.controller.objective.terms]
         shown = {name: f"{record[name]:.3f}" for name in ("ce", *terms) if name in record}
         if record["layers"]:
             shown["layer"] = ",".join(map(str, record["layers"]))
         shown["tok/s"] = f"{record['tokens'] / max(record['seconds'], 1e-9):.0f}"
-        self.bar.set_postfix(shown, refresh=False)
+        self.training_bar.set_postfix(shown, refresh=False)
 
 
 def learning_rate_factor(step: int, warmup: int, total: int) -> float:
@@ -294,8 +270,6 @@ def _arguments(config: PotsaConfig) -> TrainingArguments:
         seed=train.seed,
         per_device_train_batch_size=train.batch_size_training,
         gradient_accumulation_steps=train.gradient_accumulation_steps,
-        num_train_epochs=train.num_epochs,
-        learning_rate=train.lr,
         max_grad_norm=native.max_grad_norm,
         fp16=train.use_fp16,
         bf16=native.bf16,

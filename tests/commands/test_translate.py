@@ -61,34 +61,17 @@ def translate(config, monkeypatch, capsys):
 def test_the_default_is_what_the_run_was_trained_on(config, translate, tmp_path):
     run = other_run(config, tmp_path / "zh", ["zh"])
     assert translate(run) == (0, ["zh"], "")
-    assert translate(run, "--target-language", "zh") == (0, ["zh"], "")
-
-
-def test_an_untrained_language_is_warned_of(config, translate, tmp_path):
-    run = other_run(config, tmp_path / "zh", ["zh"])
-    code, asked, said = translate(run, "--target-language", "de")
-    assert (code, asked) == (0, ["de"])
-    assert "warning: --target-language de: the run was trained to translate into zh" in said
-
-
-def test_the_flag_is_asked_for_where_there_are_several(config, translate, tmp_path):
-    run = other_run(config, tmp_path / "two", ["zh", "ko"])
-    code, asked, said = translate(run)
-    assert (code, asked) == (2, [])
-    assert "--target-language is not given and the run was trained to translate into ko, zh" in said
-    assert translate(run, "--target-language", "ko") == (0, ["ko"], "")
-
-
-def test_the_flag_is_asked_for_where_the_manifest_is_gone(config, translate, tmp_path):
-    run = other_run(config, tmp_path / "zh", ["zh"])
-    (run / "train.jsonl").unlink()
-    code, asked, said = translate(run)
-    assert (code, asked) == (2, []) and "training manifest cannot be read" in said
-    assert translate(run, "--target-language", "zh") == (0, ["zh"], "")
-
-
-def test_transcribing_needs_none_and_a_code_is_checked(config, translate, tmp_path):
-    run = other_run(config, tmp_path / "asr", [None], tasks=["asr"])
-    assert translate(run) == (0, [""], "")
+    assert translate(run, "--target-language", "de") == (0, ["de"], "")
     code, asked, said = translate(run, "--target-language", "chinese!")
     assert (code, asked) == (2, []) and "chinese!" in said
+    assert translate(other_run(config, tmp_path / "asr", [None], tasks=["asr"])) == (0, [""], "")
+
+
+def test_the_flag_is_asked_for_where_that_is_not_one_language(config, translate, tmp_path):
+    run = other_run(config, tmp_path / "two", ["zh", "ko"])
+    code, asked, said = translate(run)
+    assert (code, asked) == (2, []) and "--target-language is not given" in said
+    (run / "train.jsonl").unlink()
+    code, asked, said = translate(run)
+    assert (code, asked) == (2, []) and "--target-language is not given" in said
+    assert translate(run, "--target-language", "ko") == (0, ["ko"], "")

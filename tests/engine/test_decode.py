@@ -187,11 +187,6 @@ def test_two_processes_give_what_one_gives(config, manifest, tmp_path, capfd):
     assert capfd.readouterr().out.splitlines()[-1] == f"{prefix}_predictions.jsonl"
     assert read_predictions(f"{prefix}_predictions.jsonl") == expected
     assert not list(tmp_path.glob("*partial*"))
-    # Wrong input in another process is reported as here.
-    row = json.loads(manifest.read_text().splitlines()[0]) | {"audio": "lost.wav"}
-    (manifest.parent / "lost.jsonl").write_text(json.dumps(row))
-    assert main(["decode", run, str(manifest.parent / "lost.jsonl"), *options]) == 2
-    assert "error: utterance 'en-0': " in capfd.readouterr().err
 
 
 def test_shares_are_found_again_by_another_number_of_processes(
@@ -233,7 +228,7 @@ def test_the_commands_options(config, manifest, tmp_path, capsys, world):
     written = run / "manifest_blind_predictions.jsonl"
     captured = capsys.readouterr()
     assert captured.out.strip() == str(written)
-    assert "18/18" in captured.err and "utt" in captured.err and "s of audio/s" in captured.err
+    assert "18/18" in captured.err and "utt" in captured.err
     for found in read_predictions(written):
         words = found.prediction.split()
         assert found.beam == 3 and len(found.alternatives) == 2

@@ -5,29 +5,26 @@ from __future__ import annotations
 import pytest
 import torch
 
-from slam_potsa.engine.decode_processes import in_processes, useful_processes
+from slam_potsa import InputError
+from slam_potsa.engine.decode_processes import in_processes
 
 
-@pytest.mark.parametrize("gpus, asked, expected", [(2, 4, 2), (4, 2, 2), (1, 1, 1), (0, 4, 1)])
-def test_as_many_as_there_are_gpus_and_one_on_a_cpu(monkeypatch, gpus, asked, expected):
-    pretend(monkeypatch, gpus)
-    assert useful_processes(asked) == expected
-
-
-def test_more_than_gpus_are_brought_down_and_it_is_said(monkeypatch, caplog):
-    pretend(monkeypatch, 1)
-    done = []
-    in_processes(4, lambda *given: done.append(given), "here")
-    assert done == [(0, 1, "here")] and "in 1 processes: one a GPU, not 4" in caplog.text
-
-
-def test_one_needs_no_process_of_its_own(monkeypatch, caplog):
-    monkeypatch.setattr("torch.multiprocessing.spawn", lambda *_, **__: 1 / 0)
-    done = []
-    in_processes(1, lambda *given: done.append(given), "here")
-    assert done == [(0, 1, "here")] and not caplog.records
-
-
-def pretend(monkeypatch, gpus: int) -> None:
+@pytest.mark.parametrize("gpus, asked", [(0, 1), (1, 4)])
+def test_one_a_gpu_and_one_needs_no_process_of_its_own(monkeypatch, gpus, asked):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr("torch.multiprocessing.spawn", lambda *_, **__: 1 / 0)
+    done = []
+    in_processes(asked, lambda *given: done.append(given), "here")
+    assert done == [(0, 1, "here")]
+
+
+@pytest.mark.distributed
+def test_wrong_input_in_another_process_is_reported_as_here(capfd):
+    with pytest.raises(InputError, match="the same command continues"):
+        in_processes(2, refusing, "lost.wav")
+    assert "error: lost.wav: no such file" in capfd.readouterr().err
+
+
+def refusing(_rank, _count, path):
+    raise InputError(f"{path}: no such file")

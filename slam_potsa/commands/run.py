@@ -67,24 +67,12 @@ def tests_of(recipe) -> dict[str, tuple[Path, str]]:
 
 
 def decoding_config(recipe):
-    """The last stage's best model, with what the recipe now says of decoding.
+    """The last stage as the recipe has it now, with its best model, which carries its biases."""
+    from slam_potsa.engine.run_directory import best_checkpoint
 
-    The rest is what it was trained with: `check_history` lets nothing else be changed.
-    """
-    from slam_potsa.engine.decode import load_run
-
-    last, now = recipe.stages[-1], recipe.stages[-1].config
-    config = load_run(last.folder, decode=now.decode)
-    return replace(
-        config,
-        dataset_config=replace(config.dataset_config, test_task=now.dataset_config.test_task),
-        # What fits this machine may have changed since the training.
-        train_config=replace(
-            config.train_config,
-            val_batch_size=now.train_config.val_batch_size,
-            num_workers_dataloader=now.train_config.num_workers_dataloader,
-        ),
-    )
+    last = recipe.stages[-1]
+    bias = replace(last.config.language_bias, path=None)
+    return replace(last.config, ckpt_path=str(best_checkpoint(last.folder)), language_bias=bias)
 
 
 def decode_tests(recipe) -> None:

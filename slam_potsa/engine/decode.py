@@ -38,7 +38,6 @@ from slam_potsa.engine import decode_processes
 from slam_potsa.engine.decode_processes import Answer, Journal, in_processes
 from slam_potsa.engine.prepare import quieten, world_size
 from slam_potsa.engine.run_directory import (
-    CONFIG,
     best_checkpoint,
     features_of,
     file_hash,
@@ -245,21 +244,14 @@ def has_features(store: str | Path, manifest: str | Path, encoder: str | None = 
     return all(utterance.key in held for utterance in read_manifest(manifest))
 
 
-def load_run(run: str | Path, **changes: Any) -> PotsaConfig:
-    """The configuration of a run directory, with `ckpt_path` at its best model.
+def load_run(run: str | Path, ckpt_path: str | None = None) -> PotsaConfig:
+    """The configuration of a run directory, with `ckpt_path`, or its best model by validation.
 
-    The best by validation, see `best_checkpoint`; `ckpt_path=RUN/model.pt` is the last. `changes`
-    replace top-level keys. The biases travel inside the checkpoint.
+    The biases travel inside the checkpoint.
     """
-    run = Path(run)
-    if not (run / CONFIG).is_file():
-        raise InputError(f"{run}: no {CONFIG} there; expected the output_dir of a training run")
     config = read_config(run)
-    own = {
-        "ckpt_path": changes.get("ckpt_path") or str(best_checkpoint(run)),
-        "language_bias": replace(config.language_bias, path=None),
-    }
-    return replace(config, **own | changes)
+    bias = replace(config.language_bias, path=None)
+    return replace(config, ckpt_path=ckpt_path or str(best_checkpoint(run)), language_bias=bias)
 
 
 # -- into files ------------------------------------------------------------------------------------

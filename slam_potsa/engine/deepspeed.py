@@ -96,20 +96,12 @@ def use_settings(config: PotsaConfig) -> None:
 
 
 def save_whole(model: nn.Module, path: str | Path, *, writes: bool) -> None:
-    """`model.pt` in float32 of a model that ZeRO has partitioned. Called on every rank.
+    """`model.pt` of a model that ZeRO has partitioned: what is trained, in float32, and the state.
 
     Args:
-        writes: whether this rank writes the file.
+        writes: whether this rank writes the file. Every rank calls it.
     """
-    state = whole_state(model)
-    if writes:
-        with atomic_path(path) as temporary:
-            torch.save(state, temporary)
-
-
-def whole_state(model: nn.Module) -> dict[str, Tensor]:
-    """Trainable parameters as DeepSpeed's optimizer holds them, in float32, and carried state."""
-    state = {}
+    state: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and not name.endswith(".as_parameter"):
             state[name] = _whole(parameter).cpu().clone()
@@ -118,7 +110,9 @@ def whole_state(model: nn.Module) -> dict[str, Tensor]:
             module.state_dict()  # fires the hooks that bring it up to date
             # ZeRO resets or partitions the parameter; the buffer is what was written.
             state[f"{name}.as_parameter"] = module.as_buffer.float().cpu()
-    return state
+    if writes:
+        with atomic_path(path) as temporary:
+            torch.save(state, temporary)
 
 
 def _whole(parameter: nn.Parameter) -> Tensor:

@@ -38,7 +38,9 @@ def encode(
     with bar, torch.inference_mode():
         for start in range(0, len(ordered), batch_size):
             batch = ordered[start : start + batch_size]
-            mels, frames = zip(*(_speech(u, base, encoder) for u in batch), strict=True)
+            sounds = [load_audio(utterance.audio, base) for utterance in batch]
+            mels = [log_mel(sound, encoder.n_mels, encoder.window) for sound in sounds]
+            frames = [encoder_frames(len(sound)) for sound in sounds]
             mel = torch.nn.utils.rnn.pad_sequence(mels, batch_first=True).to(device)
             width = (mel.shape[1] + 1) // 2
             mask = torch.arange(width, device=device) < torch.tensor(frames, device=device)[:, None]
@@ -97,9 +99,3 @@ def estimate_bias(
         fingerprint=fingerprint,
         manifest=manifest_hash(manifests),
     )
-
-
-def _speech(utterance: Utterance, base: Path, encoder: SpeechEncoder) -> tuple[Tensor, int]:
-    audio = load_audio(utterance.audio, base)
-    mel = log_mel(audio, encoder.n_mels, encoder.window)
-    return mel, encoder_frames(len(audio))

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from slam_potsa.config import DatasetConfig, PotsaConfig, TrainConfig
+from slam_potsa.config import PotsaConfig, TrainConfig
 from slam_potsa.data.dataset import training_items
 from slam_potsa.data.manifest import read_manifest
 from slam_potsa.data.tasks import needed_fields
@@ -29,8 +29,6 @@ def preflight(config: PotsaConfig, world_size: int = 1, *, launched: bool | None
     problems = [*_earlier_run(config), *_switches(config, launched)]
     if config.train_config.enable_deepspeed:
         problems += _deepspeed(config, world_size)
-    else:
-        problems += _ddp(config.train_config)
     refuse([*problems, *_lengths(config, world_size)])
 
 
@@ -62,6 +60,11 @@ def _switches(config: PotsaConfig, launched: bool) -> Iterator[str]:
             "train_config.enable_fsdp=true: SLAM-LLM's FSDP path cannot wrap a Q-Former beside a "
             "frozen LLM (it needs uniform requires_grad); use enable_ddp=true or DeepSpeed"
         )
+    elif not train.enable_ddp and not train.enable_deepspeed:
+        yield (
+            "train_config.enable_ddp=false: SLAM-LLM's loop for a bare model dies at its first "
+            "step; set it to true, also for one process"
+        )
     if not train.run_validation:
         yield (
             "train_config.run_validation=false: SLAM-LLM saves at validations only, so a run that "
@@ -69,45 +72,26 @@ def _switches(config: PotsaConfig, launched: bool) -> Iterator[str]:
         )
 
 
-def _ddp(train: TrainConfig) -> Iterator[str]:
-    if not train.enable_ddp and not train.enable_fsdp:
-        yield (
-            "train_config.enable_ddp=false: SLAM-LLM's loop for a bare model dies at its first "
-            "step; set it to true, also for one process"
-        )
-
-
 def _lengths(config: PotsaConfig, world_size: int) -> Iterator[str]:
     """SLAM-LLM drops the last incomplete batch of each rank, of the validation set too."""
     train, data = config.train_config, config.dataset_config
-    items = len(training_items(data))
-    share = -(-items // world_size)
-    batches = share // train.batch_size_training
-    if not batches:
-        yield _no_batch("train_data_path", items, world_size, "batch_size_training", share)
-    if not train.run_validation:
-        return
-    if not data.val_data_path:
+    sizes = [("train_data_path", len(training_items(data)), "batch_size_training")]
+    if train.run_validation and data.val_data_path:
+        rows = read_manifest(data.val_data_path, needs=needed_fields(data.tasks))
+        sizes.append(("val_data_path", len(rows), "val_batch_size"))
+    elif train.run_validation:
         yield "dataset_config.val_data_path is not set: SLAM-LLM saves at validations only"
-    else:
-        yield from _validation_set(train, data, world_size)
-    if batches:
+    for name, items, batch_size in sizes:
+        share = -(-items // world_size)
+        if share < getattr(train, batch_size):
+            yield (
+                f"dataset_config.{name}: {items} items on {world_size} processes are {share} each, "
+                "fewer than one batch, and SLAM-LLM drops incomplete ones; set "
+                f"train_config.{batch_size} to {share} or less"
+            )
+    batches = -(-sizes[0][1] // world_size) // train.batch_size_training
+    if train.run_validation and batches:
         yield from _validation_interval(train, batches)
-
-
-def _validation_set(train: TrainConfig, data: DatasetConfig, world_size: int) -> Iterator[str]:
-    utterances = len(read_manifest(data.val_data_path, needs=needed_fields(data.tasks)))
-    share = -(-utterances // world_size)
-    if share < train.val_batch_size:
-        yield _no_batch("val_data_path", utterances, world_size, "val_batch_size", share)
-
-
-def _no_batch(data: str, items: int, world_size: int, batch_size: str, share: int) -> str:
-    return (
-        f"dataset_config.{data}: {items} items on {world_size} processes are {share} each, fewer "
-        f"than one batch, and SLAM-LLM drops incomplete ones; set train_config.{batch_size} to "
-        f"{share} or less"
-    )
 
 
 def _validation_interval(train: TrainConfig, batches: int) -> Iterator[str]:

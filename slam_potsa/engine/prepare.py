@@ -183,18 +183,14 @@ def _check_rows(data: DatasetConfig, option: str) -> None:
 
 
 def _check_pairs(config: PotsaConfig) -> None:
-    """Alignment has pairs."""
-    if compares_pairs(config) and not training_items(config.dataset_config).num_pairs:
+    """A term that compares a row with its partner's has pairs."""
+    compares = any(term.rows == "pairs" for term in config.alignment.active.values())
+    if compares and not training_items(config.dataset_config).num_pairs:
         raise InputError(
             f"{config.dataset_config.train_data_path}: no sentence_id is spoken in two languages, "
             "so there is nothing to align; use the same sentence_id for the same meaning, or "
             "alignment=none"
         )
-
-
-def compares_pairs(config: PotsaConfig) -> bool:
-    """Whether a term of the objective compares a row with its partner's."""
-    return any(term.rows == "pairs" for term in config.alignment.active.values())
 
 
 def manifests_to_hear(config: PotsaConfig) -> list[str]:
@@ -223,7 +219,7 @@ def provide_bias(config: PotsaConfig, progress: bool = True) -> None:
     data, model = config.dataset_config, config.model_config
     if not config.language_bias.enabled or config.language_bias.path:
         return
-    path, manifests = bias_path(config), [data.train_data_path]
+    path, manifests = Path(config.train_config.output_dir) / BIAS, [data.train_data_path]
     if path.is_file() and LanguageBias.load(path).manifest == manifest_hash(manifests):
         return
     features = FeatureStore.open(data.feature_store) if data.feature_store else None
@@ -236,10 +232,6 @@ def provide_bias(config: PotsaConfig, progress: bool = True) -> None:
 
 def use_bias(config: PotsaConfig) -> None:
     """Let the model load what `provide_bias` wrote (on every rank, after rank 0 wrote it)."""
-    path = bias_path(config)
+    path = Path(config.train_config.output_dir) / BIAS
     if config.language_bias.enabled and not config.language_bias.path and path.is_file():
         config.language_bias.path = str(path)
-
-
-def bias_path(config: PotsaConfig) -> Path:
-    return Path(config.train_config.output_dir) / BIAS

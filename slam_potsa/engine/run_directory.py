@@ -118,6 +118,8 @@ def read_config(run_dir: str | Path, name: str = CONFIG) -> PotsaConfig:
     import yaml
 
     path = Path(run_dir) / name
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected the output_dir of a training run")
     try:
         return defaults(PotsaConfig, yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, yaml.YAMLError) as error:

@@ -31,7 +31,7 @@ BUDGET = {
     "data": 3_720,
     "objective": 1_480,
     "model": 2_180,
-    "engine": 4_010,
+    "engine": 3_700,
     "evaluation": 3_240,
     "commands": 840,
 }

@@ -31,7 +31,7 @@ setup(
         "slam_potsa.data.sources": ["asterisk_*.txt", "announcements*"],
         "slam_potsa.evaluation": ["*.yaml", "charts.mplstyle"],
         "slam_potsa.evaluation.report": ["page.*"],
-        "slam_potsa.engine.plan": ["assumptions.yaml"],
+        "slam_potsa.engine.plan": ["assumptions.yaml", "report.txt.j2"],
         "slam_potsa.model": ["known.json"],
     },
     install_requires=[

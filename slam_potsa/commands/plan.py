@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,29 +31,19 @@ def add(commands) -> None:
         choices=tuple(GPUS),
         help="the GPU it must fit, may be repeated; default: show all, it must fit one",
     )
-    plan.add_argument(
-        "--gpu-memory",
-        type=float,
-        metavar="GIB",
-        help="it must fit so much, on a GPU that --gpu does not know (CUDA reports some 0.4 GiB "
-        "less than its name says)",
-    )
-    plan.add_argument("--gpus", type=int, help="GPUs of a machine; default: the recipe's, else 1")
-    plan.add_argument(
-        "--nodes",
-        type=int,
-        default=1,
-        metavar="N",
-        help="machines; with several, their share of the accumulation and the command for "
-        "SLAM-LLM's loop; default: 1",
-    )
+    plan.add_argument("--gpus", type=int, help="how many of them; default: the recipe's, else 1")
     plan.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     assumed = plan.add_argument_group("assumptions, where nothing can be read or measured")
-    for name, one in ASSUMPTIONS.items():
-        option, kind = f"--{name.replace('_', '-')}", type(one.default)
-        text = f"{one.meaning} ({one.source}); default: {one.default}"
-        assumed.add_argument(option, type=kind, default=one.default, metavar="N", help=text)
+    for name, (default, meaning) in ASSUMPTIONS.items():
+        option, text = f"--{name.replace('_', '-')}", f"{meaning}; default: {default}"
+        assumed.add_argument(option, type=_positive, default=default, metavar="N", help=text)
     plan.set_defaults(command=_plan)
+
+
+def _positive(text: str) -> float:
+    if float(text) <= 0:
+        raise argparse.ArgumentTypeError(f"expected more than 0, got {text}")
+    return float(text)
 
 
 def _plan(args) -> None:
@@ -65,17 +56,14 @@ def _plan(args) -> None:
 
     quieten()
     name, stages, processes = read_stages(args.assignments)
+    gpus = processes if args.gpus is None else args.gpus
+    if gpus < 1:
+        raise InputError(f"--gpus={gpus}: expected 1 or more")
+    assumptions = {name: getattr(args, name) for name in ASSUMPTIONS}
     plan = plan_stages(
-        stages,
-        name=name,
-        gpus=processes if args.gpus is None else args.gpus,
-        gpu_names=args.gpu or (),
-        gpu_memory=args.gpu_memory,
-        nodes=args.nodes,
-        assumptions={name: getattr(args, name) for name in ASSUMPTIONS},
+        stages, name=name, gpus=gpus, gpu_names=args.gpu or (), assumptions=assumptions
     )
-    if plan["stages"]:
-        print(text(plan))
+    print(text(plan))
     if args.json:
         atomic_write(args.json, json.dumps(plan, indent=1, ensure_ascii=False) + "\n")
     if plan["problems"]:
@@ -83,20 +71,15 @@ def _plan(args) -> None:
 
 
 def read_stages(assignments: Sequence[str]):
-    """`(name, [(stage, configuration)], processes)` of a recipe, or of one configuration.
-
-    A single configuration is not checked yet: the plan says all that is wrong with it at once.
-    """
+    """`(name, [(stage, configuration)], processes)` of a recipe, or of one configuration."""
     from slam_potsa.config.compose import compose_config
     from slam_potsa.engine.recipe import load_recipe
 
-    named = [text for text in assignments if text.startswith("recipe=")]
+    names = [text.removeprefix("recipe=") for text in assignments if text.startswith("recipe=")]
     others = [text for text in assignments if not text.startswith("recipe=")]
-    if len(named) > 1:
-        raise InputError(f"expected one recipe=NAME, got {', '.join(named)}")
-    if named:
-        recipe = load_recipe(named[0].removeprefix("recipe="), others)
+    if names:
+        recipe = load_recipe(names[-1], others)
         stages = [(stage.name, stage.config) for stage in recipe.stages]
         return f"recipe {recipe.name}", stages, recipe.processes
-    config = compose_config(others, checked=False)
+    config = compose_config(others)
     return " ".join(others), [(config.train_config.model_name, config)], 1

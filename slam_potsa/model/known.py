@@ -6,7 +6,6 @@ A folder on this machine always goes before: its own config.json is read.
 
 from __future__ import annotations
 
-import difflib
 import json
 from functools import cache
 from pathlib import Path
@@ -40,11 +39,10 @@ def model_config(name: str, option: str = "name", kind: str = "") -> Any:
     if name in known():
         return AutoConfig.for_model(**known()[name])
     names = [other for other, sizes in known().items() if sizes["model_type"].startswith(kind)]
-    near = difflib.get_close_matches(name, names, n=1)
     raise InputError(
-        f"{option}={name!r}: no folder here, and not one of the models whose sizes are shipped"
-        f"{f' (did you mean {near[0]}?)' if near else ''}. Known are {', '.join(names)}; for any "
-        "other give a local folder with its config.json (no weights are needed)"
+        f"{option}={name!r}: no folder here, and not one of the models whose sizes are shipped: "
+        f"{', '.join(names)}; for any other give a local folder with its config.json (no weights "
+        "are needed)"
     )
 
 

@@ -74,7 +74,7 @@ def test_an_unknown_name_says_what_is_known_and_that_a_folder_works():
         model_config("Qwen/Qwen2.5-8B", "model_config.llm_path", "qwen2")
     message = str(error.value)
     assert "model_config.llm_path='Qwen/Qwen2.5-8B'" in message
-    assert "Qwen/Qwen2.5-7B?" in message and "local folder" in message
+    assert "Qwen/Qwen2.5-7B" in message and "local folder" in message
     assert "whisper" not in message
 
 

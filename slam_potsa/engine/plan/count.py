@@ -5,10 +5,11 @@ way back are the code that trains, at its true size. FLOPs are counted by the fo
 `FlopCounterMode`: products and attention, nothing elementwise. Bytes are those of the storages that
 are alive, so that a peak has whatever a step holds at that moment.
 
-    attention    takes the memory-efficient kernel, as on a GPU where there is a mask: it keeps no
-                 scores, and computes them once more on the way back (2.5 times the forward)
-    values       are not there to be asked whether Sinkhorn's sweeps may stop: they go on to their
-                 cap, as on a GPU
+    attention    takes the CPU's kernel, which keeps no scores, as a GPU's does where there is a
+                 mask, and computes them once more on the way back (2.5 times the forward); it
+                 knows no dropout
+    values       are not there to be asked whether Sinkhorn's sweeps may stop: none is counted, they
+                 are small products
     layers       of the encoder and of the LLM are alike, so one and two are run, and the second
                  says what each further one adds
 
@@ -19,10 +20,10 @@ bands, E encoder width, S positions of the LLM, A answer positions, P pairs.
 from __future__ import annotations
 
 import weakref
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
@@ -36,18 +37,28 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
 MELS_PER_FRAME = 2  # mel frames of 10 ms an encoder frame
-MANY = 10_007  # items of the batch whose bytes are followed: a prime, so that it shows in a size
 BATCH, LOSS, BACKWARD = "batch", "loss", "backward pass"
 # By attribute of the model. The last to go back first: torch does not see that the LLM is left.
 PARTS = {"encoder": "encoder", "encoder_projector": "projector", "llm": "llm"}
-ROWS = (BATCH, *PARTS.values(), LOSS, BACKWARD)
-FORMULAS = {**flop_registry, torch.ops.aten.baddbmm_: flop_registry[torch.ops.aten.baddbmm]}
+aten = torch.ops.aten
+FORMULAS = {
+    **flop_registry,
+    aten.baddbmm_: flop_registry[aten.baddbmm],
+    aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[
+        aten._scaled_dot_product_flash_attention
+    ],
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[
+        aten._scaled_dot_product_flash_attention_backward
+    ],
+}
+attend = F.scaled_dot_product_attention
 
 Flops = Counter[tuple[str, str, int]]  # (part or LOSS, "forward" or "backward", bytes of a number)
+Held = Counter[str]  # bytes, by what holds them: a part, BATCH, LOSS or BACKWARD
+Stack = tuple[nn.Module, str, nn.ModuleList]  # owner, attribute, layers
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """A micro-step of one GPU, padded to its longest row."""
 
     rows: int  # B
@@ -57,68 +68,36 @@ class Batch:
     answer: int  # A
 
 
-@dataclass(frozen=True)
-class Held:
-    """Bytes alive in a step, as they grow with the items of its batch and with the layers.
-
-    Attributes:
-        traces: of one layer and of two; {(part, direction): [moments, ROWS, 3]}, in the last
-            dimension what does not grow, what grows with the items, and with their square.
-        depth: [ROWS], layers.
-    """
-
-    traces: Sequence[dict[tuple[str, str], Tensor]]
-    depth: Tensor
-
-    def peak(self, items: int) -> dict[str, int]:
-        """Bytes by what holds them, at the moment when there are most."""
-        powers = torch.tensor([1.0, items, items**2], dtype=torch.float64)
-        one, two = ({k: _most(t @ powers) for k, t in trace.items()} for trace in self.traces)
-        moments = [one[key] + (self.depth - 1) * (two[key] - one[key]) for key in one]
-        most = max(moments, key=lambda sizes: sizes.sum().item())
-        return {name: round(size) for name, size in zip(ROWS, most.tolist(), strict=True)}
-
-
-class TrainingStep:
-    """Forward and backward pass of a `SpeechLLM` on the meta device.
+def count_step(
+    model: nn.Module, batch: Batch, features: int = 0, autocast: bool = False
+) -> tuple[Flops, Held]:
+    """FLOPs of a `SpeechLLM`'s forward and backward pass, and its bytes when there are most.
 
     Args:
         features: E where the encoder's output comes from a feature store; 0: from the encoder.
         autocast: products in 16 bits whatever the weights are.
     """
+    stacks = _stacks(model)
 
-    def __init__(self, model: nn.Module, features: int, autocast: bool):
-        self.model, self.features, self.autocast = model, features, autocast
-        parts = {"encoder": model.encoder, "llm": model.llm}
-        taps = model.controller.objective.tap_names(
-            range(1, model.encoder_projector.num_layers + 1)
-        )
-        if any(tap.startswith("llm.") for tap in taps):
-            del parts["llm"]  # a term compares its layers, which must all be there
-        self._stacks = {name: _stack(part) for name, part in parts.items() if part is not None}
-
-    def flops(self, batch: Batch) -> Flops:
-        """By part, direction and precision."""
-        one, two = (self._run(batch, layers, sweeps=layers == 1).flops for layers in (1, 2))
-        deep = [key for key in one if key[0] in self._stacks]  # Sinkhorn swept in the first alone
-        return one + Counter({k: (self._depth(k[0]) - 1) * (two[k] - one[k]) for k in deep})
-
-    def held(self, batch: Batch) -> Held:
-        """`batch` has MANY items."""
-        depth = torch.tensor([float(self._depth(name)) for name in ROWS])
-        return Held([self._run(batch, n, sweeps=False).trace() for n in (1, 2)], depth)
-
-    def _depth(self, part: str) -> int:
-        return len(self._stacks[part][2]) if part in self._stacks else 1
-
-    def _run(self, batch: Batch, layers: int, *, sweeps: bool) -> Meter:
-        shortened = _shortened(list(self._stacks.values()), layers)
-        with shortened, _without_data(self.model, sweeps) as (weights, meter):
-            inputs = _inputs(self.model, batch, self.features)
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
-                output, _accuracy = functional_call(self.model, weights, kwargs=inputs)
+    def run(layers: int) -> Meter:
+        with _shortened(stacks, layers), _without_data(model) as (weights, meter):
+            inputs = _inputs(model, batch, features)
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                output, _accuracy = functional_call(model, weights, kwargs=inputs)
             output.loss.backward()  # with the logits still there, as SLAM-LLM's loop has them
         return meter
+
+    def deep(part: str, one: int, two: int) -> int:
+        further = len(stacks[part][2]) - 1 if part in stacks else 0
+        return one + further * (two - one)
+
+    one, two = run(1), run(2)
+    flops = Counter({key: deep(key[0], n, two.flops[key]) for key, n in one.flops.items()})
+    moments = [
+        Counter({name: deep(name, n, two.peaks[moment][name]) for name, n in held.items()})
+        for moment, held in one.peaks.items()
+    ]
+    return flops, max(moments, key=Counter.total)
 
 
 def encoder_flops(encoder: nn.Module, frames: int) -> int:
@@ -135,24 +114,20 @@ class Meter(TorchDispatchMode):
     Args:
         model: the name of its class.
         weights: not counted, nor are their gradients, though operations return views of them.
+        modules: says which of them is running.
+
+    Attributes:
+        peaks: of each part and direction, what is held when there is most.
     """
 
-    def __init__(self, model: str, weights: Iterable[Tensor]):
+    def __init__(self, model: str, weights: Iterable[Tensor], modules: ModuleTracker):
         super().__init__()
         self.flops: Flops = Counter()
-        self._root, self._modules = model, ModuleTracker()
+        self.peaks: dict[tuple[str, str], Held] = {}
+        self._alive: Held = Counter()
+        self._root, self._modules = model, modules
         known = [t for w in weights for t in (w, w.grad) if t is not None]
         self._known = {id(t.untyped_storage()): t.untyped_storage() for t in known}
-        self._alive: Counter[tuple[str, int]] = Counter()  # (row, degree of growth)
-        self._moments = defaultdict(list)  # by part and direction
-
-    def __enter__(self) -> Meter:
-        self._modules.__enter__()
-        return super().__enter__()
-
-    def __exit__(self, *error) -> None:
-        super().__exit__(*error)
-        self._modules.__exit__(*error)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func is torch.ops.prim.device.default:  # asked more often than anything is computed
@@ -160,93 +135,78 @@ class Meter(TorchDispatchMode):
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
-        part, way = self._part(), "backward" if self._modules.is_bw else "forward"
+        part, way = moment = self._moment()
         formula = FORMULAS.get(func.overloadpacket)
         if formula is not None:
             work = formula(*args, **kwargs, out_val=out)
             self.flops[part, way, made[0].element_size()] += work
-        row = BACKWARD if self._modules.is_bw else part
-        if any([self._hold(tensor, row) for tensor in made]):
-            self._moments[part, way].append(dict(self._alive))
+        for tensor in made:
+            self._hold(tensor, BACKWARD if self._modules.is_bw else part)
+        if self._alive.total() > self.peaks.get(moment, Counter()).total():
+            self.peaks[moment] = self._alive.copy()
         return out
 
-    def trace(self) -> dict[tuple[str, str], Tensor]:
-        """As `Held` has it, of a batch of MANY items."""
-        traces = {
-            key: [
-                [[alive.get((row, n), 0) / MANY**n for n in range(3)] for row in ROWS]
-                for alive in moments
-            ]
-            for key, moments in self._moments.items()
-        }
-        return {key: torch.tensor(trace, dtype=torch.float64) for key, trace in traces.items()}
-
-    def _part(self) -> str:
-        running = self._modules.parents
+    def _moment(self) -> tuple[str, str]:
+        running, back = self._modules.parents, self._modules.is_bw
         found = (name for attr, name in PARTS.items() if f"{self._root}.{attr}" in running)
-        return next(found, LOSS if self._root in running or self._modules.is_bw else BATCH)
+        part = next(found, LOSS if self._root in running or back else BATCH)
+        return part, "backward" if back else "forward"
 
-    def _hold(self, tensor: Tensor, row: str) -> bool:
-        """Whether the tensor's memory is new."""
+    def _hold(self, tensor: Tensor, holder: str) -> None:
+        """Count the tensor's memory for as long as it is there, if it is new."""
         storage = tensor.untyped_storage()
         key, size = id(storage), storage.nbytes()
         if key in self._known or not size:
-            return False
-        kind = row, (size % MANY == 0) + (size % MANY**2 == 0)
-        self._alive[kind] += size
+            return
+        self._alive[holder] += size
 
         def free(_reference: weakref.ref) -> None:
             del self._known[key]
-            self._alive[kind] -= size
+            self._alive[holder] -= size
 
         self._known[key] = weakref.ref(storage, free)
-        return True
 
 
 @contextmanager
-def _without_data(
-    model: nn.Module, sweeps: bool = False
-) -> Iterator[tuple[dict[str, Tensor], Meter]]:
-    """Parameters and buffers, with the gradients of the micro-step before, and what counts.
-
-    Args:
-        sweeps: the answer to Sinkhorn's question whether it is unfinished, the only one of values.
-    """
+def _without_data(model: nn.Module) -> Iterator[tuple[dict[str, Tensor], Meter]]:
+    """Parameters and buffers, with the gradients of the micro-step before, and what counts."""
+    finished = patch.object(Tensor, "__bool__", lambda _value: False)  # asked by Sinkhorn alone
     attention = patch.object(F, "scaled_dot_product_attention", _attention)
-    unfinished = patch.object(Tensor, "__bool__", lambda _value: sweeps)
-    with FakeTensorMode(allow_non_fake_inputs=True), attention, unfinished:
+    with FakeTensorMode(allow_non_fake_inputs=True), attention, finished:
         weights = {}
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             weight = weights[name] = torch.empty(tensor.shape, dtype=tensor.dtype)
             if tensor.requires_grad:
                 weight.requires_grad_().grad = torch.empty_like(weight)
-        with Meter(type(model).__name__, weights.values()) as meter:
+        name = type(model).__name__
+        with ModuleTracker() as modules, Meter(name, weights.values(), modules) as meter:
             yield weights, meter
 
 
-def _most(sizes: Tensor) -> Tensor:
-    """[ROWS] at the moment, of [moments, ROWS], when most is held."""
-    return sizes[sizes.sum(1).argmax()]
+def _attention(*tensors: Tensor, dropout_p: float = 0.0, **options: Any) -> Tensor:
+    return attend(*tensors, **options)
 
 
-Stack = tuple[nn.Module, str, nn.ModuleList]  # owner, attribute, layers
+def _stacks(model: nn.Module) -> dict[str, Stack]:
+    """Of encoder and LLM, the longest list of layers in it."""
+    parts = {"encoder": model.encoder, "llm": model.llm}
+    layers = range(1, model.encoder_projector.num_layers + 1)
+    if any(tap.startswith("llm.") for tap in model.controller.objective.tap_names(layers)):
+        del parts["llm"]  # a term compares its layers, which must all be there
+    return {name: _stack(part) for name, part in parts.items() if part is not None}
 
 
 def _stack(part: nn.Module) -> Stack:
-    """The layers of a part, the longest list in it."""
     found = ((owner, *child) for owner in part.modules() for child in owner.named_children())
     return max((s for s in found if isinstance(s[2], nn.ModuleList)), key=lambda s: len(s[2]))
 
 
 @contextmanager
-def _shortened(stacks: Sequence[Stack], layers: int) -> Iterator[None]:
-    for owner, name, stack in stacks:
-        setattr(owner, name, stack[:layers])
-    try:
+def _shortened(stacks: dict[str, Stack], layers: int) -> Iterator[None]:
+    with ExitStack() as restored:
+        for owner, name, stack in stacks.values():
+            restored.enter_context(patch.dict(owner._modules, {name: stack[:layers]}))
         yield
-    finally:
-        for owner, name, stack in stacks:
-            setattr(owner, name, stack)
 
 
 def _inputs(model: nn.Module, batch: Batch, features: int) -> dict[str, Tensor | int]:
@@ -265,25 +225,3 @@ def _inputs(model: nn.Module, batch: Batch, features: int) -> dict[str, Tensor |
         frames, bands = MELS_PER_FRAME * batch.frames, model.encoder.n_mels
         inputs["audio_mel"] = torch.empty(batch.rows, frames, bands)
     return {**inputs, "label_start": batch.positions - batch.answer}
-
-
-def _attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    **_options: bool,
-) -> Tensor:
-    """As a GPU with a mask does it: the mask becomes numbers to add, in rows of a multiple of 8."""
-    if torch.is_autocast_enabled("cpu"):
-        query, key, value = (t.to(torch.get_autocast_dtype("cpu")) for t in (query, key, value))
-    bias = None
-    if attn_mask is not None:
-        columns = key.shape[-2]
-        bias = query.new_zeros(*attn_mask.shape[:-1], -(-columns // 8) * 8)[..., :columns]
-        bias = bias.expand(*query.shape[:-1], columns)
-    kernel = torch.ops.aten._scaled_dot_product_efficient_attention
-    return kernel(query, key, value, bias, True, dropout_p, is_causal, scale=scale)[0]

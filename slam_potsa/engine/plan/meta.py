@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +18,12 @@ from slam_potsa.model.encoder import SpeechEncoder
 from slam_potsa.model.factory import build_controller, build_projector, check_widths
 from slam_potsa.model.known import model_config
 from slam_potsa.model.language_bias import LanguageBias
-from slam_potsa.model.llm import adapt_llm, unwrapped
+from slam_potsa.model.llm import adapt_llm
 from slam_potsa.model.speech_llm import SpeechLLM
 from slam_potsa.model.teacher import Teacher
 
 
-@dataclass(frozen=True)
-class MetaModel:
+class MetaModel(NamedTuple):
     """What would train, and the encoder of its features, loaded or not."""
 
     model: SpeechLLM
@@ -40,29 +38,19 @@ class MetaModel:
             for name, part in parts.items()
         }
 
-    @property
-    def trained(self) -> dict[str, Tensor]:
-        """What a checkpoint of it would hold."""
-        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
-    @property
-    def positions(self) -> float:
-        """Of the LLM at most."""
-        config = unwrapped(self.model.llm).config.get_text_config()
-        return getattr(config, "max_position_embeddings", 0) or float("inf")
-
-
-def build_on_meta(config: PotsaConfig, languages: Sequence[str] = ("en",)) -> MetaModel:
+def build_on_meta(config: PotsaConfig, languages: Iterable[str] = ("en",)) -> MetaModel:
     """What `model_factory` would build on a GPU, without a weight.
 
     Args:
-        languages: those that biases would be estimated of, where no file has them.
+        languages: those that biases would be estimated of.
 
     Raises InputError with everything that does not fit: unknown models, widths, mel bands, layers.
     """
     model, train = config.model_config, config.train_config
     whisper, decoder = _sizes(config)
-    bias = _bias(config, whisper.d_model, languages)
+    table = {language: torch.zeros(whisper.d_model) for language in languages}
+    bias = LanguageBias(table) if config.language_bias.enabled else None
     half = torch.bfloat16 if model.llm_dtype == "auto" else getattr(torch, model.llm_dtype)
     with torch.device("meta"):
         encoder = _encoder(whisper, config, half if train.freeze_encoder else torch.float32)
@@ -93,14 +81,12 @@ def _sizes(config: PotsaConfig) -> tuple[Any, Any]:
             raise InputError(f"model_config.encoder_path_hf={model.encoder_path_hf!r}: no Whisper")
         check_widths(model, encoder_dim=whisper.d_model)
         if bands != whisper.num_mel_bins:
-            raise InputError(
+            problems.append(
                 f"dataset_config.mel_size={bands}, but {model.encoder_path_hf} reads "
-                f"{whisper.num_mel_bins} mel bands; set it to {whisper.num_mel_bins}"
+                f"{whisper.num_mel_bins} mel bands: set it to {whisper.num_mel_bins}"
             )
     with collecting(problems):
         decoder = model_config(model.llm_path, "model_config.llm_path", "qwen2")
-        if decoder.model_type == "whisper":
-            raise InputError(f"model_config.llm_path={model.llm_path!r}: no LLM")
         check_widths(model, llm_dim=decoder.hidden_size)
     refuse(problems)
     return whisper, decoder
@@ -125,16 +111,6 @@ def _llm(decoder: Any, config: PotsaConfig, dtype: torch.dtype) -> nn.Module:
                 if isinstance(linear, nn.Linear) and linear is not head:
                     setattr(owner, name, _EightBit(linear))
     return adapt_llm(llm, config.train_config)
-
-
-def _bias(config: PotsaConfig, width: int, languages: Sequence[str]) -> LanguageBias | None:
-    """The biases of the file given, or a table of the size that would be estimated."""
-    path = config.language_bias.path
-    if not config.language_bias.enabled:
-        return None
-    if path and Path(path).is_file():
-        return LanguageBias.load(path)
-    return LanguageBias({language: torch.zeros(width) for language in languages})
 
 
 class _EightBit(nn.Linear):

@@ -16,15 +16,21 @@ from torch import nn
 
 from slam_potsa.config import PotsaConfig
 from slam_potsa.engine import deepspeed
-from slam_potsa.engine.plan import count
 from slam_potsa.engine.plan.assumptions import GIB, Gpu
 from slam_potsa.engine.plan.corpus import Corpus
-from slam_potsa.engine.plan.count import LOSS, MANY, PARTS, Batch, Flops, Held
+from slam_potsa.engine.plan.count import (
+    LOSS,
+    PARTS,
+    Batch,
+    Flops,
+    Held,
+    count_step,
+    encoder_flops,
+)
 from slam_potsa.engine.plan.meta import MetaModel
 
 FRAMES_PER_SECOND = 50  # encoder frames of 20 ms
 FLOAT, HALF = 4, 2  # bytes
-LARGEST_BATCH = 4096  # items a GPU; more are not looked for
 
 
 @dataclass(frozen=True)
@@ -40,28 +46,27 @@ class Stage:
     def figures(self, cards: Mapping[str, Gpu]) -> dict[str, Any]:
         """Plain numbers: of one GPU, but steps, their FLOPs and tokens of all of them."""
         train, model, built = self.config.train_config, self.config.model_config, self.built
-        mean, held = self.batch(), self.memory(train.batch_size_training)
+        layers, mean = built.model.encoder_projector.num_layers, self.mean_batch
         micro_steps = train.gradient_accumulation_steps * self.gpus
-        layers, width = built.model.encoder_projector.num_layers, model.qformer_dim
         return {
             "models": {
                 "encoder": model.encoder_path_hf,
-                "projector": f"{model.encoder_projector}, {layers} x {width}, "
+                "projector": f"{model.encoder_projector}, {layers} x {model.qformer_dim}, "
                 f"{model.query_len} queries",
                 "llm": model.llm_path + (" in 8 bits" if train.quantization else ""),
             },
-            "data": self.corpus.as_dict(),
+            "data": asdict(self.corpus),
             "trainable_parameters": built.total(lambda t: t.numel() * t.requires_grad),
             "frozen_parameters": built.total(
                 lambda t: t.numel() * (isinstance(t, nn.Parameter) and not t.requires_grad)
             ),
-            "memory_bytes": held,
-            "peak_bytes": sum(held.values()),
-            "mean_batch": asdict(mean),
-            "worst_batch": asdict(self.batch(train.batch_size_training)),
+            "memory_bytes": {name: round(size) for name, size in self.memory.items()},
+            "peak_bytes": round(sum(self.memory.values())),
+            "mean_batch": mean._asdict(),
+            "worst_batch": self.worst_batch._asdict(),
             "micro_step_flops": {
-                name: {way: self._flops(part, way) for way in ("forward", "backward")}
-                for part, name in {**{p: p for p in PARTS.values()}, LOSS: "alignment"}.items()
+                part: {way: self._flops(part, way) for way in ("forward", "backward")}
+                for part in (*PARTS.values(), LOSS)
             },
             "step_flops": self.flops.total() * micro_steps,
             "step_tokens": mean.rows * mean.positions * micro_steps,
@@ -74,43 +79,41 @@ class Stage:
             "on": {name: self.on(gpu) for name, gpu in cards.items()},
         }
 
-    def batch(self, items: int | None = None) -> Batch:
-        """`items` with the longest recording and the longest answer there are.
+    @property
+    def worst_batch(self) -> Batch:
+        """A micro-step with the longest recording and the longest answer there are."""
+        rows = self.config.train_config.batch_size_training * (2 if self.corpus.pairs else 1)
+        return self._batch(rows, self.corpus.longest_seconds, self.corpus.longest_answer)
 
-        None: what a micro-step holds on average, its rows padded to the longest among them.
-        """
-        corpus, seconds, answers = self.corpus, self.corpus.seconds, self.corpus.answers
-        rows = (items or 0) * (2 if corpus.pairs else 1)
-        longest, answer = seconds.longest, math.ceil(answers.longest)
-        if items is None:
-            size = self.config.train_config.batch_size_training
-            rows = round(size * (1 + corpus.pairs / corpus.items))
-            longest = seconds.expected_longest(rows)
-            answer = math.ceil(answers.expected_longest(rows))
-        whole_window = self.built.encoder.window == "30s" and not self._stored_width
-        return Batch(
-            rows=rows,
-            pairs=rows // 2 if corpus.pairs else 0,
-            frames=self._frames(longest, whole_window),
-            positions=self.config.model_config.query_len + corpus.prompt + answer,
-            answer=answer,
+    @property
+    def mean_batch(self) -> Batch:
+        """What a micro-step holds on average, its rows padded to the longest among them."""
+        corpus = self.corpus
+        pairs = corpus.pairs / corpus.items
+        rows = round(self.config.train_config.batch_size_training * (1 + pairs))
+        spread = self.given["batch_spread"] if rows > 1 else 1
+        return self._batch(
+            rows,
+            min(corpus.longest_seconds, spread * corpus.mean_seconds),
+            min(corpus.longest_answer, spread * corpus.mean_answer),
         )
-
-    def memory(self, items: int) -> dict[str, int]:
-        """Bytes by what holds them, at the peak of a micro-step; their sum is the peak."""
-        passing = self._held.peak(items)
-        table = self._static | {
-            f"activations: {name}" if name in PARTS.values() else name: size
-            for name, size in passing.items()
-        }
-        table["allocator's fragments"] = self.given["reserve"] * sum(passing.values())
-        table["CUDA context"] = self.given["context_gib"] * GIB
-        return {name: int(size) for name, size in table.items() if size}
 
     @cached_property
     def flops(self) -> Flops:
         """Of a micro-step."""
-        return self._step.flops(self.batch())
+        return self._count(self.mean_batch)[0]
+
+    @cached_property
+    def memory(self) -> dict[str, float]:
+        """Bytes by what holds them, at the peak of a micro-step; their sum is the peak."""
+        held = self._count(self.worst_batch)[1]
+        table = self._resident() | {
+            f"activations: {name}" if name in PARTS.values() else name: size
+            for name, size in held.items()
+        }
+        table["allocator's fragments"] = self.given["reserve"] * held.total()
+        table["CUDA context"] = self.given["context_gib"] * GIB
+        return {name: size for name, size in table.items() if size}
 
     @property
     def steps(self) -> int:
@@ -123,22 +126,29 @@ class Stage:
         return self.config.native.max_steps or min(epochs, train.total_steps)
 
     def on(self, gpu: Gpu) -> dict[str, Any]:
-        """What the stage is on one kind of GPU; hours are None where its speed is not known."""
-        train, memory = self.config.train_config, self.memory
-        free = gpu.memory - sum(memory(train.batch_size_training).values())
-        seconds = hours = store = None
-        if gpu.half is not None:
-            seconds = self._seconds(gpu) * train.gradient_accumulation_steps
-            hours = self.steps * seconds / 3600
-            store = self._store_flops / (gpu.single * self.given["utilisation"]) / 3600
-        low, high = 0, LARGEST_BATCH + 1  # bisected: memory only grows with the batch
-        while high - low > 1:
-            items = (low + high) // 2
-            fits = sum(memory(items).values()) <= gpu.memory
-            low, high = (items, high) if fits else (low, items)
-        table = {"label": gpu.label, "fits": free >= 0, "free_gib": free / GIB}
-        table |= {"largest_batch": low, "seconds_a_step": seconds, "hours": hours}
-        return table | {"store_hours": store}
+        """What the stage is on one kind of GPU."""
+        free = gpu.memory - sum(self.memory.values())
+        seconds = self._seconds(gpu) * self.config.train_config.gradient_accumulation_steps
+        store = self._store_flops / (gpu.single * self.given["utilisation"])
+        return {
+            "label": gpu.label,
+            "fits": free >= 0,
+            "free_gib": free / GIB,
+            "seconds_a_step": seconds,
+            "hours": self.steps * seconds / 3600,
+            "store_hours": store / 3600,
+        }
+
+    def _batch(self, rows: int, seconds: float, answer: float) -> Batch:
+        whole_window = self.built.encoder.window == "30s" and not self._stored_width
+        positions = self.config.model_config.query_len + self.corpus.prompt + math.ceil(answer)
+        return Batch(
+            rows=rows,
+            pairs=rows // 2 if self.corpus.pairs else 0,
+            frames=self._frames(seconds, whole_window),
+            positions=positions,
+            answer=math.ceil(answer),
+        )
 
     def _frames(self, seconds: float, whole_window: bool) -> int:
         most = self.built.encoder.max_frames
@@ -149,22 +159,16 @@ class Stage:
         """Of features that are read from a store; 0: the encoder runs."""
         return self.built.encoder.width if self.config.dataset_config.feature_store else 0
 
-    @cached_property
-    def _step(self) -> count.TrainingStep:
-        return count.TrainingStep(self.built.model, self._stored_width, self.built.autocast)
-
-    @cached_property
-    def _held(self) -> Held:
-        return self._step.held(self.batch(MANY))
+    def _count(self, batch: Batch) -> tuple[Flops, Held]:
+        return count_step(self.built.model, batch, self._stored_width, self.built.autocast)
 
     @cached_property
     def _weights(self) -> dict[str, int]:
         return self.built.total(lambda t: t.numel() * t.element_size())
 
-    @cached_property
-    def _static(self) -> dict[str, float]:
+    def _resident(self) -> dict[str, float]:
         """Weights, gradients, optimizer; DeepSpeed's ZeRO shares some of them among the GPUs."""
-        trained = self.built.trained.values()
+        trained = [p for p in self.built.model.parameters() if p.requires_grad]
         gradients = sum(p.numel() * p.element_size() for p in trained)
         moments = 2 * FLOAT * sum(p.numel() for p in trained)
         table = {f"weights: {part}": size for part, size in self._weights.items()}
@@ -194,5 +198,5 @@ class Stage:
     def _store_flops(self) -> int:
         """`slam-potsa features`: the encoder once over every recording."""
         encoder = self.built.encoder
-        frames = self._frames(self.corpus.seconds.mean, encoder.window == "30s")
-        return self.corpus.recordings * count.encoder_flops(encoder, frames)
+        frames = self._frames(self.corpus.mean_seconds, encoder.window == "30s")
+        return self.corpus.recordings * encoder_flops(encoder, frames)

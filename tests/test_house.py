@@ -28,12 +28,12 @@ ORDER += ["plugin", "engine", "evaluation", "commands", "cli"]
 # Lines of each folder, with a little air: to shrink (the aim is 15,000 in all), not to grow.
 BUDGET = {
     "config": 1_050,
-    "data": 3_720,
+    "data": 3_640,
     "objective": 1_480,
     "model": 2_180,
     "engine": 3_700,
     "evaluation": 3_240,
-    "commands": 840,
+    "commands": 780,
 }
 BUDGET_IN_ALL = 18_320
 SLAM_LLM_ALLOWED = {"engine/slam_llm.py", "model/drop_in.py"}

@@ -5,10 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-FLEURS_EXAMPLE = """\
-example:
-  slam-potsa prepare fleurs corpora/fleurs data/fleurs
-  slam-potsa prepare fleurs data/fleurs --hub --train-languages en,ko --zero-shot fr --target zh"""
 PATH, FLAG = {"type": Path}, {"action": "store_true"}
 FOLDER = {**PATH, "metavar": "FOLDER"}
 
@@ -24,16 +20,10 @@ def add(commands) -> None:
     _add_convert(kinds)
 
 
-def _kind(kinds, name: str, command, help: str, description: str = "", epilog: str = ""):
+def _kind(kinds, name: str, command, help: str, description: str | None = None):
     """The `add_argument` of a kind; what is not given on the line keeps the function's default."""
-    parser = kinds.add_parser(
-        name,
-        help=help,
-        description=description or None,
-        epilog=epilog or None,
-        formatter_class=argparse.RawDescriptionHelpFormatter if epilog else argparse.HelpFormatter,
-        argument_default=argparse.SUPPRESS,
-    )
+    options = {"description": description, "argument_default": argparse.SUPPRESS}
+    parser = kinds.add_parser(name, help=help, **options)
     parser.set_defaults(command=command)
     return parser.add_argument
 
@@ -45,7 +35,7 @@ def _add_check(kinds) -> None:
 
 
 def _add_asterisk(kinds) -> None:
-    add = _kind(kinds, "asterisk", _build, "five languages of real telephone prompts")
+    add = _kind(kinds, "asterisk", _make, "five languages of real telephone prompts")
     add("output", **PATH)
     add("--from", dest="from_dir", help="folder of downloaded packages", **PATH)
 
@@ -54,7 +44,7 @@ def _add_announcements(kinds) -> None:
     told = "Write train, pairs, dev, test and test_new_voices.jsonl: dates, times, amounts and "
     told += "counts, said by eight recorded voices, each sentence in all languages."
     named = "parallel announcements in five languages, put together from real prompts"
-    add = _kind(kinds, "announcements", _build, named, told)
+    add = _kind(kinds, "announcements", _make, named, told)
     add("output", **PATH)
     packages = "folder of the .deb files, or of what they unpack to; default: fetch them"
     add("--from", dest="from_dir", help=packages, **FOLDER)
@@ -73,14 +63,15 @@ def _add_announcements(kinds) -> None:
 def _add_fleurs(kinds) -> None:
     told = "Write train, dev, test and zero_shot.jsonl of FLEURS."
     named = "FLEURS: 102 languages, n-way parallel"
-    add = _kind(kinds, "fleurs", _build, named, told, FLEURS_EXAMPLE)
+    add = _kind(kinds, "fleurs", _make, named, told)
     folder = "folder of FLEURS, with or without its data/"
     add("source", nargs="?", default=None, help=folder, **PATH)
     add("output", **PATH)
     add("--hub", help="instead of SOURCE: fetch what is needed from the hub", **FLAG)
     add("--revision", help="of the data set on the hub")
-    add("--train-languages", help="potsa (en,ja,es,ko,ru; the default), or a list of codes")
-    add("--zero-shot", help="potsa (fr,de,kea,ceb,ast,ky; the default), none, or a list of codes")
+    codes = {"metavar": "CODES"}
+    add("--train-languages", help="default, the paper's: en,ja,es,ko,ru", **codes)
+    add("--zero-shot", help="default, the paper's: fr,de,kea,ceb,ast,ky; none: no others", **codes)
     add("--target", help="translate into this language (default zh)")
     add("--min-seconds", type=float, help="drop shorter ones of train (default 1)")
     add("--max-seconds", type=float, help="drop longer ones of train; of others 30 (default 30)")
@@ -94,7 +85,7 @@ def _add_covost2(kinds) -> None:
     told = "Write train.jsonl, dev.jsonl and test.jsonl from CoVoST2's TSV and Common Voice 4's "
     told += "clips, which are read as they are. Interrupt and repeat as you like."
     named = "CoVoST2 (speech of Common Voice 4, translations)"
-    add = _kind(kinds, "covost2", _build, named, told)
+    add = _kind(kinds, "covost2", _make, named, told)
     voice = "Common Voice's folder of the spoken language: clips/ and validated.tsv"
     add("--common-voice", dest="common_voice_dir", required=True, help=voice, **FOLDER)
     add("--tsv", required=True, metavar="FILE", help="covost_v2.en_zh-CN.tsv, as released", **PATH)
@@ -111,7 +102,7 @@ def _add_convert(kinds) -> None:
     told = "Convert IN to OUT. What a format does not hold is filled in by options, or reported. "
     told += "Relative audio paths are re-based."
     named = "manifests from and to SLAM-LLM, CoT-ST, LLM-SRT, NeMo, ms-swift, Lhotse"
-    add = _kind(kinds, "convert", _convert, named, told)
+    add = _kind(kinds, "convert", _make, named, told)
     add("source", metavar="IN", **PATH)
     add("output", metavar="OUT", **PATH)
     formats = "manifest (default), slam_llm, cot_st, llm_srt, nemo, ms_swift, lhotse"
@@ -133,16 +124,11 @@ def _check(args) -> None:
     print(check_manifest(**_options(args)).table())
 
 
-def _build(args) -> None:
+def _make(args) -> None:
     from slam_potsa.registry import DATA_SOURCES, resolve
 
-    print(resolve(DATA_SOURCES, args.kind, "data source")(**_options(args)).summary)
-
-
-def _convert(args) -> None:
-    from slam_potsa.data.convert import convert
-
-    print(convert(**_options(args)).summary)
+    kinds = {**DATA_SOURCES, "convert": "slam_potsa.data.convert:convert"}
+    print(resolve(kinds, args.kind, "data source")(**_options(args)).summary)
 
 
 def _options(args) -> dict:

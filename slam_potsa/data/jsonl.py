@@ -160,9 +160,12 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
     return found
 
 
-def write_rows(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
-    """One object a line, atomically; equal rows give equal bytes."""
-    atomic_write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+def write_rows(path: str | Path, rows: Iterable[Any]) -> None:
+    """One object a line, atomically, of a `.gz` compressed; equal rows give equal bytes."""
+    content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    if Path(path).suffix == ".gz":
+        content = gzip.compress(content, mtime=0)  # no time of day in the file
+    atomic_write(path, content)
 
 
 def short(value: Any) -> str:

@@ -112,18 +112,9 @@ def test_log_mel_trimmed_has_the_true_length_made_even(tone, samples):
     torch.testing.assert_close(mel[:inside], log_mel(audio)[:inside], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize(
-    ("shape", "window", "message"),
-    [
-        (488_000, "trimmed", "30.5"),
-        (0, "30s", r"shape \[samples\], got \[0\]"),
-        ((2, 8000), "30s", r"got \[2, 8000\]"),
-        (8000, "10s", "window '10s': expected one of 30s, trimmed"),
-    ],
-)
-def test_log_mel_refuses(shape, window, message):
-    with pytest.raises(InputError, match=message):
-        log_mel(np.ones(shape, dtype=np.float32), window=window)
+def test_log_mel_refuses_what_whisper_cannot_place():
+    with pytest.raises(InputError, match="30.5"):
+        log_mel(np.ones(488_000, dtype=np.float32), window="trimmed")
 
 
 def test_encoder_frames():

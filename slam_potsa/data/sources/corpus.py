@@ -217,7 +217,6 @@ def write(
     choices: Mapping[str, Any],
     *,
     checked: bool = True,
-    warnings: Sequence[str] = (),
 ) -> Corpus:
     """Write the folder; manifests of an earlier build that this one does not have are removed.
 
@@ -250,7 +249,7 @@ def write(
         if one.reason != LISTED_TWICE:
             left_out[one.manifest][one.reason] += 1
     counts = {name: dict(own.most_common()) for name, own in left_out.items()}
-    corpus = Corpus(output, manifests, counts, [*warnings, *_trained_tests(rows)])
+    corpus = Corpus(output, manifests, counts, list(_trained_tests(rows)))
     told = {**choices, "left_out_in_words": corpus.left_out_in_words(), **asdict(corpus)}
     text = json.dumps(told, ensure_ascii=False, indent=2, default=_as_json)
     atomic_write(output / "summary.json", text + "\n")

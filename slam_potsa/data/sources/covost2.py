@@ -20,7 +20,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from slam_potsa.data.audio import MAX_SECONDS
-from slam_potsa.data.jsonl import Problems
 from slam_potsa.data.languages import short_code
 from slam_potsa.data.manifest import Utterance, text_sentence_id
 from slam_potsa.data.sources import corpus
@@ -30,7 +29,6 @@ from slam_potsa.errors import InputError
 SECONDS = (0.3, MAX_SECONDS)  # the lower bound is ours: shorter clips hold no sentence
 TRAIN_SPLITS = ("train", "train_covost")  # of CoVoST2: what its own script makes train of
 OTHER = "other"  # the manifest of rows that belong to none
-SUFFIXES = (".mp3", ".wav", ".flac", ".ogg", ".opus")  # Common Voice's first, then conversions
 EXPECTED = "expected CoVoST2's covost_v2.{src}_{tgt}.tsv, as released"
 _DIRECTION = re.compile(r"covost_v2\.([A-Za-z-]+)_([A-Za-z-]+)\.tsv")
 
@@ -51,7 +49,7 @@ def build(
     folder above the spoken language's.
 
     Raises InputError for files or options that do not fit, an `output` that was built with other
-    choices, every malformed row of the TSVs, or no clip.
+    choices, or no clip.
     """
     output, table = Path(output), Path(tsv)
     if not train_splits or not set(train_splits) <= set(TRAIN_SPLITS):
@@ -94,7 +92,7 @@ def list_recordings(
     """One of each row, left out where the row, its clip or one of its texts cannot be used."""
     split_of = dict.fromkeys(train_splits, "train") | {"dev": "dev", "test": "test"}
     folder = (release / "clips").resolve()
-    files = list_clips(folder)
+    files = set(os.listdir(folder))
     rows = [
         (place, clip_name(path), target, split_of.get(split, OTHER))
         for place, (path, target, split) in read_tsv(table, ("path", "translation", "split"))
@@ -104,17 +102,17 @@ def list_recordings(
     said = {clip: text for _, (path, text) in validated if (clip := clip_name(path)) in wanted}
     recordings = []
     for place, clip, target, split in rows:
-        transcript = said.get(clip)
+        transcript, there = said.get(clip), f"{clip}.mp3" in files
         reasons = {
             "of no split": split == OTHER,
             "not in validated.tsv": transcript is None,
             "transcript empty": transcript == "",
             "translation empty": target == "",
-            "clip missing": clip not in files,
+            "clip missing": not there,
         }
         utterance = Utterance(
             key=clip,
-            audio=f"{folder}/{files.get(clip, clip)}",
+            audio=f"{folder}/{clip}" + ".mp3" * there,
             language=codes[0],
             sentence_id=text_sentence_id(transcript or "", codes[0]),
             transcript=transcript,
@@ -127,45 +125,24 @@ def list_recordings(
 
 
 def read_tsv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """(file:line, values of `columns`) of every row; runs of white space become one space.
+    """(file:line, values of `columns`) of every row; runs of white space become one space, and what
+    a row does not have is empty.
 
-    Raises InputError for a file that cannot be read or lacks a column, at once; for every malformed
-    row, at the end. Rows may lack columns at their end that are not asked for.
+    Raises InputError for a file that cannot be read or lacks a column.
     """
-    problems = Problems(path)
     try:
-        # replace: a byte that is not UTF-8 spoils its row and not the whole file.
-        with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+        with open(path, encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\")
             absent = [name for name in columns if name not in (rows.fieldnames or ())]
             if absent:
                 raise InputError(f"{path}:1: found no column {', '.join(absent)}; {EXPECTED}")
             for row in rows:
-                values = [row[name] for name in columns]
-                if None in values or None in row:
-                    problems.add(rows.line_num, f"expected {len(rows.fieldnames)} fields")
-                elif "\ufffd" in "".join(values):
-                    problems.add(rows.line_num, "found bytes that are not UTF-8")
-                else:
-                    place = f"{path}:{rows.line_num}"
-                    yield place, [" ".join(value.split()) for value in values]
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; check the path") from None
-    except csv.Error as error:  # such as a field of more than 128 KiB: nothing after it is read
-        problems.add(rows.line_num, str(error))
-    problems.check()
+                values = [" ".join((row[name] or "").split()) for name in columns]
+                yield f"{path}:{rows.line_num}", values
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read: {error}; check the path") from None
 
 
 def clip_name(path: str) -> str:
     """`common_voice_en_1.mp3`, `clips/common_voice_en_1` -> `common_voice_en_1`."""
-    name = PurePosixPath(path)
-    return name.stem if name.suffix.lower() in SUFFIXES else name.name
-
-
-def list_clips(folder: Path) -> dict[str, str]:
-    """{clip name: file name} of a folder of recordings, read once; mp3 goes before conversions."""
-    found: dict[str, str] = {}
-    names = [name for name in os.listdir(folder) if Path(name).suffix.lower() in SUFFIXES]
-    for name in sorted(names, key=lambda name: SUFFIXES.index(Path(name).suffix.lower())):
-        found.setdefault(Path(name).stem, name)
-    return found
+    return PurePosixPath(path).name.removesuffix(".mp3")

@@ -14,7 +14,7 @@ FLEURS has recordings that break off after a word, and some with the wrong text;
 speaking rate. The limits are ours (the papers do not say theirs), and about training: dev, test and
 zero_shot keep every recording that the model can be given, and what they lack is told.
 
-The named sets are those of the POTSA paper. FLEURS: Conneau et al. 2022 (arXiv 2205.12446), licence
+FLEURS: Conneau et al. 2022 (arXiv 2205.12446), licence
 CC BY 4.0.
 """
 
@@ -36,12 +36,10 @@ from slam_potsa.data.sources import corpus
 from slam_potsa.data.sources.corpus import Corpus, Recording
 from slam_potsa.errors import InputError, each
 
-TRAIN_SETS = {"potsa": ("en", "ja", "es", "ko", "ru")}
-ZERO_SHOT_SETS = {"potsa": ("fr", "de", "kea", "ceb", "ast", "ky"), "none": ()}
-TARGET = "cmn_hans_cn"
+TRAIN_LANGUAGES, ZERO_SHOT = "en,ja,es,ko,ru", "fr,de,kea,ceb,ast,ky"  # the POTSA paper's
+TARGET = "zh"
 REPOSITORY = "google/fleurs"  # on the Hugging Face hub, a data set
 SPLITS = ("train", "dev", "test")
-SUFFIXES = ("", ".tar.gz", ".tar")  # of a folder of recordings, or its archive
 REMEDY = (
     f"expected the layout of the data set {REPOSITORY}, data/<locale>/<split>.tsv and "
     f"data/<locale>/audio/<split>.tar.gz (or the folder audio/<split>): give its folder, or fetch "
@@ -74,8 +72,8 @@ def build(
     source: str | Path | None = None,
     hub: bool = False,
     revision: str | None = None,
-    train_languages: str | Sequence[str] = "potsa",
-    zero_shot: str | Sequence[str] = "potsa",
+    train_languages: str | Sequence[str] = TRAIN_LANGUAGES,
+    zero_shot: str | Sequence[str] = ZERO_SHOT,
     target: str = TARGET,
     min_seconds: float = 1.0,
     max_seconds: float = MAX_SECONDS,
@@ -86,8 +84,8 @@ def build(
 ) -> Corpus:
     """Write train, dev, test and zero_shot.jsonl, dropped.jsonl and summary.json into `output`.
 
-    The options are those of `prepare fleurs --help`.
-    Interrupted, the same call goes on with the recordings that were not yet listened to.
+    The options are those of `prepare fleurs --help`. Interrupted, the same call goes on with the
+    recordings that were not yet listened to.
 
     Raises InputError for unknown languages, files that are missing, truncated or not FLEURS', or an
     `output` that was built with other choices.
@@ -114,8 +112,7 @@ def build(
     root = (fetch(spoken + written, revision) if hub else find_root(source)).resolve()
     lines = each(partial(read_tsv, root), spoken + written)
     spare = output.resolve() / "unpacked"
-    find = partial(find_files, root, lines, spare)
-    audio = each(find, spoken, workers)
+    audio = each(partial(find_files, root, spare), spoken, workers)
     # Where recordings of a sentence differ in its text, the first stays.
     targets = {p.split: {line.sentence: line.text for line in lines[p][::-1]} for p in written}
     found = [
@@ -136,10 +133,10 @@ def languages(
 ) -> tuple[list[str], list[str], str]:
     """Locales: those to train on, those never to be heard, the one to translate into.
 
-    Each is given as a named set, a list such as `"en, fr_fr"`, or a sequence. Raises InputError
-    with every code that is not known, and for one that is in two of them.
+    Each is given as a list such as `"en, fr_fr"`, or a sequence; "none" is nothing. Raises
+    InputError with every code that is not known, and for one that is in two of them.
     """
-    given = (_codes(train, TRAIN_SETS), _codes(zero_shot, ZERO_SHOT_SETS), _codes(target, {}))
+    given = [_codes(codes) for codes in (train, zero_shot, target)]
     known = each(find_language, sum(given, []))
     trained, unheard, goals = (
         list(dict.fromkeys(known[code].locale for code in codes)) for codes in given
@@ -154,9 +151,9 @@ def languages(
     return trained, unheard, goals[0]
 
 
-def _codes(text: str | Sequence[str], sets: Mapping[str, Sequence[str]]) -> list[str]:
+def _codes(text: str | Sequence[str]) -> list[str]:
     names = [name.strip() for name in (text.split(",") if isinstance(text, str) else text)]
-    return [code for name in names if name for code in sets.get(name, (name,))]
+    return [name for name in names if name not in ("", "none")]
 
 
 # --- files ---
@@ -195,7 +192,7 @@ def read_tsv(root: Path, part: Part) -> list[Line]:
     Raises InputError where it is missing, or its recordings, or most lines are not FLEURS'.
     """
     path, lines = root / part.locale / f"{part.split}.tsv", []
-    if part.manifest and not _places(root, part):
+    if part.manifest and not any(place.exists() for place in _places(root, part)):
         raise InputError(f"{path.parent}/audio: no {part.split}.tar.gz, nor its folder")
     # Not csv: quotation marks are part of the texts.
     for number, text in read_lines(path, "a TSV of FLEURS"):
@@ -209,35 +206,28 @@ def read_tsv(root: Path, part: Part) -> list[Line]:
     return lines
 
 
-def find_files(
-    root: Path, lines: Mapping[Part, list[Line]], spare: Path, part: Part
-) -> dict[str, str]:
-    """File name -> reference of every recording of a part: in its folder, where that has all or
-    there is no archive, else in the archive, which is unpacked once (into `spare`, where nothing
-    can be written beside it).
+def find_files(root: Path, spare: Path, part: Part) -> dict[str, str]:
+    """File name -> reference of every recording of a part: in its archive, or else its folder.
 
-    An extraction that was interrupted leaves an incomplete folder beside its archive.
+    A compressed archive is unpacked once, into `spare` where nothing can be written beside it. It
+    goes before the folder, which is incomplete where an extraction was interrupted.
 
     Raises InputError where an archive is truncated or damaged.
     """
-    places = _places(root, part)
-    files = {path.name: str(path) for path in places[0].glob("*")}  # of an archive: none
-    tar = archive = next(filter(Path.is_file, places), None)
-    if archive is None or all(line.file in files for line in lines[part] if line.text):
-        return files
-    if archive.suffix != ".tar":
-        tar = archive.with_suffix("")
+    tar, packed, folder = _places(root, part)
+    if packed.is_file() and not tar.is_file():
         if not os.access(tar.parent, os.W_OK):
             tar = spare / f"{part.locale}-{part.split}.tar"
         if not tar.is_file():
-            archives.unpack(archive, tar)
-    return {Path(member).name: f"{tar}:{member}" for member in archives.index_of(tar)}
+            archives.unpack(packed, tar)
+    if tar.is_file():
+        return {Path(member).name: f"{tar}:{member}" for member in archives.index_of(tar)}
+    return {path.name: str(path) for path in folder.glob("*")}
 
 
 def _places(root: Path, part: Part) -> list[Path]:
-    """Where recordings of a part are: a folder, archives."""
-    audio = root / part.locale / "audio"
-    return list(filter(Path.exists, (audio / f"{part.split}{suffix}" for suffix in SUFFIXES)))
+    """Where recordings of a part may be: an archive, a compressed one, a folder."""
+    return [root / part.locale / "audio" / f"{part.split}{end}" for end in (".tar", ".tar.gz", "")]
 
 
 def _recording(

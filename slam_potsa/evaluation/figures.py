@@ -46,12 +46,12 @@ TIDY = (
 
 
 class Series(NamedTuple):
-    """A line; `color` is its place in the palette, by default that among the series."""
+    """A line; `color` is its place in the palette."""
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
-    color: int | None = None
+    color: int = 0
     dash: int = 0
 
 
@@ -82,8 +82,8 @@ def line_chart(
     """
     with _drawing(title) as drawing:
         axes = drawing.figure.subplots()
-        for number, item in enumerate(series):
-            _line(axes, item, number, log, bool(x_names))
+        for item in series:
+            _line(axes, item, log, bool(x_names))
         axes.set(xlabel=x_label, ylabel=y_label)
         if x_names:
             axes.set_xticks(range(len(x_names)), x_names)
@@ -278,17 +278,17 @@ def _element(figure: Any, title: str) -> str:
     )
 
 
-def _line(axes: Any, item: Series, number: int, log: bool, marked: bool) -> None:
+def _line(axes: Any, item: Series, log: bool, marked: bool) -> None:
     x, y = np.asarray(item.x, dtype=float), np.asarray(item.y, dtype=float)
     kept = np.isfinite(x) & np.isfinite(y) & ((y > 0) | (not log))
-    x, y, place = x[kept], y[kept], number if item.color is None else item.color
+    x, y, color = x[kept], y[kept], _color(item.color)
     if len(x) > POINTS:
         parts = np.array_split(y, POINTS)
         x = [part.mean() for part in np.array_split(x, POINTS)]
         y, low, high = ([of(part) for part in parts] for of in (np.mean, np.min, np.max))
-        axes.fill_between(x, low, high, color=_color(place), alpha=0.16, linewidth=0)
-    look = {"color": _color(place), "linestyle": DASHES[item.dash % 4]}
-    axes.plot(x, y, label=item.name, marker=MARKS[place % 6] if marked else "", **look)
+        axes.fill_between(x, low, high, color=color, alpha=0.16, linewidth=0)
+    look = {"color": color, "linestyle": DASHES[item.dash % 4]}
+    axes.plot(x, y, label=item.name, marker=MARKS[item.color % 6] if marked else "", **look)
 
 
 def _color(place: int) -> str:

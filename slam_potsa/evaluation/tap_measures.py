@@ -233,9 +233,8 @@ def transport_costs(
 
 
 def _padded(rows: list[Any], device: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    lengths = torch.tensor([len(row) for row in rows], device=device)
-    padded = pad_sequence(rows, batch_first=True).to(device)
-    return padded, torch.arange(padded.shape[1], device=device) < lengths[:, None]
+    valid = [torch.ones(len(row), dtype=torch.bool) for row in rows]
+    return tuple(pad_sequence(each, batch_first=True).to(device) for each in (rows, valid))
 
 
 def language_probe(

@@ -138,9 +138,8 @@ def collect(paths: Sequence[str | Path], request: Request | None = None) -> Repo
         with collecting(problems):
             runs.append(_open(path, name, left_out))
     refuse(problems)
-    heard = request.heard
-    if heard is None:
-        heard = heard_in_training(runs[0].config) or []
+    known = request.heard is not None
+    heard = request.heard if known else heard_in_training(runs[0].config) or []
     spoken = {item.language for run in runs for items in run.tests.values() for item in items}
     zero_shot = sorted(spoken - {*heard}) if heard else []
     asked = {"convention": find_preset(request.preset), "bootstrap": request.bootstrap}

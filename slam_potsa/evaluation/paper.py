@@ -187,11 +187,12 @@ def _compared(
     old: Sequence[TableRun], new: Sequence[TableRun], tests: Sequence[PaperTest], **options: Any
 ) -> dict[str, list[Comparison]]:
     """By test, for each seed that both have: the paired test of BLEU, all languages pooled."""
-    found: dict[str, list[Comparison]] = defaultdict(list)
+    found: dict[str, list[Comparison]] = {}
     olds = {run.seed: run.tests for run in old}
     for test, run in product([test.name for test in tests], new):
         before = olds.get(run.seed, {})
         if test in before and test in run.tests:
             pairs = match(before[test], run.tests[test])
-            found[test].append(paired_test(f"{test}, seed {run.seed}", pairs, **options)[0])
+            bleu, _ = paired_test(f"{test}, seed {run.seed}", pairs, **options)
+            found.setdefault(test, []).append(bleu)
     return found

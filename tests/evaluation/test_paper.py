@@ -132,15 +132,17 @@ def test_what_was_not_decoded_stays_empty(tmp_path):
 
 def test_the_command_prints_text_and_json(tmp_path, capsys):
     folder = str(run(tmp_path / "a", "table1_ours"))
-    common = ("table", "1", folder, "--bootstrap", "0")
-    assert main([*common, "--json", str(tmp_path / "t.json")]) == 0
+    baseline = str(run(tmp_path / "b", "table1_baseline", noise=0.5))
+    place = str(tmp_path / "t.json")
+    assert main(["table", "1", folder, baseline, "--bootstrap", "20", "--json", place]) == 0
     text = capsys.readouterr().out
     assert text.startswith("POTSA Table 1") and "40.87" in text and "tok:zh" in text
     content = json.loads((tmp_path / "t.json").read_text())
     ours = next(row for row in content["rows"] if row["system"] == "table1_ours")
     assert ours["paper"]["en"] == [40.87] and ours["seeds"] == [42]
     assert f"{ours['figures']['en']['value']:.2f}" in text
-    assert main([*common, "--preset", "llm-srt"]) == 0
+    assert 0 < ours["comparisons"]["test"][0]["p_value"] < 1 and "p|nrefs:1|bs:20" in text
+    assert main(["table", "1", folder, "--bootstrap", "0", "--preset", "llm-srt"]) == 0
     text = capsys.readouterr().out
     assert "case:mixed|eff:no|tok:char" in text and text.count("tok:") == 1
     assert main(["table", "2", "--preset", "words"]) == 2

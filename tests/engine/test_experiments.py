@@ -90,7 +90,7 @@ def test_an_experiment_trains(world, tmp_path, name):
     lines = read_metrics(tmp_path / "metrics.jsonl")
     assert [line["step"] for line in lines] == [0, 1, 2]
     for line in lines:
-        aligned = {"ot", "mse", "cosine"} & line.keys()
+        aligned = {"ot", "mse", "cosine", "authors"} & line.keys()
         assert aligned == config.alignment.active.keys()
         assert len(line["layers"]) == layers_a_step(config)
     assert (tmp_path / "language_bias.safetensors").is_file() == config.language_bias.enabled

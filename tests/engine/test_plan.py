@@ -85,7 +85,10 @@ def test_the_manifest_that_is_here_is_counted(tmp_path):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_can_be_planned(name):
-    plan = plan_stages([(name, compose_config([f"experiment={name}", *SMALL]))], name=name)
+    deep = ["model_config.qformer_layers=4"] if name.startswith("authors") else []
+    joins = ["dataset_config.joining=[fr]"] if name == "join" else []
+    config = compose_config([f"experiment={name}", *SMALL, *deep, *joins])
+    plan = plan_stages([(name, config)], name=name)
     assert not plan["problems"] and len(plan["stages"]) == 1
     assert "Qwen/Qwen2.5-0.5B" in text(plan) and json.loads(json.dumps(plan))
 

@@ -1,0 +1,329 @@
+"""Does alignment help, on which languages, and by what: every system several times, with controls.
+
+    python benchmarks/evidence.py --world outputs/demo --json benchmarks/results/evidence.json
+
+Needs what `make demo` has built: announcements, Whisper base, the LLM, stored features. The systems
+stand in evidence.yaml. Each run trains, and is then measured on sentences that no run was trained
+on, by language and voice: cross-entropy of the right translation (nats a token, see
+`engine.sentence_loss`) and BLEU (greedy). A finished run is not repeated, so an interrupted call
+goes on, and several processes may share the seeds.
+
+The table has, for each system, the mean difference from the system of the same seed that it is
+compared with (`against`), over the sentences of a test and then over seeds, with a 95 % interval
+over seeds (Student's t) and p by Holm over all comparisons of a language. A control has the same
+steps and rows, and partners of other sentences.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from slam_potsa.config import PotsaConfig
+from slam_potsa.config.compose import compose_config
+from slam_potsa.data.manifest import Utterance, read_manifest, write_manifest
+from slam_potsa.engine import native
+from slam_potsa.engine.decode import Translator, load_run
+from slam_potsa.engine.launch import quieten
+from slam_potsa.engine.sentence_loss import sentence_losses
+from slam_potsa.evaluation.scores import score
+from slam_potsa.files import atomic_write
+from slam_potsa.text import table
+
+SYSTEMS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
+HEARD = ("en", "es", "ru")
+TESTS = ("test", "test_new_voices")
+RESULT = "result.json"  # in a run's folder; its last file
+
+
+@dataclass(frozen=True)
+class Run:
+    """A system, trained once. `language` and `pairs`: of what joins, where something does."""
+
+    system: str
+    seed: int
+    language: str = ""
+    pairs: int = 0
+
+    @property
+    def stage(self) -> str:
+        return "second" if self.system in SYSTEMS["second"] else "first"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return SYSTEMS[self.stage][self.system]
+
+    @property
+    def name(self) -> str:
+        joins = f"-{self.language}{self.pairs}" if self.language else ""
+        return f"{self.system}{joins}-seed{self.seed}"
+
+    @property
+    def start(self) -> Run | None:
+        return Run("baseline", self.seed) if self.stage == "second" else None
+
+
+def runs(args: argparse.Namespace) -> Iterator[Run]:
+    """All of them, what others start from first; each number of pairs for `join` only."""
+    for seed in args.seeds:
+        for system in SYSTEMS["first"]:
+            yield Run(system, seed)
+        for language in args.languages:
+            for system in SYSTEMS["second"]:
+                for pairs in args.pairs if system in ("join", "longer") else args.pairs[-1:]:
+                    yield Run(system, seed, language, pairs)
+
+
+def main() -> None:
+    args = _arguments()
+    quieten()
+    torch.set_num_threads(args.threads)
+    wanted = [run for run in runs(args) if run.system in args.systems or not args.systems]
+    for number, run in enumerate(wanted, start=1):
+        folder = args.output / run.name
+        if not (folder / RESULT).is_file():
+            print(f"== {number}/{len(wanted)} {run.name}", flush=True)
+            native.finetune(configuration(run, args))
+            atomic_write(folder / RESULT, json.dumps(measure(folder, args)) + "\n")
+    results = {run: result for run in wanted if (result := read_result(args.output, run))}
+    summary = summarise(results)
+    about = {"device": device_name(), "torch": torch.__version__, "steps": args.steps}
+    content = about | {"more": args.more, "seeds": list(args.seeds), "rows": summary}
+    atomic_write(args.json, json.dumps(content, indent=1) + "\n")
+    atomic_write(args.json.with_suffix(".txt"), text(summary) + "\n")
+    print(text(summary))
+
+
+def device_name() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+
+
+def configuration(run: Run, args: argparse.Namespace) -> PotsaConfig:
+    world, steps = args.world, args.more if run.start else args.steps
+    options = list(run.settings["options"])
+    if run.start:
+        options += [f"ckpt_path={args.output / run.start.name / 'model.pt'}"]
+        options += ["dataset_config.pairing=none", "train_config.lr=5.0e-4"]
+    if run.settings.get("rows") in ("join", "shuffled"):
+        options += ["dataset_config.pairing=joining", f"dataset_config.joining=[{run.language}]"]
+        options += [f"dataset_config.joining_share={args.share}"]
+    return compose_config(
+        [
+            "experiment=demo",
+            *options,
+            "engine=native",
+            f"train_config.seed={run.seed}",
+            f"train_config.output_dir={args.output / run.name}",
+            f"train_config.total_steps={steps + 20}",
+            "train_config.run_validation=false",
+            f"native.max_steps={steps}",
+            "native.save_interval=0",
+            f"model_config.llm_path={world / 'parts/llm'}",
+            f"model_config.encoder_path_hf={world / 'parts/whisper-base'}",
+            f"dataset_config.feature_store={world / 'features'}",
+            f"dataset_config.train_data_path={training_manifest(run, args)}",
+            *args.options,
+        ]
+    )
+
+
+# -- what a run hears ------------------------------------------------------------------------------
+
+
+def training_manifest(run: Run, args: argparse.Namespace) -> Path:
+    data, kind = args.world / "data", run.settings.get("rows", "none")
+    pairs = read_manifest(data / "pairs.jsonl")
+    rows = [u for u in [*read_manifest(data / "train.jsonl"), *pairs] if u.language in HEARD]
+    if kind == "shuffled_heard":
+        rows = [u for code in HEARD for u in shuffled([u for u in rows if u.language == code])]
+    elif kind != "none":
+        rows += joining_rows(run, args, [u for u in pairs if u.language == run.language])
+    path = args.output / "data" / f"{run.name}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_manifest(path, rows)
+    return path
+
+
+def joining_rows(
+    run: Run, args: argparse.Namespace, spoken: Sequence[Utterance]
+) -> list[Utterance]:
+    """The same recordings for every kind of rows, with what that kind knows of them."""
+    kind, rows = run.settings["rows"], sorted(spoken, key=lambda u: u.key)
+    rows = random.Random(f"pairs:{run.seed}").sample(rows, len(rows))[: run.pairs]
+    if kind == "shuffled":
+        return shuffled(rows)
+    if kind == "pseudo":
+        targets = pseudo_targets(args.output / run.start.name, args)
+    elif kind == "translated":
+        translated = read_manifest(args.world / "data/pairs_translated.jsonl")
+        targets = {u.sentence_id: u.target for u in translated}
+    else:
+        return rows
+    return [replace(u, target=targets[u.sentence_id]) for u in rows if targets[u.sentence_id]]
+
+
+def shuffled(rows: Sequence[Utterance]) -> list[Utterance]:
+    """Each with the sentence id of another: the control whose partners mean something else."""
+    ids = sorted({u.sentence_id for u in rows})
+    order = random.Random("shuffled").sample(ids, len(ids))
+    other = dict(zip(order, order[1:] + order[:1], strict=True))
+    return [replace(u, sentence_id=other[u.sentence_id]) for u in rows]
+
+
+def pseudo_targets(start: Path, args: argparse.Namespace) -> dict[str, str]:
+    """Sentence id -> what a finished model makes of its English recording."""
+    found = start / "pseudo.json"
+    if not found.is_file():
+        translator = translator_of(start)
+        manifest = args.world / "data/pairs.jsonl"
+        partners = [u for u in read_manifest(manifest) if u.language == "en"]
+        path = start / "partners.jsonl"
+        write_manifest(path, [_placed(u, manifest.parent) for u in partners])
+        answers = {a.key: a.prediction for a in translator.decode(path, progress=False)}
+        content = {u.sentence_id: answers[u.key].strip() for u in partners}
+        atomic_write(found, json.dumps(content))
+    return json.loads(found.read_text())
+
+
+def _placed(utterance: Utterance, folder: Path) -> Utterance:
+    return replace(utterance, audio=str((folder / utterance.audio).resolve()))
+
+
+# -- what it is worth ------------------------------------------------------------------------------
+
+
+def translator_of(folder: Path) -> Translator:
+    loaded = load_run(folder, ckpt_path=str(folder / "model.pt"))
+    loaded.decode = replace(loaded.decode, num_beams=1, max_new_tokens=40)
+    loaded.train_config.val_batch_size = 64
+    return Translator(loaded)
+
+
+def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """By test and language: cross-entropy of every sentence, and BLEU."""
+    translator, result = translator_of(folder), {}
+    for test in TESTS:
+        manifest = args.world / "data" / f"{test}.jsonl"
+        rows = read_manifest(manifest)
+        losses = sentence_losses(translator, rows, manifest.parent)
+        scored = score(translator.decode(manifest, progress=False), bootstrap=0)
+        for code in sorted({u.language for u in rows}):
+            own = {u.sentence_id: round(losses[u.key], 4) for u in rows if u.language == code}
+            bleu = round(scored.row(code).bleu.value, 2)
+            result[f"{test}/{code}"] = {"bleu": bleu, "ce": own}
+    return result
+
+
+def read_result(output: Path, run: Run) -> dict[str, Any] | None:
+    file = output / run.name / RESULT
+    return json.loads(file.read_text()) if file.is_file() else None
+
+
+def summarise(results: dict[Run, dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row a system, its pairs and a test of one language, with differences and their p."""
+    groups: dict[tuple, list[Run]] = {}
+    for run in results:
+        groups.setdefault((run.system, run.language, run.pairs), []).append(run)
+    rows = []
+    for (system, joins, pairs), group in groups.items():
+        for place in results[group[0]]:
+            values = {run: results[run][place] for run in group}
+            row = {"system": system, "joins": joins, "pairs": pairs, "test": place}
+            row |= {"seeds": len(group), "ce": _mean(mean_ce(v) for v in values.values())}
+            row["bleu"] = _mean(v["bleu"] for v in values.values())
+            against = SYSTEMS[group[0].stage][system].get("against")
+            both = [(r, replace(r, system=against)) for r in group] if against else []
+            both = [(own, other) for own, other in both if other in results]
+            if both:
+                pairs_of = [(results[a][place], results[b][place]) for a, b in both]
+                row["against"] = against
+                row["delta_ce"] = interval([mean_ce(a) - mean_ce(b) for a, b in pairs_of])
+                row["delta_bleu"] = interval([a["bleu"] - b["bleu"] for a, b in pairs_of])
+            rows.append(row)
+    _holm(rows)
+    return rows
+
+
+def mean_ce(result: dict[str, Any]) -> float:
+    return statistics.fmean(result["ce"].values())
+
+
+def interval(differences: Sequence[float]) -> dict[str, Any]:
+    """Mean of the seeds' differences, half of its 95 % interval, two-sided p (Student's t)."""
+    from scipy import stats
+
+    found = {"mean": round(statistics.fmean(differences), 4), "each": differences}
+    count = len(differences)
+    if count > 1:
+        error = statistics.stdev(differences) / count**0.5
+        found["half"] = round(stats.t.ppf(0.975, count - 1) * error, 4)
+        found["p"] = float(stats.ttest_1samp(differences, 0.0).pvalue)
+    return found
+
+
+def _holm(rows: Iterable[dict[str, Any]]) -> None:
+    """`p_holm` of delta_ce, over all comparisons of one test."""
+    by_test: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if "p" in row.get("delta_ce", {}):
+            by_test.setdefault(row["test"], []).append(row["delta_ce"])
+    for family in by_test.values():
+        highest = 0.0
+        for rank, found in enumerate(sorted(family, key=lambda each: each["p"])):
+            highest = max(highest, min(1.0, found["p"] * (len(family) - rank)))
+            found["p_holm"] = highest
+
+
+def _mean(values: Iterable[float]) -> float:
+    return round(statistics.fmean(values), 4)
+
+
+def text(rows: Sequence[dict[str, Any]]) -> str:
+    head = ("system", "joins", "pairs", "test", "seeds", "CE", "BLEU", "against", "dCE", "p (Holm)")
+    head += ("dBLEU",)
+    return table(head, [_line(row) for row in rows])
+
+
+def _line(row: dict[str, Any]) -> tuple[str, ...]:
+    ce, bleu = row.get("delta_ce", {}), row.get("delta_bleu", {})
+    line = [row["system"], row["joins"], row["pairs"] or "", row["test"], row["seeds"]]
+    line += [f"{row['ce']:.3f}", f"{row['bleu']:.1f}", row.get("against", "")]
+    line += [_shown(ce, 3), f"{ce['p_holm']:.3f}" if "p_holm" in ce else "", _shown(bleu, 1)]
+    return tuple(map(str, line))
+
+
+def _shown(found: dict[str, Any], digits: int) -> str:
+    if not found:
+        return ""
+    half = f" ± {found['half']:.{digits}f}" if "half" in found else ""
+    return f"{found['mean']:+.{digits}f}{half}"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--world", type=Path, default=Path("outputs/demo"))
+    parser.add_argument("--output", type=Path, default=Path("outputs/evidence"))
+    parser.add_argument("--json", type=Path, default=Path("outputs/evidence/evidence.json"))
+    parser.add_argument("--systems", nargs="+", default=[], help="of evidence.yaml; default: all")
+    parser.add_argument("--languages", nargs="+", default=["it", "fr"], help="that join")
+    parser.add_argument("--pairs", nargs="+", type=int, default=[40, 80, 160, 320])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
+    parser.add_argument("--steps", type=int, default=400, help="of the systems from new weights")
+    parser.add_argument("--more", type=int, default=250, help="of those that start from baseline")
+    parser.add_argument("--share", type=float, default=0.3, help="joining pairs among the items")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--options", nargs="*", default=[], help="of every run, as KEY=VALUE")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -71,15 +71,18 @@ class Run:
     def start(self) -> Run | None:
         return Run("baseline", self.seed) if self.stage == "second" else None
 
+    @property
+    def against(self) -> Run | None:
+        return Run(self.settings["against"], self.seed) if "against" in self.settings else None
+
 
 def runs(args: argparse.Namespace) -> Iterator[Run]:
     """All of them, what others start from first; each number of pairs for `join` only."""
     for seed in args.seeds:
-        for system in SYSTEMS["first"]:
-            yield Run(system, seed)
+        yield from (Run(system, seed) for system in (*SYSTEMS["first"], "longer"))
         for language in args.languages:
-            for system in SYSTEMS["second"]:
-                for pairs in args.pairs if system in ("join", "longer") else args.pairs[-1:]:
+            for system in [name for name in SYSTEMS["second"] if name != "longer"]:
+                for pairs in args.pairs if system == "join" else [max(args.pairs)]:
                     yield Run(system, seed, language, pairs)
 
 
@@ -94,7 +97,8 @@ def main() -> None:
             print(f"== {number}/{len(wanted)} {run.name}", flush=True)
             native.finetune(configuration(run, args))
             atomic_write(folder / RESULT, json.dumps(measure(folder, args)) + "\n")
-    results = {run: result for run in wanted if (result := read_result(args.output, run))}
+    found = ((run, read_result(args.output, run)) for run in runs(args))
+    results = {run: result for run, result in found if result}
     summary = summarise(results)
     about = {"device": device_name(), "torch": torch.__version__, "steps": args.steps}
     content = about | {"more": args.more, "seeds": list(args.seeds), "rows": summary}
@@ -109,13 +113,14 @@ def device_name() -> str:
 
 def configuration(run: Run, args: argparse.Namespace) -> PotsaConfig:
     world, steps = args.world, args.more if run.start else args.steps
-    options = list(run.settings["options"])
+    options = []
     if run.start:
         options += [f"ckpt_path={args.output / run.start.name / 'model.pt'}"]
         options += ["dataset_config.pairing=none", "train_config.lr=5.0e-4"]
     if run.settings.get("rows") in ("join", "shuffled"):
         options += ["dataset_config.pairing=joining", f"dataset_config.joining=[{run.language}]"]
         options += [f"dataset_config.joining_share={args.share}"]
+    options += run.settings["options"]
     return compose_config(
         [
             "experiment=demo",
@@ -203,8 +208,8 @@ def _placed(utterance: Utterance, folder: Path) -> Utterance:
 
 def translator_of(folder: Path) -> Translator:
     loaded = load_run(folder, ckpt_path=str(folder / "model.pt"))
-    loaded.decode = replace(loaded.decode, num_beams=1, max_new_tokens=40)
-    loaded.train_config.val_batch_size = 64
+    loaded.decode = replace(loaded.decode, num_beams=1, max_new_tokens=32)
+    loaded.train_config.val_batch_size = 128
     return Translator(loaded)
 
 
@@ -215,7 +220,8 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
         manifest = args.world / "data" / f"{test}.jsonl"
         rows = read_manifest(manifest)
         losses = sentence_losses(translator, rows, manifest.parent)
-        scored = score(translator.decode(manifest, progress=False), bootstrap=0)
+        answers = translator.decode(manifest, progress=False)
+        scored = score(answers, bootstrap=0, guards=False)
         for code in sorted({u.language for u in rows}):
             own = {u.sentence_id: round(losses[u.key], 4) for u in rows if u.language == code}
             bleu = round(scored.row(code).bleu.value, 2)
@@ -240,12 +246,10 @@ def summarise(results: dict[Run, dict[str, Any]]) -> list[dict[str, Any]]:
             row = {"system": system, "joins": joins, "pairs": pairs, "test": place}
             row |= {"seeds": len(group), "ce": _mean(mean_ce(v) for v in values.values())}
             row["bleu"] = _mean(v["bleu"] for v in values.values())
-            against = SYSTEMS[group[0].stage][system].get("against")
-            both = [(r, replace(r, system=against)) for r in group] if against else []
-            both = [(own, other) for own, other in both if other in results]
+            both = [(run, run.against) for run in group if run.against in results]
             if both:
                 pairs_of = [(results[a][place], results[b][place]) for a, b in both]
-                row["against"] = against
+                row["against"] = both[0][1].system
                 row["delta_ce"] = interval([mean_ce(a) - mean_ce(b) for a, b in pairs_of])
                 row["delta_bleu"] = interval([a["bleu"] - b["bleu"] for a, b in pairs_of])
             rows.append(row)

@@ -56,6 +56,7 @@ def _add_announcements(kinds) -> None:
     add("--pairs", help=pairs, **number)
     add("--dev", help="of dev (default 60)", **number)
     add("--test", help="of test and test_new_voices (default 150)", **number)
+    add("--clauses", type=int, choices=(1, 2, 3), help="of a sentence at most (default 3)")
     add("--seed", type=int, help="of sentences and pauses (default 0)")
     add("--replace", help="take the place of another data set in OUTPUT", **FLAG)
 

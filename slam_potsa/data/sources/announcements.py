@@ -150,11 +150,15 @@ def english(sentence: Sentence) -> str:
     return " ".join(texts)
 
 
-def sentences(seed: int) -> Iterator[Sentence]:
-    """Sentences without end, no two alike; the same seed gives the same ones."""
+def sentences(seed: int, clauses: int = 3) -> Iterator[Sentence]:
+    """Some thousands of sentences, no two alike; the same seed gives the same ones.
+
+    `clauses`: at most so many a sentence.
+    """
     rng, known = random.Random(seed), set()
+    shapes = [shape for shape in _tables()["shapes"] if len(shape) <= clauses]
     while True:
-        sentence = tuple(_clause(kind, rng) for kind in rng.choice(_tables()["shapes"]))
+        sentence = tuple(_clause(kind, rng) for kind in rng.choice(shapes))
         if (text := english(sentence)) not in known:
             known.add(text)
             yield sentence
@@ -252,6 +256,7 @@ def build(
     pairs: int = 320,
     dev: int = 60,
     test: int = 150,
+    clauses: int = 3,
     seed: int = 0,
     replace: bool = False,
     progress: bool = True,
@@ -267,6 +272,7 @@ def build(
     Args:
         from_dir: folder of the .deb files or of what they unpack to; else they are fetched, once.
         train, pairs, dev, test: sentences of each; a test stays the same when train grows.
+        clauses: of a sentence at most, 1 to 3: one takes some 4 seconds to say.
         replace: take the place of another data set in `output`.
 
     Raises InputError for packages that cannot be had or are others, or options that do not fit.
@@ -274,9 +280,9 @@ def build(
     output, counts = Path(output), {"test": test, "dev": dev, "pairs": pairs, "train": train}
     _check(heard, unheard, counts)
     choices = {"dataset": "announcements", "heard": [*heard], "unheard": [*unheard]}
-    choices |= {"sentences": counts, "seed": seed}
+    choices |= {"sentences": counts, "clauses": clauses, "seed": seed}
     refuse_another(output, choices, replace)
-    drawn = sentences(seed)
+    drawn = sentences(seed, clauses)
     split = {name: list(islice(drawn, count)) for name, count in counts.items()}
     names = {name: one for name, one in speakers().items() if one.language in {*heard, *unheard}}
     pins = {one.package: one.sha256 for one in names.values()}

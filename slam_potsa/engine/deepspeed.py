@@ -43,12 +43,9 @@ def read_settings(name: str | None) -> dict[str, Any]:
     """Raises InputError where there is no such file or it is no JSON object."""
     path = settings_file(name)
     try:
-        settings = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from error
-    if not isinstance(settings, dict):
-        raise InputError(f"{path}: expected a JSON object")
-    return settings
+        return dict(json.loads(path.read_text()))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: expected a JSON object ({error})") from error
 
 
 def fill_in(settings: dict[str, Any], train: TrainConfig, world_size: int) -> dict[str, Any]:

@@ -165,12 +165,8 @@ def _deepspeed_file(settings: dict[str, Any], name: str) -> Iterator[str]:
 
 def _accumulation(given: dict[str, Any], train: TrainConfig) -> Iterator[str]:
     wanted, there = train.gradient_accumulation_steps, given.get("gradient_accumulation_steps")
-    if "train_batch_size" in given and there is None:
-        yield (
-            "train_batch_size without gradient_accumulation_steps in the DeepSpeed file: give "
-            '"gradient_accumulation_steps": "auto" too'
-        )
-    elif wanted > 1 and there != deepspeed.AUTO:
+    needed = wanted > 1 or ("train_batch_size" in given and there is None)
+    if needed and there != deepspeed.AUTO:
         yield (
             f"train_config.gradient_accumulation_steps={wanted}, and the DeepSpeed file says "
             f"{there or 'nothing'}: SLAM-LLM divides the loss by the first, DeepSpeed by the "

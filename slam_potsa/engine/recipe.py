@@ -70,7 +70,6 @@ class Recipe:
     """What `load_recipe` read; the fields are the file's."""
 
     name: str
-    output_dir: Path
     processes: int
     launcher: str
     stages: tuple[Stage, ...]
@@ -91,7 +90,6 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     calls = {n: partial(_stage, file, n, [*given["all"], *given[n]]) for n in file.stages}
     return Recipe(
         name=path.stem,
-        output_dir=Path(file.output_dir),
         processes=file.processes,
         launcher=file.launcher,
         stages=tuple(each_of(calls)),

@@ -148,7 +148,7 @@ def test_our_deepspeed_files_pass_and_take_the_trainers_values(config, stage, pr
         ({"gradient_accumulation_steps": None}, "says nothing"),
         (
             {"gradient_accumulation_steps": None, "train_batch_size": 8},
-            "train_batch_size without",
+            "says nothing",
         ),
     ],
 )

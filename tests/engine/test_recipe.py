@@ -80,7 +80,7 @@ def test_overrides_go_where_they_are_meant():
     assert {c.train_config.seed for c in (asr, s2tt, potsa)} == {7}
     assert potsa.alignment.terms["ot"].cost_scale == "dim"
     assert {c.engine for c in (asr, potsa)} == {"native"} and s2tt.ckpt_path == "mine.pt"
-    assert recipe.output_dir == Path("elsewhere") and list(recipe.tests) == ["test"]
+    assert potsa.train_config.output_dir == "elsewhere/3_potsa" and list(recipe.tests) == ["test"]
     assert (recipe.processes, recipe.launcher) == (2, "deepspeed")
 
 
@@ -176,7 +176,7 @@ def test_all_that_is_missing_is_said_at_once(world, tmp_path):
 def test_recordings_are_heard_once_those_with_stored_features_never(world, tmp_path, monkeypatch):
     recipe = load_recipe(str(tiny_recipe.write(tmp_path, world=world)))
     check_recipe(recipe)
-    assert not recipe.output_dir.exists()
+    assert not recipe.stages[0].folder.parent.exists()
     monkeypatch.setattr("slam_potsa.data.audio.load_audio", lambda *_: 1 / 0)
     check_recipe(recipe)  # the manifest is marked, as `slam-potsa prepare` does
     manifest, store = recipe.tests["test"], tmp_path / "features"

@@ -290,7 +290,7 @@ def test_a_killed_command_continues_in_processes_of_its_own(finished, tmp_path):
     folder, whole = finished
     recipe = again(folder, tmp_path)
     line = [sys.executable, "-m", "slam_potsa.cli", "run", f"recipe={folder / 'recipe.yaml'}"]
-    line += [f"output_dir={recipe.output_dir}"]
+    line += [f"output_dir={tmp_path / 'out'}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     second = recipe.stages[1].folder
     first = subprocess.Popen(line, env=environment, start_new_session=True, cwd=tmp_path)

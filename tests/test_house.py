@@ -32,7 +32,7 @@ BUDGET = {
     "objective": 1_480,
     "model": 2_180,
     "engine": 3_700,
-    "evaluation": 3_240,
+    "evaluation": 3_230,
     "commands": 780,
 }
 BUDGET_IN_ALL = 18_320

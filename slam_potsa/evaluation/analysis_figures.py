@@ -102,7 +102,9 @@ def _curve(runs: Sequence[Analysis], name: str) -> Figure:
     """A measure over the taps; of two runs the first is the baseline."""
     curve = SHOWN["curves"][name]
     taps = list(max((run.numbers for run in runs), key=len))  # who has biases has a tap more
-    factor = 100 if curve["axis"].endswith("%") else 1
+    lines, factor = curve["lines"], 100 if curve["axis"].endswith("%") else 1
+    if runs[-1].heard is None:
+        lines = curve.get("heard_unknown", lines)
 
     def line(run: Analysis, key: str, name: str, color: int, dash: int) -> Series:
         values = [factor * run.numbers.get(tap, {}).get(key, math.nan) for tap in taps]
@@ -111,8 +113,7 @@ def _curve(runs: Sequence[Analysis], name: str) -> Figure:
     series = [
         line(run, key, f"{run.name}, {name}" if name and runs[1:] else name, color, dash)
         for color, run in enumerate(runs)
-        for dash, (key, name) in enumerate(curve["lines"].items())
-        if key in run.numbers["projector"]
+        for dash, (key, name) in enumerate(lines.items())
     ]
     if "chance" in curve:
         series.append(line(runs[0], curve["chance"], "chance", 7, 2))

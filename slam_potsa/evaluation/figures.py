@@ -91,7 +91,8 @@ def line_chart(
         if log:
             axes.set_yscale("log", subs=(2, 5))
             axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter("{x:g}")
+            wide = axes.dataLim.ymax > 1000 * axes.dataLim.ymin
+            axes.yaxis.set_minor_formatter("" if wide else "{x:g}")
         elif axes.dataLim.ymin >= 0:
             axes.set_ylim(0, 1.05 * axes.dataLim.ymax or 1)
         _legend(axes)

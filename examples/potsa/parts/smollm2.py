@@ -50,6 +50,7 @@ def build(
     output_dir: str | Path,
     texts: Sequence[str],
     *,
+    background: Sequence[str] | None = None,
     options: Healing = DEFAULT,
     progress: bool = True,
 ) -> Path:
@@ -58,8 +59,9 @@ def build(
     Args:
         output_dir: the folder to write (config.json, model.safetensors, tokenizer files); kept
             when the same texts, options and GGUF file built it before.
-        texts: in-domain English sentences; leave out what the model will be tested on. Longer
-            English texts come from Python's own language reference (`python_reference`).
+        texts: in-domain English sentences; leave out what the model will be tested on.
+        background: longer English texts, for the other rows of a step; None: Python's own
+            language reference (`python_reference`); empty: there are none.
         progress: show a progress bar.
 
     Returns:
@@ -71,7 +73,7 @@ def build(
     texts = sorted({text.strip() for text in texts} - {""})
     if not texts:
         raise InputError("texts: expected English sentences to heal the model on, found none.")
-    background = python_reference()
+    background = python_reference() if background is None else list(background)
     source = packaged_file(PACKAGE, f"--no-deps {DISTRIBUTION}", GGUF_FILE)
     made_from = {
         "builder": f"smollm2 {BUILDER_VERSION}",

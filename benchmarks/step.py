@@ -226,7 +226,8 @@ def text(record: dict[str, Any]) -> str:
     for one in record["micro_batches"]:
         loads = ", ".join(f"{name} {1e3 * took:.0f} ms" for name, took in one["load"].items())
         lines += ["", f"micro-steps of {one['micro']} pairs, {one['accumulation']} a step"]
-        head = ("", "step, ms", "to cross-entropy", "to SLAM-LLM", "GiB", "planned", "utilisation")
+        head = ("", "step, ms", "planned", *(f"to {name}" for name in REFERENCES))
+        head += ("GiB", "planned", "MFU")
         lines += [table(head, map(_compared, one["variants"])), "", f"ms of a step; load: {loads}"]
         parts = [
             (v["name"], *(f"{1e3 * v['seconds'][part]:.1f}" for part in PARTS))
@@ -239,19 +240,14 @@ def text(record: dict[str, Any]) -> str:
 def _compared(variant: dict[str, Any]) -> tuple[str | None, ...]:
     low, median, high = (1e3 * seconds for seconds in variant["step"])
     plan, peak, ratio = variant.get("plan", {}), variant["peak_bytes"], variant["ratio"]
-    planned, used = plan.get("allocated_bytes"), plan.get("utilisation")
     held = peak.get("allocated", peak.get("process", 0))
-    ratios = (
-        "{1:.2f} ({0:.2f}-{2:.2f})".format(*ratio[to]) if to in ratio else None for to in REFERENCES
-    )
-    memory = f"{held / GIB:.1f}", planned and f"{planned / GIB:.1f}"
-    return (
-        variant["name"],
-        f"{median:.0f} ({low:.0f}-{high:.0f})",
-        *ratios,
-        *memory,
-        used and f"{used:.2f}",
-    )
+    cells = [variant["name"], f"{median:.0f} ({low:.0f}-{high:.0f})"]
+    cells.append(f"{1e3 * plan['planned_seconds']:.0f}" if plan else None)
+    for to in REFERENCES:
+        cells.append("{1:.2f} ({0:.2f}-{2:.2f})".format(*ratio[to]) if to in ratio else None)
+    cells.append(f"{held / GIB:.1f}")
+    cells += [f"{plan['allocated_bytes'] / GIB:.1f}", f"{plan['utilisation']:.2f}"] if plan else []
+    return *cells, *[None] * (8 - len(cells))
 
 
 def main() -> None:

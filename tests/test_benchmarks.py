@@ -30,7 +30,7 @@ def test_every_variant_is_timed_by_part(step, tmp_path):
     size = step.Size(
         whisper | {"encoder_attention_heads": 2},
         llm | {"num_attention_heads": 2, "num_key_value_heads": 2},
-        {"qformer_dim": 16, "qformer_heads": 2, "qformer_layers": 4},
+        {"qformer_dim": 16, "qformer_heads": 2, "qformer_layers": 2, "query_len": 8},
         pairs=1,
         micro=(1,),
     )

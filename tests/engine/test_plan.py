@@ -40,15 +40,6 @@ def _uncounted(monkeypatch):
     monkeypatch.setattr("slam_potsa.engine.plan.stage.count_step", count_step)
 
 
-@pytest.fixture(autouse=True)
-def _no_network(monkeypatch):
-    def refuse(*_arguments, **_options):
-        raise AssertionError("a hub was asked")
-
-    monkeypatch.setattr("socket.socket.connect", refuse)
-    monkeypatch.setattr("socket.getaddrinfo", refuse)
-
-
 def paper(*overrides: str) -> PotsaConfig:
     return compose_config(["experiment=table1_ours", *SMALL, *overrides])
 

@@ -47,13 +47,18 @@ def build_on_meta(config: PotsaConfig, languages: Iterable[str] = ("en",)) -> Me
 
     Raises InputError with everything that does not fit: unknown models, widths, mel bands, layers.
     """
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
     model, train = config.model_config, config.train_config
     whisper, decoder = _sizes(config)
     table = {language: torch.zeros(whisper.d_model) for language in languages}
     bias = LanguageBias(table) if config.language_bias.enabled else None
     half = torch.bfloat16 if model.llm_dtype == "auto" else getattr(torch, model.llm_dtype)
     with torch.device("meta"):
-        encoder = _encoder(whisper, config, half if train.freeze_encoder else torch.float32)
+        encoder = SpeechEncoder(WhisperEncoder(whisper), model.encoder_window)
+        # All of it where it trains: loading forgets that Whisper's sinusoidal positions are fixed.
+        encoder.requires_grad_(not train.freeze_encoder)
+        encoder.to(half if train.freeze_encoder else torch.float32)
         frozen = train.freeze_llm or train.use_peft
         llm = _llm(decoder, config, half if frozen else torch.float32)
         widths = whisper.d_model, decoder.hidden_size
@@ -90,14 +95,6 @@ def _sizes(config: PotsaConfig) -> tuple[Any, Any]:
         check_widths(model, llm_dim=decoder.hidden_size)
     refuse(problems)
     return whisper, decoder
-
-
-def _encoder(whisper: Any, config: PotsaConfig, dtype: torch.dtype) -> SpeechEncoder:
-    from transformers.models.whisper.modeling_whisper import WhisperEncoder
-
-    encoder = SpeechEncoder(WhisperEncoder(whisper), config.model_config.encoder_window)
-    # All of it where it trains: loading forgets that Whisper's sinusoidal positions are fixed.
-    return encoder.requires_grad_(not config.train_config.freeze_encoder).to(dtype)
 
 
 def _llm(decoder: Any, config: PotsaConfig, dtype: torch.dtype) -> nn.Module:

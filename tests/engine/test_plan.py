@@ -21,6 +21,7 @@ from tests.support import tiny
 
 GIVEN = {name: default for name, (default, _) in ASSUMPTIONS.items()}
 EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
+RECIPES = sorted(path.stem for path in (conf_dir() / "recipe").glob("*.yaml"))
 SMALL = (
     "model_config.llm_path=Qwen/Qwen2.5-0.5B",
     "model_config.encoder_path_hf=openai/whisper-tiny",
@@ -82,6 +83,13 @@ def test_every_experiment_can_be_planned(name):
     plan = plan_stages([(name, config)], name=name)
     assert not plan["problems"] and len(plan["stages"]) == 1
     assert "Qwen/Qwen2.5-0.5B" in text(plan) and json.loads(json.dumps(plan))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_can_be_planned(name):
+    title, stages, gpus = command.read_stages([f"recipe={name}"])
+    plan = plan_stages(stages, name=title, gpus=gpus)
+    assert not plan["problems"] and len(plan["stages"]) == len(stages)
 
 
 def test_a_stage_must_fit_the_cards_that_are_named_or_one_of_all():

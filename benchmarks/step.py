@@ -30,9 +30,11 @@ from typing import Any
 import torch
 from meters import PARTS, Clock, Peak, busiest, waits
 from step_models import (
+    ANSWER,
     LETTERS_PER_TOKEN,
     OURS,
     PAPER,
+    SECONDS,
     SIZES,
     THEIRS,
     Size,
@@ -187,7 +189,8 @@ def add_plan(record: dict[str, Any]) -> None:
     from slam_potsa.engine.plan.plan import plan_stages
 
     size, args = SIZES[record["size"]], argparse.Namespace(**record["arguments"])
-    given = {"tokens_per_letter": 1 / LETTERS_PER_TOKEN}
+    given = {"tokens_per_letter": 1 / LETTERS_PER_TOKEN, "longest_answer": 1.0}
+    given["target_tokens"] = ANSWER / statistics.mean(SECONDS)  # all answers are as long
     cards = ["h200"] if args.device == "cuda" else []  # an H100 computes as fast
     with tempfile.TemporaryDirectory() as name:
         write_data(Path(name), size)

@@ -56,11 +56,3 @@ def test_wrong_input_is_one_message_and_exit_code_two(run, tmp_path, capsys):
     assert main(["decode", str(tmp_path), "x.jsonl"]) == 2
     assert "expected the output_dir of a training run" in capsys.readouterr().err
     assert main(["prepare", "check", str(tmp_path / "empty.wav")]) == 2
-
-
-@pytest.mark.parametrize("what", ["model", "dataset", "conf"])
-def test_where(what, capsys):
-    from pathlib import Path
-
-    assert main(["where", what]) == 0
-    assert Path(capsys.readouterr().out.strip().split(".py:")[0]).parent.exists()

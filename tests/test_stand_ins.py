@@ -19,9 +19,7 @@ def absent(monkeypatch):
     find = importlib.util.find_spec
 
     def found(name, *rest):
-        if name in NAMES and name not in sys.modules:
-            return None
-        return find(name, *rest)
+        return None if name in NAMES and name not in sys.modules else find(name, *rest)
 
     monkeypatch.setattr(importlib.util, "find_spec", found)
     for name in NAMES:
@@ -31,7 +29,7 @@ def absent(monkeypatch):
         sys.modules.pop(name, None)
 
 
-def test_what_slam_llm_imports_is_there(absent):
+def test_what_slam_llm_imports_is_there_and_a_use_of_it_names_the_remedy(absent):
     assert stand_ins.install() == ["torchaudio", "pkg_resources"]
     import torchaudio
     from pkg_resources import packaging
@@ -39,20 +37,11 @@ def test_what_slam_llm_imports_is_there(absent):
     assert packaging.version.parse("2.13.0").release >= (2, 0)
     assert importlib.util.find_spec("torchaudio") is torchaudio.__spec__
     assert stand_ins.install() == []
-
-
-def test_a_use_of_what_is_missing_names_the_remedy(absent):
-    stand_ins.install()
-    import torchaudio
-
-    assert not hasattr(torchaudio, "load")
     with pytest.raises(AttributeError, match="install torchaudio"):
         torchaudio.functional.resample(None, 1, 2)
-    with pytest.raises(ModuleNotFoundError):
-        importlib.import_module("torchaudio.transforms")
 
 
-def test_real_modules_are_left_alone(monkeypatch):
+def test_real_modules_are_left_alone_but_for_a_missing_packaging(monkeypatch):
     real = {name: ModuleType(name) for name in NAMES}
     for name, module in real.items():
         module.__spec__ = importlib.util.spec_from_loader(name, None)
@@ -61,13 +50,9 @@ def test_real_modules_are_left_alone(monkeypatch):
     assert stand_ins.install() == []
     assert sys.modules["torchaudio"] is real["torchaudio"]
     assert sys.modules["pkg_resources"].packaging == "its own"
-
-
-def test_a_pkg_resources_without_packaging_gets_it(monkeypatch):
-    bare = ModuleType("pkg_resources")
-    monkeypatch.setitem(sys.modules, "pkg_resources", bare)
+    del real["pkg_resources"].packaging
     stand_ins.install()
-    assert bare.packaging.version.parse("1.0").release == (1, 0)
+    assert real["pkg_resources"].packaging.version.parse("1.0").release == (1, 0)
 
 
 def test_a_script_runs_as_main_with_its_arguments(tmp_path, monkeypatch, capsys):
@@ -78,5 +63,3 @@ def test_a_script_runs_as_main_with_its_arguments(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(sys, "path", list(sys.path))
     stand_ins.run([str(script), "a=1"])
     assert capsys.readouterr().out.strip() == "__main__ beside ['a=1']"
-    with pytest.raises(SystemExit, match="usage"):
-        stand_ins.run([])

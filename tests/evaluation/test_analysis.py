@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from slam_potsa.commands import analyze as command
+from slam_potsa import cli
 from slam_potsa.data.manifest import Utterance, write_manifest
 from slam_potsa.engine.encode import store_features
 from slam_potsa.errors import InputError
@@ -84,10 +83,8 @@ def test_all_that_is_wrong_with_recordings_at_once(tmp_path):
     assert len(error.value.problems) == 2
     for piece in ("'fr': 1 of its sentences", "'eo': 0 of its sentences"):
         assert piece in str(error.value)
-    with pytest.raises(InputError, match="'en': 0 of its sentences"):
-        read_recordings([write(tmp_path, "one", {"en": range(3)})])
     with pytest.raises(InputError, match="'en': 1 of its"):
-        read_recordings([write(tmp_path, "two", {"en": range(3), "es": range(3)})], sentences=1)
+        read_recordings([first], sentences=1)
 
 
 def test_tokens_of_a_row_average_to_its_vector_and_long_rows_are_thinned(runs, manifest):
@@ -136,7 +133,12 @@ def test_every_tap_has_every_measure(runs, found):
     assert ours.numbers["compensated"]["language share"] == pytest.approx(0, abs=1e-6)
 
 
-def test_a_diverged_model_is_refused(runs, manifest, monkeypatch):
+def test_a_diverged_model_is_refused_and_other_recordings_are_not_compared(
+    runs, found, manifest, monkeypatch
+):
+    told = differences(found[0], replace(found[1], manifests=["other"], settings={}))
+    assert told.startswith("manifests: ") and "; settings: " in told
+    assert differences(*found) == ""
     norm = runs[1].model.encoder_projector.norm
     monkeypatch.setattr(norm, "forward", lambda tokens: torch.full_like(tokens, torch.nan))
     with pytest.raises(InputError, match="projector: the model's output holds NaN"):
@@ -159,21 +161,6 @@ def test_what_was_written_is_read_back_unless_it_is_outdated(found, manifest, tm
         read_analysis(tmp_path)
 
 
-def test_the_table_has_a_row_a_tap(found):
-    lines = found[0].text().splitlines()
-    assert lines[0].startswith("ours: 6 sentences") and "heard: en, es" in lines[0]
-    row = next(line.split() for line in lines if line.startswith("projector"))
-    recall = 100 * found[0].numbers["projector"]["R@1, all"]
-    assert float(row[1]) == pytest.approx(recall, abs=0.06)
-
-
-def test_analyses_of_other_recordings_are_not_compared(found):
-    ours, base = found
-    assert differences(ours, base) == ""
-    told = differences(ours, replace(base, manifests=["other"], settings={}))
-    assert told.startswith("manifests: ") and "; settings: " in told
-
-
 def test_figures_have_captions_and_stand_alone(found, tmp_path):
     drawn = {figure.name: figure for figure in draw(*found)}
     views = {"pca_encoder", "pca_compensated", "tsne_projector", "baseline_tsne_projector"}
@@ -181,12 +168,10 @@ def test_figures_have_captions_and_stand_alone(found, tmp_path):
     lines = {"recall", "overlap", "probe", "transport_costs", "rank", "query_share"}
     assert views | maps | lines <= {*drawn}
     assert all(figure.caption.endswith(".") for figure in drawn.values())
-    for piece in ("en–es", "1 − JSD / ceiling"):
-        assert piece in drawn["arrows_projector"].svg
+    assert "en–es" in drawn["arrows_projector"].svg
     assert "base, with an unheard" in drawn["recall"].svg and "chance" in drawn["recall"].svg
     write_figures(tmp_path, list(drawn.values()))
-    for path in tmp_path.iterdir():
-        ET.parse(path)
+    assert len([ET.parse(path) for path in tmp_path.iterdir()]) == len(drawn)
     drawn = {figure.name: figure for figure in draw(replace(found[1], heard=None))}
     assert "arrows_projector" in drawn and not {*drawn} & {"baseline_heat_map", "pca_compensated"}
 
@@ -205,27 +190,23 @@ def test_views_of_few_vectors_of_many_and_of_a_point():
 
 
 def run_command(*words):
-    parser = argparse.ArgumentParser()
-    command.add(parser.add_subparsers())
-    args = parser.parse_args(["analyze", *map(str, words)])
-    args.command(args)
-
-
-def run_folder(translator):
-    return Path(translator.config.ckpt_path).parent
+    return cli.main(["analyze", *map(str, words)])
 
 
 def test_command_line(runs, manifest, capsys):
-    ours, base = map(run_folder, runs)
-    run_command(ours, manifest, "--against", base, "--sentences", 4)
+    ours, base = (Path(run.config.ckpt_path).parent for run in runs)
+    assert run_command(ours, manifest, "--against", base, "--sentences", 4) == 0
     printed = capsys.readouterr().out
-    assert str(ours / "analysis" / "analysis.json") in printed and "projector" in printed
+    assert str(ours / "analysis" / "analysis.json") in printed
     for found in map(read_analysis, (ours, base)):
         assert found.sentences == 4 and found.heard == ["en", "es", "ru"]
+        assert found.text() in printed
+    row = next(line.split() for line in found.text().splitlines() if line.startswith("projector"))
+    assert float(row[1]) == pytest.approx(100 * found.numbers["projector"]["R@1, all"], abs=0.06)
     assert (ours / "analysis" / "arrows_projector.svg").is_file()
 
 
-def test_command_line_tells_all_that_is_wrong_before_it_loads_anything(manifest, tmp_path):
-    with pytest.raises(InputError) as error:
-        run_command(tmp_path, manifest, "--against", tmp_path / "none", "--heard", "eo")
-    assert len(error.value.problems) == 3 and "'eo'" in str(error.value)
+def test_command_line_tells_all_that_is_wrong_before_it_loads_anything(manifest, tmp_path, capsys):
+    assert run_command(tmp_path, manifest, "--against", tmp_path / "none", "--heard", "eo") == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: 3 problems") and "'eo'" in printed

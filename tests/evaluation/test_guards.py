@@ -26,29 +26,27 @@ def fired(prediction, reference=CHINESE, transcript=FRENCH, target="zh", usual=N
     return set(watch([*good, odd])[-1])
 
 
+NAMES = {"reference": "Angela Merkel", "transcript": "Angela Merkel", "target": "de"}
+
+
 @pytest.mark.parametrize(
-    ("prediction", "expected"),
+    ("prediction", "options", "expected"),
     [
-        (CHINESE, set()),
-        ("请按井号键，然后输入邮箱的号码。", set()),
-        ("", {EMPTY}),
-        (FRENCH, {LANGUAGE, COPIED, LENGTH}),
-        (ENGLISH, {LANGUAGE, LENGTH}),
-        ("好的好的好的好的好的好的好的好的", {REPETITION}),
-        ("键", {LENGTH}),
-        ("抱歉，我无法听到您的音频内容。", {REFUSAL}),
+        (CHINESE, {}, set()),
+        ("请按井号键，然后输入邮箱的号码。", {}, set()),
+        ("", {}, {EMPTY}),
+        (FRENCH, {}, {LANGUAGE, COPIED, LENGTH}),
+        (ENGLISH, {}, {LANGUAGE, LENGTH}),
+        ("好的好的好的好的好的好的好的好的", {}, {REPETITION}),
+        ("键", {}, {LENGTH}),
+        ("抱歉，我无法听到您的音频内容。", {}, {REFUSAL}),
+        # What the reference does too is not held against the prediction.
+        ("Angela Merkel", NAMES, set()),
+        ("IBM PC GPS", {"reference": "IBM PC GPS", "usual": CHINESE}, {REFERENCES}),
     ],
 )
-def test_what_fires(prediction, expected):
-    assert fired(prediction) == expected
-
-
-def test_what_the_reference_does_too_is_not_held_against_the_prediction():
-    song = "la la la la la la la la"
-    assert REPETITION not in fired(song, reference=song, target="en")
-    names = "Angela Merkel"
-    assert fired(names, reference=names, transcript=names, target="de") == set()
-    assert fired("IBM PC GPS", reference="IBM PC GPS", usual=CHINESE) == {REFERENCES}
+def test_what_fires(prediction, options, expected):
+    assert fired(prediction, **options) == expected
 
 
 NEAR_COPY = "Veuillez entrer le numero de votre boite vocale suivi du diese"
@@ -62,7 +60,6 @@ NO_LOOP = "".join(Random(0).choices("abcdefgh ", k=5000))
         (COPIED, NEAR_COPY, {"reference": ENGLISH, "target": "en"}, True),
         (COPIED, FRENCH, {"reference": ENGLISH, "target": "fr"}, False),  # it was to transcribe
         (COPIED, "Veuillez entrer", {"reference": ENGLISH, "target": "en"}, False),
-        (COPIED, ENGLISH, {"reference": ENGLISH, "target": "en"}, False),
         (COPIED, "a", {"transcript": None}, False),
         # Scripts are those of the references.
         (LANGUAGE, CHINESE, {"reference": "今日は天気がいいので、公園に行きます。"}, False),
@@ -73,17 +70,16 @@ NO_LOOP = "".join(Random(0).choices("abcdefgh ", k=5000))
         (LANGUAGE, "Adiós", {"reference": ENGLISH, "target": "en"}, False),  # too short
         (LANGUAGE, FRENCH, {"reference": ENGLISH, "target": "tlh"}, False),  # py3langid lacks it
         (LANGUAGE, "我哋今日去公園行吓啦，好唔好呀？", {}, False),  # Cantonese, not told from zh
+        (REPETITION, "la la la la la la", {"reference": "la la la la la la"}, False),
         (REPETITION, "the key the key the key the key", {}, True),
         (REPETITION, "The key. The key, the key", {}, False),
         (REPETITION, "1 000 000 000 000 000", {}, False),
-        (REPETITION, "ha ha ha", {}, False),
         (REPETITION, "word " * 2000, {}, True),
         (REPETITION, NO_LOOP, {}, False),
         (REFUSAL, "I'm sorry, but I cannot translate this audio.", {}, True),
         (REFUSAL, "Please provide the audio you would like me to transcribe.", {}, True),
         (REFUSAL, "作为一个人工智能，我不能听。", {}, True),
         (REFUSAL, "I'm sorry, that extension is busy.", {}, False),
-        (REFUSAL, "对不起，请再试一次。", {}, False),
         # Of a reference of 20 characters between 10 and 40, or off by less than ten.
         (LENGTH, "x" * 41, {"reference": "x" * 20}, True),
         (LENGTH, "x" * 9, {"reference": "x" * 20}, True),
@@ -110,22 +106,16 @@ def same(items):
 
 
 def test_one_answer_to_everything_is_the_same_answer():
-    items = make(["en", "fr"])
+    """Recordings of one sentence may have one; two sentences answered alike are chance."""
+    items = make(["en", "es", "fr"], noise=0)
     answers = ["Goodbye.", "goodbye", " Good bye! "]
     alike = [replace(item, prediction=answers[n % 3]) for n, item in enumerate(items)]
     assert len(same(alike)) == len(items)
     found = score(alike[:12] + items[12:], bootstrap=0)
     assert found.row("en").guards[SAME] == 1 and found.row("fr").guards[SAME] == 0
-    assert len(same([replace(row, prediction="…") for row in items])) == len(items)
-    assert not same([replace(row, prediction="") for row in items])
     apart = [replace(i, target_language=f"x{n}", prediction="ja") for n, i in enumerate(items)]
-    assert not same(apart)
-
-
-def test_recordings_of_one_sentence_may_have_one_answer():
-    """Two sentences that are answered alike are chance, three are not."""
-    items = make(["en", "es", "fr"], noise=0)
-    assert not same(items)
+    assert not same(items) and not same(apart)
+    assert not same([replace(row, prediction="") for row in items])
     items = [replace(i, prediction="ja") if i.key[-2:] in ("-0", "-1") else i for i in items]
     assert not same(items)
     items = [replace(i, prediction="ja") if i.key == "fr-2" else i for i in items]

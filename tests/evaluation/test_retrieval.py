@@ -20,17 +20,12 @@ def mean(found):
     return np.mean([pair.recall for pair in found.values()])
 
 
-def test_identical_clouds_find_everything():
+def test_identical_clouds_find_everything_and_a_permuted_one_its_fixed_points():
     found = recall_at_1(*clouds())
     assert len(found) == 6 and mean(found) == 1
     assert found["en", "fr"] == (1.0, pytest.approx(1 / 20))
-
-
-def test_a_permuted_cloud_finds_its_fixed_points():
     vectors, names, languages = clouds(languages=["en", "es"])
-    order = np.arange(20)
-    order[:15] = np.roll(order[:15], 1)
-    vectors[20:] = vectors[20:][order]
+    vectors[20:35] = np.roll(vectors[20:35], 1, axis=0)
     found = recall_at_1(vectors, names, languages)
     assert found["en", "es"].recall == found["es", "en"].recall == 5 / 20
 
@@ -83,9 +78,5 @@ def test_means_by_what_was_heard():
     assert means_by_hearing(pairs) == {"all": 0.5}
     found = means_by_hearing(pairs, ["en", "es"])
     assert found == {"all": 0.5, "among heard": 1.0, "with an unheard": 0.25}
-    assert "with an unheard" not in means_by_hearing(pairs, LANGUAGES)
-
-
-def test_sentences_in_one_language_only():
     with pytest.raises(InputError, match="no sentence is spoken in two"):
         recall_at_1(clouds()[0], range(60), clouds()[2])

@@ -9,17 +9,27 @@ import pytest
 
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation.presets import PRESETS, Convention, ErrorRate, find_preset
+from slam_potsa.evaluation.presets import Convention, ErrorRate, find_preset
 from slam_potsa.evaluation.scores import score
-from slam_potsa.evaluation.text_metrics import Score
 from tests.support.predictions import command_line, make
 
+LOWER = ("--tokenize", "zh", "--lowercase", "--chrf-lowercase")
 
-def test_scores_intervals_and_signatures_equal_the_command_line(tmp_path):
+
+@pytest.mark.parametrize(
+    ("target", "convention", "options"),
+    [("en", Convention(), ()), ("zh", Convention(lowercase=True), LOWER)],
+)
+def test_scores_intervals_and_signatures_equal_the_command_line(
+    tmp_path, target, convention, options
+):
     """One language among others: no seed or cached reference leaks from corpus to corpus."""
-    items = make(["fr"], count=30)
-    row = score([*make(["en", "es"]), *items], bootstrap=1000).row("fr")
-    bleu, chrf = command_line(tmp_path, items, "--confidence")
+    items = [
+        replace(item, reference=f"{item.reference} ABC", prediction=f"{item.prediction} abc")
+        for item in make(["fr", "en"], count=30, target=target)
+    ]
+    row = score(items, bootstrap=1000, convention=convention).row("fr")
+    bleu, chrf = command_line(tmp_path, items[:30], "--confidence", *options)
     for ours, theirs in ((row.bleu, bleu), (row.chrf, chrf)):
         assert ours.value == pytest.approx(theirs["score"], abs=1e-7)
         # The command line adds resampled scores up in float32, we in float64.
@@ -29,17 +39,6 @@ def test_scores_intervals_and_signatures_equal_the_command_line(tmp_path):
         assert ours.signature == theirs["signature"]
 
 
-def test_chinese_and_lowercase_equal_the_command_line(tmp_path):
-    pairs = [("请输入您的邮箱号码。", "请输入您邮箱的号码。"), ("再见 ABC", "再见 abc")]
-    items = [Prediction(str(n), "fr", "x", "zh", r, p) for n, (r, p) in enumerate(pairs)]
-    row = score(items, bootstrap=0, convention=Convention(lowercase=True)).row("fr")
-    lower = ("--tokenize", "zh", "--lowercase", "--chrf-lowercase")
-    bleu, chrf = command_line(tmp_path, items, *lower)
-    assert row.bleu.value == pytest.approx(bleu["score"], abs=1e-7)
-    assert row.chrf.value == pytest.approx(chrf["score"], abs=1e-7)
-    assert "tok:zh" in row.bleu.signature and "case:lc" in row.bleu.signature
-
-
 def test_perfect_and_hopeless_translations():
     perfect = [replace(item, prediction=item.reference) for item in make()]
     hopeless = [replace(item, prediction="") for item in make()]
@@ -47,7 +46,6 @@ def test_perfect_and_hopeless_translations():
     for name in ("en", "all, pooled", "all, mean of languages"):
         assert best(name).bleu.value == pytest.approx(100)
         assert worst(name).bleu.value == worst(name).chrf.value == 0
-    assert best("en").bleu.low == pytest.approx(100)
     assert (worst("en").bleu.low, worst("en").bleu.high) == (0, 0)
 
 
@@ -78,14 +76,6 @@ def test_the_seed_is_sacrebleus_and_in_the_signature(monkeypatch):
     assert "seed:1|" in first.row("fr").bleu.signature
 
 
-@pytest.mark.parametrize(("language", "package"), [("ja", "MeCab"), ("ko", "mecab_ko")])
-def test_a_tokeniser_that_is_not_installed_is_named(language, package):
-    if importlib.util.find_spec(package):
-        pytest.skip(f"{package} is installed")
-    with pytest.raises(InputError, match=r"pip install 'sacrebleu\[ja,ko\]'"):
-        score(make(["fr"], target=language), bootstrap=0)
-
-
 def test_bad_input_is_reported_at_once():
     with pytest.raises(InputError, match="no predictions"):
         score([])
@@ -95,6 +85,10 @@ def test_bad_input_is_reported_at_once():
     assert len(caught.value.problems) == 2 and "fr-0, fr-1" in str(caught.value)
     with pytest.raises(InputError, match="tokeniser 'words'.*13a"):
         score(make(["fr"]), convention=Convention(tokenizers={"en": "words"}))
+    for language, package in (("ja", "MeCab"), ("ko", "mecab_ko")):
+        if importlib.util.find_spec(package) is None:
+            with pytest.raises(InputError, match=r"pip install 'sacrebleu\[ja,ko\]'"):
+                score(make(["fr"], target=language), bootstrap=0)
 
 
 def test_resamples_that_are_partly_zero_still_have_an_interval():
@@ -103,14 +97,8 @@ def test_resamples_that_are_partly_zero_still_have_an_interval():
     items = [replace(i, prediction="a") for i in make(["fr"])[1:]] + make(["fr"], 1, noise=0)
     bleu = score(items, bootstrap=200).row("fr").bleu
     assert bleu.low < 0 < bleu.high and bleu.interval_text().startswith("0.0 – ")
-    assert Score(99.0, 97.5, 100.5).interval_text() == "97.5 – 100.0"
-    assert Score(1.0).interval_text() == ""
-
-
-def test_line_breaks_score_as_on_one_line():
-    """A file of lines could not hold them, and would give another score than this."""
-    broken = [replace(item, prediction=item.prediction.replace(" ", "\n")) for item in make()]
-    assert score(broken, bootstrap=0).rows == score(make(), bootstrap=0).rows
+    broken = [replace(item, prediction=item.prediction.replace(" ", "\n")) for item in items]
+    assert score(broken, bootstrap=200).row("fr").bleu == bleu  # line breaks are spaces
 
 
 # -- WER and CER -----------------------------------------------------------------------------------
@@ -182,13 +170,8 @@ def test_presets(name, tokenizers, characters, words):
     assert {preset.tokenizer(code) for code in ("zh-CN", "zh_tw", "cmn")} == {expected["zh"]}
     assert {preset.error_rate.unit(code) for code in characters.split()} <= {"CER"}
     assert {preset.error_rate.unit(code) for code in words.split()} == {"WER"}
-    assert preset.name == name and len(preset.note) > 80 and preset.chrf_name == "chrF++"
-
-
-def test_an_unknown_preset_is_refused():
-    assert list(PRESETS) == ["potsa", "cot-st", "llm-srt", "part", "seamless"]
-    with pytest.raises(InputError, match="found 'cotst', expected one of potsa, cot-st"):
-        find_preset("cotst")
+    with pytest.raises(InputError, match=f"found '{name}s', expected one of potsa, cot-st"):
+        find_preset(f"{name}s")
 
 
 def test_spbleu_without_its_model_says_where_to_put_it(tmp_path, monkeypatch):

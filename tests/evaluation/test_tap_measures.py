@@ -61,8 +61,6 @@ def test_fewer_tokens_lower_the_ceiling_and_not_the_share_of_it():
     for found in (few, many):
         assert mean(found.ceilings) < 1
         assert mean(found.pairs) == pytest.approx(mean(found.ceilings), rel=0.05)
-    shifted = code_overlap(*world(clouds | {"ru": 2.0}, 40), FEW)
-    assert shifted.pairs["en", "ru"] < 0.7 < shifted.pairs["en", "es"]
 
 
 def test_the_order_of_recordings_and_tokens_changes_nothing():
@@ -91,17 +89,14 @@ def points(offset=0.0, lengths=(3,)):
 @pytest.mark.parametrize("lengths", [(3,), (1, 2, 3)])  # padding does not count
 def test_transport_costs_of_points(lengths):
     assert transport_costs(*points(1.0, lengths))["en", "es"][0] == pytest.approx(2.0)
-    matched, mismatched = transport_costs(*points(0.0, lengths))["en", "es"]
-    assert matched == pytest.approx(0, abs=1e-3)
+    rows, names, languages = points(0.0, lengths)
+    # A pair that shares one sentence has no costs.
+    found = transport_costs([*rows, torch.zeros(2, 2)], [*names, "s00"], [*languages, "fr"])
+    matched, mismatched = found.pop(("en", "es"))
+    assert not found and matched == pytest.approx(0, abs=1e-3)
     # One of the three cycles through places 0, 10, 20, 30, with two coordinates each.
     cycles = [2 * 100 * sum(gaps) / 4 for gaps in ((1, 1, 1, 9), (1, 4, 1, 4), (4, 1, 4, 9))]
     assert any(mismatched == pytest.approx(cycle, rel=1e-4) for cycle in cycles)
-
-
-def test_pairs_that_share_one_sentence_have_no_costs():
-    rows, names, languages = points()
-    found = transport_costs([*rows, torch.zeros(2, 2)], [*names, "s00"], [*languages, "fr"])
-    assert set(found) == {("en", "es")}
 
 
 def test_the_probe_tells_languages_apart_and_not_sentences():
@@ -109,6 +104,9 @@ def test_the_probe_tells_languages_apart_and_not_sentences():
     noise = rng.normal(size=(90, 5))
     apart = noise + np.repeat(20 * np.eye(5)[:3], 30, axis=0)
     assert language_probe(apart, *known) == {"en": 1.0, "es": 1.0, "fr": 1.0}
+    few = [*range(64), *range(88, 90)]  # rare languages weigh as others
+    rare = language_probe(apart[few], *([names[n] for n in few] for names in known))
+    assert rare == {"en": 1.0, "es": 1.0, "fr": 1.0}
     assert mean(language_probe(noise, *known)) == pytest.approx(1 / 3, abs=0.15)
     # Compensated by biases of the same recordings: equal class means are told below chance.
     centered = noise.reshape(3, 30, 5) - noise.reshape(3, 30, 5).mean(axis=1, keepdims=True)
@@ -117,31 +115,19 @@ def test_the_probe_tells_languages_apart_and_not_sentences():
     assert mean(language_probe(by_heart, *(names * 2 for names in known))) < 0.55
 
 
-def test_the_probe_weighs_rare_languages_as_others():
-    vectors = np.random.default_rng(0).normal(size=(64, 2))
-    vectors[60:] += 30
-    names = [f"s{n}" for n in (*range(60), *range(4))]
-    assert mean(language_probe(vectors, names, ["en"] * 60 + ["es"] * 4)) == 1.0
-
-
 @pytest.mark.parametrize("directions", [1, 2, 5])
 @pytest.mark.parametrize("width", [5, 40])  # fewer and more than vectors
-def test_equal_directions_are_counted(directions, width):
-    axes = np.linalg.qr(np.random.default_rng(0).normal(size=(width, width)))[0][:directions]
+def test_effective_rank_counts_equal_directions(directions, width):
+    rng = np.random.default_rng(0)
+    axes = np.linalg.qr(rng.normal(size=(width, width)))[0][:directions]
     vectors = np.concatenate([axes, -axes]) + 7  # the mean does not count
     assert effective_rank(vectors) == pytest.approx(directions)
-
-
-def test_effective_rank_is_of_singular_values_and_ignores_scale_and_rotation():
-    rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(30, 12)) * np.arange(1, 13)
-    shares = np.linalg.svd(vectors - vectors.mean(0), compute_uv=False)
+    weighed = rng.normal(size=(30, width)) * np.arange(1, width + 1)
+    shares = np.linalg.svd(weighed - weighed.mean(0), compute_uv=False)
     shares = shares / shares.sum()
     expected = np.exp(-(shares * np.log(shares)).sum())
-    turned = 100 * vectors @ np.linalg.qr(rng.normal(size=(12, 12)))[0]
-    assert effective_rank(vectors) == pytest.approx(expected)
-    assert effective_rank(torch.tensor(turned)) == pytest.approx(expected)
-    assert effective_rank(np.float32(3 + 1e-7 * vectors)) == effective_rank(np.ones((5, 3))) == 0
+    assert effective_rank(torch.tensor(100 * weighed)) == pytest.approx(expected)
+    assert effective_rank(np.float32(3 + 1e-7 * weighed)) == effective_rank(np.ones((5, 3))) == 0
 
 
 @pytest.mark.parametrize(

@@ -61,51 +61,47 @@ def micro_step(projector, controller, loss=1.0, pairs=True):
     controller.begin(torch.zeros(2, dtype=torch.long), rows, training=True)
     layers = controller.layers
     out = projector(torch.randn(2, 5, 3))
-    ce = out.mean() * 0 + loss
+    ce = out.square().mean() if loss is None else out.mean() * 0 + loss
     controller.end(ce, torch.tensor(3)).backward()
     return layers
 
 
-def run(projector, controller, optimizer, losses):
+def run(projector, controller, optimizer, losses, save=False):
     chosen = []
     for loss in losses:
         chosen.append(micro_step(projector, controller, loss))
         optimizer.step()
         optimizer.zero_grad()
+        if save:
+            controller.save_to_carried()
     return chosen
 
 
-def test_choice_holds_through_accumulation_and_moves_with_the_optimizer():
-    projector, controller, optimizer = make(accumulation=3)
-    layers = {micro_step(projector, controller, loss) for loss in (1.0, 2.0, 6.0)}
-    assert len(layers) == 1 and controller.step == 0
+def listened(controller):
+    """The lines it will tell."""
     lines = []
     controller.listeners.append(lines.append)
+    return lines
+
+
+def test_choice_holds_through_accumulation_and_moves_with_the_optimizer():
+    """A step that fp16 skips moves nothing, and its losses are forgotten."""
+    projector, controller, optimizer = make(accumulation=3)
+    skipped = [micro_step(projector, controller, 100.0) for _ in range(3)]  # no optimizer.step
+    taken = [micro_step(projector, controller, loss) for loss in (1.0, 2.0, 6.0)]
+    assert len({*skipped, *taken}) == 1 and controller.step == 0
+    lines = listened(controller)
     optimizer.step()
     assert controller.step == 1
     controller.flush()
-    assert lines[0]["ce"] == pytest.approx(3.0) and lines[0]["layers"] == layers.pop()
-
-
-def test_a_step_that_fp16_skipped_moves_nothing():
-    projector, controller, optimizer = make(accumulation=2)
-    first = [micro_step(projector, controller, 100.0) for _ in range(2)]  # no optimizer.step
-    again = [micro_step(projector, controller, 1.0) for _ in range(2)]
-    optimizer.step()
-    lines = []
-    controller.listeners.append(lines.append)
-    controller.flush()
-    assert first == again and controller.step == 1
-    assert lines[0]["ce"] == pytest.approx(1.0)  # the skipped step's losses are forgotten
+    assert lines[0]["ce"] == pytest.approx(3.0) and lines[0]["layers"] == taken[0]
 
 
 @pytest.mark.parametrize(("reward", "logged"), [("cross_entropy", "ce"), ("alignment", "ot")])
-def test_a_layer_is_rewarded_by_the_loss_that_is_asked_for(reward, logged):
+def test_a_layer_is_rewarded_by_the_loss_that_is_asked_for(reward, logged, monkeypatch):
     projector, controller, optimizer = make(reward=reward)
-    lines, losses = [], []
-    controller.listeners.append(lines.append)
-    observe = controller.schedule.observe
-    controller.schedule.observe = lambda choice, loss: (losses.append(loss), observe(choice, loss))
+    lines, losses = listened(controller), []
+    monkeypatch.setattr(controller.schedule, "observe", lambda choice, loss: losses.append(loss))
     run(projector, controller, optimizer, [5.0, 4.0])
     controller.flush()
     assert losses == pytest.approx([line[logged] for line in lines]) and losses[0] != losses[1]
@@ -114,8 +110,7 @@ def test_a_layer_is_rewarded_by_the_loss_that_is_asked_for(reward, logged):
 
 def test_losses_are_read_late_each_for_its_own_choice():
     projector, controller, optimizer = make()
-    seen = []
-    controller.listeners.append(seen.append)
+    seen = listened(controller)
     run(projector, controller, optimizer, [5.0, 4.0])
     micro_step(projector, controller, 3.0, pairs=False)  # cross-entropy alone
     optimizer.step()
@@ -136,27 +131,15 @@ def test_evaluation_stands_still():
     assert loss == 7.0 and controller.state_dict() == state
 
 
-def test_state_continues_the_same_run():
+def test_state_continues_the_same_run_and_saving_does_not_change_it():
     losses = [3.0, 2.5, 2.0, 1.8, 1.7, 1.5, 1.4]
     whole = run(*make(), losses)
     projector, controller, optimizer = make()
-    head = run(projector, controller, optimizer, losses[:4])
+    head = run(projector, controller, optimizer, losses[:4], save=True)
     state = json.loads(json.dumps(controller.state_dict()))
     projector, controller, optimizer = make()
     controller.load_state_dict(state)
-    tail = run(projector, controller, optimizer, losses[4:])
-    assert head + tail == whole
-
-
-def test_saving_does_not_change_what_comes_next():
-    losses = [3.0, 2.5, 2.0, 1.8, 1.7]
-    plain = run(*make(), losses)
-    projector, controller, optimizer = make()
-    chosen = []
-    for loss in losses:
-        chosen += run(projector, controller, optimizer, [loss])
-        controller.save_to_carried()
-    assert chosen == plain
+    assert head + run(projector, controller, optimizer, losses[4:]) == whole
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -179,24 +162,16 @@ def test_insight_is_recorded_at_its_interval_and_changes_nothing():
     lines = {}
     for interval in (0, 2):
         projector, controller, optimizer = make(insight=interval)
-        seen = []
-        controller.listeners.append(seen.append)
-        for _ in range(5):
-            controller.begin(torch.zeros(2, dtype=torch.long), torch.tensor([[0, 1]]), True)
-            out = projector(torch.randn(2, 5, 3))
-            controller.end(out.square().mean(), torch.tensor(3)).backward()
-            optimizer.step()
-            optimizer.zero_grad()
+        lines[interval] = listened(controller)
+        run(projector, controller, optimizer, [None] * 5)
         controller.flush()
-        lines[interval] = seen
     for plain, measured in zip(lines[0], lines[2], strict=True):
         extra = {k: v for k, v in measured.items() if k not in plain}
         assert measured == plain | extra | {"seconds": measured["seconds"]}
-        if measured["step"] % 2:
-            assert not extra
-            continue
-        layers = {k.split("/")[1] for k in extra if k.startswith("conflict/")}
-        assert layers == {"1", "2", "3", "4"}  # also those that are no candidates
-        assert all(-1 <= extra[f"conflict/{k}/cosine"] <= 1 for k in layers)
-        assert all(extra[f"conflict/{k}/ce"] > 0 for k in layers)
-        assert sum(extra[f"schedule/{k}/probability"] for k in (1, 2)) == pytest.approx(1)
+        assert bool(extra) == (measured["step"] % 2 == 0)
+        if extra:
+            layers = {k.split("/")[1] for k in extra if k.startswith("conflict/")}
+            assert layers == {"1", "2", "3", "4"}  # also those that are no candidates
+            assert all(-1 <= extra[f"conflict/{k}/cosine"] <= 1 for k in layers)
+            assert all(extra[f"conflict/{k}/ce"] > 0 for k in layers)
+            assert sum(extra[f"schedule/{k}/probability"] for k in (1, 2)) == pytest.approx(1)

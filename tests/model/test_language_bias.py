@@ -25,23 +25,14 @@ def batch(lengths, seed=0):
 
 
 def test_eq1_is_the_mean_of_utterance_means_not_of_frames():
-    hidden, mask = batch([2, 6])
-    statistics = BiasStatistics()
-    statistics.update(hidden, mask, ["fr", "fr"])
-    expected = (hidden[0, :2].mean(0) + hidden[1, :6].mean(0)) / 2
-    torch.testing.assert_close(statistics.means()["fr"], expected)
-    frames = torch.cat([hidden[0, :2], hidden[1, :6]]).mean(0)
-    assert not torch.allclose(statistics.means()["fr"], frames)
-
-
-def test_streaming_equals_one_pass():
-    hidden, mask = batch([3, 4, 5, 2])
-    languages = ["en", "fr", "en", "fr"]
+    hidden, mask = batch([2, 6, 3])
     whole, streamed = BiasStatistics(), BiasStatistics()
-    whole.update(hidden, mask, languages)
-    for row, language in enumerate(languages):
+    whole.update(hidden, mask, ["fr", "fr", "en"])
+    expected = (hidden[0, :2].mean(0) + hidden[1, :6].mean(0)) / 2
+    torch.testing.assert_close(whole.means()["fr"], expected)
+    for row, language in enumerate(["fr", "fr", "en"]):
         streamed.update(hidden[row : row + 1], mask[row : row + 1], [language])
-    assert streamed.counts == whole.counts == {"fr": 2, "en": 2}
+    assert streamed.counts == whole.counts == {"fr": 2, "en": 1}
     torch.testing.assert_close(streamed.means(), whole.means())
 
 
@@ -100,35 +91,17 @@ def test_file_round_trip_and_module_round_trip(tmp_path):
     torch.testing.assert_close(other.lookup(ids("fr")), bias.lookup(ids("fr")))
 
 
-def test_another_encoders_biases_are_refused(tmp_path):
-    bias = LanguageBias({"en": torch.zeros(E)}, fingerprint="f" * 64)
-    bias.check_fingerprint("f" * 64)
+def test_what_is_no_bias_is_refused(tmp_path):
     with pytest.raises(InputError, match="another encoder or window.*slam-potsa bias"):
-        bias.check_fingerprint("e" * 64)
-
-
-@pytest.mark.parametrize(
-    ("biases", "message"),
-    [({}, "no language"), ({"en": torch.zeros(2), "fr": torch.zeros(3)}, "one width")],
-)
-def test_bad_tables_are_refused(biases, message):
-    with pytest.raises(InputError, match=message):
-        LanguageBias(biases)
-
-
-@pytest.mark.parametrize(
-    ("hidden", "mask", "message"),
-    [
-        (torch.zeros(1, 2, E), torch.zeros(1, 2), "no valid encoder frame"),
-        (torch.full((1, 2, E), float("nan")), None, "NaN"),
-    ],
-)
-def test_bad_speech_is_refused(hidden, mask, message):
-    with pytest.raises(InputError, match=message):
-        BiasStatistics().update(hidden, mask, ["en"])
-
-
-def test_not_a_bias_file(tmp_path):
+        LanguageBias({"en": torch.zeros(E)}, fingerprint="f" * 64).check_fingerprint("e" * 64)
+    with pytest.raises(InputError, match="no language"):
+        LanguageBias({})
+    with pytest.raises(InputError, match="one width"):
+        LanguageBias({"en": torch.zeros(2), "fr": torch.zeros(3)})
+    with pytest.raises(InputError, match="no valid encoder frame"):
+        BiasStatistics().update(torch.zeros(1, 2, E), torch.zeros(1, 2), ["en"])
+    with pytest.raises(InputError, match="NaN"):
+        BiasStatistics().update(torch.full((1, 2, E), float("nan")), None, ["en"])
     (tmp_path / "x.safetensors").write_bytes(b"hello")
     with pytest.raises(InputError, match="not a file of language biases"):
         LanguageBias.load(tmp_path / "x.safetensors")

@@ -31,27 +31,22 @@ def test_scalars_are_what_can_be_drawn():
     }  # fmt: skip
 
 
-def events_in(folder):
+def test_a_run_writes_its_metrics_for_tensorboard(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(folder))
-    events.Reload()
-    return events
-
-
-def test_a_run_writes_its_metrics_for_tensorboard(tmp_path):
     config = tiny.world(tmp_path, sentences=3)
     config.native.max_steps, config.alignment.insight_interval = 4, 2
     config.log_config.use_tensorboard = True
     native.finetune(config)
     folder = Path(config.train_config.output_dir)
-    events = events_in(folder / "tensorboard")
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
     lines = read_metrics(folder / "metrics.jsonl")
     written = [(e.step, pytest.approx(e.value, rel=1e-6)) for e in events.Scalars("ce")]
     assert [(line["step"], line["ce"]) for line in lines] == written and len(written) == 4
-    assert [e.step for e in events.Scalars("conflict/1/cosine")] == [0, 2]
-    assert [e.step for e in events.Scalars("schedule/1/probability")] == [0, 2]
+    for name in ("conflict/1/cosine", "schedule/1/probability"):
+        assert [event.step for event in events.Scalars(name)] == [0, 2]
 
 
 def test_wandb_continues_its_run(tmp_path, monkeypatch):

@@ -46,14 +46,6 @@ def test_hand_computed_trajectory():
     assert list(schedule.choose()[1]) == expected
 
 
-def test_reward_is_an_average_with_decay():
-    """Losses 5, 4, 2 of one layer: rewards 1 and 2; R = (1 − γ) 1, then γ R + (1 − γ) 2."""
-    schedule = LayerSchedule("ucb", [7], reward_decay=0.9)
-    losses = iter([5.0, 4.0, 2.0])
-    run(schedule, 3, lambda step, layer: next(losses))
-    assert schedule.statistics()["layers"][7]["reward"] == pytest.approx(0.9 * 0.1 + 0.1 * 2)
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_every_layer_is_tried_before_any_is_tried_twice(seed):
     schedule = LayerSchedule("ucb", range(1, 9), seed=seed)
@@ -82,7 +74,7 @@ def test_concentrates_on_the_layer_that_lowers_the_loss():
     assert min(late[layer] for layer in (1, 2, 4)) > 0  # and the others are still looked at
 
 
-def test_late_losses_go_to_the_choice_they_belong_to():
+def test_late_losses_go_to_the_choice_they_belong_to_and_to_no_other():
     now, late = (LayerSchedule("ucb", [1, 2], seed=3) for _ in range(2))
     for loss in (3.0, 2.0):
         now.observe(now.choose()[0], loss)
@@ -90,6 +82,8 @@ def test_late_losses_go_to_the_choice_they_belong_to():
     late.observe(second, 2.0)
     late.observe(first, 3.0)
     assert now.statistics() == late.statistics()
+    with pytest.raises(ValueError, match=f"got {first}"):
+        late.observe(first, 1.0)
 
 
 def test_a_skipped_step_leaves_no_trace_but_a_draw():
@@ -129,11 +123,14 @@ def test_a_resumed_run_continues_identically_with_choices_pending():
     assert resumed.state_dict() == whole.state_dict()
 
 
-def test_draws_depend_on_the_seed_alone():
+def test_random_draws_cover_the_candidates_evenly_and_depend_on_the_seed_alone():
     def chosen(seed: int) -> list[int]:
-        return run(LayerSchedule("random", range(1, 9), seed=seed), 40, lambda *_: random.random())
+        schedule = LayerSchedule("random", range(1, 5), seed=seed)
+        return run(schedule, 2000, lambda *_: random.random())
 
     assert chosen(0) == chosen(0) != chosen(1)
+    counts = Counter(chosen(0))
+    assert set(counts) == {1, 2, 3, 4} and all(430 < n < 570 for n in counts.values())
 
 
 def test_fixed_strategies_repeat_their_layers():
@@ -146,12 +143,6 @@ def test_fixed_strategies_repeat_their_layers():
             schedule.observe(choice, 1.0)
     assert multi.probabilities() == {1: 0.0, 2: 1.0}
     assert multi.statistics()["layers"][2]["count"] == 3
-
-
-def test_random_covers_its_candidates_evenly():
-    chosen = Counter(run(LayerSchedule("random", range(1, 5)), 2000, lambda *_: 1.0))
-    assert set(chosen) == {1, 2, 3, 4}
-    assert all(430 < count < 570 for count in chosen.values())
 
 
 @pytest.mark.parametrize("temperature", [1e-300, 1e-3, 1e300])
@@ -167,9 +158,12 @@ def test_softmax_survives_extreme_utilities(temperature):
     assert temperature > 1 or probabilities == {1: 1.0, 2: 0.0}
 
 
-def test_the_lower_half_has_a_layer_at_least():
+def test_candidates_of_a_configuration():
     found = [candidate_layers("lower", n) for n in (1, 2, 3, 8)]
-    assert found == [(1,), (1,), (1,), (1, 2, 3, 4)]
+    assert found == [(1,), (1,), (1,), (1, 2, 3, 4)]  # a layer at least
+    for text in ("0,1", "4", "1,1", "upper", "", "1,,2", "-1"):
+        with pytest.raises(ValueError, match="layer numbers from 1 to 3"):
+            candidate_layers(text, 3)
 
 
 @pytest.mark.parametrize(
@@ -194,46 +188,29 @@ def test_bad_arguments_are_refused(arguments, names):
         LayerSchedule(**arguments)
 
 
-def test_unknown_choices_are_refused():
-    schedule = LayerSchedule("ucb", [1, 2])
-    choice, _ = schedule.choose()
-    schedule.observe(choice, 1.0)
-    with pytest.raises(ValueError, match=f"got {choice}"):
-        schedule.observe(choice, 1.0)
-
-
-@pytest.mark.parametrize(
-    ("other", "name"),
-    [(("ucb", [1, 2, 3]), "candidates"), (("random", [1, 2]), "strategy")],
-)
-def test_another_schedules_state_is_refused(other, name):
-    with pytest.raises(ValueError, match=f"{name}: expected"):
-        LayerSchedule(*other).load_state_dict(LayerSchedule("ucb", [1, 2]).state_dict())
-
-
-@pytest.mark.parametrize("text", ["0,1", "4", "1,1", "upper", "", "1,,2", "-1"])
-def test_candidates_of_a_configuration_are_checked(text):
-    with pytest.raises(ValueError, match="layer numbers from 1 to 3"):
-        candidate_layers(text, 3)
-
-
-def test_the_temperature_falls_to_its_floor():
-    schedule = LayerSchedule(
-        "ucb", [1, 2], temperature=1.0, temperature_decay=0.5, temperature_floor=0.2
-    )
-    found = []
-    for _ in range(4):
-        found.append(schedule.current_temperature)
-        schedule.observe(schedule.choose()[0], 1.0)
-    assert found == [1.0, 0.5, 0.25, 0.2]
+def test_another_schedules_state_is_refused():
+    state = LayerSchedule("ucb", [1, 2]).state_dict()
+    for other, name in ((("ucb", [1, 2, 3]), "candidates"), (("random", [1, 2]), "strategy")):
+        with pytest.raises(ValueError, match=f"{name}: expected"):
+            LayerSchedule(*other).load_state_dict(state)
 
 
 @pytest.mark.parametrize(("prefer", "sign"), [("larger", 1), ("smaller", -1)])
-def test_smaller_rewards_can_be_preferred(prefer, sign):
+def test_smaller_rewards_can_be_preferred_and_the_temperature_falls_to_its_floor(prefer, sign):
     """The sign of R in eq. 6, with β = 0: only layer 1 lowers the loss."""
-    schedule = LayerSchedule("ucb", [1, 2], exploration=0.0, temperature=1.0, prefer=prefer)
-    run(schedule, 12, lambda step, layer: -step if layer == 1 else step)
+    schedule = LayerSchedule(
+        "ucb", [1, 2], exploration=0.0, temperature=1.0, prefer=prefer, temperature_decay=0.5,
+        temperature_floor=0.2,
+    )  # fmt: skip
+    temperatures = []
+
+    def loss(step: int, layer: int) -> float:
+        temperatures.append(schedule.current_temperature)
+        return -step if layer == 1 else step
+
+    run(schedule, 12, loss)
     rewards = {k: facts["reward"] for k, facts in schedule.statistics()["layers"].items()}
     assert rewards[1] > 0 > rewards[2]
     assert schedule.utilities() == {layer: sign * reward for layer, reward in rewards.items()}
     assert (schedule.probabilities()[1] > 0.5) == (prefer == "larger")
+    assert temperatures[:4] == [0.5, 0.25, 0.2, 0.2]

@@ -47,17 +47,16 @@ def test_contrastive_is_the_symmetric_cross_entropy_of_the_scores():
     assert value.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_contrastive_of_indistinguishable_rows_is_log_p():
-    x = torch.zeros(3, 5, 4)
-    value = contrastive(mse, Sides(x, x, None, None), MEANINGS, MEANINGS)
-    assert value.item() == pytest.approx(math.log(3))
-
-
 def test_rows_of_one_meaning_are_not_pushed_apart():
     two, same = sides(2), torch.tensor([7, 7])
     assert contrastive(mse, two, same, same).item() == 0.0
     value = normalised(mse, two, same, same)  # nothing to be divided by
     assert torch.allclose(value, plain(mse, two, same, same))
+    x = torch.zeros(3, 5, 4)  # indistinguishable, of three meanings
+    value = contrastive(mse, Sides(x, x, None, None), MEANINGS, MEANINGS)
+    assert value.item() == pytest.approx(math.log(3))
+    with pytest.raises(ValueError, match="plain, .*contrastive"):
+        build_variant("infonce")
 
 
 def test_one_pair_has_nothing_to_be_contrasted_with():
@@ -105,8 +104,3 @@ def test_contrastive_pulls_matched_rows_together_and_mismatched_apart():
     contrastive(mse, Sides(x, y, None, None), torch.arange(2), torch.arange(2)).backward()
     # Descent moves x_0 down the gradient: away from y_1 = 0.8 outweighs nearness to y_0 = 0.2.
     assert x.grad[0].item() > 0 > x.grad[1].item()
-
-
-def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="plain, .*contrastive"):
-        build_variant("infonce")

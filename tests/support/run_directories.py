@@ -26,25 +26,21 @@ SENTENCES = (
 )
 
 
-def data(folder: Path, languages: Sequence[str] = LANGUAGES, seconds: float = 0.3) -> Path:
+def data(folder: Path, seconds: float = 0.3) -> Path:
     """`folder/test.jsonl` with a recording of each sentence in each language."""
     (folder / "audio").mkdir(parents=True, exist_ok=True)
     rows, rng = [], np.random.default_rng(0)
-    for language in languages:
-        for number, sentence in enumerate(SENTENCES):
-            audio = f"audio/{language}-{number}.flac"
-            noise = 0.1 * rng.standard_normal(int(16000 * seconds))
-            soundfile.write(folder / audio, noise, 16000)
-            said, key = f"{language}: {sentence}", f"{language}-{number}"
-            rows.append(
-                Utterance(key, audio, language, f"s{number}", said, sentence, "en", seconds)
-            )
+    for item in predictions():
+        noise = 0.1 * rng.standard_normal(int(16000 * seconds))
+        soundfile.write(folder / item.source, noise, 16000)
+        texts = item.transcript, item.reference, "en", seconds
+        rows.append(Utterance(item.key, item.source, item.language, f"s{item.key[3:]}", *texts))
     write_manifest(folder / "test.jsonl", rows)
     write_manifest(folder / "train.jsonl", [row for row in rows if row.language != "fr"])
     return folder / "test.jsonl"
 
 
-def predictions(prefix: str = "", languages: Sequence[str] = LANGUAGES) -> list[Prediction]:
+def predictions(prefix: str = "") -> list[Prediction]:
     """Of `data`, every text with a prefix."""
     return [
         Prediction(
@@ -56,7 +52,7 @@ def predictions(prefix: str = "", languages: Sequence[str] = LANGUAGES) -> list[
             f"{prefix}{sentence}",
             transcript=f"{language}: {sentence}",
         )
-        for language in languages
+        for language in LANGUAGES
         for number, sentence in enumerate(SENTENCES)
     ]
 
@@ -79,14 +75,7 @@ def metrics(aligned: bool, steps: int = 30) -> Iterator[dict[str, Any]]:
         yield line
 
 
-def write(
-    folder: Path,
-    manifest: Path,
-    found: Sequence[Prediction] = (),
-    *,
-    aligned: bool = False,
-    test: str = "test",
-) -> Path:
+def write(folder: Path, manifest: Path, found: Sequence[Prediction], aligned: bool = False) -> Path:
     """A run whose configuration names `manifest`, with metrics and the predictions `found`."""
     folder.mkdir(parents=True, exist_ok=True)
     config = PotsaConfig()
@@ -98,9 +87,7 @@ def write(
     (folder / "config.yaml").write_text(yaml.safe_dump(dataclasses.asdict(config)))
     lines = [json.dumps(line) + "\n" for line in metrics(aligned)]
     (folder / "metrics.jsonl").write_text("".join(lines))
-    if found:
-        write_predictions(folder / f"{test}_predictions.jsonl", found)
-        argv = ["/usr/bin/slam-potsa", "decode", folder.name, manifest.name]
-        record = folder / f"{test}.done.json"
-        write_record(record, {}, argv=argv, notes={"manifest": str(manifest)})
+    write_predictions(folder / "test_predictions.jsonl", found)
+    argv = ["/usr/bin/slam-potsa", "decode", folder.name, manifest.name]
+    write_record(folder / "test.done.json", {}, argv=argv, notes={"manifest": str(manifest)})
     return folder

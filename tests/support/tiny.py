@@ -83,30 +83,18 @@ def recordings(
 
     `words`: how many every sentence has; None: two to four.
     """
-    rng, chosen = np.random.default_rng(seed), random.Random(seed)
-    utterances = []
+    rng, chosen, rows = np.random.default_rng(seed), random.Random(seed), []
     (folder / "audio").mkdir(parents=True, exist_ok=True)
     for sentence in range(sentences):
         target = " ".join(chosen.sample(WORDS, words or 2 + sentence % 3))
         for number, language in enumerate(languages):
-            key = f"{language}-{sentence}"
-            seconds = 0.3 + 0.1 * sentence + 0.05 * number
+            key, seconds = f"{language}-{sentence}", 0.3 + 0.1 * sentence + 0.05 * number
+            audio, name = f"audio/{key}.wav", f"s{sentence}"
             tone = np.sin(np.arange(int(16000 * seconds)) * (0.01 + 0.004 * sentence))
-            audio = 0.1 * tone + (0.02 + 0.03 * number) * rng.standard_normal(tone.shape)
-            soundfile.write(folder / "audio" / f"{key}.wav", audio.astype(np.float32), 16000)
-            utterances.append(
-                Utterance(
-                    key=key,
-                    audio=f"audio/{key}.wav",
-                    language=language,
-                    sentence_id=f"s{sentence}",
-                    transcript=target,
-                    target=target,
-                    target_language="en",
-                    duration=seconds,
-                )
-            )
-    write_manifest(folder / "manifest.jsonl", utterances)
+            sound = 0.1 * tone + (0.02 + 0.03 * number) * rng.standard_normal(tone.shape)
+            soundfile.write(folder / audio, sound.astype(np.float32), 16000)
+            rows.append(Utterance(key, audio, language, name, target, target, "en", seconds))
+    write_manifest(folder / "manifest.jsonl", rows)
     return folder / "manifest.jsonl"
 
 

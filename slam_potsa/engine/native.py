@@ -76,7 +76,11 @@ def finetune(config: PotsaConfig) -> Path:
     trainer = NativeTrainer(config, model, args, data)
     first_step = 0 if resume is None else _first_unread(resume)
     with logged(model.controller, config, first_step, writes=trainer.is_world_process_zero()):
-        return trainer.run(resume)
+        final = trainer.run(resume)
+    # Nothing for one process; of many, one that ended while its group still works might abort.
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
+    return final
 
 
 class NativeTrainer(Trainer):

@@ -60,12 +60,6 @@ def test_several_files_are_seeds(files, tmp_path, capsys):
     assert "must be one test" in scored(capsys, files[0], other, code=2)
 
 
-def test_a_preset_prints_what_it_follows(files, capsys):
-    output = scored(capsys, files[0], "--no-blind", "--bootstrap", 0, "--preset", "cot-st")
-    assert "preset cot-st: CoT-ST, after SLAM-LLM's" in output
-    assert "WER|norm:whisper-basic" in output and "chrF++|" in output
-
-
 def test_a_baseline_is_tested_and_the_blind_control_is_found(files, tmp_path, capsys):
     place = tmp_path / "out.json"
     tested = ("--baseline", files[1], "--test", "ar", "--samples", 20, "--bootstrap", 0)
@@ -88,9 +82,12 @@ def test_a_blind_control_that_does_not_fit_is_refused(files, capsys):
     assert "guard fired, %" in output and "exchanged recordings" not in output
 
 
-def test_dumped_files_have_a_line_an_utterance(files, tmp_path, capsys):
+def test_a_preset_is_followed_and_dumped_files_have_a_line_an_utterance(files, tmp_path, capsys):
     folder = tmp_path / "texts"
-    scored(capsys, files[0], "--no-blind", "--bootstrap", 0, "--dump", folder)
+    options = ("--no-blind", "--bootstrap", 0, "--preset", "cot-st", "--dump", folder)
+    output = scored(capsys, files[0], *options)
+    assert "preset cot-st: CoT-ST, after SLAM-LLM's" in output
+    assert "WER|norm:whisper-basic" in output and "chrF++|" in output
     english = [item for item in read_predictions(files[0]) if item.language == "en"]
     lines = {path.name: path.read_text().splitlines() for path in folder.iterdir()}
     assert lines["en.hyp"] == [item.prediction for item in english]

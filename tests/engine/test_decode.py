@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,19 +12,18 @@ import torch
 
 from slam_potsa import InputError
 from slam_potsa.cli import main
-from slam_potsa.config.check import check
-from slam_potsa.data.manifest import read_manifest
+from slam_potsa.data.manifest import read_manifest, write_manifest
 from slam_potsa.data.predictions import read_predictions
 from slam_potsa.engine import decode as decoding
 from slam_potsa.engine.decode import Translator, decode_to
-from slam_potsa.engine.decode_processes import Answer
+from slam_potsa.engine.decode_processes import Answer, in_processes
 from slam_potsa.engine.encode import estimate_bias, store_features
 from slam_potsa.engine.run_directory import write_config
 from slam_potsa.model.checkpoint import save_checkpoint
 from slam_potsa.model.encoder import load_encoder
-from slam_potsa.model.factory import model_factory
 from slam_potsa.provenance import differences, read_record
 from tests.support import tiny
+from tests.support.trained import save_run
 
 
 @pytest.fixture(scope="module")
@@ -34,24 +34,15 @@ def world(tmp_path_factory):
     tiny.llm(folder / "llm", seed=2)
     config.dataset_config.prompt = "USER {language} : "  # of different lengths: "es-mx" is three
     config.decode.max_new_tokens = 12
+    model = save_run(config, seed=2).model
     encoder = load_encoder(config.model_config.encoder_path_hf, "trimmed")
     manifest = config.dataset_config.train_data_path
-    bias = estimate_bias([manifest], encoder, progress=False)
-    bias.save(folder / "bias.safetensors")
     store_features(encoder, [manifest], folder / "features", progress=False)
-    torch.manual_seed(2)
-    model, _ = model_factory(
-        config.train_config,
-        config.model_config,
-        language_bias=replace(config.language_bias, path=str(folder / "bias.safetensors")),
-        alignment=config.alignment,
-    )
     with torch.no_grad():
         model.encoder_projector.linear.weight.mul_(10)
         for name, weight in model.encoder_projector.named_parameters():
             if "crossattention" in name and weight.dim() == 2:
                 weight.mul_(6)
-    write_config(config)
     save_checkpoint(model, folder / "run" / "model.pt")
     return folder
 
@@ -88,76 +79,63 @@ def test_answers_do_not_depend_on_the_batch(config, manifest, world, beams, stor
                 assert text == other and score == pytest.approx(expected, abs=1e-4)
 
 
-def test_the_n_best_come_with_scores_best_first(config, manifest, tmp_path):
-    config.decode.num_beams, config.decode.num_return_sequences = 4, 3
-    for found in decode_to(tmp_path / "n", config, manifest):
-        texts, scores = zip(*found.alternatives, strict=True)
-        assert len(scores) == 3 and texts[0] == found.prediction
-        assert list(scores) == sorted(scores, reverse=True) and scores[0] < 0
-    assert read_predictions(tmp_path / "n_predictions.jsonl")[0].alternatives
-    config.decode.num_return_sequences = 5
-    with pytest.raises(InputError, match="num_return_sequences=5: expected at most num_beams=4"):
-        check(config)
+def asked(monkeypatch, stop_at=None):
+    """The keys that the model is asked for; it is interrupted at batch number `stop_at`."""
+    keys, batches, original = [], iter(range(99)), Translator._generate
+
+    def generate(translator, batch):
+        if next(batches) == stop_at:
+            raise KeyboardInterrupt
+        keys.extend(batch["keys"])
+        return original(translator, batch)
+
+    monkeypatch.setattr(Translator, "_generate", generate)
+    return keys
 
 
-class Interrupting:
-    """Counts the batches of `Translator._generate`, and stops before number `at`."""
-
-    def __init__(self, monkeypatch, at=None):
-        self.keys, self.batches, self.at = [], 0, at
-        original = Translator._generate
-
-        def generate(translator, batch):
-            if self.batches == self.at:
-                raise KeyboardInterrupt
-            self.batches += 1
-            self.keys += batch["keys"]
-            return original(translator, batch)
-
-        monkeypatch.setattr(Translator, "_generate", generate)
-
-
-def test_an_interrupted_decoding_continues(config, manifest, tmp_path, monkeypatch):
-    expected = decoded(config, manifest)
-    prefix, partial = tmp_path / "test", tmp_path / "test_partial.0.jsonl"
+@pytest.mark.parametrize(
+    "process, change", [((0, 1), None), ((1, 2), None), ((0, 1), "beams"), ((0, 1), "blind")]
+)
+def test_an_interrupted_decoding_continues(
+    config, manifest, tmp_path, monkeypatch, process, change
+):
+    """In another number of processes too; answers of another configuration are not taken."""
+    prefix, partial = tmp_path / "test", tmp_path / f"test_partial.{process[0]}.jsonl"
     with monkeypatch.context() as patch:
-        first = Interrupting(patch, at=2)
+        first = asked(patch, stop_at=2)
+        patch.setattr(decoding, "in_processes", lambda _count, job, *rest: job(*process, *rest))
         with pytest.raises(KeyboardInterrupt):
             decode_to(prefix, config, manifest)
     lines = partial.read_text().splitlines()
-    assert [json.loads(line)["key"] for line in lines[1:]] == first.keys and len(first.keys) == 8
+    assert [json.loads(line)["key"] for line in lines[1:]] == first and len(first) == 8
     partial.write_text("\n".join(lines)[:-9])  # killed in the middle of a line
-    with monkeypatch.context() as patch:
-        second = Interrupting(patch)
-        assert decode_to(prefix, config, manifest) == expected
-    assert set(second.keys) == {p.key for p in expected} - set(first.keys[:-1])
+    config.decode.num_beams, blind = 3 if change == "beams" else 2, change == "blind"
+    expected = decoded(config, manifest, shuffle_audio=blind)
+    second = asked(monkeypatch)
+    assert decode_to(prefix, config, manifest, shuffle_audio=blind) == expected
+    kept = [] if change else first[:-1]
+    assert sorted(second) == sorted({p.key for p in expected} - set(kept))
     assert read_predictions(f"{prefix}_predictions.jsonl") == expected
-    assert not partial.exists()
-
-
-@pytest.mark.parametrize("change", ["beams", "blind"])
-def test_other_configurations_answers_are_not_taken(
-    config, manifest, tmp_path, monkeypatch, change
-):
-    prefix = tmp_path / "test"
-    with monkeypatch.context() as patch:
-        Interrupting(patch, at=2)
-        with pytest.raises(KeyboardInterrupt):
-            decode_to(prefix, config, manifest)
-    config.decode.num_beams = 3 if change == "beams" else config.decode.num_beams
-    seen = Interrupting(monkeypatch)
-    decode_to(prefix, config, manifest, shuffle_audio=change == "blind")
-    assert len(seen.keys) == 18
     assert not list(tmp_path.glob("*partial*"))
 
 
 def test_a_decoding_is_known_by_all_that_its_answers_depend_on(config, manifest, tmp_path):
-    decode_to(tmp_path / "test", config, manifest)
-    assert decoding.why_decode(tmp_path / "test", config, manifest) == []
-    assert decoding.why_decode(tmp_path / "other", config, manifest) == ["not decoded yet"]
+    prefix = tmp_path / "test"
+
+    def why(name="test"):
+        return " ".join(decoding.why_decode(tmp_path / name, config, manifest))
+
+    decode_to(prefix, config, manifest)
+    assert why() == "" and why("other") == "not decoded yet"
     record = read_record(tmp_path / "test.done.json")
     assert record.notes["manifest"] == str(manifest.resolve()) and record.argv
     config.train_config.val_batch_size = 99
+    os.utime(manifest, (1, 1))  # older than the predictions
+    assert why() == ""
+    (tmp_path / "test_predictions.jsonl").write_text("`slam-potsa decode --beams 1` wrote here")
+    assert "not the one that was written" in why()
+    (tmp_path / "test.done.json").rename(tmp_path / "gone.json")
+    assert "nothing there says" in why()
     before = decoding.decoded_from(config, manifest)
     assert differences(record.made_from, before) == []
     config.decode.num_beams, config.dataset_config.test_task = 3, "asr"
@@ -189,22 +167,25 @@ def test_two_processes_give_what_one_gives(config, manifest, tmp_path, capfd):
     assert not list(tmp_path.glob("*partial*"))
 
 
-def test_shares_are_found_again_by_another_number_of_processes(
-    config, manifest, tmp_path, monkeypatch
-):
-    """Process 1 of 2 was interrupted; one process takes up what it had answered."""
-    prefix = tmp_path / "test"
-    with monkeypatch.context() as patch:
-        first = Interrupting(patch, at=2)
-        patch.setattr(decoding, "in_processes", lambda _count, job, *rest: job(1, 2, *rest))
-        with pytest.raises(KeyboardInterrupt):
-            decode_to(prefix, config, manifest)
-    assert [path.name for path in tmp_path.iterdir()] == ["test_partial.1.jsonl"]
-    second = Interrupting(monkeypatch)
-    decode_to(prefix, config, manifest)
-    assert len(first.keys) == 8 and not set(first.keys) & set(second.keys)
-    assert len(first.keys + second.keys) == 18
-    assert not list(tmp_path.glob("*partial*"))
+@pytest.mark.parametrize("gpus, asked", [(0, 1), (1, 4)])
+def test_one_a_gpu_and_one_needs_no_process_of_its_own(monkeypatch, gpus, asked):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr("torch.multiprocessing.spawn", lambda *_, **__: 1 / 0)
+    done = []
+    in_processes(asked, lambda *given: done.append(given), "here")
+    assert done == [(0, 1, "here")]
+
+
+def refusing(_rank, _count, path):
+    raise InputError(f"{path}: no such file")
+
+
+@pytest.mark.distributed
+def test_wrong_input_in_another_process_is_reported_as_here(capfd):
+    with pytest.raises(InputError, match="the same command continues"):
+        in_processes(2, refusing, "lost.wav")
+    assert "error: lost.wav: no such file" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("stored", [False, True], ids=["audio", "features"])
@@ -230,22 +211,24 @@ def test_the_commands_options(config, manifest, tmp_path, capsys, world):
     assert captured.out.strip() == str(written)
     assert "18/18" in captured.err and "utt" in captured.err
     for found in read_predictions(written):
+        texts, scores = zip(*found.alternatives, strict=True)
+        assert found.beam == 3 and len(texts) == 2 and texts[0] == found.prediction
+        assert 0 > scores[0] >= scores[1]
         words = found.prediction.split()
-        assert found.beam == 3 and len(found.alternatives) == 2
         assert len(words) <= 2 and len(set(words)) == len(words)
     assert main(["decode", str(run), str(manifest), "--n-best", "9"]) == 2
 
 
 def test_what_is_missing_is_said_before_a_model_is_loaded(config, manifest, tmp_path, monkeypatch):
-    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
-    one = [row | {"target_language": None} for row in rows if row["sentence_id"] == "s0"]
-    (manifest.parent / "one.jsonl").write_text("".join(json.dumps(row) + "\n" for row in one))
+    one = [replace(u, target_language=None) for u in read_manifest(manifest)[:3]]
+    path = manifest.with_name("one.jsonl")
+    write_manifest(path, one)
     monkeypatch.setattr(decoding, "Translator", None)
     with pytest.raises(InputError, match="3 problems:\n.*'en': 1 of 1 recordings"):
-        decode_to(tmp_path / "x", config, manifest.parent / "one.jsonl", shuffle_audio=True)
+        decode_to(tmp_path / "x", config, path, shuffle_audio=True)
     config.dataset_config.prompt = "{target_language} :"
     with pytest.raises(InputError, match="the prompt asks for {target_language}"):
-        decode_to(tmp_path / "x", config, manifest.parent / "one.jsonl")
+        decode_to(tmp_path / "x", config, path)
 
 
 def test_other_biases_change_what_is_heard(config, manifest, tmp_path, capsys):
@@ -271,26 +254,28 @@ def test_other_biases_change_what_is_heard(config, manifest, tmp_path, capsys):
     assert "was trained without language biases" in capsys.readouterr().err
 
 
-def test_asr_is_scored_against_the_transcript(config, manifest):
-    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
-    copy = manifest.with_name("spoken.jsonl")
-    lines = (json.dumps(row | {"transcript": f"said {row['key']}"}) + "\n" for row in rows)
-    copy.write_text("".join(lines))
+def answering(monkeypatch, texts):
+    answers = lambda _, batch: [Answer(key, [texts[key]]) for key in batch["keys"]]  # noqa: E731
+    monkeypatch.setattr(Translator, "_generate", answers)
+
+
+def test_asr_is_scored_against_the_transcript(config, manifest, monkeypatch):
     config.dataset_config.test_task, config.dataset_config.asr_prompt = "asr", "USER : "
+    said = {u.key: f"said {u.key}" for u in read_manifest(manifest)}
+    copy = manifest.with_name("spoken.jsonl")
+    write_manifest(copy, [replace(u, transcript=said[u.key]) for u in read_manifest(manifest)])
+    answering(monkeypatch, said)
     for found in decoded(config, copy):
-        assert found.reference == f"said {found.key}" and found.target_language == found.language
+        assert found.prediction == found.reference == said[found.key]
+        assert found.target_language == found.language
 
 
 def test_cot_is_split_into_heard_and_translated(config, manifest, caplog, monkeypatch):
     config.dataset_config.tasks = ["asr", "cot"]
     config.dataset_config.cot_prompt = "{target_language} : "
     texts = {u.key: f"heard {u.key}<|en|>{u.target}" for u in read_manifest(manifest)}
-    texts["ru-0"] = "no marker"
-    answers = lambda _, batch: [Answer(key, [texts[key]]) for key in batch["keys"]]  # noqa: E731
-    monkeypatch.setattr(Translator, "_generate", answers)
+    answering(monkeypatch, texts | {"ru-0": "no marker"})
     for p in decoded(config, manifest):
-        if p.key == "ru-0":
-            assert (p.heard, p.prediction) == (None, "no marker")
-        else:
-            assert (p.heard, p.prediction) == (f"heard {p.key}", p.reference)
+        expected = (f"heard {p.key}", p.reference) if p.key != "ru-0" else (None, "no marker")
+        assert (p.heard, p.prediction) == expected
     assert "1 of 18 answers lack the marker" in caplog.text

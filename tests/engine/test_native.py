@@ -108,24 +108,21 @@ def test_resumed_run_continues_with_the_same_numbers(trained, tmp_path):
     same_weights(final, Path(trained.train_config.output_dir) / "model.pt")
 
 
-def test_decoding_a_run(trained):
-    translator = Translator(load_run(trained.train_config.output_dir))
-    predictions = translator.decode(trained.dataset_config.val_data_path, progress=False)
-    assert [p.key for p in predictions][:4] == ["en-0", "es-0", "ru-0", "en-1"]
-    assert all(p.reference and p.beam == 2 and p.target_language == "en" for p in predictions)
-    audio = Path(trained.dataset_config.val_data_path).parent / "audio" / "ru-0.wav"
-    assert translator.translate([audio], "ru", "en") == [predictions[2].prediction]
-
-
-def test_stored_features_give_the_same_training(trained, tmp_path):
+def test_stored_features_replace_the_encoder_in_training(trained, tmp_path):
+    """A small card trains on them alone; new recordings need the encoder again."""
     config = with_dropout(tmp_path)
     encoder = load_encoder(config.model_config.encoder_path_hf, "trimmed")
     manifest = config.dataset_config.train_data_path
     store_features(encoder, [manifest], tmp_path / "features", progress=False)
     config.dataset_config.feature_store = str(tmp_path / "features")
+    config.model_config.load_encoder = False
     native.finetune(config)
     for ours, theirs in zip(metrics(config), metrics(trained), strict=True):
         assert ours["ce"] == pytest.approx(theirs["ce"], rel=2e-3)  # stored in float16
+    new = tiny.recordings(tmp_path / "new", sentences=2, languages=("fr",))
+    translator = Translator(load_run(config.train_config.output_dir))
+    text, _ = (p.prediction for p in translator.decode(new, progress=False))
+    assert translator.translate([new.parent / "audio" / "fr-0.wav"], "fr", "en") == [text]
 
 
 def test_gradient_accumulation_is_the_same_step(tmp_path):
@@ -148,25 +145,31 @@ def test_gradient_accumulation_is_the_same_step(tmp_path):
     same_weights(*weights, atol=2e-4)
 
 
-def test_a_finished_run_is_not_trained_again(tmp_path):
-    config = tiny.world(tmp_path)
-    config.native.max_steps = 4
-    first = read_checkpoint(native.finetune(config))
-    again = read_checkpoint(native.finetune(config))
-    assert len(metrics(config)) == 4
-    assert last_checkpoint(config.train_config.output_dir).name == "checkpoint-4"
-    for name, tensor in first.items():
-        assert torch.equal(again[name], tensor), name
-
-
-def test_only_the_newest_checkpoints_are_kept(tmp_path):
-    config = tiny.world(tmp_path)
+def test_what_happens_to_a_run_that_is_there(tmp_path):
+    """Pruned, not trained again, not continued by another training, a start for a new one."""
+    config = with_dropout(tmp_path)
     config.native.save_interval, config.native.keep_checkpoints = 3, 2
-    native.finetune(config)
-    found = complete_checkpoints(config.train_config.output_dir)
+    first = native.finetune(config)
+    expected, run = read_checkpoint(first), first.parent
+    found = complete_checkpoints(run)
     assert [path.name for path in found] == ["checkpoint-9", "checkpoint-12"]
-    (found[-1] / "complete").unlink()
-    assert last_checkpoint(config.train_config.output_dir) == found[0]
+    again = read_checkpoint(native.finetune(config))
+    assert len(metrics(config)) == 12 and last_checkpoint(run) == found[1]
+    assert all(torch.equal(again[name], tensor) for name, tensor in expected.items())
+    (found[1] / "complete").unlink()
+    assert last_checkpoint(run) == found[0]
+    state = found[0] / "controller.json"
+    state.write_text(state.read_text().replace('"world_size": 1', '"world_size": 4'))
+    with pytest.raises(InputError, match="written by 4 processes, now there are 1"):
+        native.finetune(config)
+    config.train_config.lr = 0.5
+    with pytest.raises(InputError, match="train_config.lr: 0.001 then, 0.5 now"):
+        native.finetune(config)
+    config.ckpt_path, config.train_config.output_dir = str(first), str(tmp_path / "second")
+    config.language_bias.path, config.native.max_steps = None, 4
+    native.finetune(config)
+    schedule = json.loads((tmp_path / "second" / "schedule.json").read_text())
+    assert schedule["step"] == 4  # of its own: SLAM-LLM takes up that of ckpt_path
 
 
 def test_what_is_not_ours_is_left_alone(tmp_path):
@@ -184,23 +187,6 @@ def test_what_is_not_ours_is_left_alone(tmp_path):
     config.native.resume = "never"
     native.finetune(config)
     assert all(path.is_file() for path in precious)
-
-
-def test_another_training_does_not_continue_a_run(tmp_path):
-    config = with_dropout(tmp_path)
-    config.native.max_steps = 2
-    native.finetune(config)
-    state = last_checkpoint(config.train_config.output_dir) / "controller.json"
-    state.write_text(state.read_text().replace('"world_size": 1', '"world_size": 4'))
-    with pytest.raises(InputError, match="written by 4 processes, now there are 1"):
-        native.finetune(config)
-    config.train_config.lr = 0.5
-    with pytest.raises(InputError, match="train_config.lr: 0.001 then, 0.5 now"):
-        native.finetune(config)
-
-
-def too_large_a_batch(config, folder):
-    config.train_config.batch_size_training = 64
 
 
 def one_language(config, folder):
@@ -228,7 +214,6 @@ def bad_recordings(config, folder):
 @pytest.mark.parametrize(
     "harm, said",
     [
-        (too_large_a_batch, "12 items, fewer than one batch of 64"),
         (one_language, "nothing to align"),
         (other_mel_bands, "reads 80 mel bands: set it to 80"),
         (features_of_another_encoder, "encoder"),
@@ -295,33 +280,3 @@ def test_a_nan_loss_stops_the_run_with_its_step(tmp_path, monkeypatch):
     monkeypatch.setattr(speech_llm, "_cross_entropy", plain)
     native.finetune(config)
     assert len(metrics(config)) == 12
-
-
-def test_a_new_training_from_a_checkpoint_has_a_schedule_of_its_own(tmp_path):
-    """SLAM-LLM resumes by ckpt_path and takes the schedule up; here that is a new training."""
-    config = tiny.world(tmp_path)
-    config.native.max_steps = 4
-    first = native.finetune(config)
-    config.ckpt_path, config.train_config.output_dir = str(first), str(tmp_path / "second")
-    config.language_bias.path = None
-    native.finetune(config)
-    schedule = json.loads((tmp_path / "second" / "schedule.json").read_text())
-    assert schedule["step"] == 4
-
-
-def test_a_run_without_its_encoder_still_decodes_what_was_never_stored(tmp_path):
-    """A small card trains on stored features alone; new recordings need the encoder again."""
-    config = tiny.world(tmp_path)
-    manifest, model = config.dataset_config.train_data_path, config.model_config
-    encoder = load_encoder(model.encoder_path_hf, model.encoder_window)
-    store_features(encoder, [manifest], tmp_path / "features", progress=False)
-    config.dataset_config.feature_store = str(tmp_path / "features")
-    config.model_config.load_encoder = False
-    config.native.max_steps = 2
-    native.finetune(config)
-    new = tiny.recordings(tmp_path / "new", sentences=2, languages=("fr",))
-    translator = Translator(load_run(config.train_config.output_dir))
-    assert len(translator.decode(new, progress=False)) == 2
-    speech = new.parent / "audio" / "fr-0.wav"
-    (text,) = translator.translate([speech], "fr", "en")
-    assert text == translator.decode(new, progress=False)[0].prediction

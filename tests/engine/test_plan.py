@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections import Counter
 
 import pytest
 import torch
 
-from slam_potsa import InputError
-from slam_potsa.commands import plan as command
+from slam_potsa.cli import main
+from slam_potsa.commands.plan import read_stages
 from slam_potsa.config import PotsaConfig
 from slam_potsa.config.compose import compose_config, conf_dir
 from slam_potsa.engine.plan.assumptions import ASSUMPTIONS, GPUS
@@ -20,8 +19,8 @@ from slam_potsa.engine.plan.report import text
 from tests.support import tiny
 
 GIVEN = {name: default for name, (default, _) in ASSUMPTIONS.items()}
-EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
-RECIPES = sorted(path.stem for path in (conf_dir() / "recipe").glob("*.yaml"))
+KINDS = ("experiment", "recipe")
+NAMED = [(kind, p.stem) for kind in KINDS for p in sorted((conf_dir() / kind).glob("*.yaml"))]
 SMALL = (
     "model_config.llm_path=Qwen/Qwen2.5-0.5B",
     "model_config.encoder_path_hf=openai/whisper-tiny",
@@ -75,21 +74,17 @@ def test_the_manifest_that_is_here_is_counted(tmp_path):
 # -- stages ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_can_be_planned(name):
-    deep = ["model_config.qformer_layers=4"] if name.startswith("authors") else []
-    joins = ["dataset_config.joining=[fr]"] if name == "join" else []
-    config = compose_config([f"experiment={name}", *SMALL, *deep, *joins])
-    plan = plan_stages([(name, config)], name=name)
-    assert not plan["problems"] and len(plan["stages"]) == 1
-    assert "Qwen/Qwen2.5-0.5B" in text(plan) and json.loads(json.dumps(plan))
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_can_be_planned(name):
-    title, stages, gpus = command.read_stages([f"recipe={name}"])
+@pytest.mark.parametrize("kind, name", NAMED)
+def test_every_experiment_and_recipe_can_be_planned(kind, name):
+    given = list(SMALL) if kind == "experiment" else []
+    if given and name.startswith("authors"):
+        given += ["model_config.qformer_layers=4"]
+    if name == "join":
+        given += ["dataset_config.joining=[fr]"]
+    title, stages, gpus = read_stages([f"{kind}={name}", *given])
     plan = plan_stages(stages, name=title, gpus=gpus)
     assert not plan["problems"] and len(plan["stages"]) == len(stages)
+    assert stages[0][1].model_config.llm_path in text(plan) and json.loads(json.dumps(plan))
 
 
 def test_a_stage_must_fit_the_cards_that_are_named_or_one_of_all():
@@ -102,24 +97,19 @@ def test_a_stage_must_fit_the_cards_that_are_named_or_one_of_all():
     assert len(plan_stages([("s", paper("train_config.batch_size_training=99"))])["problems"]) == 4
 
 
-@pytest.mark.parametrize(
-    ("second", "said"),
-    [
-        ("model_config.query_len=64", "encoder_projector.query has shape [1, 80, 768]"),
-        ("model_config.qformer_layers=1", "unexpected encoder_projector.qformer.encoder.layer.1"),
+def test_stages_that_do_not_fit_each_other(tmp_path):
+    for second, said in (
+        ("query_len=64", "encoder_projector.query has shape [1, 80, 768]"),
+        ("qformer_layers=1", "unexpected encoder_projector.qformer.encoder.layer.1"),
         (
-            "model_config.llm_path=Qwen/Qwen2.5-1.5B",
-            "linear.weight has shape [896, 768], this model [1536, 768]",
+            "llm_path=Qwen/Qwen2.5-1.5B",
+            "has shape [896, 768], this model [1536, 768]",
         ),
-    ],
-)
-def test_stages_that_do_not_fit_each_other(second, said):
-    problems = plan_stages([("one", paper()), ("two", paper(second))])["problems"]
-    assert all(problem.startswith("two: checkpoint of stage one") for problem in problems)
-    assert any(said in problem for problem in problems)
-
-
-def test_a_checkpoint_that_is_here_is_compared(tmp_path):
+    ):
+        stages = [("one", paper()), ("two", paper(f"model_config.{second}"))]
+        problems = plan_stages(stages)["problems"]
+        assert all(problem.startswith("two: checkpoint of stage one") for problem in problems)
+        assert any(said in problem for problem in problems)
     torch.save({"encoder_projector.query": torch.zeros(1, 4, 768)}, tmp_path / "model.pt")
     problems = plan_stages([("s", paper(f"ckpt_path={tmp_path / 'model.pt'}"))])["problems"]
     assert any("encoder_projector.query has shape [1, 4, 768]" in p for p in problems)
@@ -138,17 +128,10 @@ def test_every_problem_of_every_stage_at_once():
 # -- command ---------------------------------------------------------------------------------------
 
 
-def run(*words: str) -> None:
-    parser = argparse.ArgumentParser()
-    command.add(parser.add_subparsers(required=True))
-    args = parser.parse_args(["plan", *words])
-    args.command(args)
-
-
 def test_the_command_prints_and_writes(tmp_path, capsys):
     path = tmp_path / "plan.json"
     given = ("experiment=table1_ours", *SMALL, "--gpus", "4", "--utilisation", "0.5")
-    run(*given, "--json", str(path))
+    assert main(["plan", *given, "--json", str(path)]) == 0
     printed, written = capsys.readouterr().out, json.loads(path.read_text())
     (figures,) = written["stages"]
     assert written["gpus"] == 4 and written["assumptions"]["utilisation"] == 0.5
@@ -160,10 +143,11 @@ def test_the_command_prints_and_writes(tmp_path, capsys):
 
 
 def test_the_command_refuses_after_it_has_printed(capsys):
-    with pytest.raises(InputError, match="on an RTX 3090"):
-        run(*SMALL, "train_config.batch_size_training=40", "--gpu", "rtx3090")
-    assert "NO" in capsys.readouterr().out
-    with pytest.raises(InputError, match="--gpus=0"):
-        run(*SMALL, "--gpus", "0")
+    large = "train_config.batch_size_training=40"
+    assert main(["plan", *SMALL, large, "--gpu", "rtx3090"]) == 2
+    said = capsys.readouterr()
+    assert "NO" in said.out and "on an RTX 3090" in said.err
+    assert main(["plan", *SMALL, "--gpus", "0"]) == 2
+    assert "--gpus=0" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        run("--utilisation", "0")
+        main(["plan", "--utilisation", "0"])

@@ -17,7 +17,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
 from slam_potsa.commands.plan import read_stages
-from slam_potsa.config.compose import conf_dir
 from slam_potsa.engine.plan.assumptions import ASSUMPTIONS
 from slam_potsa.engine.plan.corpus import corpus_of
 from slam_potsa.engine.plan.count import LOSS, Batch, Meter, count_step, encoder_flops
@@ -169,15 +168,16 @@ def test_weights_are_those_of_the_model_that_is_built(tmp_path, trains):
     built.controller.detach()
     meta = build_on_meta(config)
     modules = {"encoder": built.encoder, "projector": built.encoder_projector, "llm": built.llm}
-    for name, module in modules.items():
-        tensors = [*module.parameters(), *module.buffers()]
-        for of in (Tensor.numel, lambda t: t.numel() * t.element_size()):
-            assert meta.total(of)[name] == sum(map(of, tensors)), name
-        trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
-        assert meta.total(lambda t: t.numel() * t.requires_grad)[name] == trained
-    assert {n: p.shape for n, p in meta.model.named_parameters()} == {
-        n: p.shape for n, p in built.named_parameters()
+    held = {
+        name: sum(t.numel() * t.element_size() for t in [*m.parameters(), *m.buffers()])
+        for name, m in modules.items()
     }
+    assert meta.total(lambda t: t.numel() * t.element_size()) == held
+    of_meta, of_built = (
+        {n: (p.shape, p.dtype, p.requires_grad) for n, p in model.named_parameters()}
+        for model in (meta.model, built)
+    )
+    assert of_meta == of_built
 
 
 # -- figures ---------------------------------------------------------------------------------------
@@ -218,25 +218,14 @@ def test_zero_shares_what_its_stage_says(config, zero, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_figures_on_record_are_those_of_the_recipe():
+def test_the_figures_on_record_are_those_of_the_recipe_and_that_for_24_gb_fits_them():
     name, stages, processes = read_stages(["recipe=potsa"])
     record = Path(__file__).parents[2] / "benchmarks" / "results" / "plan.json"
     plan = plan_stages(stages, name=name, gpus=processes)
     assert json.loads(json.dumps(plan)) == json.loads(record.read_text())
-
-
-@pytest.mark.slow
-def test_the_recipe_for_24_gb_fits_24_gb_and_its_header_has_the_figures():
     _, stages, processes = read_stages(["recipe=potsa_24gb"])
     plan = plan_stages(stages, gpus=processes, gpu_names=("rtx4090", "rtx3090"))
     assert not plan["problems"] and len(plan["stages"]) == len(stages)
-    once = {one["data"]["source"]: one for one in plan["stages"]}.values()
-    figures = [f"{sum(one['feature_store_bytes'] for one in once) / 1e9:.0f} GB of disk"]
-    for card in ("rtx4090", "rtx3090"):
-        figures.append(f"{sum(one['on'][card]['store_hours'] for one in once):.1f} h on an RTX")
-        figures.append(f"{sum(one['on'][card]['hours'] for one in plan['stages']):.0f} h")
-    header = (conf_dir() / "recipe" / "potsa_24gb.yaml").read_text().partition("output_dir")[0]
-    assert [figure for figure in figures if figure not in header] == []
 
 
 @pytest.mark.slow
@@ -246,9 +235,8 @@ def test_eight_bits_are_counted_loaded_and_trained(tmp_path):
     from slam_potsa.model.llm import load_llm
 
     config = tiny.world(tmp_path)
-    plain = load_llm(config.train_config, config.model_config)
     config.train_config.quantization = True
-    config.model_config.llm_dtype = "float32"
+    config.model_config.llm_dtype, config.native.max_steps = "float32", 2
     llm = load_llm(config.train_config, config.model_config)
     assert llm.model.layers[0].mlp.gate_proj.weight.dtype == torch.int8
     linear = [m for n, m in llm.named_modules() if isinstance(m, nn.Linear) and n != "lm_head"]
@@ -256,14 +244,5 @@ def test_eight_bits_are_counted_loaded_and_trained(tmp_path):
     held = [t.numel() * t.element_size() for t in [*llm.parameters(), *llm.buffers()]]
     size = build_on_meta(config).total(lambda t: t.numel() * t.element_size())["llm"]
     assert size == sum(held) + scales
-    assert sum(held) < sum(p.numel() * p.element_size() for p in plain.parameters())
-
-    embeds = torch.randn(2, 9, tiny.WIDTH, requires_grad=True)
-    close, exact = llm(inputs_embeds=embeds).logits, plain(inputs_embeds=embeds).logits
-    assert (close - exact).norm() < 0.05 * exact.norm()
-    gradients = [torch.autograd.grad(out.square().sum(), embeds)[0] for out in (close, exact)]
-    assert (gradients[0] - gradients[1]).norm() < 0.1 * gradients[1].norm()
-
-    config.native.max_steps = 2
     state = torch.load(native.finetune(config), weights_only=True)
-    assert not any(name.startswith("llm.") for name in state)
+    assert state and not any(name.startswith("llm.") for name in state)

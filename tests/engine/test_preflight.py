@@ -8,12 +8,10 @@ from pathlib import Path
 import pytest
 
 from slam_potsa.config import PotsaConfig
-from slam_potsa.data.manifest import Utterance, write_manifest
 from slam_potsa.engine import deepspeed, launch, slam_llm
 from slam_potsa.engine.preflight import first_validation, preflight
 from slam_potsa.errors import InputError
-
-SENTENCES, LANGUAGES = 8, ("en", "es")
+from tests.support import tiny
 
 
 @pytest.fixture(autouse=True)
@@ -24,24 +22,9 @@ def _launched(monkeypatch):
 @pytest.fixture
 def config(tmp_path) -> PotsaConfig:
     """8 pairs to train on, 16 utterances to validate on: 4 batches an epoch, 4 of validation."""
-    utterances = [
-        Utterance(
-            key=f"{language}-{number}",
-            audio=f"{language}-{number}.wav",
-            language=language,
-            sentence_id=f"s{number}",
-            transcript="words",
-            target="words",
-            target_language="en",
-            duration=1.0,
-        )
-        for number in range(SENTENCES)
-        for language in LANGUAGES
-    ]
-    write_manifest(tmp_path / "manifest.jsonl", utterances)
+    manifest = str(tiny.recordings(tmp_path, sentences=8, languages=("en", "es")))
     config = PotsaConfig()
-    config.dataset_config.train_data_path = str(tmp_path / "manifest.jsonl")
-    config.dataset_config.val_data_path = str(tmp_path / "manifest.jsonl")
+    config.dataset_config.train_data_path = config.dataset_config.val_data_path = manifest
     train = config.train_config
     train.output_dir = str(tmp_path / "run")
     train.batch_size_training, train.val_batch_size, train.num_epochs = 2, 4, 2
@@ -67,10 +50,6 @@ def with_deepspeed(config: PotsaConfig, folder: Path, **settings) -> PotsaConfig
     return config
 
 
-def test_a_sound_configuration_passes(config):
-    assert problems(config) == problems(config, world_size=2) == []
-
-
 @pytest.mark.parametrize(
     ("key", "value", "named"),
     [
@@ -88,19 +67,16 @@ def test_each_trap_is_named_with_its_remedy(config, key, value, named):
     assert [named in problem for problem in problems(config)] == [True]
 
 
-def test_everything_wrong_is_said_at_once(config, monkeypatch):
-    monkeypatch.delenv("LOCAL_RANK")
-    config.train_config.enable_fsdp = True
-    config.train_config.val_batch_size = 100
-    found = problems(config)
-    assert len(found) == 3 and "torchrun" in found[0]
-
-
-def test_every_process_needs_a_batch_of_validation(config):
+def test_every_process_needs_a_batch_of_validation(config, monkeypatch):
+    assert problems(config) == problems(config, world_size=2) == []
     config.train_config.batch_size_training = 1
     assert problems(config, world_size=4) == []
     (problem,) = problems(config, world_size=6)
     assert "16 items on 6 processes are 3 each" in problem and "to 3 or less" in problem
+    config.train_config.enable_fsdp = True
+    monkeypatch.delenv("LOCAL_RANK")
+    found = problems(config, world_size=6)
+    assert len(found) == 3 and "torchrun" in found[0]  # all at once
 
 
 @pytest.mark.parametrize("batches", [1, 3, 10])
@@ -146,10 +122,7 @@ def test_our_deepspeed_files_pass_and_take_the_trainers_values(config, stage, pr
         ({"gradient_clipping": "auto"}, 'gradient_clipping="auto"'),
         ({"gradient_accumulation_steps": 2}, "says 2"),
         ({"gradient_accumulation_steps": None}, "says nothing"),
-        (
-            {"gradient_accumulation_steps": None, "train_batch_size": 8},
-            "says nothing",
-        ),
+        ({"gradient_accumulation_steps": None, "train_batch_size": 8}, "says nothing"),
     ],
 )
 def test_each_trap_of_the_deepspeed_file_is_named(config, tmp_path, settings, named):
@@ -158,18 +131,13 @@ def test_each_trap_of_the_deepspeed_file_is_named(config, tmp_path, settings, na
     assert [named in problem for problem in problems(config)] == [True]
 
 
-def test_precision_under_deepspeed_comes_from_its_file(config, tmp_path):
-    with_deepspeed(config, tmp_path).train_config.use_fp16 = True
-    (problem,) = problems(config)
-    assert "use_fp16" in problem
-
-
 @pytest.mark.parametrize("content", [None, "[1, 2]", "{broken"])
 def test_a_deepspeed_file_that_is_none(config, tmp_path, content):
-    config.train_config.enable_deepspeed = True
-    config.deepspeed_config = str(tmp_path / "settings.json")
-    if content is not None:
-        (tmp_path / "settings.json").write_text(content)
+    with_deepspeed(config, tmp_path).train_config.use_fp16 = True
+    (problem,) = problems(config)  # precision comes from the file
+    assert "use_fp16" in problem
+    config.train_config.use_fp16, settings = False, Path(config.deepspeed_config)
+    settings.unlink() if content is None else settings.write_text(content)
     (problem,) = problems(config)
     assert "settings.json" in problem
 

@@ -17,7 +17,6 @@ from slam_potsa.engine.run_directory import (
     alone,
     best_checkpoint,
     changes_since,
-    newest_saved,
     trained_from,
 )
 from slam_potsa.model.encoder import load_encoder
@@ -32,28 +31,21 @@ def put(*paths: Path) -> None:
         path.write_bytes(b"")
 
 
-def test_the_best_by_validation_comes_first(tmp_path):
+def test_the_best_by_validation_comes_first_then_slam_llms_newest(tmp_path):
     with pytest.raises(InputError, match="no trained model there; expected best/model.pt"):
         best_checkpoint(tmp_path)
-    put(tmp_path / "model.pt")
-    assert best_checkpoint(tmp_path) == tmp_path / "model.pt"
-    put(tmp_path / "potsa_epoch_1_step_9/model.pt")
-    assert best_checkpoint(tmp_path).parent.name == "potsa_epoch_1_step_9"
-    put(tmp_path / "best/model.pt")
-    assert best_checkpoint(tmp_path) == tmp_path / "best/model.pt"
-
-
-def test_slam_llms_newest_is_by_epoch_and_step_not_by_name_or_age(tmp_path):
-    for name in ("potsa_epoch_10_step_2", "potsa_epoch_2_step_900", "potsa_epoch_10_step_1"):
-        put(tmp_path / name / "model.pt")
     put(tmp_path / "potsa_epoch_x_step_99/model.pt", tmp_path / "notes_epoch_99_step_1.txt")
-    assert newest_saved(tmp_path).parent.name == "potsa_epoch_10_step_2"
-
-
-def test_deepspeeds_folder_counts_once_its_weights_are_put_together(tmp_path):
-    put(tmp_path / "my_epoch_1_epoch_1_step_5/pytorch_model.bin")
     put(tmp_path / "my_epoch_1_epoch_2_step_5/global_step9/zero_pp_rank_0_optim_states.pt")
-    assert best_checkpoint(tmp_path).parent.name == "my_epoch_1_epoch_1_step_5"
+    for better in (
+        "model.pt",
+        "my_epoch_1_epoch_1_step_5/pytorch_model.bin",  # DeepSpeed's, put together
+        "potsa_epoch_2_step_900/model.pt",
+        "potsa_epoch_10_step_1/model.pt",
+        "potsa_epoch_10_step_2/model.pt",
+        "best/model.pt",
+    ):
+        put(tmp_path / better)
+        assert best_checkpoint(tmp_path).parent == (tmp_path / better).parent
 
 
 # -- what it was trained from ----------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -14,14 +13,12 @@ from copy import deepcopy
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 from slam_potsa import InputError
-from slam_potsa.commands import run as run_command
-from slam_potsa.data.manifest import read_manifest
+from slam_potsa.cli import main
+from slam_potsa.data.predictions import read_predictions
 from slam_potsa.engine import native
-from slam_potsa.engine.decode_processes import Answer
 from slam_potsa.engine.recipe import load_recipe
 from slam_potsa.engine.run_directory import best_checkpoint, read_config
 from slam_potsa.engine.stages import check_history, check_recipe, start
@@ -54,15 +51,6 @@ def test_every_stage_starts_from_the_best_of_the_one_before(finished):
     assert all((stage.folder / "done.json").is_file() for stage in recipe.stages)
 
 
-def test_what_is_finished_is_not_trained_again(finished):
-    _, recipe = finished
-
-    def never(_recipe, stage):
-        raise AssertionError(stage.name)
-
-    assert [line.count("done") for line in train(recipe, never)] == [1, 1, 1]
-
-
 def test_a_stopped_recipe_continues_to_the_same_numbers(finished, tmp_path):
     folder, whole = finished
     shutil.copytree(folder / "out/1_asr", tmp_path / "out/1_asr")
@@ -88,71 +76,46 @@ def assert_same_run(ours, theirs) -> None:
         same_weights(best_checkpoint(a.folder), best_checkpoint(b.folder))
 
 
-def test_another_configuration_of_a_finished_stage_is_refused(finished):
+def test_a_finished_stage_stays_unless_what_it_came_from_differs(finished):
     folder, _ = finished
-    changed = load_recipe(str(folder / "recipe.yaml"), ["asr.train_config.lr=0.01"])
-    with pytest.raises(InputError) as error:
-        train(changed)
-    text = str(error.value)
-    assert "stage asr is done, and differs now: train_config.lr: 0.001 then, 0.01 now" in text
-    assert "another output_dir" in text and "1_asr" in text
-    longer = load_recipe(str(folder / "recipe.yaml"), ["asr.train_config.num_epochs=2"])
-    with pytest.raises(InputError, match="num_epochs: 1 then, 2 now"):
-        train(longer)
+    file = str(folder / "recipe.yaml")
     load = ["decode.num_beams=1", "train_config.num_workers_dataloader=1", "processes=2"]
-    train(load_recipe(str(folder / "recipe.yaml"), load))  # none of these changes the weights
+    for same_training in ([], load):
+        said = train(load_recipe(file, same_training), lambda *_: 3)
+        assert [line.count("done") for line in said] == [1, 1, 1]
+    for option, before, now in (("lr", 0.001, 0.01), ("num_epochs", 1, 2)):
+        with pytest.raises(InputError) as error:
+            train(load_recipe(file, [f"asr.train_config.{option}={now}"]))
+        change = f"train_config.{option}: {before} then, {now} now"
+        text = str(error.value)
+        assert f"stage asr is done, and differs now: {change}" in text
+        assert "another output_dir" in text and "1_asr" in text
 
 
-def test_a_new_start_makes_what_followed_it_stale(finished, tmp_path):
-    folder, _ = finished
-    shutil.copytree(folder / "out", tmp_path / "out")
-    best = tmp_path / "out/1_asr/best/model.pt"
-    state = torch.load(best, weights_only=True)
-    state["encoder_projector.query"] = state["encoder_projector.query"] + 1
-    torch.save(state, best)
-    recipe = again(folder, tmp_path)
-    with pytest.raises(InputError, match="s2tt is done, and differs now: content of ckpt_path"):
-        train(recipe)
-
-
-def test_other_data_under_the_same_name_is_refused(finished, tmp_path):
+def test_other_data_or_another_start_under_the_same_name_is_refused(finished, tmp_path):
     """A stage that is done, and one that has begun; the same content elsewhere is the same."""
     folder, _ = finished
     shutil.copytree(folder / "out", tmp_path / "out")
-    recipe = another_manifest(folder, tmp_path)
-    manifest = Path(recipe.stages[0].config.dataset_config.train_data_path)
-    text = manifest.read_text()
+    shutil.copytree(folder / "world/data", tmp_path / "data")
+    manifest = tmp_path / "data/manifest.jsonl"
+    keys = ("train_data_path", "val_data_path", "test_data_path")
+    recipe = again(folder, tmp_path, *(f"dataset_config.{key}={manifest}" for key in keys))
+    text, best = manifest.read_text(), best_checkpoint(recipe.stages[1].folder)
     (recipe.stages[1].folder / "done.json").unlink()
     check_recipe(recipe)
     manifest.write_text("".join(text.splitlines(keepends=True)[:-2]))
+    best.write_bytes(best.read_bytes() + b"more")
     with pytest.raises(InputError) as error:
         check_recipe(recipe, recordings=False)
     problems = "\n".join(error.value.problems)
     for said in ("asr is done, and", "checkpoint-6 was made from something", "potsa is done, and"):
         assert said in problems
     assert problems.count("content of dataset_config.train_data_path") == 3
-    assert "another output_dir" in problems
-    manifest.unlink()  # what is not there any more cannot have changed
+    assert "content of ckpt_path" in problems and "another output_dir" in problems
+    for gone in (manifest, *recipe.stages[0].folder.parent.rglob("model.pt")):
+        gone.unlink()  # what has served and is not there any more cannot have changed
     for stage in recipe.stages:
         check_history(stage)
-
-
-def another_manifest(folder: Path, tmp_path: Path):
-    """The finished recipe with a copy of its manifest, to be changed."""
-    shutil.copytree(folder / "world/data", tmp_path / "data")
-    manifest = tmp_path / "data/manifest.jsonl"
-    keys = ("train_data_path", "val_data_path", "test_data_path")
-    return again(folder, tmp_path, *(f"dataset_config.{key}={manifest}" for key in keys))
-
-
-def test_weights_that_have_served_may_be_removed(finished, tmp_path):
-    folder, _ = finished
-    shutil.copytree(folder / "out", tmp_path / "out")
-    recipe = again(folder, tmp_path)
-    for path in recipe.stages[0].folder.rglob("model.pt"):
-        path.unlink()
-    check_recipe(recipe)
-    assert [line.count("done") for line in train(recipe)] == [1, 1, 1]
 
 
 def test_a_failing_stage_ends_the_recipe(finished, tmp_path):
@@ -195,93 +158,28 @@ def test_a_scheduler_that_ends_the_command_ends_its_process(finished, tmp_path, 
 def test_dry_run_writes_nothing(finished, tmp_path, capsys):
     folder, _ = finished
     file = f"recipe={folder / 'recipe.yaml'}"
-    command(file, f"output_dir={tmp_path / 'out'}", "processes=2", "--dry-run")
+    assert main(["run", file, f"output_dir={tmp_path / 'out'}", "processes=2", "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert out.count("--nproc_per_node 2") == 3 and "3/3 potsa: to be trained" in out
     assert "2_s2tt/best/model.pt, at most" in out
     assert not (tmp_path / "out").exists()
-    command(file, "--dry-run")
+    assert main(["run", file, "--dry-run"]) == 0
     assert capsys.readouterr().out.count(": done") == 3
-    with pytest.raises(InputError, match="expected one recipe=NAME"):
-        command("train_config.lr=1")
+    assert main(["run", "train_config.lr=1"]) == 2
+    assert "expected one recipe=NAME" in capsys.readouterr().err
 
 
 def test_tests_are_decoded_and_scored_once(finished, capsys):
-    _, recipe = finished
-    run_command.decode_tests(recipe)
-    run_command.score_tests(recipe)
-    predictions = recipe.stages[-1].folder / "test_predictions.jsonl"
-    assert len(predictions.read_text().splitlines()) == 18
-    scores = json.loads((recipe.stages[-1].folder / "scores.json").read_text())
-    assert scores["test"] and "BLEU" in capsys.readouterr().out
-    before = predictions.stat().st_mtime_ns
-    capsys.readouterr()
-    run_command.decode_tests(recipe)
-    assert predictions.stat().st_mtime_ns == before and capsys.readouterr().out == ""
-
-
-@pytest.fixture
-def decoded(finished, tmp_path, monkeypatch):
-    """The finished recipe with a manifest of its own; its decoder only notes what it was asked."""
-    folder, _ = finished
-    undecoded = shutil.ignore_patterns("test*")
-    shutil.copytree(folder / "out/3_potsa", tmp_path / "out/3_potsa", ignore=undecoded)
-    recipe = another_manifest(folder, tmp_path)
-    asked = []
-
-    def decode(_processes, _job, journal, config, manifest, _shuffle_audio):
-        asked.append(config)
-        journal.add(0, [[Answer(row.key, ["text"]) for row in read_manifest(manifest)]])
-
-    monkeypatch.setattr("slam_potsa.engine.decode.in_processes", decode)
-
-    def decode_tests(*overrides):
-        """What was decoded with, None where nothing was."""
-        before = len(asked)
-        tests = [f"tests.test={tmp_path / 'data/manifest.jsonl'}"]
-        run_command.decode_tests(again(folder, tmp_path, *tests, *overrides))
-        return asked[-1] if len(asked) > before else None
-
-    assert decode_tests() is not None and decode_tests() is None
-    return recipe, decode_tests
-
-
-def test_decoded_again_where_an_option_the_task_or_the_batch_changes(decoded, capsys):
-    _, decode_tests = decoded
-    assert decode_tests("train_config.val_batch_size=1", "processes=4") is None
-    again = decode_tests("decode.num_beams=1")
-    assert again.decode.num_beams == 1
-    assert "decode.num_beams: 2 then, 1 now" in capsys.readouterr().out
-    assert decode_tests("decode.num_beams=1") is None
-    task = decode_tests("potsa.dataset_config.test_task=asr", "decode.num_beams=1")
-    assert task.dataset_config.test_task == "asr"
-    assert "task: 's2tt' then, 'asr' now" in capsys.readouterr().out
-
-
-def test_decoded_again_where_the_manifest_the_weights_or_the_file_changes(
-    decoded, tmp_path, capsys
-):
-    recipe, decode_tests = decoded
-    manifest, last = tmp_path / "data/manifest.jsonl", recipe.stages[-1].folder
-    manifest.write_text("".join(manifest.read_text().splitlines(keepends=True)[:-1]))
-    os.utime(manifest, (1, 1))  # older than the predictions, and yet another
-    assert decode_tests() and "the manifest's content" in capsys.readouterr().out
+    folder, recipe = finished
+    command, last = ["run", f"recipe={folder / 'recipe.yaml'}"], recipe.stages[-1].folder
+    assert main(command) == 0 and "BLEU" in capsys.readouterr().out
+    assert json.loads((last / "scores.json").read_text())["test"]
+    os.utime(last / "test_predictions.jsonl", (1, 1))
+    assert main(command) == 0 and "BLEU" in capsys.readouterr().out
+    assert (last / "test_predictions.jsonl").stat().st_mtime == 1
     (last / "test_predictions.jsonl").write_text("`slam-potsa decode --beams 1` wrote here")
-    assert decode_tests() and "not the one that was written" in capsys.readouterr().out
-    (last / "test.done.json").unlink()
-    assert decode_tests() and "nothing there says" in capsys.readouterr().out
-    with (last / "best/model.pt").open("ab") as file:
-        file.write(b"more")
-    os.utime(last / "best/model.pt", (1, 1))
-    assert decode_tests() and "the model's weights" in capsys.readouterr().out
-    assert decode_tests() is None
-
-
-def command(*arguments: str) -> None:
-    parser = argparse.ArgumentParser()
-    run_command.add(parser.add_subparsers())
-    args = parser.parse_args(["run", *arguments])
-    args.command(args)
+    assert main(command) == 0 and "not the one that was written" in capsys.readouterr().out
+    assert len(read_predictions(last / "test_predictions.jsonl")) == 18
 
 
 @pytest.mark.slow

@@ -48,30 +48,18 @@ def recipe(name: str, parts, tmp_path, **train):
     config = load(SOURCE.parent / "examples" / name / "asr_config.py")
     model = {"llm_name": "tiny", "llm_path": parts.llm, "llm_dim": tiny.WIDTH, "encoder_dim": 16}
     model |= {"encoder_name": "whisper", "encoder_path": parts.whisper}
-    given = {
-        "model_config": model,
-        "train_config": {
-            "freeze_encoder": True,
-            "freeze_llm": True,
-            "output_dir": str(tmp_path / "run"),
-            **train,
-        },
-        "dataset_config": {
-            "train_data_path": str(their_manifest(name, parts, tmp_path)),
-            "input_type": "mel",
-            "fix_length_audio": 4,
-            **({"source": "all"} if name == "st_covost2" else {}),
-        },
-    }
-    typed = {
-        "model_config": config.ModelConfig,
-        "train_config": config.TrainConfig,
-        "dataset_config": config.DataConfig,
+    train = {"output_dir": str(tmp_path / "run")} | train
+    data = {"train_data_path": str(their_manifest(name, parts, tmp_path)), "input_type": "mel"}
+    data |= {"fix_length_audio": 4} | ({"source": "all"} if name == "st_covost2" else {})
+    sections = {
+        "model_config": (config.ModelConfig, model),
+        "train_config": (config.TrainConfig, {"freeze_encoder": True, "freeze_llm": True} | train),
+        "dataset_config": (config.DataConfig, data),
     }
     return OmegaConf.create(
         {
-            key: OmegaConf.merge(OmegaConf.structured(kind), given[key])
-            for key, kind in typed.items()
+            name: OmegaConf.merge(OmegaConf.structured(kind), given)
+            for name, (kind, given) in sections.items()
         }
     )
 

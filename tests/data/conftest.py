@@ -1,22 +1,15 @@
 """Small recordings and a real, tiny tokenizer, made on the spot."""
 
-import numpy as np
 import pytest
 import soundfile
 
 from slam_potsa.data.manifest import Utterance
+from tests.support import mini_fleurs
 
 
 @pytest.fixture
 def tone():
-    """A sine with a little noise: `tone(seconds, rate)` -> float32 [samples]."""
-
-    def make(seconds=0.5, rate=16_000, seed=0, frequency=440.0):
-        time = np.arange(round(seconds * rate)) / rate
-        noise = np.random.default_rng(seed).normal(size=len(time))
-        return (0.3 * np.sin(2 * np.pi * frequency * time) + 0.01 * noise).astype(np.float32)
-
-    return make
+    return mini_fleurs.tone
 
 
 @pytest.fixture
@@ -26,7 +19,7 @@ def recording(tmp_path, tone):
     def make(name="a.wav", seconds=0.5, rate=16_000, **options):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, tone(seconds, rate, **options), rate)
+        soundfile.write(path, tone(seconds, rate=rate, **options), rate)
         return name
 
     return make
@@ -47,17 +40,11 @@ def utterance():
 @pytest.fixture(scope="session")
 def tokenizer():
     """A byte-level BPE of a few sentences, with an eos and no pad token, as Llama's."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import ByteLevelBPETokenizer
     from transformers import PreTrainedTokenizerFast
 
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=320,
-        special_tokens=["<s>", "</s>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    bpe.train_from_iterator(["Translate the speech to English:", "Hello world."], trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>")
+    bpe = ByteLevelBPETokenizer()
+    texts, ends = ["Translate the speech to English:", "Hello world."], ["<s>", "</s>"]
+    bpe.train_from_iterator(texts, 320, special_tokens=ends, show_progress=False)
+    ends = {"bos_token": "<s>", "eos_token": "</s>"}
+    return PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, **ends)

@@ -1,7 +1,6 @@
 import gzip
 import io
 import multiprocessing
-import sys
 import tarfile
 
 import numpy as np
@@ -27,18 +26,11 @@ def archive(tmp_path):
     return path
 
 
-REFERENCES = {
-    "a.wav": ("a.wav", None),
-    "x/a.tar:b/c.wav": ("x/a.tar", "b/c.wav"),
-    "x/a.tar.gz:b.wav": ("x/a.tar.gz", "b.wav"),
-    "x/a.tgz:b.wav": ("x/a.tgz", "b.wav"),
-    "x/a.zip:b.wav": ("x/a.zip:b.wav", None),
-    "a.tar.gz": ("a.tar.gz", None),
-}
-
-
 def test_references():
-    assert {reference: split_reference(reference) for reference in REFERENCES} == REFERENCES
+    for archive in ("x/a.tar", "x/a.tar.gz", "x/a.tgz"):
+        assert split_reference(f"{archive}:b/c.wav") == (archive, "b/c.wav")
+    for path in ("a.wav", "x/a.zip:b.wav", "a.tar.gz"):
+        assert split_reference(path) == (path, None)
 
 
 def test_members_in_any_order_and_of_an_archive_that_changed(archive):
@@ -52,19 +44,16 @@ def test_members_in_any_order_and_of_an_archive_that_changed(archive):
     assert read_member(archive, "c.wav") == b""
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive" * 100, gzip.compress(b"text" * 400)])
-def test_what_is_no_plain_archive_is_refused_with_the_remedy(tmp_path, content):
-    (tmp_path / "a.tar").write_bytes(content)
-    with pytest.raises(InputError, match="a.tar: .*not an uncompressed tar archive .*gunzip"):
-        read_member(tmp_path / "a.tar", "a.wav")
-
-
-@pytest.mark.parametrize("left", [0.3, 0.5, 0.96])
-def test_a_truncated_archive_is_refused(archive, left):
-    content = archive.read_bytes()
-    archive.write_bytes(content[: int(len(content) * left)])
-    with pytest.raises(InputError, match="a.tar: truncated.*again"):
-        read_member(archive, "train/0.wav")
+def test_what_is_no_whole_plain_archive_is_refused_with_the_remedy(archive):
+    whole = archive.read_bytes()
+    for content in (b"", b"no archive" * 100, gzip.compress(b"text" * 400)):
+        archive.write_bytes(content)
+        with pytest.raises(InputError, match="a.tar: .*not an uncompressed tar archive .*gunzip"):
+            read_member(archive, "a.wav")
+    for left in (0.3, 0.5, 0.96):
+        archive.write_bytes(whole[: int(len(whole) * left)])
+        with pytest.raises(InputError, match="a.tar: truncated.*again"):
+            read_member(archive, "train/0.wav")
 
 
 def _read_all(path, seed):
@@ -72,7 +61,6 @@ def _read_all(path, seed):
     return all(read_member(path, name) == FILES[name] for name in (f"train/{n}.wav" for n in order))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="fork")
 def test_forked_workers_read_at_the_same_time(archive):
     read_member(archive, "train/0.wav")  # the parent has walked it before it forks
     with multiprocessing.get_context("fork").Pool(4) as pool:
@@ -80,14 +68,17 @@ def test_forked_workers_read_at_the_same_time(archive):
 
 
 def test_unpacking_leaves_a_whole_plain_archive_or_nothing(archive, tmp_path):
-    tar, packed, whole = tmp_path / "b.tar", tmp_path / "a.tar.gz", archive.read_bytes()
-    packed.write_bytes(gzip.compress(whole))
+    tar, packed, content = (
+        tmp_path / "b.tar",
+        tmp_path / "a.tgz",
+        gzip.compress(FILES["train/0.wav"]),
+    )
+    packed.write_bytes(content)
     unpack(packed, tar)
-    assert tar.read_bytes() == whole
+    assert tar.read_bytes() == FILES["train/0.wav"]
     tar.unlink()
-    content = packed.read_bytes()
-    half = len(content) // 2
-    damaged = content[:half] + bytes([content[half] ^ 0xFF]) + content[half + 1 :]
+    flipped = bytes([content[20_000] ^ 0xFF])
+    damaged = content[:20_000] + flipped + content[20_001:]
     for bad, problem in ((content[:-9], "truncated"), (damaged, "damaged")):
         packed.write_bytes(bad)
         with pytest.raises(InputError, match=f"{problem}: .*copy or download it again"):

@@ -2,7 +2,6 @@
 
 import gzip
 from dataclasses import replace
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,30 +9,24 @@ import pytest
 
 from slam_potsa.cli import main
 from slam_potsa.data.convert import FORMATS, convert
-from slam_potsa.data.manifest import FIELDS, Utterance, read_manifest
+from slam_potsa.data.jsonl import write_rows
+from slam_potsa.data.manifest import FIELDS, Utterance, foreign_format, read_manifest
 from slam_potsa.errors import InputError
-from tests.support.foreign_formats import (
-    EXAMPLES,
-    TRANSCRIBED,
-    TRANSLATED,
-    make_corpus,
-    rows,
-    write_rows,
-)
+from tests.support.foreign_formats import EXAMPLES, TRANSCRIBED, TRANSLATED, make_corpus, rows
 
 HERE = [name for name in FORMATS if name != "lhotse" or find_spec("lhotse")]
+ONE_TEXT = {"language": "fr", "target_language": "zh", "sentence_id": "key"}
 OPTIONS = {  # what a format needs to be told of a manifest of translations
-    "slam_llm": {"language": "fr", "target_language": "zh", "sentence_id": "key"},
-    "ms_swift": {"language": "fr", "target_language": "zh", "sentence_id": "key"},
-    "cot_st": {"sentence_id": "key"},
-    "llm_srt": {"sentence_id": "key"},
+    **{"slam_llm": ONE_TEXT, "ms_swift": ONE_TEXT},
+    **{"cot_st": {"sentence_id": "key"}, "llm_srt": {"sentence_id": "key"}},
 }
 SLAM_LLM = {"source_format": "slam_llm", "language": "en", "sentence_id": "key"}
 
 
 @pytest.fixture
 def corpus(tmp_path):
-    return partial(make_corpus, tmp_path)
+    """`corpus(*utterances)`: their manifest, with recordings."""
+    return lambda *utterances: make_corpus(tmp_path, *utterances)
 
 
 @pytest.fixture
@@ -41,9 +34,10 @@ def read(tmp_path):
     """Rows of another project -> utterances."""
 
     def make(lines, source_format, **options):
-        there = write_rows(tmp_path / "theirs.jsonl", lines)
-        convert(there, tmp_path / "m.jsonl", source_format=source_format, **options)
-        return read_manifest(tmp_path / "m.jsonl")
+        write_rows(tmp_path / "theirs.jsonl", lines)
+        there, manifest = tmp_path / "theirs.jsonl", tmp_path / "m.jsonl"
+        convert(there, manifest, source_format=source_format, **options)
+        return read_manifest(manifest)
 
     return make
 
@@ -52,40 +46,35 @@ def read(tmp_path):
 
 
 @pytest.mark.parametrize("name", HERE)
-def test_manifest_comes_back_in_all_fields_that_the_format_holds(name, corpus, tmp_path):
+def test_a_manifest_comes_back_in_all_that_the_format_holds(name, corpus, tmp_path):
     other = replace(TRANSLATED, key="fr/b", audio="audio/fr/b.wav", sentence_id="s2")
     # As in the Asterisk prompts, whose English recordings have their own text as the target.
     same = replace(TRANSLATED, key="fr/c", audio="audio/en/a.wav", target="=", target_language="fr")
     held = [TRANSLATED, other] + [same] * (not FORMATS[name].one_text)
     manifest, holds = corpus(*held), set(FORMATS[name].holds)
     there, back = tmp_path / "elsewhere" / "file.jsonl", tmp_path / "back" / "deep" / "m.jsonl"
-    done = convert(manifest, there, output_format=name)
-    convert(there, back, source_format=name, **OPTIONS.get(name, {}))
+    done, options = convert(manifest, there, output_format=name), OPTIONS.get(name, {})
+    convert(there, back, source_format=name, **options)
     text = {"target"} if FORMATS[name].one_text else set()
     assert set(done.lost) == set(FIELDS) - holds - text and done.absent == 0
     for before, after in zip(read_manifest(manifest), read_manifest(back), strict=True):
         for field in (holds - {"audio"}) | {"target"}:
             assert getattr(after, field) == getattr(before, field), field
         assert (back.parent / after.audio).samefile(manifest.parent / before.audio)
-
-
-@pytest.mark.parametrize("name", HERE)
-def test_transcripts_alone_come_back_too(name, corpus, tmp_path):
-    there, back = tmp_path / "file.jsonl", tmp_path / "m.jsonl"
+    # And transcripts alone.
     convert(corpus(TRANSCRIBED), there, output_format=name)
-    options = {k: v for k, v in OPTIONS.get(name, {}).items() if k != "target_language"}
-    convert(there, back, source_format=name, **options | ({"language": "en"} if options else {}))
+    options = {"language": "en", "sentence_id": "key"} if options else {}
+    convert(there, back, source_format=name, **options)
     (row,) = read_manifest(back)
     assert (row.transcript, row.language) == (TRANSCRIBED.transcript, "en")
     assert row.target is None and row.target_language is None
-    assert row.duration == 0.5 or "duration" not in FORMATS[name].holds
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_projects_own_lines_come_back(name, tmp_path):
     lines, options, added = EXAMPLES[name]
-    there = write_rows(tmp_path / "theirs.jsonl", lines)
-    manifest, back = tmp_path / "m" / "manifest.jsonl", tmp_path / "back.jsonl"
+    there, manifest, back = (tmp_path / part for part in ("theirs", "m/manifest.jsonl", "back"))
+    write_rows(there, lines)
     convert(there, manifest, source_format=name, **options)
     convert(manifest, back, output_format=name)
     assert {key for row in rows(back) for key in row} - lines[0].keys() == added
@@ -110,12 +99,13 @@ def test_lhotse_cuts_come_back_through_lhotse_itself(corpus, tmp_path):
     assert returned.id == "cut-1" and returned.supervisions[0].text == "Ça va"
     assert returned.supervisions[0].custom["translation"] == "没事"
     assert returned.load_audio().shape == (1, 8_000)
+    assert foreign_format(returned.to_dict()) == "lhotse"
     write_rows(tmp_path / "c.jsonl", [{**returned.to_dict(), "start": 0.1, "duration": 0.2}])
     with pytest.raises(InputError, match="field 'duration': found 0.2, .*CutSet.save_audios"):
         convert(tmp_path / "c.jsonl", manifest, source_format="lhotse")
 
 
-# What rows say, and what is said of them
+# What rows say
 
 
 def test_cot_st_rows_that_only_repeat_are_left_out(read):
@@ -147,10 +137,10 @@ DE_EN = {"source_lang": "de-DE", "target_lang": "en"}
     ],
 )
 def test_nemo_in_its_variants(read, line, expected):
-    line = {"audio_filepath": "a.wav", "duration": None, **line}
-    (row,) = read([line], "nemo", sentence_id="key")
-    assert row.language == "de"
-    assert (row.transcript, row.target, row.target_language) == expected
+    (row,) = read(
+        [{"audio_filepath": "a.wav", "duration": None, **line}], "nemo", sentence_id="key"
+    )
+    assert (row.language, row.transcript, row.target, row.target_language) == ("de", *expected)
 
 
 def test_one_text_is_the_translation_where_a_target_language_is_given(read):
@@ -159,40 +149,30 @@ def test_one_text_is_the_translation_where_a_target_language_is_given(read):
     (row,) = read([line], "slam_llm", sentence_id="target", **codes)
     assert (row.language, row.transcript) == ("fr", None)
     assert (row.target, row.target_language) == ("没 事", "zh")
-    lines = [{"source": f"/x/{name}.wav", "target": "!"} for name in "aab"]
-    assert [row.key for row in read(lines, **SLAM_LLM)] == ["x/a", "x/a-2", "x/b"]
 
 
 def test_rows_are_as_their_readers_expect(corpus, tmp_path):
     manifest = corpus(replace(TRANSLATED, language="sw", duration=None))
-    there = tmp_path / "data" / "x.jsonl"
-    convert(manifest, there, output_format="nemo")
-    assert rows(there)[0]["duration"] == 0.5  # measured
-    convert(manifest, there, output_format="llm_srt")
-    (row,) = rows(there)
-    assert row["prompt"] == "<|swh|><|cmn|>" and row["source"] == "fleurs_swh_cmn"
-    assert row["gt"] == f"{TRANSLATED.transcript}<|swh|><|cmn|>{TRANSLATED.target}"
-    assert row["audio"] == "audio/fr/a.wav"
-    convert(manifest, there, output_format="ms_swift")
-    (row,) = rows(there)
-    assert row["messages"][0]["content"] == "<audio>Translate the speech to Chinese:"
-    assert Path(row["audios"][0]).is_file() and Path(row["audios"][0]).is_absolute()
+    found = {}
+    for name in ("nemo", "llm_srt", "ms_swift"):
+        convert(manifest, tmp_path / "data" / "x.jsonl", output_format=name)
+        (found[name],) = rows(tmp_path / "data" / "x.jsonl")
+    assert found["nemo"]["duration"] == 0.5  # measured
+    assert found["llm_srt"]["source"] == "fleurs_swh_cmn"
+    assert found["llm_srt"]["prompt"] == "<|swh|><|cmn|>"
+    expected = f"{TRANSLATED.transcript}<|swh|><|cmn|>{TRANSLATED.target}"
+    assert (found["llm_srt"]["gt"], found["llm_srt"]["audio"]) == (expected, "audio/fr/a.wav")
+    asked = found["ms_swift"]["messages"][0]["content"]
+    assert asked == "<audio>Translate the speech to Chinese:"
+    (audio,) = map(Path, found["ms_swift"]["audios"])
+    assert audio.is_file() and audio.is_absolute()
 
 
-@pytest.mark.parametrize(
-    ("how", "equal"), [("transcript", False), ("target", True), ("audio", True), ("key", False)]
-)
-def test_sentence_ids_by_what_is_asked(read, how, equal):
-    first, second = read(EXAMPLES["llm_srt"][0], "llm_srt", sentence_id=how)
-    assert (first.sentence_id == second.sentence_id) == equal
-    assert (first.key, second.key) == ("eng/test/139", "jpn/test/139")
-
-
-def test_the_command(corpus, tmp_path, capsys):
-    output = str(tmp_path / "srt.jsonl")
-    assert main(["prepare", "convert", str(corpus(TRANSLATED)), output, "--to", "llm_srt"]) == 0
-    told = f"{output}: 1 utterances\nnot in this format: sentence_id, duration\n"
-    assert capsys.readouterr().out == told
+def test_keys_and_sentence_ids_are_made_of_what_is_asked(read):
+    for how, equal in {"transcript": False, "target": True, "audio": True, "key": False}.items():
+        first, second = read(EXAMPLES["llm_srt"][0], "llm_srt", sentence_id=how)
+        assert (first.sentence_id == second.sentence_id) == equal
+        assert (first.key, second.key) == ("eng/test/139", "jpn/test/139")
 
 
 # Paths
@@ -214,14 +194,18 @@ def test_relative_paths_are_rebased_and_absolute_ones_stay(corpus, tmp_path):
     assert not (tmp_path / "x.jsonl").exists()
 
 
-def test_audio_root_says_where_the_input_was_used(corpus, tmp_path):
-    corpus(TRANSLATED)
-    line = {"key": "k", "source": "data/audio/fr/a.wav", "target": "Ça va"}
-    there = write_rows(tmp_path / "lists" / "s.jsonl", [line])
-    wrong = convert(there, tmp_path / "m.jsonl", **SLAM_LLM)
-    assert wrong.absent == 1 and "--audio-root" in wrong.summary
-    assert convert(there, tmp_path / "m.jsonl", audio_root=tmp_path, **SLAM_LLM).absent == 0
-    assert read_manifest(tmp_path / "m.jsonl")[0].audio == "data/audio/fr/a.wav"
+def test_the_command_and_the_root_of_relative_paths(corpus, tmp_path, capsys):
+    srt, back = str(tmp_path / "lists" / "srt.jsonl"), str(tmp_path / "m.jsonl")
+    command = ["prepare", "convert"]
+    assert main([*command, str(corpus(TRANSLATED)), srt, "--to", "llm_srt"]) == 0
+    assert "not in this format: sentence_id, duration" in capsys.readouterr().out
+    write_rows(srt, [rows(Path(srt))[0] | {"audio": "data/audio/fr/a.wav"}])
+    command += [srt, back, "--from", "llm_srt", "--sentence-id", "key"]
+    assert main(command) == 0
+    assert "1 recordings are not where the paths point" in capsys.readouterr().out
+    assert main([*command, "--audio-root", str(tmp_path)]) == 0
+    assert "not where" not in capsys.readouterr().out
+    assert read_manifest(back)[0].audio == "data/audio/fr/a.wav"
 
 
 # Wrong input
@@ -250,7 +234,8 @@ BAD = {
 
 @pytest.mark.parametrize("name", [name for name in BAD if name in HERE])
 def test_every_bad_line_is_named_at_once(name, tmp_path):
-    there = write_rows(tmp_path / "bad.jsonl", [line for line, _ in BAD[name]])
+    there = tmp_path / "bad.jsonl"
+    write_rows(there, [line for line, _ in BAD[name]])
     there.write_text(there.read_text() + "\n{broken\n[1]\n")
     options = {"source_format": name, "language": "en", "sentence_id": "key"}
     with pytest.raises(InputError) as caught:
@@ -261,19 +246,6 @@ def test_every_bad_line_is_named_at_once(name, tmp_path):
     for number in (count + 2, count + 3):  # after an empty line
         assert f"{there}:{number}: found" in told
     assert not (tmp_path / "m.jsonl").exists()
-
-
-def test_what_is_missing_is_said_with_its_remedy(read):
-    lines = [{"key": f"k{i}", "source": f"{i}.wav", "target": "x"} for i in range(3)]
-    with pytest.raises(InputError) as caught:
-        read(lines, "slam_llm")
-    language, sentence, *_ = caught.value.problems
-    assert language.endswith(":1: no language; give --language, such as fr")
-    assert "give --sentence-id transcript|target|key|audio" in sentence
-    line = {"audio": "a.wav", "prompt": "<|zh|>", "gt": "Hi.<|zh|>嗨。", "source": "mine"}
-    with pytest.raises(InputError, match="no language; give --language"):
-        read([line], "cot_st", sentence_id="key")
-    assert read([line], "cot_st", sentence_id="key", language="en")[0].language == "en"
 
 
 @pytest.mark.parametrize("name", ["cot_st", "llm_srt", "slam_llm", "nemo", "ms_swift"])
@@ -292,10 +264,14 @@ def test_options_that_do_not_fit(corpus, read, tmp_path):
     manifest, cut_off = corpus(TRANSLATED), tmp_path / "e.jsonl.gz"
     cut_off.write_bytes(gzip.compress(b"x")[:-9])
     repeated = [{"key": "k", "source": "a.wav", "target": "one"}] * 2
+    tagged = TAGGED | {"prompt": "<|zh|>", "gt": "Hi.<|zh|>嗨。", "source": "mine"}
     refused("2 problems", convert, manifest, manifest, output_format="nemmo")
     refused("leave the options out", convert, manifest, tmp_path / "x", language="fr")
     refused("'qq'", read, [], "nemo", language="qq")
-    refused("no such file", convert, tmp_path / "nowhere", tmp_path / "x", source_format="nemo")
     refused("found no row", read, [], "nemo")
     refused(":2: field 'key': found 'k', which line 1 has already", read, repeated, **SLAM_LLM)
     refused("e.jsonl.gz: cannot be read", convert, cut_off, tmp_path / "x", source_format="nemo")
+    refused(":1: no language; give --language, such as fr", read, repeated[:1], "slam_llm")
+    refused("give --sentence-id transcript", read, repeated[:1], "slam_llm", language="en")
+    refused("no language; give --language", read, [tagged], "cot_st", sentence_id="key")
+    assert read([tagged], "cot_st", sentence_id="key", language="en")[0].language == "en"

@@ -1,6 +1,7 @@
 """What data sources share: recordings are heard once, and judged by the usual rate of speech."""
 
 import math
+from itertools import count
 
 import pytest
 
@@ -8,47 +9,39 @@ from slam_potsa.data.manifest import Utterance
 from slam_potsa.data.sources import corpus
 
 
-@pytest.fixture
-def measure(tmp_path, recording, monkeypatch):
-    """Measure three recordings, with `stop` interrupted at the second: (names heard, durations)."""
-    names = [
-        recording(f"{name}.wav", seconds) for name, seconds in zip("abc", (1, 2, 3), strict=True)
-    ]
-    real = corpus.measure_audio
+def test_what_was_heard_is_not_heard_again(tmp_path, recording, monkeypatch):
+    lengths, listen = dict(zip("abc", (1.0, 2.0, 3.0), strict=True)), corpus.measure_audio
+    for name, seconds in lengths.items():
+        recording(name + ".wav", seconds)
     monkeypatch.setattr(corpus, "BATCH", 1)
 
-    def run(stop=False):
-        heard = []
+    def heard(stop_at=0):
+        """The names of the recordings that are listened to, until it is interrupted."""
+        names, counter = [], count(1)
 
         def hear(audio, **options):
-            heard.append(audio.rpartition("/")[2])
-            if stop and len(heard) == 2:
+            names.append(audio[-5])
+            if next(counter) == stop_at:
                 raise KeyboardInterrupt
-            return real(audio, **options)
+            return listen(audio, **options)
 
         monkeypatch.setattr(corpus, "measure_audio", hear)
-        found = [
-            corpus.Recording("train", name, Utterance(name, str(tmp_path / name), "en", name))
-            for name in names
-        ]
-        if stop:
+        rows = [Utterance(name, f"{tmp_path}/{name}.wav", "en", name) for name in lengths]
+        found = [corpus.Recording("train", row.key, row) for row in rows]
+        if stop_at:
             with pytest.raises(KeyboardInterrupt):
                 corpus.measure(found, tmp_path, workers=1, progress=False)
         else:
             corpus.measure(found, tmp_path, progress=False)
-        return heard, [one.utterance.duration for one in found]
+            assert [one.utterance.duration for one in found] == [*lengths.values()]
+        return "".join(names)
 
-    return run
-
-
-def test_what_was_heard_is_not_heard_again(measure, tmp_path, recording):
-    assert measure(stop=True)[0] == ["a.wav", "b.wav"]
-    assert measure() == (["b.wav", "c.wav"], [1, 2, 3])
-    assert measure() == ([], [1, 2, 3])
+    assert [heard(stop_at=2), heard(), heard()] == ["ab", "bc", ""]
     log = tmp_path / "measurements.jsonl"
     log.write_bytes(log.read_bytes()[:-5])  # interrupted in the middle of a line
     recording("a.wav", 1.5)  # exchanged
-    assert measure() == (["a.wav", "c.wav"], [1.5, 2, 3])
+    lengths["a"] = 1.5
+    assert heard() == "ac"
 
 
 def test_rate_bounds():

@@ -12,27 +12,17 @@ from slam_potsa.errors import InputError
 
 ONE = Prediction("a", "fr", "fr/a.flac", "en", "Good day.", "good\u2028day", 4, "Bonjour.")
 TWO = Prediction("b", "it", "x.tar:b.flac", "en", None, "")
+HEARD = {"heard": "Bonjour", "alternatives": (("Good day.", -0.25), ("Good", -1))}
 
 
 def test_predictions_survive_writing_and_reading(tmp_path):
-    write_predictions(tmp_path / "p.jsonl", [ONE, TWO])
-    assert read_predictions(tmp_path / "p.jsonl") == [ONE, TWO]
-    first = (tmp_path / "p.jsonl").read_bytes()
-    write_predictions(tmp_path / "p.jsonl", [ONE, TWO])
-    assert (tmp_path / "p.jsonl").read_bytes() == first
-
-
-def test_what_few_files_have_is_written_only_where_it_is(tmp_path):
-    best = (("Good day.", -0.25), ("Good", -1))
-    extra = {"key": "c", "heard": "Bonjour", "alternatives": best}
-    many = Prediction(**vars(ONE) | extra)
-    write_predictions(tmp_path / "p.jsonl", [ONE, many])
-    assert read_predictions(tmp_path / "p.jsonl") == [ONE, many]
-    first, second = (
-        json.loads(line) for line in (tmp_path / "p.jsonl").read_text().split("\n")[:2]
-    )
-    assert not {"heard", "alternatives"} & set(first)
-    assert second["alternatives"] == [["Good day.", -0.25], ["Good", -1]]
+    path, every = tmp_path / "p.jsonl", [ONE, TWO, Prediction(**vars(ONE) | HEARD | {"key": "c"})]
+    write_predictions(path, every)
+    first = path.read_bytes()
+    assert read_predictions(path) == every
+    write_predictions(path, read_predictions(path))
+    assert path.read_bytes() == first
+    assert first.count(b'"heard"') == first.count(b'"alternatives"') == 1  # only where they are
 
 
 def test_every_bad_line_is_reported_at_once(tmp_path):
@@ -50,7 +40,6 @@ def test_every_bad_line_is_reported_at_once(tmp_path):
 
 
 def test_slam_llm_files_have_a_text_a_line(tmp_path):
-    two_lines = Prediction(**vars(TWO) | {"prediction": "x\ny"})
-    write_pred_gt(tmp_path / "log", [ONE, two_lines])
+    write_pred_gt(tmp_path / "log", [ONE, Prediction(**vars(TWO) | {"prediction": "x\ny"})])
     assert (tmp_path / "log_pred").read_text("utf-8") == "a\tgood\u2028day\nb\tx y\n"
     assert (tmp_path / "log_gt").read_text("utf-8") == "a\tGood day.\nb\t\n"

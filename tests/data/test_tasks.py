@@ -15,43 +15,45 @@ from slam_potsa.data.tasks import (
 )
 from slam_potsa.errors import InputError
 
+TASKS = ("asr", "cot", "s2tt")
+
 
 @pytest.fixture
 def hello(utterance):
     return utterance("en", "hello", transcript="Hello.", target="你好。", target_language="zh")
 
 
-def test_fields_follow_the_tasks():
+def test_fields_and_the_task_to_decode_follow_the_tasks():
     assert needed_fields(["asr"]) == ("transcript",)
     assert needed_fields(["s2tt", "s2tt"]) == ("target",)
     assert needed_fields(["cot"]) == needed_fields(["asr", "s2tt"]) == ("transcript", "target")
     for tasks in (["st", "asr"], []):
         with pytest.raises(InputError, match="expected some of asr, s2tt, cot"):
             needed_fields(tasks)
-
-
-def test_decoding_asks_for_a_translation_where_one_was_trained():
+    # A translation where one was trained.
     assert task_to_decode(["asr", "cot", "s2tt"]) == "s2tt"
     assert task_to_decode(["asr", "cot"]) == "cot"
     assert task_to_decode(["asr"]) == task_to_decode(["s2tt"], "asr") == "asr"
 
 
-def test_the_defaults_are_cot_sts_format(hello):
+def test_the_defaults_are_cot_sts_format(hello, utterance):
     """The lines of st_covost2's README: prompt and gt of its three sources."""
     data = DatasetConfig()
-    asked = {task: question(data, task, hello) for task in ("asr", "cot", "s2tt")}
+    asked = {task: question(data, task, hello) for task in TASKS}
     assert asked.pop("s2tt").startswith("USER: Translate the speech to zh.")
     assert asked == {"asr": "<|en|>", "cot": "<|zh|>"}
-    said = [answer(data, task, hello) for task in ("asr", "cot", "s2tt")]
-    assert said == ["Hello.", "Hello.<|zh|>你好。", "你好。"]
+    assert [answer(data, t, hello) for t in TASKS] == ["Hello.", "Hello.<|zh|>你好。", "你好。"]
+    untranscribed = utterance("en", "s", target="x", target_language="zh")
+    assert [answer(data, task, untranscribed) for task in TASKS] == [None, None, "x"]
+    assert [reference(task, hello) for task in TASKS] == ["Hello.", "你好。", "你好。"]
+    assert [written_language(task, hello) for task in TASKS] == ["en", "zh", "zh"]
 
 
 def test_names_of_languages(hello, utterance):
-    prompt = "From {language_name} to {target_language_name} ({target_language}):"
-    data = DatasetConfig(prompt=prompt)
-    assert question(data, "s2tt", hello) == "From English to Chinese (zh):"
+    data = DatasetConfig(prompt="{language_name} to {target_language_name} ({target_language}):")
+    assert question(data, "s2tt", hello) == "English to Chinese (zh):"
     unknown = utterance("qzz", "s", target_language="en")
-    assert question(data, "s2tt", unknown) == "From qzz to English (en):"
+    assert question(data, "s2tt", unknown) == "qzz to English (en):"
 
 
 @pytest.mark.parametrize(
@@ -67,21 +69,11 @@ def test_reading_inverts_the_answer(hello, cot_answer):
         assert read_answer(data, task, hello, " a<|zh|>b ") == Reading("a<|zh|>b")
 
 
-def test_what_is_scored_and_what_an_answer_needs(hello, utterance):
-    assert (reference("asr", hello), reference("cot", hello)) == ("Hello.", "你好。")
-    assert (written_language("asr", hello), written_language("s2tt", hello)) == ("en", "zh")
-    row = utterance("en", "s", target="x", target_language="zh")
-    assert [answer(DatasetConfig(), task, row) for task in ("s2tt", "asr", "cot")] == [
-        *("x", None, None)
-    ]
-
-
 def test_the_configuration_is_checked_for_them():
     config = PotsaConfig()
-    config.dataset_config.tasks = ["asr", "mt"]
-    config.dataset_config.test_task = "mt"
-    config.dataset_config.cot_prompt = "{to} {transcript}"
-    config.dataset_config.cot_answer = "{transcript}{target}"
+    data = config.dataset_config
+    data.tasks, data.test_task = ["asr", "mt"], "mt"
+    data.cot_prompt, data.cot_answer = "{to} {transcript}", "{transcript}{target}"
     with pytest.raises(InputError) as caught:
         check(config)
     places = ["tasks: found 'mt'", "test_task='mt'", "cot_prompt: unknown placeholder {to}"]
@@ -91,11 +83,11 @@ def test_the_configuration_is_checked_for_them():
 
 
 def test_what_prompts_ask_for_is_required_of_all_rows(hello, utterance):
-    lonely = [utterance("en", f"s{i}") for i in range(2)]
+    rows = [hello, *(utterance("en", f"s{i}") for i in range(2))]
     data = DatasetConfig(prompt="To {target_language_name}:")
     with pytest.raises(InputError) as caught:
-        require(data, ["s2tt", "cot"], [hello, *lonely])
+        require(data, ["s2tt", "cot"], rows)
     assert len(caught.value.problems) == 3  # prompt, cot_prompt and cot_answer
     asked = "utterance 'en-s0-0' (and 1 others): the cot_prompt asks for {target_language}"
     assert asked in str(caught.value)
-    require(data, ["asr"], [hello, *lonely])
+    require(data, ["asr"], rows)

@@ -60,12 +60,6 @@ def rows(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def write_rows(path, lines):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    return path
-
-
 def make_corpus(folder: Path, *utterances: Utterance) -> Path:
     """The manifest folder/data/train.jsonl of `utterances`, with recordings of half a second."""
     for name in ("fr/a", "fr/b", "en/a"):

@@ -40,9 +40,11 @@ class Row:
 
 
 @cache
-def tone(seconds: float, frequency: float = 440.0, seed: int = 0) -> np.ndarray:
+def tone(
+    seconds: float = 0.5, frequency: float = 440.0, seed: int = 0, rate: int = SAMPLE_RATE
+) -> np.ndarray:
     """A sine with a little noise: float32 [samples]."""
-    time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    time = np.arange(round(seconds * rate)) / rate
     noise = np.random.default_rng(seed).normal(size=len(time))
     return (0.3 * np.sin(2 * np.pi * frequency * time) + 0.01 * noise).astype(np.float32)
 

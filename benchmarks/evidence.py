@@ -17,6 +17,7 @@ steps and rows, and partners of other sentences.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import statistics
@@ -42,6 +43,7 @@ from slam_potsa.text import table
 SYSTEMS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
 HEARD = ("en", "es", "ru")
 TESTS = ("test", "test_new_voices")
+JOINING = ("join", "shuffled", "pseudo", "translated")  # kinds of rows of a language that joins
 RESULT = "result.json"  # in a run's folder; its last file
 
 
@@ -77,13 +79,15 @@ class Run:
 
 
 def runs(args: argparse.Namespace) -> Iterator[Run]:
-    """All of them, what others start from first; each number of pairs for `join` only."""
-    for seed in args.seeds:
-        yield from (Run(system, seed) for system in (*SYSTEMS["first"], "longer"))
-        for language in args.languages:
-            for system in [name for name in SYSTEMS["second"] if name != "longer"]:
-                for pairs in args.pairs if system == "join" else [max(args.pairs)]:
-                    yield Run(system, seed, language, pairs)
+    """All of them, what others start from first; fewer than all pairs for `join` only."""
+    systems = SYSTEMS["first"] | SYSTEMS["second"]
+    for seed, (system, settings) in itertools.product(args.seeds, systems.items()):
+        if settings.get("rows") in JOINING:
+            counts = args.pairs if system == "join" else [max(args.pairs)]
+            for language, pairs in itertools.product(args.languages, counts):
+                yield Run(system, seed, language, pairs)
+        else:
+            yield Run(system, seed)
 
 
 def main() -> None:
@@ -150,7 +154,7 @@ def training_manifest(run: Run, args: argparse.Namespace) -> Path:
     rows = [u for u in [*read_manifest(data / "train.jsonl"), *pairs] if u.language in HEARD]
     if kind == "shuffled_heard":
         rows = [u for code in HEARD for u in shuffled([u for u in rows if u.language == code])]
-    elif kind != "none":
+    elif kind in JOINING:
         rows += joining_rows(run, args, [u for u in pairs if u.language == run.language])
     path = args.output / "data" / f"{run.name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)

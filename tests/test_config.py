@@ -59,7 +59,13 @@ def test_defaults_are_valid_and_paper_sized():
 )
 def test_every_file_of_conf_composes(path):
     group, name = path.relative_to(ROOT / "conf").parent, path.stem
-    joins = ["ckpt_path=model.pt", "dataset_config.joining=[it]"] if name == "join" else []
+    joins = []
+    if name.startswith("join"):
+        joins = [
+            "ckpt_path=model.pt",
+            "dataset_config.joining=[it]",
+            "dataset_config.pairing=joining",
+        ]
     check(compose(f"{group}={name}", *joins))
 
 

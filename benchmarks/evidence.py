@@ -224,12 +224,15 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
         manifest = args.world / "data" / f"{test}.jsonl"
         rows = read_manifest(manifest)
         losses = sentence_losses(translator, rows, manifest.parent)
-        answers = translator.decode(manifest, progress=False)
-        scored = score(answers, bootstrap=0, guards=False)
         for code in sorted({u.language for u in rows}):
             own = {u.sentence_id: round(losses[u.key], 4) for u in rows if u.language == code}
-            bleu = round(scored.row(code).bleu.value, 2)
-            result[f"{test}/{code}"] = {"bleu": bleu, "ce": own}
+            result[f"{test}/{code}"] = {"ce": own}
+    manifest = args.output / "data" / "bleu.jsonl"
+    spoken = [u for u in read_manifest(args.world / "data/test.jsonl") if u.language in args.bleu]
+    write_manifest(manifest, [_placed(u, args.world / "data") for u in spoken])
+    scored = score(translator.decode(manifest, progress=False), bootstrap=0, guards=False)
+    for code in args.bleu:
+        result[f"test/{code}"]["bleu"] = round(scored.row(code).bleu.value, 2)
     return result
 
 
@@ -249,13 +252,16 @@ def summarise(results: dict[Run, dict[str, Any]]) -> list[dict[str, Any]]:
             values = {run: results[run][place] for run in group}
             row = {"system": system, "joins": joins, "pairs": pairs, "test": place}
             row |= {"seeds": len(group), "ce": _mean(mean_ce(v) for v in values.values())}
-            row["bleu"] = _mean(v["bleu"] for v in values.values())
+            has_bleu = all("bleu" in v for v in values.values())
+            if has_bleu:
+                row["bleu"] = _mean(v["bleu"] for v in values.values())
             both = [(run, run.against) for run in group if run.against in results]
             if both:
                 pairs_of = [(results[a][place], results[b][place]) for a, b in both]
                 row["against"] = both[0][1].system
                 row["delta_ce"] = interval([mean_ce(a) - mean_ce(b) for a, b in pairs_of])
-                row["delta_bleu"] = interval([a["bleu"] - b["bleu"] for a, b in pairs_of])
+                if has_bleu:
+                    row["delta_bleu"] = interval([a["bleu"] - b["bleu"] for a, b in pairs_of])
             rows.append(row)
     _holm(rows)
     return rows
@@ -304,7 +310,8 @@ def text(rows: Sequence[dict[str, Any]]) -> str:
 def _line(row: dict[str, Any]) -> tuple[str, ...]:
     ce, bleu = row.get("delta_ce", {}), row.get("delta_bleu", {})
     line = [row["system"], row["joins"], row["pairs"] or "", row["test"], row["seeds"]]
-    line += [f"{row['ce']:.3f}", f"{row['bleu']:.1f}", row.get("against", "")]
+    bleu_of = f"{row['bleu']:.1f}" if "bleu" in row else ""
+    line += [f"{row['ce']:.3f}", bleu_of, row.get("against", "")]
     line += [_shown(ce, 3), f"{ce['p_holm']:.3f}" if "p_holm" in ce else "", _shown(bleu, 1)]
     return tuple(map(str, line))
 
@@ -323,6 +330,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, default=Path("outputs/evidence/evidence.json"))
     parser.add_argument("--systems", nargs="+", default=[], help="of evidence.yaml; default: all")
     parser.add_argument("--languages", nargs="+", default=["it", "fr"], help="that join")
+    parser.add_argument("--bleu", nargs="+", default=["en", "it", "fr"], help="that are decoded")
     parser.add_argument("--pairs", nargs="+", type=int, default=[40, 80, 160, 320])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
     parser.add_argument("--steps", type=int, default=400, help="of the systems from new weights")

@@ -35,7 +35,6 @@ from slam_potsa.data.manifest import Utterance, read_manifest, write_manifest
 from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator, load_run
 from slam_potsa.engine.launch import quieten
-from slam_potsa.engine.sentence_loss import sentence_losses
 from slam_potsa.evaluation.scores import score
 from slam_potsa.files import atomic_write
 from slam_potsa.text import table
@@ -44,6 +43,7 @@ SYSTEMS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
 HEARD = ("en", "es", "ru")
 TESTS = ("test", "test_new_voices")
 JOINING = ("join", "shuffled", "pseudo", "translated")  # kinds of rows of a language that joins
+BATCH = 128  # recordings measured at once
 RESULT = "result.json"  # in a run's folder; its last file
 
 
@@ -213,7 +213,7 @@ def _placed(utterance: Utterance, folder: Path) -> Utterance:
 def translator_of(folder: Path) -> Translator:
     loaded = load_run(folder, ckpt_path=str(folder / "model.pt"))
     loaded.decode = replace(loaded.decode, num_beams=1, max_new_tokens=32)
-    loaded.train_config.val_batch_size = 128
+    loaded.train_config.val_batch_size = BATCH
     return Translator(loaded)
 
 
@@ -222,8 +222,9 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     translator, result = translator_of(folder), {}
     for test in TESTS:
         manifest = args.world / "data" / f"{test}.jsonl"
-        rows = read_manifest(manifest)
-        losses = sentence_losses(translator, rows, manifest.parent)
+        rows, dataset, losses = read_manifest(manifest), translator.dataset(manifest), {}
+        for start in range(0, len(rows), BATCH):
+            losses |= translator.losses(dataset, rows[start : start + BATCH])
         for code in sorted({u.language for u in rows}):
             own = {u.sentence_id: round(losses[u.key], 4) for u in rows if u.language == code}
             result[f"{test}/{code}"] = {"ce": own}

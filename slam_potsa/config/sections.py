@@ -228,6 +228,12 @@ class DecodeConfig:
     no_repeat_ngram_size: int = option(
         0, "forbid repeated n-grams of this size; 0: off", affects="answers", low=0
     )
+    cross_entropy: bool = option(
+        True,
+        "also measure the cross-entropy of each true translation, where there is one: one forward "
+        "pass beside the search",
+        affects="answers",
+    )
     num_return_sequences: int = option(
         1, "the n best answers, with scores; <= num_beams", affects="answers", low=1
     )

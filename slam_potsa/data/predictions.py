@@ -30,12 +30,14 @@ class Prediction:
     transcript: str | None = None  # what was said, where known
     # What the system says it heard before it translated (cot); None where its text does not tell.
     heard: str | None = None
+    sentence_id: str | None = None  # the manifest's; the same for recordings of one meaning
+    cross_entropy: float | None = None  # of the reference given the speech, in nats a token
     # The n best (text, mean log probability of a token), the prediction first, where asked for.
     alternatives: tuple[tuple[str, float], ...] | None = None
 
 
 _REQUIRED = ("key", "language", "source", "target_language", "prediction")
-_LEFT_OUT = ("heard", "alternatives")  # where they are None: few files have them
+_LEFT_OUT = ("heard", "sentence_id", "cross_entropy", "alternatives")  # where they are None
 
 
 def write_predictions(path: str | Path, predictions: Iterable[Prediction]) -> None:
@@ -80,5 +82,6 @@ def _are_answers(value: Any) -> bool:
 
 _VALID: jsonl.Fields = {field.name: (jsonl.is_text, "a string") for field in fields(Prediction)} | {
     "beam": (_is_count, "1, 2, …"),
+    "cross_entropy": (jsonl.is_number, "a number"),
     "alternatives": (_are_answers, "a list of [text, score]"),
 }

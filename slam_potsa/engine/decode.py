@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,7 @@ class Translator:
             rank: of this process, which answers every `processes`-th utterance.
         """
         rows = dataset.items.utterances
+        by_key = {row.key: row for row in rows}
         seconds = [dataset.heard(row).duration or 0.0 for row in rows]
         # Longest first: batches of like length, and memory fails early or never.
         share = sorted(range(len(rows)), key=lambda i: -seconds[i])[rank::processes]
@@ -165,7 +167,9 @@ class Translator:
             disable=not progress or rank > 0,
         ) as bar:
             for batch in loader:
-                yield list(self._generate(batch))
+                losses = self.losses(dataset, [by_key[key] for key in batch["keys"]])
+                answers = self._generate(batch)
+                yield [replace(answer, cross_entropy=losses.get(answer.key)) for answer in answers]
                 bar.update(len(batch["keys"]))
 
     @torch.inference_mode()
@@ -185,6 +189,25 @@ class Translator:
         for row, key in enumerate(batch["keys"]):
             best = texts[row * count : (row + 1) * count]
             yield Answer(key, [text.strip() for text in best], scores[row])
+
+    @torch.inference_mode()
+    def losses(self, dataset: Any, batch: Sequence[Utterance]) -> dict[str, float]:
+        """By key, the cross-entropy of the true answer, where there is one.
+
+        Args:
+            dataset: of `dataset`; `batch` are some of its utterances, as many as fit at once.
+        """
+        if not self.config.decode.cross_entropy:
+            return {}
+        told = copy(dataset)
+        told.data = replace(dataset.data, inference_mode=False)
+        examples = [told.example(utterance, dataset.items.tasks[0]) for utterance in batch]
+        examples = [example for example in examples if example["answer_ids"]]
+        if not examples:
+            return {}
+        inputs = self.to_device(told.collator([[example] for example in examples]))
+        losses = self.model.sentence_losses(**inputs).tolist()
+        return {example["key"]: loss for example, loss in zip(examples, losses, strict=True)}
 
 
 def _predictions(
@@ -228,6 +251,8 @@ def _prediction(
         beam=config.decode.num_beams,
         transcript=utterance.transcript,
         heard=readings[0].heard,
+        sentence_id=utterance.sentence_id,
+        cross_entropy=answer.cross_entropy,
         alternatives=alternatives,
     )
 

@@ -37,6 +37,7 @@ class Answer:
     key: str
     texts: Sequence[str]
     scores: Sequence[float] | None = None
+    cross_entropy: float | None = None  # of the reference, see `Prediction`
 
 
 class Journal:

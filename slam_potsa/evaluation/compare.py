@@ -21,11 +21,13 @@ from typing import Any
 
 from slam_potsa.data.predictions import Prediction, read_predictions
 from slam_potsa.errors import InputError, collecting, placed, refuse
+from slam_potsa.evaluation import sentence_loss
 from slam_potsa.evaluation.presets import Convention
 from slam_potsa.evaluation.text_metrics import sacrebleu_metrics, texts
 from slam_potsa.text import some, table
 
 SUFFIX = "_predictions.jsonl"
+RESAMPLES = 1000
 TESTS = {"bs": "paired bootstrap", "ar": "approximate randomisation"}
 
 
@@ -235,7 +237,20 @@ def paired_test(
         p_value = max(float(second.p_value), least_p_value(test, changed))
         one, two = float(first.score), float(second.score)
         found.append(Comparison(name, metric, one, two, two - one, p_value, str(signature)))
-    return found
+    return found + _cross_entropy(name, pairs, samples or RESAMPLES)
+
+
+def _cross_entropy(
+    name: str, pairs: Sequence[tuple[Prediction, Prediction]], samples: int
+) -> list[Comparison]:
+    """The same of CE, where both systems have it, by a cluster bootstrap of sentences."""
+    old, new = (sentence_loss.losses([pair[side] for pair in pairs]) for side in (0, 1))
+    if not (old and new):
+        return []
+    differences = [two - one for one, two in zip(old, new, strict=True)]
+    p_value = sentence_loss.p_value(pairs, differences, samples)
+    means = fmean(old), fmean(new)
+    return [Comparison(name, sentence_loss.NAME, *means, fmean(differences), p_value)]
 
 
 def least_p_value(test: str, changed: int) -> float:
@@ -265,9 +280,10 @@ def comparisons_text(
     heads = [title, *(cell for metric in metrics for cell in (metric, baseline, difference, "p"))]
     lines: dict[str, list[str]] = {}
     for item in comparisons:
-        change = f"{round(item.difference, 1) + 0.0:+.1f}"  # never "-0.0"
+        digits = sentence_loss.DIGITS if item.metric == sentence_loss.NAME else 1
+        change = f"{round(item.difference, digits) + 0.0:+.{digits}f}"  # never "-0.0"
         p_value = "" if item.p_value is None else f"{item.p_value:.4f}"
-        cells = [f"{item.system:.1f}", f"{item.baseline:.1f}", change, p_value]
+        cells = [f"{item.system:.{digits}f}", f"{item.baseline:.{digits}f}", change, p_value]
         lines.setdefault(item.name, [item.name]).extend(cells)
     signatures = [f"{item.metric}|{item.signature}" for item in comparisons if item.signature]
     note = f"p: {TESTS[test]}, each row by itself, not corrected for the number of rows"

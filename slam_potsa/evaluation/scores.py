@@ -115,7 +115,7 @@ class ScoreTable:
             head += [name, "95 % interval"] if name in with_interval else [name]
             for row, cells in zip(self.rows, body, strict=True):
                 found = row.scores.get(name)
-                cells.append(found and f"{found.value:.1f}")
+                cells.append(found and found.text())
                 cells += [found and found.interval_text()] if name in with_interval else []
         return table(head, body)
 
@@ -188,7 +188,10 @@ def score(
 def _means(parts: Sequence[Mapping[str, Score]]) -> dict[str, Score]:
     """The mean of each measure that all the languages have."""
     shared = [name for name in parts[0] if all(name in part for part in parts)]
-    return {name: Score(fmean(part[name].value for part in parts)) for name in shared}
+    return {
+        name: Score(fmean(part[name].value for part in parts), digits=parts[0][name].digits)
+        for name in shared
+    }
 
 
 def _by_chrf(

@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
+from statistics import fmean
 from typing import Any
 
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.errors import InputError
+from slam_potsa.evaluation import sentence_loss
 from slam_potsa.evaluation.presets import Convention, ErrorRate, primary_language, transcribes
 from slam_potsa.text import one_line
 
@@ -28,10 +30,17 @@ class Score:
     low: float | None = None
     high: float | None = None
     signature: str = ""
+    digits: int = 1  # after the point, where it is shown
+
+    def text(self) -> str:
+        return f"{self.value:.{self.digits}f}"
 
     def interval_text(self) -> str:
         """ "7.1 – 9.3", or "" without an interval; cut to 0 … 100, where BLEU and chrF end."""
-        return "" if self.low is None else f"{max(0.0, self.low):.1f} – {min(self.high, 100.0):.1f}"
+        if self.low is None:
+            return ""
+        low, high = max(0.0, self.low), min(self.high, 100.0)
+        return f"{low:.{self.digits}f} – {high:.{self.digits}f}"
 
 
 def corpus_scores(
@@ -43,7 +52,7 @@ def corpus_scores(
     """
     metrics = sacrebleu_metrics(items[0].target_language, convention)
     scores = {name: _corpus_score(metric, items, bootstrap) for name, metric in metrics.items()}
-    return scores | error_rate(items, convention)
+    return scores | error_rate(items, convention) | _cross_entropy(items, bootstrap)
 
 
 def texts(items: Sequence[Prediction]) -> tuple[list[str], list[str]]:
@@ -109,6 +118,15 @@ def _bleu(tokenizer: str, target_language: str, lowercase: bool) -> Any:
             "or its SentencePiece model, which sacrebleu downloads into the folder that the "
             "environment variable SACREBLEU names; or take another --preset"
         ) from error
+
+
+def _cross_entropy(items: Sequence[Prediction], bootstrap: int) -> dict[str, Score]:
+    """{"CE": …} where every item has one."""
+    found = sentence_loss.losses(items)
+    if not found:
+        return {}
+    interval = sentence_loss.interval(items, bootstrap) if bootstrap > 1 else (None, None)
+    return {sentence_loss.NAME: Score(fmean(found), *interval, digits=sentence_loss.DIGITS)}
 
 
 # -- WER and CER -----------------------------------------------------------------------------------

@@ -68,6 +68,7 @@ def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn
     if train.freeze_encoder:
         encoder.requires_grad_(False).to(llm_dtype(model.llm_dtype))
     decode = vars(config.defaults(config.DecodeConfig, rest.get("decode")))
+    del decode["cross_entropy"]  # the decoder's, not generate's
     kept = encoder if model.load_encoder else None
     built = SpeechLLM(kept, projector, llm, tokenizer, decode)
     alignment = config.defaults(config.AlignmentConfig, rest.get("alignment"))

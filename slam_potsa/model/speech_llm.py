@@ -20,7 +20,7 @@ from slam_potsa.model.controller import AlignmentController
 from slam_potsa.model.llm import unwrapped
 
 IGNORE_INDEX = -100
-GENERATE_OPTIONS = {spec.name for spec in fields(DecodeConfig)}
+GENERATE_OPTIONS = {spec.name for spec in fields(DecodeConfig)} - {"cross_entropy"}
 GENERATE_OPTIONS |= {"min_length", "return_dict_in_generate", "output_scores"}
 WIDTH = 64  # columns of the LLM's input, in decoding: a multiple of it
 
@@ -129,6 +129,18 @@ class SpeechLLM(Aligned, nn.Module):
             cross_entropy = cross_entropy + self._untouched()
         loss = self.controller.end(cross_entropy, targets, attention_mask.sum())
         return CausalLMOutput(loss=loss, logits=logits), _accuracy(logits, answer, targets)
+
+    @torch.no_grad()
+    def sentence_losses(self, labels: Tensor, label_start: int, **batch: Any) -> Tensor:
+        """Mean cross-entropy of each row's target tokens [B], in nats; NaN where a row has none.
+
+        Args: those of `forward`, whose loss weighs rows by their tokens.
+        """
+        logits = self(**batch, labels=labels, label_start=label_start)[0].logits.float()
+        answer = labels[:, label_start:]
+        classes = logits.transpose(1, 2)
+        losses = F.cross_entropy(classes, answer, ignore_index=IGNORE_INDEX, reduction="none")
+        return losses.sum(1) / (answer != IGNORE_INDEX).sum(1)
 
     @torch.no_grad()
     def generate(

@@ -12,6 +12,7 @@ import torch
 
 from slam_potsa import InputError
 from slam_potsa.cli import main
+from slam_potsa.data.dataset import get_speech_dataset
 from slam_potsa.data.manifest import read_manifest, write_manifest
 from slam_potsa.data.predictions import read_predictions
 from slam_potsa.engine import decode as decoding
@@ -49,7 +50,9 @@ def world(tmp_path_factory):
 
 @pytest.fixture
 def config(world):
-    return decoding.load_run(world / "run")
+    config = decoding.load_run(world / "run")
+    config.decode.cross_entropy = False  # its last digits depend on the batch
+    return config
 
 
 @pytest.fixture
@@ -60,6 +63,19 @@ def manifest(config):
 def decoded(config, manifest, batch_size=4, **options):
     config.train_config.val_batch_size = batch_size
     return Translator(config).decode(manifest, progress=False, **options)
+
+
+def test_each_sentence_has_the_loss_that_it_has_alone(config, manifest):
+    config.decode.cross_entropy = True
+    found = decoded(config, manifest)
+    translator = Translator(config)
+    data = replace(config.dataset_config, val_data_path=str(manifest))
+    dataset = get_speech_dataset(data, translator.tokenizer, "val")
+    for prediction, item in zip(found, dataset, strict=True):
+        with torch.no_grad():
+            alone = translator.model(**dataset.collator([item]))[0].loss
+        assert prediction.cross_entropy == pytest.approx(float(alone), rel=1e-5)
+        assert prediction.sentence_id == item[0]["sentence_id"]
 
 
 @pytest.mark.parametrize("stored", [False, True], ids=["audio", "features"])
@@ -163,7 +179,9 @@ def test_two_processes_give_what_one_gives(config, manifest, tmp_path, capfd):
     options = ["--output", prefix, "--processes", "2"]
     assert main(["decode", run, str(manifest), *options]) == 0
     assert capfd.readouterr().out.splitlines()[-1] == f"{prefix}_predictions.jsonl"
-    assert read_predictions(f"{prefix}_predictions.jsonl") == expected
+    found = read_predictions(f"{prefix}_predictions.jsonl")
+    assert [replace(prediction, cross_entropy=None) for prediction in found] == expected
+    assert all(prediction.cross_entropy for prediction in found)
     assert not list(tmp_path.glob("*partial*"))
 
 

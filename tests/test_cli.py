@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from slam_potsa.cli import main
+from slam_potsa.config.compose import compose_config, require_known_keys
 from slam_potsa.engine import native
+from slam_potsa.errors import InputError
 from tests.support import tiny
 
 
@@ -15,22 +17,6 @@ def run(tmp_path_factory):
     config.native.max_steps = 2
     native.finetune(config)
     return config
-
-
-def test_check_decode_score_and_translate(run, capsys):
-    manifest, output = run.dataset_config.train_data_path, run.train_config.output_dir
-    assert main(["prepare", "check", manifest]) == 0
-    assert "6 sentences in two languages or more" in capsys.readouterr().out
-    assert main(["decode", output, manifest, "--beams", "1"]) == 0
-    decoded = capsys.readouterr().out.strip()
-    assert decoded.endswith("run/manifest_predictions.jsonl")
-    assert (
-        main(["score", decoded, "--seen", "en", "es", "--zero-shot", "ru", "--bootstrap", "0"]) == 0
-    )
-    printed = capsys.readouterr().out
-    assert "zero-shot, pooled" in printed and "tok:13a" in printed
-    audio = manifest.replace("manifest.jsonl", "audio/en-0.wav")
-    assert main(["translate", audio, "--language", "en", "--run", output]) == 0
 
 
 def test_features_and_bias(run, tmp_path, capsys):
@@ -56,3 +42,30 @@ def test_wrong_input_is_one_message_and_exit_code_two(run, tmp_path, capsys):
     assert main(["decode", str(tmp_path), "x.jsonl"]) == 2
     assert "expected the output_dir of a training run" in capsys.readouterr().err
     assert main(["prepare", "check", str(tmp_path / "empty.wav")]) == 2
+
+
+def test_keys_groups_and_hydras_own_are_known():
+    require_known_keys(["alignment=cosine", "alignment/schedule=random", "~ckpt_path"])
+    require_known_keys(["alignment.schedule.temperature=0.1", "hydra.job.name=x"])
+    require_known_keys(["+train_config.peft_config.r=4"])
+
+
+def test_every_unknown_key_comes_at_once_with_what_may_be_meant():
+    with pytest.raises(InputError) as error:
+        compose_config(["train_config.learning_rate=1", "lr=2", "recipe=potsa"])
+    first, second, third = error.value.problems
+    assert "'train_config.learning_rate': did you mean" in first
+    assert "train_config.lr" in second and "slam-potsa run recipe=NAME" in third
+
+
+def test_the_command_line_takes_overrides_after_options_and_refuses_other_words(capsys):
+    assert main(["run", "recipe=potsa", "proceses=2", "arr.train_config.lr=1", "--dry-run"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("proceses") == 1 and "did you mean processes" in printed
+    assert printed.count("arr.train_config.lr") == 1
+    assert main(["plan", "--gpu", "h200", "experiment=table1_ours", "train_config.lr=-1"]) == 2
+    assert "train_config.lr=-1.0: expected at least 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["score", "x.jsonl", "--beams", "4"])
+    printed = capsys.readouterr().err
+    assert "usage: slam-potsa score" in printed and "--beams" in printed

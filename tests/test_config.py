@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
@@ -12,7 +10,6 @@ from slam_potsa import InputError
 from slam_potsa.config import PotsaConfig, TermConfig, TrainConfig, defaults, flat
 from slam_potsa.config.check import check
 from slam_potsa.config.compose import compose_config
-from slam_potsa.config.option import Affects, section_kind, sections
 from slam_potsa.objective.transport import TransportOptions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,14 +18,6 @@ ROOT = Path(__file__).resolve().parents[1]
 def compose(*overrides: str) -> PotsaConfig:
     """What the entries compose of conf/ and a command line."""
     return compose_config(overrides, checked=False)
-
-
-def test_every_option_says_what_it_means_and_what_it_affects():
-    for path, kind in sections(PotsaConfig):
-        for spec in dataclasses.fields(kind):
-            if section_kind(spec) is None:
-                assert spec.metadata["help"], f"{path}.{spec.name}"
-                assert spec.metadata["affects"] in get_args(Affects), f"{path}.{spec.name}"
 
 
 def test_what_makes_a_row_affects_the_weights_and_is_all_that_the_method_adds():
@@ -81,10 +70,9 @@ def test_all_errors_come_at_once():
     config.alignment.schedule.strategy = "ubc"
     config.train_config.warmup_steps = config.train_config.total_steps
     config.alignment.terms["ot"].detach = "second"
-    with pytest.raises(InputError) as error:
+    with pytest.raises(InputError, match="expected one of 'ucb', 'random'") as error:
         check(config)
     assert len(error.value.problems) == 4
-    assert "expected one of 'ucb', 'random'" in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -61,20 +61,6 @@ def test_commands_are_those_of_the_command_line(page):
     assert not refused, [shlex.join(["slam-potsa", *arguments]) for arguments, _ in refused]
 
 
-def test_a_command_that_does_not_exist_is_found():
-    text = """
-```bash
-slam-potsa prepare check \\
-    --no-audio m.jsonl  # fine
-slam-potsa score
-```
-`slam-potsa prepare` `slam-potsa score` `slam-potsa fly` `slam-potsa score --wings x`
-"""
-    found = list(commands(text))
-    assert [accepted(*a) for a in found] == [True, False, True, True, False, False]
-    assert found[0] == (["prepare", "check", "--no-audio", "m.jsonl"], True)
-
-
 @pages()
 def test_what_a_page_names_exists(page):
     text = page.read_text()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from slam_potsa import cli
 from slam_potsa.config import PotsaConfig
-from slam_potsa.config.option import section_kind, sections
+from slam_potsa.config.option import Affects, section_kind, sections
 from slam_potsa.config.reference import COMMAND, PAGE, reference
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,5 +33,6 @@ def test_every_option_has_one_row_of_its_own_section():
         for spec, row in zip(specs, found[path or "Top level"], strict=True):
             assert row.startswith(f"| `{spec.name}` |")
             assert row.replace("\\|", "").count("|") == 7, row
+            assert spec.metadata["help"] and spec.metadata["affects"] in get_args(Affects), row
             for choice in spec.metadata["choices"] or ():
                 assert (f"`{choice}`" if choice else '`""`') in row

@@ -147,15 +147,15 @@ def test_a_diverged_model_is_refused_and_other_recordings_are_not_compared(
 
 def test_what_was_written_is_read_back_unless_it_is_outdated(found, manifest, tmp_path):
     copied = tmp_path / "m.jsonl"
-    copied.write_bytes(manifest.read_bytes())
     ours = replace(found[0], manifests=[str(copied)])
+    copied.write_bytes(manifest.read_bytes())
     path = write_analysis(tmp_path, ours)
-    assert read_analysis(tmp_path) == ours
-    copied.unlink()  # what is gone says nothing
     assert read_analysis(tmp_path) == ours
     copied.write_bytes(manifest.read_bytes() + b"\n")
     with pytest.raises(InputError, match="m.jsonl"):
         read_analysis(tmp_path)
+    copied.unlink()  # what is gone says nothing
+    assert read_analysis(tmp_path) == ours
     path.write_text("{}")
     with pytest.raises(InputError, match="not the one that was written"):
         read_analysis(tmp_path)

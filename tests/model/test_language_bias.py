@@ -57,21 +57,22 @@ def test_half_precision_input_is_subtracted_in_float32(dtype):
     torch.testing.assert_close(out, torch.full((1, 2, E), 0.1), atol=1e-3, rtol=0)
 
 
-def test_unseen_language_policies():
-    biases = {"en": torch.zeros(E), "ru": torch.ones(E)}
-    unseen = ids("fr", None)
-    mean = LanguageBias(biases, unseen_language="mean").lookup(unseen)
-    torch.testing.assert_close(mean, torch.full((2, E), 0.5))
-    assert (LanguageBias(biases, unseen_language="zero").lookup(unseen) == 0).all()
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"unseen_language": "mean"}, [3.0, 5.0, 4.0, 4.0]),
+        ({"unseen_language": "zero"}, [3.0, 5.0, 0.0, 0.0]),
+        ({"center": "language_only"}, [-1.0, 1.0, 0.0, 0.0]),  # what languages share stays
+    ],
+)
+def test_what_is_subtracted_of_seen_and_unseen_languages(options, expected):
+    biases = {"en": torch.full((E,), 3.0), "ru": torch.full((E,), 5.0)}
+    asked = ids("en", "ru", "fr", None)
+    found = LanguageBias(biases, **options).lookup(asked)
+    torch.testing.assert_close(found, torch.tensor(expected)[:, None].expand(4, E))
     strict = LanguageBias(biases, unseen_language="error")
     with pytest.raises(InputError, match="no language bias for .*fr"):
-        strict(torch.zeros(2, 3, E), None, unseen)
-
-
-def test_language_only_keeps_what_languages_share():
-    biases = {"en": torch.full((E,), 3.0), "ru": torch.full((E,), 5.0)}
-    lookup = LanguageBias(biases, center="language_only").lookup(ids("en", "ru", "fr"))
-    torch.testing.assert_close(lookup[:, 0], torch.tensor([-1.0, 1.0, 0.0]))
+        strict(torch.zeros(4, 3, E), None, asked)
 
 
 def test_file_round_trip_and_module_round_trip(tmp_path):

@@ -71,31 +71,25 @@ def test_what_does_not_fit_is_refused(config):
         build(other)
 
 
-def test_cross_entropy_equals_the_llms_own_loss(config):
+def test_evaluation_is_the_llms_own_cross_entropy_and_moves_nothing(config):
     """Logits at label positions only, positions as generate() counts: the same number."""
     model, dataset = build(config)
-    batch, given = first_batch(dataset), {}
-    model.eval().llm.register_forward_pre_hook(
+    batch, given, before = first_batch(dataset), {}, model.controller.state_dict()
+    hook = model.eval().llm.register_forward_pre_hook(
         lambda _llm, _inputs, named: given.update(named), with_kwargs=True
     )
     with torch.no_grad():
         loss = model(**batch)[0].loss
+        hook.remove()
         del given["logits_to_keep"]
         whole = model.llm(**given, labels=batch["labels"])
         batch.pop("label_start")  # looked up
         torch.testing.assert_close(model(**batch)[0].loss, loss)
     torch.testing.assert_close(loss, whole.loss, atol=1e-5, rtol=1e-5)
-
-
-def test_evaluation_is_plain_cross_entropy_and_moves_nothing(config):
-    model, dataset = build(config)
-    before = model.controller.state_dict()
-    with torch.no_grad():
-        loss = model(**first_batch(dataset))[0].loss
     assert model.controller.state_dict() == before
     plain, _ = build(config, alignment=replace(config.alignment, terms={}))
-    torch.testing.assert_close(plain(**first_batch(dataset))[0].loss, loss)
-    assert model(**first_batch(dataset))[0].loss != loss  # with gradients: plus the alignment term
+    torch.testing.assert_close(plain(**batch)[0].loss, loss)
+    assert model(**batch)[0].loss != loss  # with gradients: plus the alignment term
 
 
 def test_epochs_are_counted_where_the_trainer_does_not_tell_them(config):

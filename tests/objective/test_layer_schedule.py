@@ -46,12 +46,12 @@ def test_hand_computed_trajectory():
     assert list(schedule.choose()[1]) == expected
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_every_layer_is_tried_before_any_is_tried_twice(seed):
-    schedule = LayerSchedule("ucb", range(1, 9), seed=seed)
-    assert sorted(run(schedule, 8, lambda step, layer: -step)) == list(range(1, 9))
-    waiting = LayerSchedule("ucb", range(1, 9), seed=seed)  # for all of its losses
-    assert sorted(waiting.choose()[1][0] for _ in range(8)) == list(range(1, 9))
+def test_every_layer_is_tried_before_any_is_tried_twice():
+    for seed in range(5):
+        schedule, waiting = (LayerSchedule("ucb", range(1, 9), seed=seed) for _ in range(2))
+        assert sorted(run(schedule, 8, lambda step, layer: -step)) == list(range(1, 9))
+        # Also while all losses are still to come.
+        assert sorted(waiting.choose()[1][0] for _ in range(8)) == list(range(1, 9))
 
 
 def test_concentrates_on_the_layer_that_lowers_the_loss():
@@ -171,15 +171,12 @@ def test_candidates_of_a_configuration():
     [
         ({"strategy": "usb", "candidates": [1]}, "strategy: expected one of single, multi"),
         ({"strategy": "ucb"}, "candidates"),
-        ({"candidates": [0, 1]}, "candidates"),
         ({"candidates": [1, 1]}, "candidates"),
         ({"candidates": [1], "layers": [2]}, "layers"),
         ({"strategy": "single", "layers": [1, 2]}, "layers"),
-        ({"strategy": "multi"}, "layers"),
         ({"candidates": [1], "exploration": -0.1}, "exploration"),
         ({"candidates": [1], "temperature": 0.0, "reward_decay": 1.0}, "reward_decay.*temperature"),
         ({"candidates": [1], "temperature_decay": 0.0}, "temperature_decay.*temperature_floor"),
-        ({"candidates": [1], "temperature_decay": 0.9}, "temperature_floor"),
         ({"candidates": [1], "prefer": "large"}, "prefer"),
     ],
 )

@@ -73,14 +73,6 @@ def test_clouds_too_far_to_be_worth_moving_pay_for_all_their_mass():
     assert grad_x.abs().max() < 1e-6
 
 
-def test_large_penalty_is_the_hard_constraint():
-    x, y = tokens(2, 9, 5), tokens(2, 7, 5, seed=1)
-    hard = transport(x, y, **EXACT)
-    soft = transport(x, y, marginal_penalty=1e7, **EXACT)
-    assert torch.allclose(hard.plan, soft.plan, atol=1e-6)
-    assert torch.allclose(hard.value, soft.value, atol=1e-5)
-
-
 # ---------------------------------------------------------------- properties
 
 
@@ -98,14 +90,17 @@ def test_gradcheck():
     assert torch.autograd.gradcheck(lambda x, y: value(x, y, marginal_penalty=1.0), (x, y))
 
 
-def test_an_unconverged_value_is_a_lower_bound():
-    x, y = tokens(1, 6, 3), tokens(1, 6, 3, seed=1)
-    best = transport_loss(x, y, **EXACT)
+def test_it_reports_what_it_did_and_an_unconverged_value_is_a_lower_bound():
+    x, y = tokens(2, 9, 5), tokens(2, 7, 5, seed=1)
+    best = transport(x, y, tolerance=1e-8, max_iterations=1000)
+    assert 16 < best.iterations < 1000 and best.marginal_error.max() <= 1e-8
+    assert torch.allclose(best.plan.sum(2), x.new_full((2, 9), 1 / 9), atol=1e-8)
+    assert torch.allclose(best.plan.sum(1), x.new_full((2, 7), 1 / 7), atol=1e-8)
     gaps = []
     for sweeps in (1, 4, 16):
         result = transport(x, y, max_iterations=sweeps, tolerance=0.0)
         assert result.iterations == sweeps
-        gaps.append((best - result.value).item())
+        gaps.append((best.value - result.value).sum().item())
     assert gaps[0] > gaps[1] > gaps[2] >= -1e-12
 
 
@@ -126,10 +121,9 @@ def test_symmetry_translation_permutation_and_scale():
 
 def test_cost_scale():
     x, y = tokens(2, 9, 5), tokens(2, 7, 5, seed=1)
-    none = transport(x, y, cost_scale="none", **EXACT)
-    by_width = transport(x, y, cost_scale="dim", **EXACT)
+    none, by_width, a_fifth = (transport(x, y, cost_scale=s, **EXACT) for s in ("none", "dim", 0.2))
     assert torch.allclose(by_width.value * 5, none.value)
-    assert torch.allclose(transport(x, y, cost_scale=0.2, **EXACT).value, by_width.value)
+    assert torch.allclose(a_fifth.value, by_width.value)
     mean = torch.stack([squared_distances(*pair).mean() for pair in zip(x, y, strict=True)])
     assert torch.allclose(none.epsilon, 0.05 * mean)
 
@@ -204,17 +198,17 @@ def test_half_precision_is_computed_in_float32(dtype):
 
 def test_autocast_and_reduced_precision_products_change_nothing():
     x, y = tokens(2, 9, 64, dtype=torch.float32), tokens(2, 7, 64, seed=1, dtype=torch.float32)
-    expected = gradients(x, y)
-    before = torch.get_float32_matmul_precision()
+    expected, before = gradients(x, y), torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("medium")
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert torch.equal(gradients(x, y)[0], expected[0])
+            value = gradients(x, y)[0]
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision(before)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(gradients(x, y)[1], expected[1])
+        gradient = gradients(x, y)[1]
+    assert torch.equal(value, expected[0]) and torch.equal(gradient, expected[1])
 
 
 def test_gradient_goes_to_the_side_that_asks():
@@ -225,15 +219,6 @@ def test_gradient_goes_to_the_side_that_asks():
     assert torch.equal(x.grad, both)
     assert not transport_loss(x.detach(), y).requires_grad
     assert not transport(x, y).cost.requires_grad and not transport(x, y).plan.requires_grad
-
-
-def test_reports_what_it_did():
-    x, y = tokens(2, 9, 5), tokens(2, 7, 5, seed=1)
-    result = transport(x, y, tolerance=1e-8, max_iterations=1000)
-    assert 0 < result.iterations < 1000 and result.marginal_error.max() <= 1e-8
-    assert torch.allclose(result.plan.sum(2), x.new_full((2, 9), 1 / 9), atol=1e-8)
-    assert torch.allclose(result.plan.sum(1), x.new_full((2, 7), 1 / 7), atol=1e-8)
-    assert transport(x, y, tolerance=0.0, max_iterations=37).iterations == 37
 
 
 @pytest.mark.gpu
@@ -256,34 +241,30 @@ def test_cuda_agrees_and_never_waits():
 
 
 ONE = torch.zeros(1, 2, 4)
+BOTH = ONE, ONE
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "name"),
+    ("arguments", "options", "error", "names"),
     [
-        ((torch.zeros(3, 4), torch.zeros(3, 4)), ValueError, "x"),
-        ((torch.zeros(1, 0, 4), ONE), ValueError, "x"),
-        ((ONE, torch.zeros(1, 2, 5)), ValueError, "x and y"),
-        ((ONE.long(), ONE), TypeError, "x"),
-        ((ONE, ONE, torch.ones(1, 2)), TypeError, "x_mask"),
-        ((ONE, ONE, None, torch.ones(1, 3).bool()), ValueError, "y_mask"),
+        ((torch.zeros(1, 0, 4), ONE), {}, ValueError, "^x: expected"),
+        ((ONE, torch.zeros(1, 2, 5)), {}, ValueError, "^x and y: expected"),
+        ((ONE.long(), ONE), {}, TypeError, "^x: expected"),
+        ((ONE, ONE, torch.ones(1, 2)), {}, TypeError, "^x_mask: expected"),
+        ((ONE, ONE, None, torch.ones(1, 3).bool()), {}, ValueError, "^y_mask: expected"),
+        # All bad options at once.
+        (BOTH, {"epsilon": 0.0, "tolerance": -1e-3}, ValueError, "epsilon: .*; tolerance: "),
+        (BOTH, {"epsilon": math.nan, "max_iterations": 0}, ValueError, "epsilon: .*; max_iter"),
+        (
+            (ONE, ONE),
+            {"epsilon_scale": "median", "cost_scale": "width"},
+            ValueError,
+            "; cost_scale",
+        ),
+        (BOTH, {"cost_scale": -1.0, "marginal_penalty": 0}, ValueError, "; marginal_penalty"),
+        (BOTH, {"debias": True, "marginal_penalty": 1.0}, ValueError, "debias: "),
     ],
 )
-def test_bad_tokens_are_refused(arguments, error, name):
-    with pytest.raises(error, match=f"^{name}: expected"):
-        transport_loss(*arguments)
-
-
-@pytest.mark.parametrize(
-    ("options", "names"),
-    [
-        ({"epsilon": 0.0, "tolerance": -1e-3}, "epsilon: .*; tolerance: "),
-        ({"epsilon": math.nan, "max_iterations": 0}, "epsilon: .*; max_iterations: "),
-        ({"epsilon_scale": "median", "cost_scale": "width"}, "epsilon_scale: .*; cost_scale: "),
-        ({"cost_scale": -1.0, "marginal_penalty": 0}, "cost_scale: .*; marginal_penalty: "),
-        ({"debias": True, "marginal_penalty": 1.0}, "debias: "),
-    ],
-)
-def test_all_bad_options_are_refused_at_once(options, names):
-    with pytest.raises(ValueError, match=names):
-        transport_loss(ONE, ONE, **options)
+def test_bad_arguments_are_refused(arguments, options, error, names):
+    with pytest.raises(error, match=names):
+        transport_loss(*arguments, **options)

@@ -96,11 +96,3 @@ def test_padding_and_dead_rows_never_count(name):
         two = Sides(whole.x[:2].detach(), whole.y[:2], None, None)
         expected = VARIANTS[name](distance, two, MEANINGS[:2], MEANINGS[:2])
         assert value.item() == pytest.approx(expected.item(), rel=1e-4)
-
-
-def test_contrastive_pulls_matched_rows_together_and_mismatched_apart():
-    x = torch.tensor([[[0.0]], [[1.0]]], requires_grad=True)
-    y = torch.tensor([[[0.2]], [[0.8]]], requires_grad=True)
-    contrastive(mse, Sides(x, y, None, None), torch.arange(2), torch.arange(2)).backward()
-    # Descent moves x_0 down the gradient: away from y_1 = 0.8 outweighs nearness to y_0 = 0.2.
-    assert x.grad[0].item() > 0 > x.grad[1].item()

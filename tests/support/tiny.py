@@ -35,22 +35,12 @@ def llm(folder: Path, seed: int = 0) -> Path:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=24,
-            hidden_size=WIDTH,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=128,
-            bos_token_id=None,
-            eos_token_id=1,
-            pad_token_id=1,
-            tie_word_embeddings=False,
-            initializer_range=0.2,  # larger than usual: a frozen random LLM that still reacts
-        )
-    )
-    model.save_pretrained(folder)
+    sizes = {"vocab_size": 24, "hidden_size": WIDTH, "intermediate_size": 64}
+    sizes |= {"num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 128}
+    ids = {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 1}
+    # Larger weights than usual: a frozen random LLM that still reacts.
+    config = LlamaConfig(**sizes, **ids, tie_word_embeddings=False, initializer_range=0.2)
+    LlamaForCausalLM(config).save_pretrained(folder)
     return tokenizer(folder)
 
 
@@ -60,14 +50,8 @@ def whisper(folder: Path, seed: int = 0) -> Path:
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
     torch.manual_seed(seed)
-    config = WhisperConfig(
-        d_model=16,
-        encoder_layers=1,
-        encoder_attention_heads=2,
-        encoder_ffn_dim=32,
-        num_mel_bins=80,
-        architectures=["WhisperEncoder"],
-    )
+    sizes = {"d_model": 16, "encoder_layers": 1, "encoder_ffn_dim": 32, "num_mel_bins": 80}
+    config = WhisperConfig(**sizes, encoder_attention_heads=2, architectures=["WhisperEncoder"])
     WhisperEncoder(config).save_pretrained(folder)
     return folder
 

@@ -39,12 +39,9 @@ def test_the_papers_recipe():
         assert not config.alignment.active and not config.language_bias.enabled
         assert config.dataset_config.pairing == "none"
         assert config.dataset_config.train_data_path == "data/covost2/train.jsonl"
-    (term,) = potsa.alignment.active.values()
-    assert (term.weight, term.cost_scale) == (10, "none")
-    assert potsa.language_bias.enabled
+    assert list(potsa.alignment.active) == ["ot"] and potsa.language_bias.enabled
     starts = [None, *(f"{folder}/best/model.pt" for folder in folders[:2])]
     assert [c.ckpt_path for c in (asr, s2tt, potsa)] == starts
-    assert (potsa.model_config.qformer_layers, potsa.model_config.query_len) == (8, 80)
     assert [c.train_config.lr for c in (asr, s2tt, potsa)] == [1e-4, 1e-4, 1e-5]
     assert list(recipe.tests) == ["test", "zero_shot"]
     assert (recipe.processes, recipe.launcher) == (4, "torchrun")

@@ -25,9 +25,18 @@ from slam_potsa.engine.stages import check_history, check_recipe, start
 from slam_potsa.model.checkpoint import carried_bias, read_checkpoint
 from slam_potsa.model.metrics import read_metrics
 from tests.engine.test_native import same, same_weights
-from tests.support.tiny_recipe import again, train
+from tests.support.tiny_recipe import again, train, write
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A recipe that has been trained; tests work on copies."""
+    folder = tmp_path_factory.mktemp("recipe")
+    recipe = load_recipe(str(write(folder)))
+    train(recipe)
+    return folder, recipe
 
 
 def metrics(stage):
@@ -192,7 +201,10 @@ def test_a_killed_command_continues_in_processes_of_its_own(finished, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     second = recipe.stages[1].folder
     first = subprocess.Popen(line, env=environment, start_new_session=True, cwd=tmp_path)
-    wait_for(lambda: list(second.glob("checkpoint-*/complete")) or first.poll() is not None)
+    end = time.monotonic() + 200
+    while not list(second.glob("checkpoint-*/complete")) and first.poll() is None:
+        assert time.monotonic() < end
+        time.sleep(0.02)
     worker = int((second / ".owner").read_text())
     os.killpg(first.pid, signal.SIGKILL)
     os.kill(worker, signal.SIGKILL)
@@ -203,10 +215,3 @@ def test_a_killed_command_continues_in_processes_of_its_own(finished, tmp_path):
     assert "1/3 asr: done" in done.stdout and "2/3 s2tt: continues from" in done.stdout
     assert "BLEU" in done.stdout
     assert_same_run(recipe, whole)
-
-
-def wait_for(happened, seconds: float = 200) -> None:
-    end = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < end
-        time.sleep(0.02)

@@ -79,17 +79,15 @@ def test_layout_of_every_row(dataset, tokenizer, corpus, pad):
     assert (batch["attention_mask"][2, :start].sum() == start).all()  # the longest prompt
 
 
-def test_dtypes_shapes_and_pairs(dataset, corpus):
+def test_dtypes_and_pairs(dataset, corpus):
     batch = batch_of(dataset(), corpus[:2], [corpus[6]], corpus[4:6])
-    types = {name: batch[name].dtype for name in ("input_ids", "labels", "language_ids", "pairs")}
-    types |= {name: batch[name].dtype for name in ("attention_mask", "modality_mask")}
-    assert list(types.values()) == [torch.int64] * 4 + [torch.bool] * 2
-    assert batch["input_ids"].shape == batch["labels"].shape == batch["modality_mask"].shape
+    for name in ("input_ids", "labels", "language_ids", "pairs"):
+        assert batch[name].dtype == torch.int64
+    assert batch["attention_mask"].dtype == batch["modality_mask"].dtype == torch.bool
     assert batch["pairs"].tolist() == [[0, 1], [3, 4]]
     assert batch["sentence_ids"].tolist() == [0, 0, 1, 2, 2]
     codes = [language_code(identifier) for identifier in batch["language_ids"].tolist()]
     assert codes == ["en", "es", "sle-alph", "en", "es"]
-    assert not {"zh", "en", "text", "visual", "keys", "targets"} & set(batch)
     alone = batch_of(dataset(), [corpus[6]], [corpus[6]])  # and without a target
     assert alone["pairs"].shape == (0, 2) and (alone["labels"] == IGNORED).all()
     assert alone["label_start"] == alone["input_ids"].shape[1]
@@ -134,7 +132,6 @@ def test_stored_features_take_the_place_of_mels(dataset, corpus, tmp_path):
     options = {"feature_store": str(tmp_path / "store"), "base": tmp_path / "no recordings"}
     batch = batch_of(dataset(corpus[:2], **options), corpus[:2])
     assert "audio_mel" not in batch
-    assert batch["encoder_features"].shape == (2, 4, 4)
     assert batch["encoder_features"][:, :, 0].tolist() == [[1, 1, 1, 0], [2, 2, 2, 2]]
     assert batch["audio_mel_post_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
     with pytest.raises(InputError, match="5 utterances have no features"):
@@ -205,7 +202,6 @@ def test_every_recording_is_heard_once_and_never_for_its_own_sentence(utterance,
         heard = exchanged[row.key]
         assert heard.language == row.language and heard.sentence_id != row.sentence_id
     assert Counter(u.key for u in exchanged.values()) == Counter(row.key for row in rows)
-    assert exchanged_recordings(rows[::-1]).keys() == exchanged.keys()
     assert exchanged_recordings(rows) == exchanged
     if len(takes) > 2:
         assert any(exchanged_recordings(rows, seed) != exchanged for seed in range(1, 9))

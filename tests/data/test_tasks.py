@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from slam_potsa.config import DatasetConfig, PotsaConfig
@@ -45,15 +47,11 @@ def test_the_defaults_are_cot_sts_format(hello, utterance):
     assert [answer(data, t, hello) for t in TASKS] == ["Hello.", "Hello.<|zh|>你好。", "你好。"]
     untranscribed = utterance("en", "s", target="x", target_language="zh")
     assert [answer(data, task, untranscribed) for task in TASKS] == [None, None, "x"]
+    named = DatasetConfig(prompt="{language_name} to {target_language_name} ({target_language}):")
+    assert question(named, "s2tt", hello) == "English to Chinese (zh):"
+    assert question(named, "s2tt", replace(hello, language="qzz")).startswith("qzz to")
     assert [reference(task, hello) for task in TASKS] == ["Hello.", "你好。", "你好。"]
     assert [written_language(task, hello) for task in TASKS] == ["en", "zh", "zh"]
-
-
-def test_names_of_languages(hello, utterance):
-    data = DatasetConfig(prompt="{language_name} to {target_language_name} ({target_language}):")
-    assert question(data, "s2tt", hello) == "English to Chinese (zh):"
-    unknown = utterance("qzz", "s", target_language="en")
-    assert question(data, "s2tt", unknown) == "qzz to English (en):"
 
 
 @pytest.mark.parametrize(

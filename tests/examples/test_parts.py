@@ -61,24 +61,22 @@ def test_packaged_whisper_base_is_multilingual(tmp_path):
     assert not (tmp_path / "out/model.bin").exists()
 
 
-def test_parts_that_do_not_join_to_the_known_file_are_refused(tmp_path, monkeypatch):
+def test_parts_that_are_not_there_or_join_to_another_file_are_refused(tmp_path, monkeypatch):
     names = tuple(f"no-such-whisper-{number}" for number in (1, 2))
+    monkeypatch.setattr(whisper, "BASE_PARTS", {names: "0" * 64})
+    monkeypatch.setattr(whisper, "HUB_BASE", str(tmp_path / "none"))
+    with pytest.raises(InputError, match="pip install no-such-whisper-1 no-such-whisper-2"):
+        whisper.base(tmp_path / "out")
     for number, name in enumerate(names, 1):
         folder = tmp_path / name.replace("-", "_") / "data"
         folder.mkdir(parents=True)
         write_model(folder / f"model.bin.part{number}", {})
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(whisper, "BASE_PARTS", {names: "0" * 64})
     with pytest.raises(InputError, match=r"part2: joined, SHA-256 is .*, expected 0+; reinstall"):
         whisper.base(tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_where_neither_package_nor_hub_is_there_the_pip_command_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(whisper, "BASE_PARTS", {("no-such-whisper-1", "no-such-whisper-2"): ""})
-    monkeypatch.setattr(whisper, "HUB_BASE", str(tmp_path / "none"))
-    with pytest.raises(InputError, match="pip install no-such-whisper-1 no-such-whisper-2"):
-        whisper.base(tmp_path / "out")
+    with pytest.raises(InputError, match="--force-reinstall json-parts"):
+        packaged_file("json", "json-parts", "no/such/file")
 
 
 def test_reader_returns_every_type_resolves_aliases_and_divides_by_scales(tmp_path):
@@ -127,13 +125,6 @@ def test_a_folder_is_built_once_and_a_failed_build_leaves_the_old_one(tmp_path):
     (out / RECORD).unlink()
     with pytest.raises(InputError, match="found other files"):
         build_folder(out, {"x": 2}, build)
-
-
-def test_missing_package_names_the_pip_command():
-    with pytest.raises(InputError, match="pip install no-such-thing"):
-        packaged_file("no_such_thing_installed", "no-such-thing", "model.bin")
-    with pytest.raises(InputError, match="--force-reinstall json-parts"):
-        packaged_file("json", "json-parts", "no/such/file")
 
 
 @pytest.fixture

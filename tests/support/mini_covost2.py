@@ -8,7 +8,7 @@ covost_v2.en_zh-CN.tsv              path, translation, split
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,17 +36,10 @@ REASONS = {  # what is broken -> why it is left out
 class MiniCoVoST2:
     """Where it is and what should come out of it."""
 
-    folder: Path
-    good: dict[str, tuple[str, str, str]] = field(default_factory=dict)  # clip: split, texts
-    dropped: dict[str, str] = field(default_factory=dict)  # clip: reason
-
-    @property
-    def common_voice(self) -> Path:
-        return self.folder / "en"
-
-    @property
-    def tsv(self) -> Path:
-        return self.folder / "covost_v2.en_zh-CN.tsv"
+    common_voice: Path
+    tsv: Path
+    good: dict[str, tuple[str, str, str]]  # clip: split, texts
+    dropped: dict[str, str]  # clip: reason
 
 
 def from_manifest(
@@ -56,7 +49,7 @@ def from_manifest(
 ) -> MiniCoVoST2:
     """From the recordings of `manifest` that have a transcript, all taken for English; and one
     more row of each kind in REASONS. `target` gives the Chinese side."""
-    mini = MiniCoVoST2(folder)
+    mini = MiniCoVoST2(folder / "en", folder / "covost_v2.en_zh-CN.tsv", {}, {})
     clips = mini.common_voice / "clips"
     clips.mkdir(parents=True)
     validated, translations = {}, []

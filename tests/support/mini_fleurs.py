@@ -9,6 +9,7 @@ Both return `folder`, which `slam_potsa.data.sources.fleurs.build(source=...)` r
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -77,17 +78,15 @@ def build_tree(folder: Path, recordings: Mapping[str, Sequence[Row]], pack: str 
 
 
 def _write_audio(folder: Path, split: str, files: Mapping[str, np.ndarray | bytes], pack: str):
-    contents = {file: c if isinstance(c, bytes) else wav(c) for file, c in files.items()}
-    if not pack:
-        (folder / split).mkdir()
-        for file, content in contents.items():
-            (folder / split / file).write_bytes(content)
-        return
-    with tarfile.open(folder / f"{split}.{pack}", "w:gz" if pack == "tar.gz" else "w") as archive:
-        for file, content in contents.items():
-            info = tarfile.TarInfo(f"{split}/{file}")
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
+    (folder / split).mkdir()
+    for file, content in files.items():
+        content = content if isinstance(content, bytes) else wav(content)
+        (folder / split / file).write_bytes(content)
+    if pack:
+        mode = "w:gz" if pack == "tar.gz" else "w"
+        with tarfile.open(folder / f"{split}.{pack}", mode) as archive:
+            archive.add(folder / split, split)
+        shutil.rmtree(folder / split)
 
 
 def from_manifest(folder: Path, manifest: Path) -> Path:

@@ -32,6 +32,7 @@ import yaml
 from slam_potsa.config import PotsaConfig
 from slam_potsa.config.compose import compose_config
 from slam_potsa.data.manifest import Utterance, read_manifest, write_manifest
+from slam_potsa.data.pairs import shuffled_partners
 from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator, load_run
 from slam_potsa.engine.launch import quieten
@@ -153,7 +154,8 @@ def training_manifest(run: Run, args: argparse.Namespace) -> Path:
     pairs = read_manifest(data / "pairs.jsonl")
     rows = [u for u in [*read_manifest(data / "train.jsonl"), *pairs] if u.language in HEARD]
     if kind == "shuffled_heard":
-        rows = [u for code in HEARD for u in shuffled([u for u in rows if u.language == code])]
+        spoken = [[u for u in rows if u.language == code] for code in HEARD]
+        rows = [u for number, own in enumerate(spoken) for u in shuffled_partners(own, number)]
     elif kind in JOINING:
         rows += joining_rows(run, args, [u for u in pairs if u.language == run.language])
     path = args.output / "data" / f"{run.name}.jsonl"
@@ -169,7 +171,7 @@ def joining_rows(
     kind, rows = run.settings["rows"], sorted(spoken, key=lambda u: u.key)
     rows = random.Random(f"pairs:{run.seed}").sample(rows, len(rows))[: run.pairs]
     if kind == "shuffled":
-        return shuffled(rows)
+        return shuffled_partners(rows, run.seed)
     if kind == "pseudo":
         targets = pseudo_targets(args.output / run.start.name, args)
     elif kind == "translated":
@@ -178,14 +180,6 @@ def joining_rows(
     else:
         return rows
     return [replace(u, target=targets[u.sentence_id]) for u in rows if targets[u.sentence_id]]
-
-
-def shuffled(rows: Sequence[Utterance]) -> list[Utterance]:
-    """Each with the sentence id of another: the control whose partners mean something else."""
-    ids = sorted({u.sentence_id for u in rows})
-    order = random.Random("shuffled").sample(ids, len(ids))
-    other = dict(zip(order, order[1:] + order[:1], strict=True))
-    return [replace(u, sentence_id=other[u.sentence_id]) for u in rows]
 
 
 def pseudo_targets(start: Path, args: argparse.Namespace) -> dict[str, str]:

@@ -16,7 +16,8 @@ from __future__ import annotations
 import os
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from slam_potsa.data import epoch as clock
 from slam_potsa.data.manifest import Utterance
@@ -209,3 +210,16 @@ class ParallelSpeechDataset:
             return [(languages[draw % count], draw // count), (self.anchor_language, draw)]
         places = (2 * draw, 2 * draw + 1)
         return [(languages[place % count], place // count) for place in places]
+
+
+def shuffled_partners(utterances: Iterable[Utterance], seed: int = 0) -> list[Utterance]:
+    """The control of every claim: each sentence with the id of another one.
+
+    The same recordings and targets, in pairs as many, whose halves mean different things wherever
+    other utterances keep their ids. What still helps is not what the pairs mean.
+    """
+    rows = list(utterances)
+    order = sorted({utterance.sentence_id for utterance in rows})
+    random.Random(f"control:{seed}").shuffle(order)
+    other = dict(zip(order, order[1:] + order[:1], strict=True))
+    return [replace(utterance, sentence_id=other[utterance.sentence_id]) for utterance in rows]

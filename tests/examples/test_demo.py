@@ -6,62 +6,68 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import yaml
 from markupsafe import escape
 
 import demo
-from slam_potsa.data.manifest import read_manifest
-from slam_potsa.data.sources import corpus
+from slam_potsa.config.compose import compose_config
+from slam_potsa.data.manifest import read_manifest, write_manifest
+from slam_potsa.engine import native
 from tests.support import tiny
 
-ROOT = Path(__file__).resolve().parents[2]
+LANGUAGES = ("en", "es", "ru", "fr", "it")
+SPLITS = {"train": (0, 5), "pairs": (5, 9), "dev": (9, 10), "test": (10, 12)}
 
 
-def small_corpus(folder: Path) -> corpus.Corpus:
-    """The four manifests of the real corpus, from noise in five languages."""
-    manifest = tiny.recordings(folder, sentences=10, languages=("en", "es", "ru", "fr", "it"))
-    recordings = []
-    for row in read_manifest(manifest):
-        heard = row.language in ("en", "es", "ru")
-        split = "train" if row.sentence_id < "s7" else "dev" if row.sentence_id == "s7" else "test"
-        name = split if heard or split == "test" else "zero_shot" if split == "train" else ""
-        audio = str(folder.resolve() / row.audio)
-        recordings.append(corpus.Recording(name, row.key, replace(row, audio=audio)))
-    return corpus.write(folder, [found for found in recordings if found.manifest], {})
+def announcements(folder: Path, **_) -> SimpleNamespace:
+    """The manifests of the real corpus, from noise in five languages."""
+    rows = read_manifest(tiny.recordings(folder, sentences=12, languages=LANGUAGES))
+    for name, (first, end) in SPLITS.items():
+        own = [row for row in rows if first <= int(row.sentence_id[1:]) < end]
+        if name == "train":
+            own = [row for row in own if row.language in demo.HEARD]
+        if name == "test":
+            write_manifest(folder / "test_new_voices.jsonl", own)
+        if name == "pairs":
+            write_manifest(folder / "pairs_translated.jsonl", own)
+            own = [row if row.language in demo.HEARD else replace(row, target=None) for row in own]
+        write_manifest(folder / f"{name}.jsonl", own)
+    return SimpleNamespace(summary="noise")
 
 
-def test_demo_writes_its_table_metrics_and_report(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setattr(demo.asterisk, "build", lambda out, **_: small_corpus(out))
-    monkeypatch.setattr(demo.whisper, "find_packaged", lambda: None)
-    monkeypatch.setattr(demo.whisper, "convert_encoder", lambda _, out: tiny.whisper(out))
+def train(command: list[str]) -> SimpleNamespace:
+    """In this process: five others would start for a minute."""
+    native.finetune(compose_config(command[2:]))
+    return SimpleNamespace(returncode=0)
+
+
+def test_demo_writes_its_table_chart_and_report(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo.subprocess, "run", train)
+    monkeypatch.setattr(demo.announcements, "build", announcements)
+    monkeypatch.setattr(demo.whisper, "base", tiny.whisper)
     monkeypatch.setattr(demo.smollm2, "build", lambda out, texts: tiny.llm(out))
     monkeypatch.setattr(sys, "argv", ["demo.py", "--output", str(tmp_path), "--steps", "2"])
     demo.main()
     printed = capsys.readouterr().out
+    names = [system.name for system in demo.SYSTEMS.values()]
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert set(metrics["systems"]) == {"Baseline", "POTSA"}
-    assert all(name in printed for name in ("Baseline", "POTSA", "BLEU", "R@1"))
-    assert set(metrics) == {"systems", "comparisons", "wall_seconds", "torch", "threads"}
-    for found in metrics["systems"].values():
-        assert list(found["scores"]) == list(demo.TESTS.values()) == list(metrics["comparisons"])
-        assert list(found["retrieval"]) == [demo.RETRIEVAL]
-    report = (tmp_path / "report.html").read_text()
-    assert "data:audio" in report and "Transport cost" in report and "Left out" not in report
-    assert f"demo.py --output {tmp_path}" in report
-    assert all(escape(note) in report for note in demo.NOTES)
+    assert list(metrics["systems"]) == names and list(metrics["comparisons"]) == names[1:]
+    assert all(name in printed for name in (*names, "BLEU", "CE"))
     assert (tmp_path / "table.txt").read_text().strip() in printed
-    assert (tmp_path / "potsa" / "zero_shot_pred").is_file()
-    baseline, potsa = (
-        yaml.safe_load((tmp_path / name / "config.yaml").read_text()) for name in demo.SYSTEMS
-    )
-    differing = {
-        f"{section}.{name}"
-        for section, options in potsa.items()
-        if isinstance(options, dict) and section != "log_config"
-        for name in options
-        if options[name] != baseline[section][name]
+    assert all(name in (tmp_path / "quality.svg").read_text() for name in (*names, *LANGUAGES))
+    report = (tmp_path / "report.html").read_text()
+    assert "data:audio" in report and f"demo.py --output {tmp_path}" in report
+    assert all(escape(note) in report for note in demo.NOTES)
+    configs = {
+        name: yaml.safe_load((tmp_path / name / "config.yaml").read_text()) for name in demo.SYSTEMS
     }
-    runs = {"train_config.model_name", "train_config.output_dir"}
-    assert differing - runs == {"alignment.terms", "language_bias.enabled"}
+    paths = {name: config["dataset_config"]["train_data_path"] for name, config in configs.items()}
+    assert paths["joined"] != paths["control"]  # and nothing else that affects the weights
+    for config in (configs["joined"], configs["control"]):
+        del config["dataset_config"]["train_data_path"]
+        config.pop("log_config")
+        for name in ("model_name", "output_dir"):
+            del config["train_config"][name]
+    assert configs["joined"] == configs["control"]

@@ -167,7 +167,7 @@ def test_presets(name, tokenizers, characters, words):
     assert {preset.tokenizer(code) for code in ("zh-CN", "zh_tw", "cmn")} == {expected["zh"]}
     assert {preset.error_rate.unit(code) for code in characters.split()} <= {"CER"}
     assert {preset.error_rate.unit(code) for code in words.split()} == {"WER"}
-    with pytest.raises(InputError, match=f"found '{name}s', expected one of potsa, cot-st"):
+    with pytest.raises(InputError, match=f"found '{name}s', expected one of potsa, potsa_cased"):
         find_preset(f"{name}s")
 
 

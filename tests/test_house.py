@@ -28,7 +28,7 @@ ORDER += ["plugin", "engine", "evaluation", "commands", "cli"]
 # Lines of each folder, with a little air: to shrink (the aim is 15,000 in all), not to grow.
 BUDGET = {
     "config": 1_060,
-    "data": 3_660,
+    "data": 3_490,
     "objective": 1_480,
     "model": 2_200,
     "engine": 3_700,
@@ -38,7 +38,7 @@ BUDGET = {
 BUDGET_IN_ALL = 16_300
 SLAM_LLM_ALLOWED = {"engine/slam_llm.py", "model/drop_in.py"}
 HEAVY = ("transformers", "deepspeed", "slam_llm", "sacrebleu", "sklearn", "peft")
-HEAVY += ("jiwer", "py3langid", "scipy", "lhotse", "matplotlib")
+HEAVY += ("jiwer", "py3langid", "scipy", "matplotlib")
 
 
 def modules():

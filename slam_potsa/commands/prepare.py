@@ -100,15 +100,16 @@ def _add_covost2(kinds) -> None:
 
 
 def _add_convert(kinds) -> None:
-    told = "Convert IN to OUT. What a format does not hold is filled in by options, or reported. "
+    told = (
+        "Make the manifest OUT of IN. What rows do not say is filled in by options, or asked for. "
+    )
     told += "Relative audio paths are re-based."
-    named = "manifests from and to SLAM-LLM, CoT-ST, LLM-SRT, NeMo, ms-swift, Lhotse"
+    named = "manifests from the files of SLAM-LLM, CoT-ST, LLM-SRT, NeMo, ms-swift, Lhotse"
     add = _kind(kinds, "convert", _make, named, told)
     add("source", metavar="IN", **PATH)
     add("output", metavar="OUT", **PATH)
     formats = "manifest (default), slam_llm, cot_st, llm_srt, nemo, ms_swift, lhotse"
     add("--from", dest="source_format", metavar="FORMAT", help=f"of IN: {formats}")
-    add("--to", dest="output_format", metavar="FORMAT", help="of OUT, as above")
     add("--language", help="spoken language of rows that do not say it")
     target = "language of the translations, for rows that do not say it; where a format has one "
     add("--target-language", help=target + "text, it makes that text the translation")

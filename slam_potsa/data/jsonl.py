@@ -52,9 +52,7 @@ class Problems:
         self._found.append((number, text))
 
     def wrong(self, number: int, field: str, found: Any, expected: str) -> None:
-        """`field 'x': found ..., expected ...`; None is nothing."""
-        told = "nothing" if found is None else short(found)
-        self.add(number, f"field {field!r}: found {told}, expected {expected}")
+        self.add(number, wrong_field(field, found, expected))
 
     def once(self, number: int, value: Any, field: str = "key") -> None:
         """Note a value that no other line may have; told of where one has it."""
@@ -166,6 +164,12 @@ def write_rows(path: str | Path, rows: Iterable[Any]) -> None:
     if Path(path).suffix == ".gz":
         content = gzip.compress(content, mtime=0)  # no time of day in the file
     atomic_write(path, content)
+
+
+def wrong_field(field: str, found: Any, expected: str) -> str:
+    """`field 'x': found ..., expected ...`; None is nothing."""
+    told = "nothing" if found is None else short(found)
+    return f"field {field!r}: found {told}, expected {expected}"
 
 
 def short(value: Any) -> str:

@@ -1,26 +1,25 @@
-"""Files of other projects in their own form, and a manifest to convert into them."""
+"""Files of other projects in their own form, and the manifests that they become."""
 
-import json
-from pathlib import Path
-
-import numpy as np
-import soundfile
-
-from slam_potsa.data.manifest import Utterance, write_manifest
-
-TRANSLATED = Utterance(
-    *("fr/a", "audio/fr/a.wav", "fr", "s1"), "«Ça va», dit-elle.", "她说“没事”。", "zh", 0.5
-)
-TRANSCRIBED = Utterance("en/a", "audio/en/a.wav", "en", "s1", transcript="All right.", duration=0.5)
 _SRT = {"audio": "%s/test/139.wav", "source": "fleurs_%s_cmn", "prompt": "<|%s|><|cmn|>"}
 _NEMO = {"duration": 3.5, "source_lang": "en"}
 _TURNS = (("user", "<audio>Transcribe the speech:"), ("assistant", "Nice weather."))
-# One example in each project's own form: (lines, options, the fields that do not come back)
+_SAID = {"text": "Ça\nva", "language": "fra", "custom": {"translated_text": {"zh-CN": "没事"}}}
+CUT = {
+    **{"id": "cut-1", "start": 0.0, "duration": 0.5, "channel": 0, "type": "MonoCut"},
+    "supervisions": [{"id": "s", "recording_id": "r", "start": 0.0, "duration": 0.5, **_SAID}],
+    "recording": {
+        "id": "r",
+        "sources": [{"type": "file", "channels": [0], "source": "/x.wav"}],
+        **{"sampling_rate": 16000, "num_samples": 8000, "duration": 0.5, "channel_ids": [0]},
+    },
+}
+# One example in each project's own form: (lines, options, what utterances are made of)
+FIELDS = ("key", "audio", "language", "transcript", "target", "target_language", "duration")
 EXAMPLES = {
     "slam_llm": (
         [{"key": f"{name}_ASR", "source": f"/{name}.wav", "target": name * 2} for name in "ab"],
         {"language": "en", "sentence_id": "transcript"},
-        set(),
+        [(f"{name}_ASR", f"/{name}.wav", "en", name * 2, None, None, None) for name in "ab"],
     ),
     "cot_st": (
         [
@@ -29,16 +28,26 @@ EXAMPLES = {
             {"audio": "/2.mp3", "prompt": "<|en|>", "gt": "Yes.", "source": "covost_en"},
         ],
         {"sentence_id": "transcript"},
-        {"key"},  # optional there, always written by us
+        [
+            ("1", "/1.mp3", "en", "A.", "嗨。", "zh", None),
+            ("1-2", "/1.mp3", "en", "A.", "Na.", "de", None),
+            ("2", "/2.mp3", "en", "Yes.", None, None, None),
+        ],
     ),
     "llm_srt": (
         [
             {name: text.replace("%s", code) for name, text in _SRT.items()}
-            | {"gt": f"{text}<|{code}|><|cmn|>它们脚上有鳞片和爪子。"}
-            for code, text in (("eng", "They have feet with scales."), ("jpn", "これらの結晶。"))
+            | {"gt": f"{text}<|{code}|><|cmn|>它们有脚。"}
+            for code, text in (("eng", "They have feet."), ("jpn", "これらの結晶。"))
         ],
         {"sentence_id": "target"},
-        {"key"},
+        [
+            (f"{name}/test/139", f"{name}/test/139.wav", code, text, "它们有脚。", "zh", None)
+            for name, code, text in (
+                ("eng", "en", "They have feet."),
+                ("jpn", "ja", "これらの結晶。"),
+            )
+        ],
     ),
     "nemo": (
         [
@@ -46,25 +55,16 @@ EXAMPLES = {
             {**_NEMO, "audio_filepath": "b", "text": "Na", "target_lang": "de", "taskname": "ast"},
         ],
         {"sentence_id": "audio"},
-        {"key", "sentence_id", "pnc"},  # the first two ours, kept by NeMo as custom fields
+        [("a", "/a", "en", "hi", None, None, 3.5), ("b", "b", "en", None, "Na", "de", 3.5)],
     ),
     "ms_swift": (
         [{"messages": [{"role": r, "content": c} for r, c in _TURNS], "audios": ["/x.mp3"]}],
         {"language": "en", "sentence_id": "transcript"},
-        set(),
+        [("x", "/x.mp3", "en", "Nice weather.", None, None, None)],
+    ),
+    "lhotse": (
+        [CUT],
+        {"sentence_id": "key"},
+        [("cut-1", "/x.wav", "fr", "Ça va", "没事", "zh", 0.5)],
     ),
 }
-
-
-def rows(path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def make_corpus(folder: Path, *utterances: Utterance) -> Path:
-    """The manifest folder/data/train.jsonl of `utterances`, with recordings of half a second."""
-    for name in ("fr/a", "fr/b", "en/a"):
-        path = folder / "data" / "audio" / f"{name}.wav"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, np.sin(np.arange(8_000) / 9) * 0.3, 16_000)
-    write_manifest(folder / "data" / "train.jsonl", utterances)
-    return folder / "data" / "train.jsonl"

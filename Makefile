@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := outputs/demo
 
-.PHONY: demo figures sweep test test-all test-upstream lint bench clean
+.PHONY: demo figures evidence test test-all test-upstream lint bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/potsa/demo.py --output $(DEMO)
@@ -13,13 +13,14 @@ demo: $(INSTALLED)
 # The pictures of docs/evaluation.md, from the demo's runs.
 FIGURES := recall heat_map overlap arrows_projector probe transport_costs rank query_share pca_encoder pca_compensated
 figures: $(INSTALLED)
-	$(BIN)/slam-potsa analyze $(DEMO)/potsa $(DEMO)/data/train.jsonl $(DEMO)/data/zero_shot.jsonl \
+	$(BIN)/slam-potsa analyze $(DEMO)/potsa $(DEMO)/data/test.jsonl \
 		--against $(DEMO)/baseline --heard en es ru
 	for name in $(FIGURES); do cp $(DEMO)/potsa/analysis/$$name.svg docs/evaluation/; done
 
-# Which alignment loss helps: hours on two cores, a run at a time, resumed where it was stopped.
-sweep: $(INSTALLED)
-	$(BIN)/python benchmarks/variants.py --demo $(DEMO) --json benchmarks/results/variants.json
+# Does alignment help, by what and against which control: hours on two cores, a run at a time, resumed
+# where it was stopped.
+evidence: $(INSTALLED)
+	$(BIN)/python benchmarks/evidence.py --demo $(DEMO) --json benchmarks/results/evidence.json
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not slow and not gpu and not upstream"

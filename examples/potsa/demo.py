@@ -25,14 +25,16 @@ import torch
 from parts import smollm2, whisper
 from slam_potsa.data.manifest import read_manifest, write_manifest
 from slam_potsa.data.pairs import shuffled_partners
+from slam_potsa.data.predictions import read_predictions
 from slam_potsa.data.sources import announcements
-from slam_potsa.engine.decode import Translator, decode_to, load_run
+from slam_potsa.engine.decode import Translator, decode_to, load_run, predictions_file
 from slam_potsa.engine.encode import store_features
 from slam_potsa.engine.launch import quieten
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation.analysis import analyze, write_analysis
 from slam_potsa.evaluation.figures import bar_chart, standalone
-from slam_potsa.evaluation.report import Report, Request, collect, headline_text, write_page
+from slam_potsa.evaluation.report import Report, Request, collect, write_page
+from slam_potsa.evaluation.scores import score
 from slam_potsa.files import atomic_write
 from slam_potsa.model.encoder import load_encoder
 from slam_potsa.text import table
@@ -121,7 +123,7 @@ def main() -> None:
         chart = quality_chart(report)
         atomic_write(out / "quality.svg", standalone(chart))
     write_metrics(out / "metrics.json", report, phase.seconds)
-    text = f"{quality_text(report)}\n\n{headline_text(report)}"
+    text = f"{quality_text(report)}\n\n{joined_text(out)}"
     atomic_write(out / "table.txt", text + "\n")
     written = [out / name for name in ("quality.svg", "metrics.json", "report.html")]
     print("", text, "", *written, sep="\n")
@@ -193,16 +195,30 @@ def quality_chart(report: Report) -> str:
 
 
 def quality_text(report: Report) -> str:
-    """Cross-entropy of the true translation and BLEU of each language, a column a system."""
+    """BLEU, and cross-entropy of the true translation, of each language; a column a system."""
     rows = []
     for test, title in TESTS.items():
         for row in report.runs[0].scored[test].rows:
             if row.kind == "language":
                 found = [run.scored[test].row(row.name).scores for run in report.runs]
-                for name in ("CE", "BLEU"):
-                    cells = (f"{of[name].text()} ({of[name].interval_text()})" for of in found)
-                    rows.append((title, row.name, name, *cells))
+                rows += [
+                    (title, row.name, measure, *(of[measure].text() for of in found))
+                    for measure in ("BLEU", "CE")
+                ]
     return table(("test", "spoken", "", *(run.name for run in report.runs)), rows, 3)
+
+
+def joined_text(out: Path) -> str:
+    """What each way of going on changed, against going on without Italian: paired by sentence."""
+    test, rows = next(iter(TESTS)), []
+    read = {name: read_predictions(predictions_file(out / name / test)) for name in SYSTEMS}
+    for name in ("joined", "control", "ceiling"):
+        found = score(read[name], baseline=read["longer"], bootstrap=0, guards=False)
+        for item in found.comparisons:
+            if item.metric == "CE" and len(item.name) == 2:
+                change = f"{item.difference:+.3f}", f"{item.p_value:.3f}"
+                rows.append((SYSTEMS[name].name, item.name, f"{item.system:.3f}", *change))
+    return table(("against longer", "spoken", "CE", "change", "p"), rows, 2)
 
 
 def write_metrics(path: Path, report: Report, seconds: dict[str, float]) -> None:

@@ -345,7 +345,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pairs", nargs="+", type=int, default=[40, 80, 160])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
     parser.add_argument("--steps", type=int, default=400, help="of the systems from new weights")
-    parser.add_argument("--more", type=int, default=250, help="of those that start from baseline")
+    parser.add_argument("--more", type=int, default=250, help="of those that start from alone")
     parser.add_argument("--share", type=float, default=0.3, help="joining pairs among the items")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--options", nargs="*", default=[], help="of every run, as KEY=VALUE")

@@ -191,7 +191,7 @@ def add_plan(record: dict[str, Any]) -> None:
     size, args = SIZES[record["size"]], argparse.Namespace(**record["arguments"])
     given = {"tokens_per_letter": 1 / LETTERS_PER_TOKEN, "longest_answer": 1.0}
     given["target_tokens"] = ANSWER / statistics.mean(SECONDS)  # all answers are as long
-    cards = ["h200"] if args.device == "cuda" else []  # an H100 computes as fast
+    cards = ["h100"] if args.device == "cuda" else []
     with tempfile.TemporaryDirectory() as name:
         write_data(Path(name), size)
         for one in record["micro_batches"]:

@@ -34,7 +34,8 @@ def taught(tmp_path_factory):
     manifest = Path(config.dataset_config.train_data_path)
     heard = [row for row in rows if row.language != "it"]
     write_manifest(manifest.with_name("heard.jsonl"), heard)
-    mute = [dataclasses.replace(row, target=None) for row in rows if row.language == "it"]
+    nothing = {"target": None, "target_language": None}
+    mute = [dataclasses.replace(row, **nothing) for row in rows if row.language == "it"]
     write_manifest(manifest.with_name("joining.jsonl"), heard + mute)
     config.dataset_config.train_data_path = str(manifest.with_name("heard.jsonl"))
     config.dataset_config.val_data_path = config.dataset_config.train_data_path
@@ -84,7 +85,7 @@ def test_heard_languages_are_paired_too_where_pairing_says_so(taught, tmp_path):
 
 
 def test_rows_without_target_have_no_label(taught, tmp_path):
-    config = joining(taught, tmp_path)
+    config = joining(taught, tmp_path, prompt="USER {target_language} : ")  # they lack it
     _, tokenizer = model_factory(
         config.train_config,
         config.model_config,

@@ -98,7 +98,8 @@ def score_tests(recipe) -> None:
     from slam_potsa.files import atomic_write
 
     last = recipe.stages[-1]
-    heard = {u.language for u in read_manifest(last.config.dataset_config.train_data_path)}
+    data = last.config.dataset_config
+    heard = {u.language for u in read_manifest(data.train_data_path)} - {*data.joining}
     tables = {}
     for test, (prefix, _) in tests_of(recipe).items():
         predictions = read_predictions(predictions_file(prefix))

@@ -230,8 +230,8 @@ class DecodeConfig:
     )
     cross_entropy: bool = option(
         True,
-        "also measure the cross-entropy of each true translation, where there is one: one forward "
-        "pass beside the search",
+        "also measure the cross-entropy of each true answer, where there is one; reads the speech "
+        "once more",
         affects="answers",
     )
     num_return_sequences: int = option(

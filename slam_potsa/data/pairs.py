@@ -201,7 +201,9 @@ class ParallelSpeechDataset:
         if self.pairing == "anchor" and self.anchor_language in spoken:
             languages = [self.anchor_language]
         rng = random.Random(f"joins:{self.seed}:{epoch}:{utterance.key}:{repetition}")
-        return utterance, rng.choice(spoken[rng.choice(languages)])
+        partner = rng.choice(spoken[rng.choice(languages)])
+        # Its prompt, which nothing is answered to, is its partner's.
+        return replace(utterance, target_language=partner.target_language), partner
 
     def _turns(self, languages: list[str], draw: int) -> list[tuple[str, int]]:
         """The two languages of a draw, each with how often it came up before."""

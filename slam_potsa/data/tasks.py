@@ -107,11 +107,13 @@ def require(data: DatasetConfig, tasks: Iterable[str], utterances: Sequence[Utte
     """Raise InputError with all that prompts and answers of `tasks` ask for and utterances lack.
 
     Whether there is a transcript and a target is `read_manifest(needs=needed_fields(tasks))`'s.
+    What joins without a target is asked nothing.
     """
     problems = []
     for name in dict.fromkeys(name for task in tasks for name in USES[task]):
         for field in dict.fromkeys(PLACEHOLDER.findall(getattr(data, name))):
-            lacking = [u.key for u in utterances if _value(u, field) is None]
+            asked = [u for u in utterances if u.language not in data.joining or u.target]
+            lacking = [u.key for u in asked if _value(u, field) is None]
             if lacking and field in IN_PROMPTS:
                 others = f" (and {len(lacking) - 1:,} others)" if len(lacking) > 1 else ""
                 asks = f"the {name} asks for {{{field}}}, which is not there"

@@ -29,6 +29,7 @@ from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.manifest import Utterance, read_manifest
 from slam_potsa.data.predictions import Prediction, write_pred_gt, write_predictions
 from slam_potsa.data.tasks import (
+    answer,
     read_answer,
     reference,
     require,
@@ -74,7 +75,7 @@ class Translator:
             # Training may have left the encoder out; what is decoded has seldom been stored.
             replace(config.model_config, load_encoder=True),
             language_bias=config.language_bias,
-            alignment=replace(config.alignment, terms={}),
+            alignment=replace(config.alignment, terms={}, teacher=None),
             decode=config.decode,
             ckpt_path=config.ckpt_path,
         )
@@ -201,8 +202,9 @@ class Translator:
             return {}
         told = copy(dataset)
         told.data = replace(dataset.data, inference_mode=False)
-        examples = [told.example(utterance, dataset.items.tasks[0]) for utterance in batch]
-        examples = [example for example in examples if example["answer_ids"]]
+        task = dataset.items.tasks[0]
+        answered = [u for u in batch if answer(told.data, task, u) is not None]
+        examples = [told.example(utterance, task) for utterance in answered]
         if not examples:
             return {}
         inputs = self.to_device(told.collator([[example] for example in examples]))

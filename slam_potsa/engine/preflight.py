@@ -40,6 +40,8 @@ def _earlier_run(config: PotsaConfig) -> Iterator[str]:
             f"{output_dir} holds {found[0].name} of an earlier run, and SLAM-LLM cannot resume: "
             f"move it away, and give ckpt_path=<there>/{found[0].name}/model.pt to go on from "
             "those weights with the steps that are left; or give native.resume=never to train anew"
+            + "; keep alignment.teacher at the file it was"
+            * bool(config.alignment.teacher)
         )
 
 

@@ -250,7 +250,8 @@ def _cross_entropy(
     differences = [two - one for one, two in zip(old, new, strict=True)]
     p_value = sentence_loss.p_value(pairs, differences, samples)
     means = fmean(old), fmean(new)
-    return [Comparison(name, sentence_loss.NAME, *means, fmean(differences), p_value)]
+    how = f"cluster bootstrap of sentences|n:{samples}|seed:{sentence_loss.SEED}"
+    return [Comparison(name, sentence_loss.NAME, *means, fmean(differences), p_value, how)]
 
 
 def least_p_value(test: str, changed: int) -> float:

@@ -17,6 +17,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from slam_potsa.data.predictions import Prediction
+from slam_potsa.evaluation import sentence_loss
 from slam_potsa.evaluation.compare import Comparison, compare, comparisons_text, corpora
 from slam_potsa.evaluation.guards import GUARDS, guard_signature, rates, watch
 from slam_potsa.evaluation.presets import Convention
@@ -274,8 +275,12 @@ def seeds_text(means: Mapping[str, Mapping[str, SeedMean]]) -> str:
         body = []
         for name, found in rows.items():
             low, high = found.value - found.half_width, found.value + found.half_width
-            row = [name, f"{found.value:.2f}", f"{found.deviation:.2f}"]
-            row += [f"{low:.2f} – {high:.2f}", *(f"{value:.1f}" for value in found.values)]
+            n = sentence_loss.DIGITS if metric == sentence_loss.NAME else 2
+            row = [name, f"{found.value:.{n}f}", f"{found.deviation:.{n}f}"]
+            row += [
+                f"{low:.{n}f} – {high:.{n}f}",
+                *(f"{v:.{n}f}" for v in found.values),
+            ]
             body.append(row)
         files = [f"seed file {number}" for number in range(1, len(found.values) + 1)]
         head = [f"{metric} over {len(files)} seeds", "mean", "std", "95 % t interval", *files]

@@ -52,7 +52,12 @@ def interval(items: Sequence[Prediction], resamples: int) -> tuple[float, float]
 def p_value(
     pairs: Sequence[tuple[Prediction, Prediction]], differences: Sequence[float], resamples: int
 ) -> float:
-    """Two-sided, of the mean difference being 0: twice the rarer side of its resampled means."""
-    means = resampled_means([new for _, new in pairs], differences, resamples)
+    """Two-sided, of the mean difference being 0: twice the rarer side of its resampled means.
+
+    Never below 2^(1 − sentences), what their signs alone could show.
+    """
+    items = [new for _, new in pairs]
+    means = resampled_means(items, differences, resamples)
     below, above = (means <= 0).sum(), (means >= 0).sum()
-    return float(min(1.0, 2 * (min(below, above) + 1) / (resamples + 1)))
+    least = 2.0 ** (1 - len({item.sentence_id or item.key for item in items}))
+    return float(min(1.0, max(least, 2 * (min(below, above) + 1) / (resamples + 1))))

@@ -61,6 +61,8 @@ def factory(
         raise InputError(f"projector: unknown {unknown}; known are {', '.join(PROJECTOR_OPTIONS)}")
     alignment = config.defaults(config.AlignmentConfig, alignment)
     biased = config.defaults(config.LanguageBiasConfig, language_bias)
+    if alignment.teacher:
+        raise InputError("alignment.teacher is ours alone: a language joins by examples/potsa/")
     for section in (alignment, biased, config.defaults(config.ModelConfig, projector)):
         check(section)
 

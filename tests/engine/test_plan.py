@@ -94,7 +94,7 @@ def test_a_stage_must_fit_the_cards_that_are_named_or_one_of_all():
     assert [gpu["fits"] for gpu in plan["stages"][0]["on"].values()] == [False, True]
     (problem,) = plan["problems"]
     assert "on an RTX 4090" in problem and "lower train_config.batch_size_training" in problem
-    assert len(plan_stages([("s", paper("train_config.batch_size_training=99"))])["problems"]) == 4
+    assert len(plan_stages([("s", paper("train_config.batch_size_training=99"))])["problems"]) == 5
 
 
 def test_stages_that_do_not_fit_each_other(tmp_path):

@@ -27,15 +27,15 @@ ORDER = [
 ORDER += ["plugin", "engine", "evaluation", "commands", "cli"]
 # Lines of each folder, with a little air: to shrink (the aim is 15,000 in all), not to grow.
 BUDGET = {
-    "config": 1_050,
+    "config": 960,
     "data": 3_500,
     "objective": 1_480,
     "model": 2_180,
     "engine": 3_280,
     "evaluation": 3_330,
-    "commands": 770,
+    "commands": 755,
 }
-BUDGET_IN_ALL = 16_000
+BUDGET_IN_ALL = 15_900
 SLAM_LLM_ALLOWED = {"engine/slam_llm.py", "model/drop_in.py"}
 HEAVY = ("transformers", "deepspeed", "slam_llm", "sacrebleu", "sklearn", "peft")
 HEAVY += ("jiwer", "py3langid", "scipy", "matplotlib")

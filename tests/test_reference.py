@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from slam_potsa import cli
 from slam_potsa.config import PotsaConfig
 from slam_potsa.config.option import Affects, section_kind, sections
-from slam_potsa.config.reference import COMMAND, PAGE, reference
 
 ROOT = Path(__file__).resolve().parents[1]
+spec = importlib.util.spec_from_file_location("reference", ROOT / "docs/reference.py")
+page = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(page)
 
 
-def test_the_page_is_what_the_command_prints(capsys):
-    assert cli.main(["reference"]) == 0
+def test_the_page_is_what_the_command_prints():
     # Not an assertion about the texts: pytest would print both pages.
-    if (ROOT / PAGE).read_text(encoding="utf-8") != capsys.readouterr().out:
-        pytest.fail(f"{PAGE} is not what slam_potsa/config says; write it again: {COMMAND}")
+    if (ROOT / page.PAGE).read_text(encoding="utf-8") != page.reference():
+        pytest.fail(f"{page.PAGE} is not what slam_potsa/config says: {page.COMMAND}")
 
 
 def test_every_option_has_one_row_of_its_own_section():
     found = {}
-    for part in reference().split("\n## ")[1:]:
+    for part in page.reference().split("\n## ")[1:]:
         title, *lines = part.splitlines()
         found[title.strip("`")] = [line for line in lines if line.startswith("| `")]
     for path, kind in sections(PotsaConfig):

@@ -1,4 +1,4 @@
-"""`slam-potsa features | bias | where | reference`: the encoder's output; what to configure."""
+"""`slam-potsa features | bias | where`: the encoder's output, and paths for SLAM-LLM."""
 
 from __future__ import annotations
 
@@ -23,8 +23,6 @@ def add(commands) -> None:
     where = commands.add_parser("where", help="paths for SLAM-LLM's configuration")
     where.add_argument("what", choices=("model", "dataset", "conf"))
     where.set_defaults(command=_where)
-    reference = commands.add_parser("reference", help="every option, as docs/configuration.md")
-    reference.set_defaults(command=_reference)
 
 
 def _features(args) -> None:
@@ -60,9 +58,3 @@ def _where(args) -> None:
     from slam_potsa.engine.slam_llm import plugin_file
 
     print(conf_dir() if args.what == "conf" else plugin_file(args.what))
-
-
-def _reference(args) -> None:
-    from slam_potsa.config.reference import reference
-
-    print(reference(), end="")

@@ -1,4 +1,7 @@
-"""`docs/configuration.md`: every option, written from the options themselves."""
+"""`docs/configuration.md`: every option, written from the options themselves.
+
+python docs/reference.py > docs/configuration.md
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from slam_potsa.config.option import NOT_IN_PAPER, section_kind, sections
 from slam_potsa.config.sections import PotsaConfig
 
 PAGE = "docs/configuration.md"
-COMMAND = f"slam-potsa reference > {PAGE}"
+COMMAND = f"python docs/reference.py > {PAGE}"
 
 _INTRODUCTION = f"""\
 # Configuration
@@ -81,3 +84,7 @@ def _plain(text: str) -> str:
     for character in "|*<":
         text = text.replace(character, f"\\{character}")
     return text.replace("\n", " ")
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

@@ -102,11 +102,12 @@ def main() -> None:
     wanted = [run for run in runs(args) if run.system in args.systems or not args.systems]
     for number, run in enumerate(wanted, start=1):
         folder = args.output / run.name
-        if not (folder / RESULT).is_file():
+        if read_result(run, args) is None:
             print(f"== {number}/{len(wanted)} {run.name}", flush=True)
             native.finetune(configuration(run, args))
-            atomic_write(folder / RESULT, json.dumps(measure(folder, args)) + "\n")
-    found = ((run, read_result(args.output, run)) for run in runs(args))
+            content = {"made_from": made_from(run, args), "tests": measure(folder, args)}
+            atomic_write(folder / RESULT, json.dumps(content) + "\n")
+    found = ((run, read_result(run, args)) for run in runs(args))
     results = {run: result for run, result in found if result}
     summary = summarise(results)
     about = {"device": device_name(), "torch": torch.__version__, "steps": args.steps}
@@ -245,9 +246,23 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def read_result(output: Path, run: Run) -> dict[str, Any] | None:
-    file = output / run.name / RESULT
-    return json.loads(file.read_text()) if file.is_file() else None
+def made_from(run: Run, args: argparse.Namespace) -> dict[str, Any]:
+    """What a result depends on beside the code; with what its start depends on."""
+    steps = args.more if run.start else args.steps
+    own = {"system": run.settings, "steps": steps, "share": args.share, "options": args.options}
+    own["sentences"] = SENTENCES
+    return own | ({"start": made_from(run.start, args)} if run.start else {})
+
+
+def read_result(run: Run, args: argparse.Namespace) -> dict[str, Any] | None:
+    """None: not there yet. Exits where it was made with other settings."""
+    file = args.output / run.name / RESULT
+    if not file.is_file():
+        return None
+    found = json.loads(file.read_text())
+    if found["made_from"] != made_from(run, args):
+        raise SystemExit(f"{file}: made with other settings; give another --output, or remove it")
+    return found["tests"]
 
 
 def summarise(results: dict[Run, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -16,9 +16,9 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -34,7 +34,7 @@ from slam_potsa.errors import InputError
 from slam_potsa.evaluation.analysis import analyze, write_analysis
 from slam_potsa.evaluation.figures import bar_chart, standalone
 from slam_potsa.evaluation.report import Report, Request, collect, write_page
-from slam_potsa.evaluation.scores import score
+from slam_potsa.evaluation.scores import ScoreTable, score
 from slam_potsa.files import atomic_write
 from slam_potsa.model.encoder import load_encoder
 from slam_potsa.text import table
@@ -116,7 +116,7 @@ def main() -> None:
         for system in SYSTEMS:
             decode(system, out)
     with phase("analysis, scores and report"):
-        for system in SYSTEMS:
+        for system in ("baseline", "potsa", "joined"):
             look_into(system, out)
         report = report_on(out)
         write_page(out / "report.html", report)
@@ -180,6 +180,7 @@ def report_on(out: Path) -> Report:
         notes=NOTES,
         names=[system.name for system in SYSTEMS.values()],
         heard=HEARD,
+        bootstrap=200,  # of six systems on two tests: a thousand take minutes
         titles=TESTS,
         argv=sys.argv,
     )
@@ -222,26 +223,27 @@ def joined_text(out: Path) -> str:
 
 
 def write_metrics(path: Path, report: Report, seconds: dict[str, float]) -> None:
+    """Every score with its interval, what differs from the baseline with its p, and wall times."""
     content = {
         "systems": {
-            run.name: {
-                "scores": {title: run.scored[test].as_dict() for test, title in TESTS.items()},
-                "training_seconds": round(sum(run.series("seconds")[1]), 1),
-            }
-            for run in report.runs
-        },
-        "comparisons": {
-            run.name: {
-                title: [asdict(found) for found in run.scored[test].comparisons]
-                for test, title in TESTS.items()
-            }
-            for run in report.runs[1:]
+            run.name: {test: _scores(run.scored[test]) for test in TESTS} for run in report.runs
         },
         "wall_seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
     atomic_write(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def _scores(scored: ScoreTable) -> dict[str, Any]:
+    p_values = {(item.name, item.metric): item.p_value for item in scored.comparisons}
+    return {
+        row.name: {
+            name: [found.value, found.low, found.high, p_values.get((row.name, name))]
+            for name, found in row.scores.items()
+        }
+        for row in scored.rows
+    }
 
 
 def _arguments() -> argparse.Namespace:

@@ -36,9 +36,9 @@ def trainable_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save_checkpoint(model: nn.Module, path: str | Path) -> None:
-    """Write `model.pt`, whole or not at all."""
-    with atomic_path(path) as temporary:
-        torch.save(trainable_state(model), temporary)
+    """Write `model.pt`, whole or not at all; the same weights give the same bytes."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        torch.save(trainable_state(model), file)  # given a path, it would write the path's name too
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:

@@ -151,12 +151,11 @@ def test_what_happens_to_a_run_that_is_there(tmp_path):
     config = with_dropout(tmp_path)
     config.native.save_interval, config.native.keep_checkpoints = 3, 2
     first = native.finetune(config)
-    expected, run = read_checkpoint(first), first.parent
+    expected, run = first.read_bytes(), first.parent
     found = complete_checkpoints(run)
     assert [path.name for path in found] == ["checkpoint-9", "checkpoint-12"]
-    again = read_checkpoint(native.finetune(config))
+    assert native.finetune(config).read_bytes() == expected  # others may have started from it
     assert len(metrics(config)) == 12 and last_checkpoint(run) == found[1]
-    assert all(torch.equal(again[name], tensor) for name, tensor in expected.items())
     (found[1] / "complete").unlink()
     assert last_checkpoint(run) == found[0]
     state = found[0] / "controller.json"

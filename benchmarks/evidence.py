@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 import yaml
+from torch.utils.data import DataLoader
 
 from slam_potsa.config import PotsaConfig
 from slam_potsa.config.compose import compose_config
@@ -232,8 +233,8 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     for test in TESTS:
         manifest = args.world / "data" / f"{test}.jsonl"
         rows, dataset, losses = read_manifest(manifest), translator.dataset(manifest), {}
-        for start in range(0, len(rows), BATCH):
-            losses |= translator.losses(dataset, rows[start : start + BATCH])
+        for batch in DataLoader(dataset, BATCH, collate_fn=dataset.collator):
+            losses |= translator.losses(translator.encoded(batch))
         for code in sorted({u.language for u in rows}):
             own = {u.sentence_id: round(losses[u.key], 4) for u in rows if u.language == code}
             result[f"{test}/{code}"] = {"ce": own}

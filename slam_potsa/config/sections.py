@@ -230,8 +230,8 @@ class DecodeConfig:
     )
     cross_entropy: bool = option(
         True,
-        "also measure the cross-entropy of each true answer, where there is one; reads the speech "
-        "once more",
+        "also measure the cross-entropy of each true answer, where there is one: a forward pass of "
+        "the LLM",
         affects="answers",
     )
     num_return_sequences: int = option(

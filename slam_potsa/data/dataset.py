@@ -101,8 +101,8 @@ class SpeechTranslationDataset(Dataset):
             }
 
     def _answer_ids(self, task: str, utterance: Utterance) -> list[int]:
-        """The answer's tokens and eos; empty where there is none, or none is to be shown."""
-        text = None if self.data.inference_mode else tasks.answer(self.data, task, utterance)
+        """The true answer's tokens and eos; empty where there is none."""
+        text = tasks.answer(self.data, task, utterance)
         return [] if text is None else [*self._encode(text), self.eos_id]
 
     def _encode(self, text: str) -> list[int]:
@@ -129,7 +129,8 @@ class SpeechTranslationDataset(Dataset):
         audio_mel_post_mask [B, T], 1 = an encoder frame that holds speech; language_ids [B] int64;
         sentence_ids [B] int64 (equal = one sentence); pairs [P, 2] int64, the rows of each pair,
         the anchor second; label_start, the first column that may have a label (S: there is none).
-        Inference: no labels and no label_start, but keys and targets, lists of B strings.
+        Inference: no labels and no label_start, but keys and targets, lists of B strings, and
+        answer_ids, the tokens of each true answer.
         """
         rows = [example for item in items for example in item]
         sentences = list(dict.fromkeys(row["sentence_id"] for row in rows))
@@ -143,11 +144,13 @@ class SpeechTranslationDataset(Dataset):
         if self.data.inference_mode:
             batch["keys"] = [row["key"] for row in rows]
             batch["targets"] = [row["target"] or "" for row in rows]
+            batch["answer_ids"] = [row["answer_ids"] for row in rows]
         return batch
 
     def _tokens(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         start = self.data.fix_length_audio + max(len(row["prompt_ids"]) for row in rows)
-        columns = start + max(len(row["answer_ids"]) for row in rows)
+        answers = [[] if self.data.inference_mode else row["answer_ids"] for row in rows]
+        columns = start + max(map(len, answers))
         shape = (len(rows), columns)
         input_ids = torch.full(shape, self.pad_id)
         labels = torch.full(shape, IGNORED)
@@ -155,10 +158,10 @@ class SpeechTranslationDataset(Dataset):
         modality_mask = torch.zeros(shape, dtype=torch.bool)
         for index, row in enumerate(rows):
             prompt = start - len(row["prompt_ids"])  # where the prompt begins
-            audio, end = prompt - self.data.fix_length_audio, start + len(row["answer_ids"])
+            audio, end = prompt - self.data.fix_length_audio, start + len(answers[index])
             input_ids[index, audio:prompt] = AUDIO_SLOT
             input_ids[index, prompt:start] = torch.tensor(row["prompt_ids"])
-            input_ids[index, start:end] = labels[index, start:end] = torch.tensor(row["answer_ids"])
+            input_ids[index, start:end] = labels[index, start:end] = torch.tensor(answers[index])
             modality_mask[index, audio:prompt] = True
             attention_mask[index, audio:end] = True
         tokens = {"input_ids": input_ids, "attention_mask": attention_mask}

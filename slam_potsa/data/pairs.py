@@ -218,10 +218,13 @@ def shuffled_partners(utterances: Iterable[Utterance], seed: int = 0) -> list[Ut
     """The control of every claim: each sentence with the id of another one.
 
     The same recordings and targets, in pairs as many, whose halves mean different things wherever
-    other utterances keep their ids. What still helps is not what the pairs mean.
+    other utterances keep their ids. What still helps is not what the pairs mean. Raises InputError
+    for one sentence alone, which has no other.
     """
     rows = list(utterances)
     order = sorted({utterance.sentence_id for utterance in rows})
+    if len(order) < 2:
+        raise InputError(f"shuffled partners: expected two sentences or more, got {len(order)}")
     random.Random(f"control:{seed}").shuffle(order)
     other = dict(zip(order, order[1:] + order[:1], strict=True))
     return [replace(utterance, sentence_id=other[utterance.sentence_id]) for utterance in rows]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,6 @@ from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.manifest import Utterance, read_manifest
 from slam_potsa.data.predictions import Prediction, write_pred_gt, write_predictions
 from slam_potsa.data.tasks import (
-    answer,
     read_answer,
     reference,
     require,
@@ -111,6 +109,15 @@ class Translator:
     def to_device(self, batch: dict[str, Any]) -> dict[str, Any]:
         return {k: v.to(self.device) if torch.is_tensor(v) else v for k, v in batch.items()}
 
+    @torch.inference_mode()
+    def encoded(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A batch of `dataset`'s on the device, its speech encoded once for all that reads it."""
+        batch = self.to_device(batch)
+        if "audio_mel" in batch:
+            mel, valid = batch.pop("audio_mel"), batch["audio_mel_post_mask"]
+            batch["encoder_features"] = self.model.encoder(mel, valid)
+        return batch
+
     def translate(
         self, recordings: Sequence[str | Path], language: str, target_language: str = ""
     ) -> list[str]:
@@ -149,7 +156,6 @@ class Translator:
             rank: of this process, which answers every `processes`-th utterance.
         """
         rows = dataset.items.utterances
-        by_key = {row.key: row for row in rows}
         seconds = [dataset.heard(row).duration or 0.0 for row in rows]
         # Longest first: batches of like length, and memory fails early or never.
         share = sorted(range(len(rows)), key=lambda i: -seconds[i])[rank::processes]
@@ -167,8 +173,8 @@ class Translator:
             unit="utt",
             disable=not progress or rank > 0,
         ) as bar:
-            for batch in loader:
-                losses = self.losses(dataset, [by_key[key] for key in batch["keys"]])
+            for batch in map(self.encoded, loader):
+                losses = self.losses(batch) if self.config.decode.cross_entropy else {}
                 answers = self._generate(batch)
                 yield [replace(answer, cross_entropy=losses.get(answer.key)) for answer in answers]
                 bar.update(len(batch["keys"]))
@@ -178,12 +184,11 @@ class Translator:
         count = self.config.decode.num_return_sequences
         scores: list[Any] = [None] * len(batch["keys"])
         if count == 1:
-            tokens = self.model.generate(**self.to_device(batch))
+            tokens = self.model.generate(**batch)
         else:
             # Scores keep each step's distribution: batch x beams x vocabulary x steps x 4 bytes.
-            output = self.model.generate(
-                **self.to_device(batch), return_dict_in_generate=True, output_scores=True
-            )
+            scored = {"return_dict_in_generate": True, "output_scores": True}
+            output = self.model.generate(**batch, **scored)
             tokens = output.sequences
             scores = output.sequences_scores.view(-1, count).tolist()
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
@@ -192,24 +197,13 @@ class Translator:
             yield Answer(key, [text.strip() for text in best], scores[row])
 
     @torch.inference_mode()
-    def losses(self, dataset: Any, batch: Sequence[Utterance]) -> dict[str, float]:
-        """By key, the cross-entropy of the true answer, where there is one.
-
-        Args:
-            dataset: of `dataset`; `batch` are some of its utterances, as many as fit at once.
-        """
-        if not self.config.decode.cross_entropy:
+    def losses(self, batch: dict[str, Any]) -> dict[str, float]:
+        """By key, the cross-entropy of the true answer in nats a token, where there is one."""
+        if not any(batch["answer_ids"]):
             return {}
-        told = copy(dataset)
-        told.data = replace(dataset.data, inference_mode=False)
-        task = dataset.items.tasks[0]
-        answered = [u for u in batch if answer(told.data, task, u) is not None]
-        examples = [told.example(utterance, task) for utterance in answered]
-        if not examples:
-            return {}
-        inputs = self.to_device(told.collator([[example] for example in examples]))
-        losses = self.model.sentence_losses(**inputs).tolist()
-        return {example["key"]: loss for example, loss in zip(examples, losses, strict=True)}
+        losses = self.model.sentence_losses(**batch).tolist()
+        rows = zip(batch["keys"], batch["answer_ids"], losses, strict=True)
+        return {key: loss for key, ids, loss in rows if ids}
 
 
 def _predictions(

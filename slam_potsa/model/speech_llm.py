@@ -6,12 +6,14 @@ Shapes: B rows, S positions of the LLM, A answer positions, N query tokens, V vo
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from slam_potsa.config import DecodeConfig
 from slam_potsa.data.epoch import EpochCounter
@@ -131,16 +133,34 @@ class SpeechLLM(Aligned, nn.Module):
         return CausalLMOutput(loss=loss, logits=logits), _accuracy(logits, answer, targets)
 
     @torch.no_grad()
-    def sentence_losses(self, labels: Tensor, label_start: int, **batch: Any) -> Tensor:
-        """Mean cross-entropy of each row's target tokens [B], in nats; NaN where a row has none.
+    def sentence_losses(
+        self,
+        answer_ids: Sequence[Sequence[int]],
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        modality_mask: Tensor,
+        **speech: Any,
+    ) -> Tensor:
+        """Mean cross-entropy of each row's true answer [B], in nats a token; NaN without one.
 
-        Args: those of `forward`, whose loss weighs rows by their tokens.
+        Args:
+            answer_ids: of each row, B lists; the others are those of `generate`.
         """
-        logits = self(**batch, labels=labels, label_start=label_start)[0].logits.float()
-        answer = labels[:, label_start:]
-        classes = logits.transpose(1, 2)
-        losses = F.cross_entropy(classes, answer, ignore_index=IGNORE_INDEX, reduction="none")
-        return losses.sum(1) / (answer != IGNORE_INDEX).sum(1)
+        ids = [torch.tensor(row, dtype=torch.long) for row in answer_ids]
+        answers = pad_sequence(ids, batch_first=True, padding_value=IGNORE_INDEX)
+        answers = answers.to(input_ids.device)
+        start, there = input_ids.shape[1], answers != IGNORE_INDEX
+        output, _ = self(
+            torch.cat([input_ids, answers], 1),
+            torch.cat([attention_mask, there], 1),
+            F.pad(modality_mask, (0, answers.shape[1])),
+            F.pad(answers, (start, 0), value=IGNORE_INDEX),
+            label_start=start,
+            **speech,
+        )
+        classes = output.logits.float().transpose(1, 2)
+        losses = F.cross_entropy(classes, answers, ignore_index=IGNORE_INDEX, reduction="none")
+        return losses.sum(1) / there.sum(1)
 
     @torch.no_grad()
     def generate(

@@ -30,7 +30,7 @@ BUDGET = {
     "config": 960,
     "data": 3_500,
     "objective": 1_480,
-    "model": 2_180,
+    "model": 2_200,
     "engine": 3_280,
     "evaluation": 3_330,
     "commands": 755,

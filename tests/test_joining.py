@@ -99,6 +99,31 @@ def test_rows_without_target_have_no_label(taught, tmp_path):
     assert (batch["labels"][second] != -100).any(1).all()
 
 
+@pytest.mark.parametrize(("first", "read"), [("projector", 6), ("llm.1", 12)])
+def test_the_llm_reads_rows_without_labels_only_for_terms_over_it(taught, tmp_path, first, read):
+    config = joining(taught, tmp_path)
+    term = TermConfig(distance="ot", first=first, second=first, detach="second")
+    alignment = dataclasses.replace(config.alignment, terms={"join": term}, teacher=None)
+    model, tokenizer = model_factory(
+        config.train_config,
+        config.model_config,
+        language_bias={"enabled": False},
+        alignment=alignment,
+    )
+    dataset = get_speech_dataset(config.dataset_config, tokenizer, "train")
+    batch = dataset.collator([item for item in dataset if len(item) == 2])
+    rows = []
+    model.llm.register_forward_pre_hook(
+        lambda _llm, _inputs, named: rows.append(len(named["inputs_embeds"])), with_kwargs=True
+    )
+    model.train()
+    loss = model(**batch)[0].loss
+    del batch["answered"]
+    everywhere = model(**batch)[0].loss
+    assert rows == [read, 12]
+    torch.testing.assert_close(loss, everywhere)
+
+
 def test_a_language_joins_and_resumes_with_a_teacher_that_does_not_move(taught, tmp_path):
     config = joining(taught, tmp_path)
     config.native = dataclasses.replace(config.native, max_steps=4)

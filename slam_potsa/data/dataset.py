@@ -128,7 +128,8 @@ class SpeechTranslationDataset(Dataset):
         and audio_mel_post_mask [B, (F + 1) // 2] float32, or encoder_features [B, T, E] float16 and
         audio_mel_post_mask [B, T], 1 = an encoder frame that holds speech; language_ids [B] int64;
         sentence_ids [B] int64 (equal = one sentence); pairs [P, 2] int64, the rows of each pair,
-        the anchor second; label_start, the first column that may have a label (S: there is none).
+        the anchor second; label_start, the first column that may have a label (S: there is none);
+        where some rows have no answer, as those that join, answered [R] int64, the others.
         Inference: no labels and no label_start, but keys and targets, lists of B strings, and
         answer_ids, the tokens of each true answer.
         """
@@ -145,6 +146,10 @@ class SpeechTranslationDataset(Dataset):
             batch["keys"] = [row["key"] for row in rows]
             batch["targets"] = [row["target"] or "" for row in rows]
             batch["answer_ids"] = [row["answer_ids"] for row in rows]
+        elif (
+            0 < len(answered := [i for i, row in enumerate(rows) if row["answer_ids"]]) < len(rows)
+        ):
+            batch["answered"] = torch.tensor(answered)
         return batch
 
     def _tokens(self, rows: list[dict[str, Any]]) -> dict[str, Any]:

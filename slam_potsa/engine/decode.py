@@ -85,7 +85,7 @@ class Translator:
         """Predictions for every utterance, in the manifest's order.
 
         Args:
-            shuffle_audio: the blind control, see `slam_potsa.data.blind`.
+            shuffle_audio: the blind control, see `exchanged_recordings`.
         """
         return self._decode(self.dataset(manifest, shuffle_audio), progress)
 

@@ -86,6 +86,8 @@ class AlignmentController:
         if taken:
             raise ValueError(f"terms: {', '.join(taken)} stands for something else in the metrics")
         self._scheduled = scheduled_terms(objective)
+        sides = [side for term in objective.terms for side in (term.first, term.second)]
+        self.reads_llm = any(side.startswith("llm.") for side in sides)
         self._all_layers = range(1, len(self.projector.layers) + 1)
         choices = (*schedule.candidates, *schedule.layers) if schedule else ()
         self.recorder.open(objective.tap_names(choices))  # all of them are there

@@ -103,6 +103,7 @@ class SpeechLLM(Aligned, nn.Module):
         pairs: Tensor | None = None,
         sentence_ids: Tensor | None = None,
         label_start: int | None = None,
+        answered: Tensor | None = None,
         **_unused: Any,
     ) -> tuple[Any, Tensor]:
         """`(ModelOutput(loss, logits), accuracy)`, as SLAM-LLM's trainers unpack it.
@@ -113,8 +114,10 @@ class SpeechLLM(Aligned, nn.Module):
             audio_mel [B, F, M] or encoder_features [B, T, E]; audio_mel_post_mask [B, T].
             language_ids: [B]; pairs: [P, 2] rows with the same meaning; sentence_ids: [B].
             label_start: first column with a label; without it, it is looked up on the device.
+            answered: [R] the rows that have labels; None: all. The LLM reads no others, unless a
+                term of alignment compares what it makes of them.
 
-        Logits exist at label positions only, [B, A, V].
+        Logits exist at label positions only, [B, A, V], or [R, A, V].
         """
         from transformers.modeling_outputs import CausalLMOutput
 
@@ -124,6 +127,10 @@ class SpeechLLM(Aligned, nn.Module):
         embeds = self._embed(input_ids, modality_mask, *speech)
         labels = torch.full_like(input_ids, IGNORE_INDEX) if labels is None else labels
         start = _first_label(labels) if label_start is None else label_start
+        if answered is not None and not self.controller.reads_llm:
+            embeds, attention_mask, labels = (
+                rows.index_select(0, answered) for rows in (embeds, attention_mask, labels)
+            )
         logits = self._logits(embeds, attention_mask, start)
         answer = labels[:, start:]
         cross_entropy, targets = _cross_entropy(logits, answer)

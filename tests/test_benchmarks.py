@@ -1,7 +1,5 @@
 """The benchmark of a training step measures what it says, and its page shows what was measured."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -1,7 +1,5 @@
 """The command line: what it prints, and what wrong input gets."""
 
-from __future__ import annotations
-
 import pytest
 
 from slam_potsa.cli import main

@@ -1,7 +1,5 @@
 """One place for every option; conf/ only chooses values."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """What the pages tell a reader to type exists: commands, options, files."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 import shlex

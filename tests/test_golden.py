@@ -4,8 +4,6 @@ Equal to the bit on the machine that wrote them; another processor may sum in an
 the tolerance. `tests/upstream/test_parity.py` holds SLAM-LLM's host to the same file.
 """
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """The rules of the house: who may import whom, and what an import must not load."""
 
-from __future__ import annotations
-
 import ast
 import subprocess
 import sys

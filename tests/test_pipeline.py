@@ -1,7 +1,5 @@
 """Raw data to table, by the command line alone: FLEURS and CoVoST2 trees, three stages, Table 1."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

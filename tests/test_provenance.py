@@ -1,7 +1,5 @@
 """One record, one comparison that says what differs."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

@@ -1,7 +1,5 @@
 """docs/configuration.md says what slam_potsa/config says."""
 
-from __future__ import annotations
-
 import dataclasses
 import importlib.util
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Stand-ins for what SLAM-LLM imports and does not use; SLAM-LLM itself is not needed here."""
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 from types import ModuleType

@@ -1,7 +1,5 @@
 """Decoding: the same answers in any batch, after any interruption, in any number of processes."""
 
-from __future__ import annotations
-
 import json
 import os
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """conf/experiment/: what each file changes, and that it trains."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

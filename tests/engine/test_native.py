@@ -1,7 +1,5 @@
 """The embedded host: trains, resumes to the same numbers, agrees between processes."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

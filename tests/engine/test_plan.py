@@ -1,7 +1,5 @@
 """Plans: figures of stages, stages that fit each other, and the command."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 

@@ -1,7 +1,5 @@
 """What `slam-potsa plan` counts without data, held to what torch counts on models that run."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from copy import deepcopy

@@ -1,7 +1,5 @@
 """Configurations that SLAM-LLM would only trip over later, each with its remedy."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

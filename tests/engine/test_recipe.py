@@ -1,7 +1,5 @@
 """Recipe files: what they mean, and what is wrong with one before anything starts."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Which checkpoint of a run is its best, what it was trained from, one training a folder."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os

@@ -1,7 +1,5 @@
 """Stages in sequence: stopping and continuing, what is refused, tests decoded and scored."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

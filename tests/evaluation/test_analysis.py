@@ -1,7 +1,5 @@
 """An analysis of two tiny runs: what it measures, keeps and draws, and its command."""
 
-from __future__ import annotations
-
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The report in a real browser: it loads nothing, sorts, filters, plays, prints, fits a phone."""
 
-from __future__ import annotations
-
 import base64
 import shutil
 

@@ -1,7 +1,5 @@
 """Charts as XML, which is stricter than the HTML they stand in."""
 
-from __future__ import annotations
-
 import base64
 import io
 import math

@@ -1,7 +1,5 @@
 """Tables 1 to 3: which runs fill which row, with what, and what is refused."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import json

@@ -1,7 +1,5 @@
 """The report: what is collected from run directories, what stands on the page, what is missing."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from html.parser import HTMLParser

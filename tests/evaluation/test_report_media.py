@@ -1,7 +1,5 @@
 """Recordings in the page, within a budget; marks of differing words, where nothing is lost."""
 
-from __future__ import annotations
-
 import base64
 import io
 import random

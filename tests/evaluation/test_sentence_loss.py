@@ -1,7 +1,5 @@
 """Cross-entropy of references: means, clusters of recordings of one sentence, paired tests."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

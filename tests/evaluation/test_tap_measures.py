@@ -1,7 +1,5 @@
 """Each measure of a tap against closed forms and constructed truth."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

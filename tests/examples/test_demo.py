@@ -1,7 +1,5 @@
 """`make demo` from end to end, with tiny parts in place of the real ones."""
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Sizes that are shipped: they build the models their makers describe, and nothing asks a hub."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

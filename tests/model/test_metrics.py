@@ -1,7 +1,5 @@
 """TensorBoard and W&B get the numbers of metrics.jsonl."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 

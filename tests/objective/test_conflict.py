@@ -1,7 +1,5 @@
 """The conflict between cross-entropy and alignment, on losses whose gradients are known."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Variants of the alignment loss: closed forms, and which of them collapse can lower."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -7,8 +7,6 @@ Then ENTRY.py runs as __main__. What only a GPU shows it cannot: fp16 with loss 
 maps to bfloat16), DDP moving its inputs, hangs of NCCL (gloo aborts instead).
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import runpy

@@ -4,8 +4,6 @@
 them. Runs on one thread: sums then have one order.
 """
 
-from __future__ import annotations
-
 import json
 import tempfile
 from pathlib import Path

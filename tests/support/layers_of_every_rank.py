@@ -1,7 +1,5 @@
 """finetune.py, with what every rank's schedule chose and saw written to rank-N.json."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -5,8 +5,6 @@ en/validated.tsv                    Common Voice 4's columns
 covost_v2.en_zh-CN.tsv              path, translation, split
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -6,8 +6,6 @@
 Both return `folder`, which `slam_potsa.data.sources.fleurs.build(source=...)` reads.
 """
 
-from __future__ import annotations
-
 import io
 import shutil
 import tarfile

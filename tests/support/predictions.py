@@ -1,7 +1,5 @@
 """Predictions made up for the tests of evaluation, and the files sacrebleu's commands read."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

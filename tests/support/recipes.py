@@ -1,7 +1,5 @@
 """SLAM-LLM's own recipes on tiny models: their configuration, their datasets, their encoders."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import sys

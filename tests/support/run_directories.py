@@ -1,7 +1,5 @@
 """Run directories as training and decoding leave them, without a model: for reports."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence

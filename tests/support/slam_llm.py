@@ -1,7 +1,5 @@
 """Finds SLAM-LLM for the tests marked `upstream`; run as a module, its exit code tells."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import sys

@@ -1,7 +1,5 @@
 """Tiny real models and recordings: a whole world that trains in seconds on one core."""
 
-from __future__ import annotations
-
 import json
 import random
 from pathlib import Path

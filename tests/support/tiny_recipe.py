@@ -1,7 +1,5 @@
 """A recipe of three stages on tiny models: asr, s2tt, then POTSA; trains in seconds."""
 
-from __future__ import annotations
-
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path

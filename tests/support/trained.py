@@ -1,7 +1,5 @@
 """A run directory as training leaves it, without the training."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """SLAM-LLM's unmodified DeepSpeed loop on a CPU: each ZeRO stage, each precision."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

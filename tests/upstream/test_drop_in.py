@@ -1,7 +1,5 @@
 """Our projector in SLAM-LLM's own recipes: their configuration, datasets, encoders and entries."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """The two hosts train the same: same seed and data order, same losses, costs and layers."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

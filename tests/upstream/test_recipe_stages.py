@@ -1,7 +1,5 @@
 """A recipe's stages inside the unmodified SLAM-LLM, which cannot resume."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Our factory and dataset inside the unmodified SLAM-LLM, on a CPU (gloo instead of NCCL)."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

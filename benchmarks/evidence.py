@@ -46,6 +46,7 @@ from slam_potsa.text import table
 SYSTEMS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
 SENTENCES = {"train": 300, "pairs": 160, "dev": 5, "test": 100, "clauses": 1}
 HEARD = ("en", "es", "ru")
+FEW = 60  # sentences a language, after English
 TESTS = ("test", "test_new_voices")
 JOINING = ("join", "shuffled", "pseudo", "translated")  # kinds of rows of a language that joins
 BATCH = 128  # recordings measured at once
@@ -76,7 +77,9 @@ class Run:
 
     @property
     def start(self) -> Run | None:
-        return Run("alone", self.seed) if self.stage == "second" else None
+        if self.stage == "first":
+            return None
+        return Run(self.settings.get("start", "alone"), self.seed)
 
     @property
     def against(self) -> Run | None:
@@ -137,7 +140,7 @@ def configuration(run: Run, args: argparse.Namespace) -> PotsaConfig:
     if run.start:
         options += [f"ckpt_path={args.output / run.start.name / 'model.pt'}"]
         options += ["dataset_config.pairing=none", "train_config.batch_size_training=8"]
-        options += ["train_config.lr=5.0e-4"]
+        options += [f"train_config.lr={3.3e-4 if run.start.system == 'english' else 5.0e-4}"]
     if run.settings.get("rows") in ("join", "shuffled"):
         options += ["dataset_config.pairing=joining", f"dataset_config.joining=[{run.language}]"]
         options += [f"dataset_config.joining_share={args.share}"]
@@ -169,7 +172,13 @@ def training_manifest(run: Run, args: argparse.Namespace) -> Path:
     data, kind = args.world / "data", run.settings.get("rows", "none")
     pairs = read_manifest(data / "pairs.jsonl")
     rows = [u for u in [*read_manifest(data / "train.jsonl"), *pairs] if u.language in HEARD]
-    if kind == "shuffled_heard":
+    if kind.startswith("few"):
+        sentences = sorted({u.sentence_id for u in pairs})
+        chosen = random.Random(f"few:{run.seed}").sample(sentences, FEW)
+        rows = [u for u in rows if u.sentence_id in set(chosen)]
+    if kind == "english":
+        rows = [u for u in rows if u.language == "en"]
+    elif kind in ("shuffled_heard", "few_shuffled"):
         spoken = [[u for u in rows if u.language == code] for code in HEARD]
         rows = [u for number, own in enumerate(spoken) for u in shuffled_partners(own, number)]
     elif kind in JOINING:

@@ -165,9 +165,10 @@ class DatasetConfig:
     pairing: str = option(
         "random",
         "'random': two random languages a pair; 'anchor': every pair holds anchor_language; "
-        "'joining': only what joins is paired; 'none': single utterances",
-        choices=("random", "anchor", "joining", "none"),
-        source="POTSA 4.2, Table 1 (c), (d)",
+        "'partner': each utterance, and one of another language for alignment only, to which "
+        "nothing is answered; 'joining': only what joins is paired; 'none': single utterances",
+        choices=("random", "anchor", "partner", "joining", "none"),
+        source="POTSA 4.2, Table 1 (c), (d); partner and joining are ours",
         row=True,
     )
     anchor_language: str = option("en", "that of pairing=anchor", source="POTSA Table 1", row=True)

@@ -6,6 +6,10 @@ language is heard about once an epoch and never meets itself. With `pairing="anc
 (p[d mod (K - 1)] of the other languages, the anchor). The paper (POTSA, section 3) pairs two random
 languages; how often a sentence is drawn in an epoch it does not say.
 
+With `pairing="partner"` each recording is an item of its own, as with "none", and a recording of
+its sentence in another language comes second, for alignment only: nothing is answered to it. A
+batch then has as many different sentences as one of single utterances, where one of pairs has half.
+
 A language that joins (`joining`) has no targets. Each of its recordings meets a translated one of
 its sentence, which comes second, and is left out where there is none. With `pairing="joining"`
 there are no other pairs.
@@ -24,7 +28,7 @@ from slam_potsa.data.manifest import Utterance
 from slam_potsa.data.tasks import check_tasks, draw_task
 from slam_potsa.errors import InputError
 
-PAIRINGS = ("random", "anchor", "joining", "none")
+PAIRINGS = ("random", "anchor", "partner", "joining", "none")
 Item = tuple[Utterance, ...]  # a pair of one sentence in two languages, or one utterance
 
 
@@ -34,7 +38,8 @@ class ParallelSpeechDataset:
     Args:
         utterances: of the manifest, in any order.
         pairing: "random": two random languages a pair; "anchor": any other language first, then
-            `anchor_language`; "joining": only with a language that joins; "none": all alone.
+            `anchor_language`; "partner": each utterance, then a partner without an answer;
+            "joining": only with a language that joins; "none": all alone.
         seed: of the pairs, of the order and of the tasks.
         shuffle: False keeps the manifest's order, as decoding and validation want it.
         tasks: names of `slam_potsa.data.tasks`; every item draws one, see `task`.
@@ -68,8 +73,8 @@ class ParallelSpeechDataset:
         self.joining, self.joining_share = tuple(joining), joining_share
         self._check()
         self._sentences = self._group()
-        # A slot is (sentence, draw), (utterance index, None), or (index of an utterance that joins,
-        # number of its repetition); the slots are fixed for good.
+        # A slot is (sentence, draw), (utterance index, None), or (index of an utterance that meets
+        # a partner, number of its repetition); the slots are fixed for good.
         self._slots = self._plan()
         self._born = 0  # see __getstate__
         self._order: tuple[int, list[int]] | None = None
@@ -92,7 +97,7 @@ class ParallelSpeechDataset:
         if draw is None:
             return (self.utterances[key],)
         if isinstance(key, int):
-            return self._join(self.utterances[key], draw, epoch)
+            return self._meet(self.utterances[key], draw, epoch)
         return self._draw(key, draw, epoch)
 
     def task(self, index: int) -> str:
@@ -151,7 +156,8 @@ class ParallelSpeechDataset:
             if utterance.language in self.joining:
                 continue
             if not self._has_pairs(sentence):
-                slots.append((index, None))
+                has_partner = self.pairing == "partner" and len(self._sentences[sentence]) > 1
+                slots.append((index, 0 if has_partner else None))
             elif sentence not in planned:
                 planned.add(sentence)
                 recordings = sum(map(len, self._sentences[sentence].values()))
@@ -195,15 +201,19 @@ class ParallelSpeechDataset:
         # A language that comes up again takes its next recording.
         return tuple(recordings[lang][turn % len(recordings[lang])] for lang, turn in turns)
 
-    def _join(self, utterance: Utterance, repetition: int, epoch: int) -> Item:
+    def _meet(self, utterance: Utterance, repetition: int, epoch: int) -> Item:
+        """A pair of which one half has an answer: not what joins, and not a mere partner."""
         spoken = self._sentences[utterance.sentence_id]
-        languages = sorted(spoken)
+        joins = utterance.language in self.joining
+        languages = sorted(spoken.keys() - {utterance.language})
         if self.pairing == "anchor" and self.anchor_language in spoken:
             languages = [self.anchor_language]
-        rng = random.Random(f"joins:{self.seed}:{epoch}:{utterance.key}:{repetition}")
+        place = "joins" if joins else "partner"
+        rng = random.Random(f"{place}:{self.seed}:{epoch}:{utterance.key}:{repetition}")
         partner = rng.choice(spoken[rng.choice(languages)])
-        # Its prompt, which nothing is answered to, is its partner's.
-        return replace(utterance, target_language=partner.target_language), partner
+        if joins:  # its prompt, which nothing is answered to, is its partner's
+            return replace(utterance, target_language=partner.target_language), partner
+        return utterance, replace(partner, transcript=None, target=None)
 
     def _turns(self, languages: list[str], draw: int) -> list[tuple[str, int]]:
         """The two languages of a draw, each with how often it came up before."""

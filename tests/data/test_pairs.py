@@ -66,6 +66,20 @@ def test_each_language_is_heard_about_once_an_epoch(corpus, utterance):
         assert len(dataset) == 3 and len({u.key for item in dataset for u in item}) == 6
 
 
+def test_a_partner_is_aligned_and_nothing_is_answered_to_it(corpus):
+    dataset, partners = ParallelSpeechDataset(corpus, pairing="partner"), Counter()
+    for _ in epochs(20):
+        items = list(dataset)
+        assert {item[0].key for item in items} == {u.key for u in corpus}
+        for own, *others in items:
+            assert own.target and len(others) == (own.sentence_id != "alone")
+            for partner in others:
+                assert partner.sentence_id == own.sentence_id and partner.language != own.language
+                assert partner.target is None and partner.transcript is None
+                partners[own.language, partner.language] += 1
+    assert len(partners) == 6
+
+
 def test_anchor_is_second_and_sentences_without_it_are_alone(corpus, utterance):
     rows = [*corpus, utterance("es", "no-en"), utterance("ru", "no-en")]
     dataset = ParallelSpeechDataset(rows, pairing="anchor", anchor_language="en")
@@ -149,7 +163,7 @@ def test_a_sentences_task_does_not_depend_on_its_place_in_the_order(utterance):
     ("rows", "options", "message"),
     [
         (slice(None), {"tasks": ["st"]}, "'st'.: expected some of"),
-        (slice(None), {"pairing": "rand"}, "'rand': expected one of random, anchor, joining, none"),
+        (slice(None), {"pairing": "rand"}, "'rand': expected one of random, anchor, partner"),
         (slice(None), {"pairing": "anchor", "anchor_language": "de"}, "which has en, es, fr, ru"),
         (slice(0), {}, "no utterances"),
     ],

@@ -80,14 +80,14 @@ def _assumed(data: DatasetConfig) -> dict[str, Any]:
     corpus = CORPORA["covost2" if "covost" in data.train_data_path.lower() else "fleurs"]
     count = len(corpus["languages"])
     recordings = count * corpus["recordings"]
-    pairs = recordings // 2 if data.pairing != "none" and count > 1 else 0
+    items = recordings if data.pairing in ("none", "partner") or count == 1 else recordings // 2
     path = data.train_data_path or "train_data_path"
     return {
         "source": f"{path} is not here; assumed {corpus['label']}",
         "languages": tuple(corpus["languages"]),
         "recordings": recordings,
         "hours": count * corpus["hours"],
-        "items": pairs or recordings,
-        "pairs": pairs,
+        "items": items,
+        "pairs": items if data.pairing != "none" and count > 1 else 0,
         "longest_seconds": 30.0,  # Whisper's window
     }

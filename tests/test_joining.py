@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from slam_potsa import InputError
+from slam_potsa.cli import main
 from slam_potsa.config import TermConfig
 from slam_potsa.config.check import check
 from slam_potsa.data import epoch
 from slam_potsa.data.dataset import get_speech_dataset, training_items
-from slam_potsa.data.manifest import read_manifest, write_manifest
+from slam_potsa.data.manifest import check_manifest, read_manifest, write_manifest
 from slam_potsa.engine import native
+from slam_potsa.engine.decode import Translator, load_run
 from slam_potsa.model.checkpoint import read_checkpoint
 from slam_potsa.model.factory import model_factory
 from slam_potsa.model.language_bias import LanguageBias
@@ -218,3 +220,44 @@ def test_a_teacher_of_other_sizes_is_refused(taught, tmp_path):
             language_bias={"enabled": False},
             alignment=dataclasses.replace(config.alignment, teacher=config.ckpt_path),
         )
+
+
+def pseudo(taught, *words):
+    run, data = Path(taught[1]).parent, Path(taught[0].dataset_config.train_data_path).parent
+    return main(["pseudo", str(run), str(data / "joining.jsonl"), *map(str, words)])
+
+
+@pytest.mark.parametrize("of", ["partner", "own"])
+def test_a_finished_model_makes_targets_that_train_as_others(taught, tmp_path, monkeypatch, of):
+    out, options = tmp_path / "made" / "pseudo.jsonl", ("--of", of, "--target-language", "en")
+    assert pseudo(taught, out, *options) == 0
+    rows = read_manifest(out, needs=("target",))
+    made = {row.sentence_id: row for row in rows if row.synthetic == "target"}
+    assert len(rows) == 18 and len(made) == 6  # none of the answers is empty
+    assert {row.language for row in made.values()} == {"it"}
+    heard = out.with_name("pseudo_heard.jsonl")
+    assert {row.language for row in read_manifest(heard)} == {"en" if of == "partner" else "it"}
+    for answer in Translator(load_run(Path(taught[1]).parent)).decode(heard, progress=False):
+        assert made[answer.sentence_id].target == answer.prediction
+    assert "6 rows have target that a machine made" in check_manifest(out).warnings
+    config = dataclasses.replace(taught[0])
+    config.dataset_config = dataclasses.replace(config.dataset_config, train_data_path=str(out))
+    assert len(training_items(config.dataset_config)) == 12  # ceil(3 / 2) pairs a sentence
+    monkeypatch.setattr(Translator, "__init__", None)  # what is there is not decoded again
+    written = out.read_bytes()
+    assert pseudo(taught, out, *options) == 0 and out.read_bytes() == written
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--of", "own"], "says no target_language: give --target-language"),
+        (["--languages", "es"], "found a translation, expected null"),
+        (["--partner-language", "fr"], "no sentence_id is spoken in fr language too"),
+        (["--languages", "fr"], "language 'fr' is to get targets: the manifest has en, es, it"),
+        (["--task", "asr"], "the run transcribes"),
+    ],
+)
+def test_targets_that_cannot_be_made_are_refused(taught, tmp_path, capsys, words, message):
+    assert pseudo(taught, tmp_path / "pseudo.jsonl", *words) == 2
+    assert message in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`slam-potsa decode | translate`."""
+"""`slam-potsa decode | translate | pseudo`."""
 
 from __future__ import annotations
 
@@ -17,22 +17,25 @@ _OPTIONS = {
 
 
 def add(commands) -> None:
-    decode = commands.add_parser("decode", help="translate a manifest with a trained run")
-    decode.add_argument("run", type=Path, help="output_dir of the training")
-    decode.add_argument("manifest", type=Path)
+    decode = _searching(commands, "decode", "translate a manifest with a trained run")
     decode.add_argument("--output", help="prefix of the files; default: RUN/<manifest's name>")
-    for flag, (name, kind, help) in _OPTIONS.items():
-        decode.add_argument(flag, dest=name, type=kind, help=f"{help}; default: the run's")
-    decode.add_argument("--batch-size", type=int, help="utterances at once; default: the run's")
-    decode.add_argument("--task", choices=("asr", "s2tt", "cot"), help="default: the run's")
-    decode.add_argument("--bias", type=Path, help="language biases to use instead of the run's")
-    decode.add_argument("--processes", type=int, default=1, help="each decodes a share, on its GPU")
     decode.add_argument(
         "--shuffle-audio",
         action="store_true",
         help="blind control: every sentence answered to another one's recording",
     )
     decode.set_defaults(command=_decode)
+
+    pseudo = _searching(commands, "pseudo", "give speech without text the targets of a trained run")
+    pseudo.add_argument("output", type=Path, metavar="OUT", help="manifest to write")
+    whose = "whose recording is translated: another one's of the sentence, or its own"
+    pseudo.add_argument("--of", choices=("partner", "own"), default="partner", help=whose)
+    codes = "that get targets; default: all of which no row has one"
+    pseudo.add_argument("--languages", nargs="+", default=(), metavar="CODE", help=codes)
+    pseudo.add_argument("--partner-language", metavar="CODE", help="default: any other")
+    unsaid = "of recordings that do not say theirs"
+    pseudo.add_argument("--target-language", metavar="CODE", help=unsaid)
+    pseudo.set_defaults(command=_pseudo)
 
     translate = commands.add_parser("translate", help="translate recordings with a trained run")
     translate.add_argument("recordings", nargs="+", type=Path)
@@ -45,15 +48,43 @@ def add(commands) -> None:
     translate.set_defaults(command=_translate)
 
 
-def _decode(args) -> None:
-    from slam_potsa.engine.decode import decode_to, predictions_file
+def _searching(commands, name: str, help: str):
+    """The parser of a command that decodes a manifest, with the options of the search."""
+    parser = commands.add_parser(name, help=help)
+    parser.add_argument("run", type=Path, help="output_dir of the training")
+    parser.add_argument("manifest", type=Path)
+    for flag, (option, kind, meaning) in _OPTIONS.items():
+        parser.add_argument(flag, dest=option, type=kind, help=f"{meaning}; default: the run's")
+    parser.add_argument("--batch-size", type=int, help="utterances at once; default: the run's")
+    parser.add_argument("--task", choices=("asr", "s2tt", "cot"), help="default: the run's")
+    parser.add_argument("--bias", type=Path, help="language biases to use instead of the run's")
+    parser.add_argument("--processes", type=int, default=1, help="each decodes a share, on its GPU")
+    return parser
 
+
+def _searched(args):
+    """The run's configuration, with what the line says of the search."""
     config = _run(args)
     for name, _, _ in _OPTIONS.values():
         if getattr(args, name) is not None:
             setattr(config.decode, name, getattr(args, name))
     config.train_config.val_batch_size = args.batch_size or config.train_config.val_batch_size
     config.dataset_config.test_task = args.task or config.dataset_config.test_task
+    return config
+
+
+def _pseudo(args) -> None:
+    from slam_potsa.engine.pseudo import write_pseudo_targets
+
+    names = ("of", "languages", "partner_language", "target_language", "processes")
+    options = {name: getattr(args, name) for name in names}
+    print(write_pseudo_targets(args.output, _searched(args), args.manifest, **options).summary)
+
+
+def _decode(args) -> None:
+    from slam_potsa.engine.decode import decode_to, predictions_file
+
+    config = _searched(args)
     name = args.manifest.stem + ("_blind" if args.shuffle_audio else "")
     prefix = args.output or str(args.run / name)
     how = {"shuffle_audio": args.shuffle_audio, "processes": args.processes}

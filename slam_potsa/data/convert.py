@@ -137,13 +137,13 @@ def convert(
         )
     else:
         utterances = manifest.read_manifest(source)
-    moved = (replace(u, audio=_rebased(u.audio, base, output)) for u in utterances)
+    moved = (replace(u, audio=rebased(u.audio, base, output)) for u in utterances)
     manifest.write_manifest(output, moved)
     absent = sum(not (base / split_reference(u.audio)[0]).is_file() for u in utterances)
     return Conversion(output, len(utterances), absent)
 
 
-def _rebased(audio: str, base: Path, output: Path) -> str:
+def rebased(audio: str, base: Path, output: Path) -> str:
     """A path relative to `base` as one relative to the manifest `output`. Absolute ones stay.
 
     Links in both folders are followed: `..` out of a linked folder goes to where it really is.

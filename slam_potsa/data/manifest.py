@@ -6,7 +6,8 @@
 `audio` is a path relative to the manifest's folder, or `archive.tar:member`; `duration` is in
 seconds. The same `sentence_id` means the same meaning, in any language and as often as it was
 recorded. `transcript`, `target`, `target_language` and `duration` may be left out, or be null,
-where the task does not need them. Fields whose name begins with `_` are the user's own.
+where the task does not need them; `synthetic` says what of a row a machine made. Fields whose name
+begins with `_` are the user's own.
 `<manifest>.checked` is its record (`provenance`) once all its recordings were decoded.
 """
 
@@ -33,8 +34,8 @@ from slam_potsa.text import table
 REQUIRED = ("key", "audio", "language", "sentence_id")
 EXPECTED = "a manifest: write one, or build one with `slam-potsa prepare`"
 HAS_TARGET = (
-    "found a translation, expected null: the language is in dataset_config.joining, which is for "
-    "speech without text; take it out of the list, or null its targets"
+    "found a translation, expected null: the language is one that joins (dataset_config.joining), "
+    "which is for speech without text; take it out of the list, or null its targets"
 )
 DURATION_TOLERANCE = 0.1  # seconds between the manifest's duration and the file's, then a warning
 HEX_DIGITS = 16  # of a sentence's hash, 64 bits: among 10^6, two collide with probability 3e-8
@@ -52,6 +53,7 @@ class Utterance:
     target: str | None = None  # its translation, in `target_language`
     target_language: str | None = None
     duration: float | None = None  # seconds
+    synthetic: str | None = None  # what a machine made of it: "target" or "audio"
 
 
 FIELDS = tuple(field.name for field in fields(Utterance))
@@ -191,6 +193,7 @@ VALID: jsonl.Fields = {
     "target": (_is_line, f"the translation, as a string {_ONE_LINE}"),
     "target_language": (_is_language, "a language code such as 'en'"),
     "duration": (_is_duration, "seconds, a number above 0"),
+    "synthetic": (lambda value: value in ("target", "audio"), "'target' or 'audio'"),
 }
 
 
@@ -273,7 +276,9 @@ def _summary(
         name: LanguageSummary(len(found), sum(found), sentences[name])
         for name, found in sorted(lengths.items())
     }
-    return ManifestSummary(own, dict(partners), warnings)
+    made = Counter(u.synthetic for u in utterances if u.synthetic)
+    told = [f"{count:,} rows have {what} that a machine made" for what, count in made.items()]
+    return ManifestSummary(own, dict(partners), [*warnings, *told])
 
 
 def _measure(path: Path, utterances: Sequence[Utterance], progress: bool) -> list[float]:

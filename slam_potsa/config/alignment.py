@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from slam_potsa.config.option import (
+    AI_STA,
     AUTHORS,
     NOT_IN_PAPER,
     OURS,
@@ -14,7 +15,8 @@ from slam_potsa.config.option import (
     sections_by_name,
 )
 
-TEACHER = "teacher."  # before the name of an activation
+# Before the name of an activation: of another model; at the speech, or of the transcript, alone.
+TEACHER, SPEECH, TEXT = "teacher.", "speech.", "text."
 
 
 @dataclass
@@ -48,7 +50,9 @@ class TermConfig(OptionsOfARow):
 
     A name of an activation is `encoder`, `compensated`, `qformer.{layer}`, `projector` or
     `llm.{layer}` (0 = embeddings); `{layer}` stands for each layer that is aligned. With `teacher.`
-    before it, it is that of `alignment.teacher` on the same speech, up to `projector`.
+    before it, it is that of `alignment.teacher` on the same speech, up to `projector`. Of AI-STA:
+    `speech.llm.{layer}` is at the positions of the speech alone, `text.llm.{layer}` what the LLM
+    makes of the transcript in place of the speech, without gradient.
     """
 
     distance: str = option(
@@ -57,7 +61,12 @@ class TermConfig(OptionsOfARow):
         choices=("", "ot", "mse", "cosine"),
         source="POTSA Table 2",
     )
-    weight: float = option(10.0, "lambda of eq. 4; 0: as if not chosen", low=0, source="POTSA 4.1")
+    weight: float | None = option(
+        10.0,
+        "lambda of eq. 4; 0: as if not chosen; null: 1 - cross_entropy_weight, AI-STA's 1 - alpha",
+        low=0,
+        source="POTSA 4.1",
+    )
     first: str = option("qformer.{layer}", "activation", source="POTSA 3.3")
     second: str = option("qformer.{layer}", "the one it is compared with")
     rows: str = option(
@@ -130,7 +139,8 @@ class ScheduleConfig(OptionsOfARow):
     )
     candidates: str = option(
         "lower",
-        "layers to choose from: 'lower' half, 'all', or a list such as '1,2,4' (numbered from 1)",
+        "layers to choose from: 'lower' half, 'all', or a list such as '1,2,4' (numbered from 1; "
+        "those of the LLM, where it is these that the scheduled term compares, from 0)",
         source="POTSA Table 3 (iv), (v); which layers are 'lower' is not said",
     )
     layers: list[int] = option(
@@ -165,7 +175,7 @@ class AlignmentConfig(OptionsOfARow):
 
     terms: dict[str, TermConfig] = sections_by_name(TermConfig, ot=TermConfig(distance="ot"))
     cross_entropy_weight: float = option(
-        1.0, "w above; 1 in POTSA, 0.99 in AI-STA", low=0, source="POTSA eq. 4"
+        1.0, "w above, AI-STA's alpha (0.99)", low=0, source=f"POTSA eq. 4; {AI_STA} eq. 6"
     )
     teacher: str | None = option(
         None,
@@ -188,7 +198,17 @@ class AlignmentConfig(OptionsOfARow):
     @property
     def active(self) -> dict[str, TermConfig]:
         """The terms that have a weight, by name; without any, training is plain cross-entropy."""
-        return {name: term for name, term in self.terms.items() if term.weight > 0}
+        rest = 1 - self.cross_entropy_weight
+        weighed = {
+            name: replace(term, weight=rest) if term.weight is None else term
+            for name, term in self.terms.items()
+        }
+        return {name: term for name, term in weighed.items() if term.weight > 0}
+
+    @property
+    def sides(self) -> list[str]:
+        """The names of all activations that are compared."""
+        return [side for term in self.active.values() for side in (term.first, term.second)]
 
     def teacher_path(self, ckpt_path: str | None) -> str | None:
         """The teacher's checkpoint in a training that starts from `ckpt_path`."""

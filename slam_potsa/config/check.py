@@ -100,9 +100,14 @@ def _terms(alignment: AlignmentConfig) -> Iterator[str]:
                 f"{where}.distance is not set: choose a term by its file (alignment={name}, or "
                 f"alignment=[ot,{name}]) before one of its options, or give it a distance"
             )
-        elif term.variant == "debiased" and term.weight and term.distance != "ot":
+        elif term.weight is None and alignment.cross_entropy_weight > 1:
+            yield (
+                f"alignment.cross_entropy_weight={alignment.cross_entropy_weight}: expected "
+                f"AI-STA's alpha, at most 1, where {where}.weight is null; or give that a number"
+            )
+        elif term.variant == "debiased" and term.weight != 0 and term.distance != "ot":
             yield f"{where}.variant=debiased needs distance=ot: it is a Sinkhorn divergence"
-        elif term.variant == "debiased" and term.weight and term.marginal_penalty is not None:
+        elif term.variant == "debiased" and term.weight != 0 and term.marginal_penalty is not None:
             yield f"{where}.variant=debiased needs marginal_penalty=null"
 
 
@@ -139,8 +144,7 @@ def _joining_problems(config: PotsaConfig) -> Iterator[str]:
     if data.joining_share and not data.joining:
         yield f"dataset_config.joining_share={data.joining_share} needs dataset_config.joining"
     alignment = config.alignment
-    sides = [side for term in alignment.active.values() for side in (term.first, term.second)]
-    if any(side.startswith(TEACHER) for side in sides) != bool(alignment.teacher):
+    if any(side.startswith(TEACHER) for side in alignment.sides) != bool(alignment.teacher):
         yield (
             "alignment.teacher and terms over teacher.* belong together: give the checkpoint that "
             "such a term compares with, or a term such as alignment=join"

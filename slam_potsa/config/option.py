@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from slam_potsa.errors import InputError
 
+AI_STA = "AI-STA"
 NOT_IN_PAPER = "not given by the POTSA paper; ours, see benchmarks"
 SLAM = "SLAM-LLM"
 COT_ST = "SLAM-LLM st_covost2 (CoT-ST)"

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from slam_potsa.config import DatasetConfig, defaults
@@ -97,6 +98,7 @@ class SpeechTranslationDataset(Dataset):
                 "target": tasks.reference(task, utterance),
                 "prompt_ids": self._encode(tasks.question(self.data, task, utterance)),
                 "answer_ids": self._answer_ids(task, utterance),
+                "transcript_ids": self._encode(utterance.transcript or ""),
                 **self._speech(self.heard(utterance)),
             }
 
@@ -129,7 +131,8 @@ class SpeechTranslationDataset(Dataset):
         audio_mel_post_mask [B, T], 1 = an encoder frame that holds speech; language_ids [B] int64;
         sentence_ids [B] int64 (equal = one sentence); pairs [P, 2] int64, the rows of each pair,
         the anchor second; label_start, the first column that may have a label (S: there is none);
-        where some rows have no answer, as those that join, answered [R] int64, the others.
+        where some rows have no answer, as those that join, answered [R] int64, the others;
+        where some have a transcript, transcript_ids [B, M] int64 (-100 behind their end).
         Inference: no labels and no label_start, but keys and targets, lists of B strings, and
         answer_ids, the tokens of each true answer.
         """
@@ -146,10 +149,13 @@ class SpeechTranslationDataset(Dataset):
             batch["keys"] = [row["key"] for row in rows]
             batch["targets"] = [row["target"] or "" for row in rows]
             batch["answer_ids"] = [row["answer_ids"] for row in rows]
-        elif (
-            0 < len(answered := [i for i, row in enumerate(rows) if row["answer_ids"]]) < len(rows)
-        ):
+            return batch
+        answered = [i for i, row in enumerate(rows) if row["answer_ids"]]
+        if 0 < len(answered) < len(rows):
             batch["answered"] = torch.tensor(answered)
+        if any(row["transcript_ids"] for row in rows):
+            ids = [torch.tensor(row["transcript_ids"], dtype=torch.long) for row in rows]
+            batch["transcript_ids"] = pad_sequence(ids, batch_first=True, padding_value=IGNORED)
         return batch
 
     def _tokens(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -176,7 +182,7 @@ class SpeechTranslationDataset(Dataset):
         return tokens
 
     def _speech_batch(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        speech = torch.nn.utils.rnn.pad_sequence([row["speech"] for row in rows], batch_first=True)
+        speech = pad_sequence([row["speech"] for row in rows], batch_first=True)
         stored = self.features is not None
         frames = speech.shape[1] if stored else (speech.shape[1] + 1) // 2
         valid = torch.tensor([row["frames"] for row in rows])

@@ -19,7 +19,8 @@ import torch
 import torch.distributed as dist
 
 from slam_potsa.config import DatasetConfig, PotsaConfig
-from slam_potsa.data.dataset import training_items, training_rows
+from slam_potsa.config.alignment import TEXT
+from slam_potsa.data.dataset import training_items
 from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.manifest import check_manifest, manifest_hash, read_manifest
 from slam_potsa.data.tasks import needed_fields, require
@@ -36,7 +37,9 @@ from slam_potsa.engine.run_directory import (
 )
 from slam_potsa.errors import InputError, collecting, refuse
 from slam_potsa.model.encoder import encoder_config, encoder_fingerprint, load_encoder
+from slam_potsa.model.factory import check_layers
 from slam_potsa.model.language_bias import LanguageBias
+from slam_potsa.model.llm import llm_layers
 
 logger = logging.getLogger(__name__)
 PATIENCE = timedelta(hours=12)  # what other ranks wait while the first checks and estimates
@@ -146,7 +149,10 @@ def check_inputs(config: PotsaConfig) -> None:
     with collecting(problems):
         _check_encoder(config)
     with collecting(problems):
-        _check_rows(data, "train_data_path")
+        _check_layers(config)
+    with collecting(problems):
+        reads_text = any(side.startswith(TEXT) for side in config.alignment.sides)
+        _check_rows(data, "train_data_path", *["transcript"] * reads_text)
         _check_pairs(config)
     if config.train_config.run_validation and data.val_data_path != data.train_data_path:
         with collecting(problems):
@@ -169,14 +175,22 @@ def _check_encoder(config: PotsaConfig) -> None:
         )
 
 
-def _check_rows(data: DatasetConfig, option: str) -> None:
-    """Every row has what the tasks need, and its features are stored where any are read."""
+def _check_layers(config: PotsaConfig) -> None:
+    """Terms compare layers that Q-Former and LLM have."""
+    model = config.model_config
+    layers = {"qformer": model.qformer_layers} if model.encoder_projector == "q-former" else {}
+    if any("llm." in side for side in config.alignment.sides):
+        layers["llm"] = llm_layers(model.llm_path)
+    check_layers(config.alignment, **layers)
+
+
+def _check_rows(data: DatasetConfig, option: str, *needs: str) -> None:
+    """Every row has what tasks and terms need, and its features are stored where any are read."""
     manifest = getattr(data, option)
     if not manifest:
         raise InputError(f"dataset_config.{option} is not set: give it a manifest")
-    is_training = option == "train_data_path"
-    needs = needed_fields(data.tasks)
-    rows = training_rows(data) if is_training else read_manifest(manifest, needs=needs)
+    joining = data.joining if option == "train_data_path" else ()
+    rows = read_manifest(manifest, needs=[*needed_fields(data.tasks), *needs], joining=joining)
     require(data, data.tasks, rows)
     if data.feature_store:
         FeatureStore.open(data.feature_store).require(row.key for row in rows)

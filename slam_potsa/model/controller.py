@@ -20,12 +20,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from slam_potsa.config.alignment import SPEECH
 from slam_potsa.model.carried_state import CarriedState
 from slam_potsa.model.metrics import mean_record, numbers, start_copy_to_host
 from slam_potsa.model.taps import TapRecorder
 from slam_potsa.objective.conflict import gradient_conflict, scheduled_terms
 from slam_potsa.objective.layer_schedule import LayerSchedule
-from slam_potsa.objective.terms import AlignmentLoss, AlignmentObjective
+from slam_potsa.objective.terms import AlignmentLoss, AlignmentObjective, AlignmentTerm
 
 SCHEDULE_BYTES = 16384  # room for the JSON of the schedule's state; some 100 bytes a layer
 MAX_SKIPPED = 50  # skipped steps in a row; fp16's loss scale settles within some twenty
@@ -34,6 +35,11 @@ PENDING_STEPS = 2  # losses are read this many steps late: by then they are ther
 COLUMNS = {"step", "ce", "lr", "layers", "choice", "seconds", "tokens", "shared"}
 COLUMNS |= {"alignment", "aligned", "not_finite", "arrived"}
 NO_PAIRS = torch.empty(0, 2, dtype=torch.long)
+
+
+def schedules_llm(term: AlignmentTerm) -> bool:
+    """Whether the layers that a term compares are the LLM's."""
+    return "llm.{layer}" in term.first + term.second
 
 
 class NonFiniteLoss(RuntimeError):
@@ -87,9 +93,12 @@ class AlignmentController:
             raise ValueError(f"terms: {', '.join(taken)} stands for something else in the metrics")
         self._scheduled = scheduled_terms(objective)
         sides = [side for term in objective.terms for side in (term.first, term.second)]
-        self.reads_llm = any(side.startswith("llm.") for side in sides)
-        self._all_layers = range(1, len(self.projector.layers) + 1)
+        self.reads_llm = any(side.startswith(("llm.", f"{SPEECH}llm.")) for side in sides)
         choices = (*schedule.candidates, *schedule.layers) if schedule else ()
+        # Where conflict is measured: the whole Q-Former, but of an LLM what may be chosen.
+        self._all_layers = range(1, len(self.projector.layers) + 1)
+        if any(schedules_llm(term) for term in self._scheduled.terms):
+            self._all_layers = sorted({*choices})
         self.recorder.open(objective.tap_names(choices))  # all of them are there
         self.recorder.take()
         self.listeners: list[Callable[[dict[str, Any]], None]] = []
@@ -119,11 +128,13 @@ class AlignmentController:
         pairs: Tensor | None = None,
         training: bool = False,
         sentence_ids: Tensor | None = None,
+        *text: Tensor | None,
     ) -> None:
         """Before the projector runs.
 
         `language_ids` [B]; `pairs` [P, 2] row numbers, or None; `sentence_ids` [B], equal where
-        the meaning is: what is mismatched must differ in it.
+        the meaning is: what is mismatched must differ in it; `text`: `modality_mask` [B, S] and
+        `transcript_ids` [B, M], see `TapRecorder.open`.
         """
         self.projector.set_languages(language_ids)
         self._training, self._sentences = training, sentence_ids
@@ -140,7 +151,7 @@ class AlignmentController:
         wanted = self.objective.tap_names(self.layers, paired=len(self._pairs) > 0)
         if self._wants_conflict:
             wanted |= self._scheduled.tap_names(self._all_layers)
-        self.recorder.open(wanted)
+        self.recorder.open(wanted, *text)
 
     def end(self, cross_entropy: Tensor, targets: Tensor, tokens: Tensor | int = 0) -> Tensor:
         """The loss to back-propagate: eq. 4 in training, plain cross-entropy otherwise.

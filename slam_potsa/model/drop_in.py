@@ -150,7 +150,8 @@ class AlignedForward(Aligned):
         batch, labels = self._fitted(batch), batch.get("labels")
         training = self._is_training_step(labels)
         languages, pairs = batch.get("language_ids"), batch.get("pairs")
-        self.controller.begin(languages, pairs, training, batch.get("sentence_ids"))
+        about = ("sentence_ids", "modality_mask", "transcript_ids")
+        self.controller.begin(languages, pairs, training, *map(batch.get, about))
         outputs, accuracy = super().forward(**batch)
         if batch.get("inference_mode"):
             return outputs, accuracy  # embeddings and mask, for `generate`

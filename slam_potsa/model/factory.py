@@ -16,6 +16,7 @@ from typing import Any
 from torch import nn
 
 from slam_potsa import config
+from slam_potsa.config.alignment import TEACHER
 from slam_potsa.data.epoch import EpochCounter
 from slam_potsa.errors import InputError, refuse
 from slam_potsa.model.carried_state import carried_names
@@ -26,12 +27,13 @@ from slam_potsa.model.checkpoint import (
     continue_from,
     read_checkpoint,
 )
-from slam_potsa.model.controller import AlignmentController
+from slam_potsa.model.controller import AlignmentController, schedules_llm
 from slam_potsa.model.encoder import SpeechEncoder, load_encoder
 from slam_potsa.model.language_bias import LanguageBias
 from slam_potsa.model.llm import llm_dtype, load_llm, load_tokenizer
 from slam_potsa.model.metrics import METRICS, MetricsLog
 from slam_potsa.model.speech_llm import SpeechLLM
+from slam_potsa.model.taps import layer_of, llm_blocks
 from slam_potsa.model.teacher import Teacher
 from slam_potsa.objective.distances import Distance, OnUnitTokens, build_distance
 from slam_potsa.objective.layer_schedule import LayerSchedule, candidate_layers
@@ -161,9 +163,9 @@ def build_controller(
     Raises InputError where the options do not fit each other or the model's layers.
     """
     try:
-        terms, schedule = build_terms(alignment), None
-        if any(term.is_layered and term.layers is None for term in terms):
-            schedule = build_schedule(alignment.schedule, model.encoder_projector.num_layers, seed)
+        terms = build_terms(alignment)
+        layers = model.encoder_projector.num_layers, len(llm_blocks(model.llm))
+        schedule = build_schedule(alignment.schedule, terms, *layers, seed)
         return AlignmentController(
             model,
             AlignmentObjective(terms, alignment.cross_entropy_weight),
@@ -176,14 +178,51 @@ def build_controller(
         raise InputError(f"alignment: {error}") from error
 
 
-def build_schedule(plan: config.ScheduleConfig, num_layers: int, seed: int) -> LayerSchedule:
-    """Eq. 5-7, or one of the rivals of Table 3."""
-    candidates = candidate_layers(plan.candidates, num_layers)
+def build_schedule(
+    plan: config.ScheduleConfig,
+    terms: Sequence[AlignmentTerm],
+    qformer_layers: int,
+    llm_layers: int,
+    seed: int = 0,
+) -> LayerSchedule | None:
+    """Eq. 5-7, or one of the rivals of Table 3; None where no term leaves its layers to it."""
+    of_llm = {schedules_llm(term) for term in terms if term.is_layered and term.layers is None}
+    if not of_llm:
+        return None
+    if len(of_llm) > 1:
+        raise ValueError(
+            "terms: the schedule chooses layers of the Q-Former or of the LLM, not of both; give "
+            "the terms over one of them their layers, alignment.terms.NAME.layers=[0,1]"
+        )
+    numbered = (llm_layers, 0) if of_llm == {True} else (qformer_layers, 1)
+    candidates = candidate_layers(plan.candidates, *numbered)
     # Table 3 names no layers for 'single' and 'multi': the second candidate, and all of them.
     fixed = {"single": candidates[:2][-1:], "multi": candidates}.get(plan.strategy, ())
     options = {**vars(plan), "candidates": candidates, "layers": plan.layers or fixed}
     del options["reward"]  # which loss is reported: the controller's
     return LayerSchedule(**options, seed=seed)
+
+
+def check_layers(alignment: config.AlignmentConfig, **layers: int) -> None:
+    """Raise InputError where a term compares layers that the model would not have.
+
+    Args:
+        layers: how many there are of `qformer` and `llm`.
+    """
+    counts, choices, problems = [layers.get(part, 1000) for part in ("qformer", "llm")], (), []
+    terms = build_terms(alignment)
+    try:
+        schedule = build_schedule(alignment.schedule, terms, *counts)
+        choices = (*schedule.candidates, *schedule.layers) if schedule else ()
+    except ValueError as error:
+        problems.append(f"alignment: {error}")
+    for term in terms:
+        for name in (side for pair in term.tap_pairs(choices) for side in pair):
+            try:
+                layer_of(name.removeprefix(TEACHER), layers)
+            except ValueError as error:
+                problems.append(f"alignment.terms.{term.name}: {error}")
+    refuse(problems)
 
 
 def build_terms(alignment: config.AlignmentConfig) -> list[AlignmentTerm]:

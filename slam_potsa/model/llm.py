@@ -29,6 +29,14 @@ def load_tokenizer(path: str) -> Any:
     return tokenizer
 
 
+def llm_layers(path: str) -> int:
+    """How many blocks the LLM has. Raises InputError where there is none at `path`."""
+    from transformers import AutoConfig
+
+    config = from_pretrained(AutoConfig, path, "model_config.llm_path")
+    return config.get_text_config().num_hidden_layers
+
+
 def load_llm(train: TrainConfig, model: ModelConfig) -> nn.Module:
     """The causal LM with freezing, LoRA and 8-bit weights as configured.
 

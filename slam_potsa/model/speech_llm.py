@@ -104,6 +104,7 @@ class SpeechLLM(Aligned, nn.Module):
         sentence_ids: Tensor | None = None,
         label_start: int | None = None,
         answered: Tensor | None = None,
+        transcript_ids: Tensor | None = None,
         **_unused: Any,
     ) -> tuple[Any, Tensor]:
         """`(ModelOutput(loss, logits), accuracy)`, as SLAM-LLM's trainers unpack it.
@@ -116,13 +117,15 @@ class SpeechLLM(Aligned, nn.Module):
             label_start: first column with a label; without it, it is looked up on the device.
             answered: [R] the rows that have labels; None: all. The LLM reads no others, unless a
                 term of alignment compares what it makes of them.
+            transcript_ids: [B, M] tokens of what is said, below 0 behind them; for `text.*` taps.
 
         Logits exist at label positions only, [B, A, V], or [R, A, V].
         """
         from transformers.modeling_outputs import CausalLMOutput
 
         training = self._is_training_step(labels)
-        self.controller.begin(language_ids, pairs, training, sentence_ids)
+        text = modality_mask, transcript_ids
+        self.controller.begin(language_ids, pairs, training, sentence_ids, *text)
         speech = audio_mel, audio_mel_post_mask, encoder_features
         embeds = self._embed(input_ids, modality_mask, *speech)
         labels = torch.full_like(input_ids, IGNORE_INDEX) if labels is None else labels

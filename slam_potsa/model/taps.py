@@ -6,27 +6,39 @@
     projector           the speech tokens that the LLM receives                  [B, N, W]
     llm.0               the LLM's embeddings, as its first block receives them   [B, S, W]
     llm.{k}             output of LLM block k = 1..K, before the final norm      [B, S, W]
+    speech.llm.{k}      the same at the audio slots alone                        [B, N, W]
+    text.llm.{k}        the same of the transcript, without gradient             [B, M, W]
     teacher.{tap}       the same of `model.teacher`, up to its projector, without gradient
 
 The LLM's taps hold all S positions of its input, speech and text, with its attention mask. These
 are transformers' `hidden_states`, except that its last one is after the final norm.
+
+`text.llm.{k}` is AI-STA's other side: the transcript stands where the speech stood, before the
+same instruction. What follows is not seen by a causal LLM, so the pass leaves it out, and ends at
+the deepest layer that is asked for. It is in evaluation mode: a target has no dropout (ours).
 
 Only what is wanted is kept; `AlignmentObjective.tap_names` says what training wants.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import inspect
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from slam_potsa.config.alignment import TEACHER
+from slam_potsa.config.alignment import SPEECH, TEACHER, TEXT
 from slam_potsa.model.llm import unwrapped
 from slam_potsa.objective.terms import Tap
+
+WHOLE = ("encoder", "compensated", "projector")  # taps that have no layers
+LAYERED = re.compile(r"(?:(?:speech|text)\.(?=llm))?(qformer|llm)\.(\w*)")
 
 
 class TapRecorder:
@@ -47,26 +59,46 @@ class TapRecorder:
         self._taps: dict[str, Tap] = {}
         self._hooks: list[RemovableHandle] = []
         self._llm_mask: Tensor | None = None
+        self._slots: Tensor | None = None
+        self._speech_tokens = 1  # N; a batch of text alone never meets the projector
 
     @contextmanager
-    def recording(self, wanted: Iterable[str]) -> Iterator[dict[str, Tap]]:
+    def recording(self, wanted: Iterable[str], *inputs: Tensor | None) -> Iterator[dict[str, Tap]]:
         """Within: the taps of the last forward. After: nothing is kept alive."""
-        self.open(wanted)
+        self.open(wanted, *inputs)
         try:
             yield self._taps
         finally:
             self.take().clear()
 
-    def open(self, wanted: Iterable[str]) -> None:
-        """Record these in the forward that follows. Raises ValueError for one that is not there."""
+    def open(
+        self,
+        wanted: Iterable[str],
+        modality_mask: Tensor | None = None,
+        transcript_ids: Tensor | None = None,
+    ) -> None:
+        """Record these in the forward that follows.
+
+        Args:
+            modality_mask: [B, S] true at the audio slots; for `speech.*`.
+            transcript_ids: [B, M] tokens, below 0 where there is none; for `text.*`.
+
+        Raises ValueError for a tap that is not there.
+        """
         self.take()
-        wanted = list(wanted)
+        wanted, self._slots = list(wanted), modality_mask
+        read = [name.removeprefix(TEXT) for name in wanted if name.startswith(TEXT)]
+        if read:
+            self._taps |= self._read(read, transcript_ids)
+            wanted = [name for name in wanted if not name.startswith(TEXT)]
         taught = [name.removeprefix(TEACHER) for name in wanted if name.startswith(TEACHER)]
         for name in wanted:
             if not name.startswith(TEACHER):
                 self._hooks.append(self._hook(name))
         if taught:
             self._hooks.append(self._teacher_hook(taught))
+        if any(name.startswith(SPEECH) for name in wanted):
+            self._hooks.append(self._model.encoder_projector.register_forward_hook(self._count))
         if any(name.startswith("llm.") for name in wanted):
             # On the outside: peft calls the forward of what it wraps past its hooks.
             llm = self._model.llm
@@ -76,27 +108,35 @@ class TapRecorder:
         """What was recorded; the recording ends, and nothing is kept here."""
         for hook in self._hooks:
             hook.remove()
-        taps, self._taps, self._hooks, self._llm_mask = self._taps, {}, [], None
+        taps, self._taps, self._hooks = self._taps, {}, []
+        self._llm_mask = self._slots = None
+        self._speech_tokens = 1
         return taps
 
     def _hook(self, name: str) -> RemovableHandle:
-        projector, (part, _, number) = self._model.encoder_projector, name.partition(".")
-        if name in ("encoder", "compensated", "projector"):
+        projector, part = self._model.encoder_projector, name.removeprefix(SPEECH).partition(".")[0]
+        if name in WHOLE:
             return projector.register_forward_hook(partial(self._on_projector, name))
-        if part not in ("qformer", "llm"):
-            raise ValueError(
-                f"tap {name!r}: expected encoder, compensated, qformer.<layer>, projector or "
-                "llm.<layer>"
-            )
-        blocks = projector.layers if part == "qformer" else llm_blocks(self._model.llm)
-        lowest = 1 if part == "qformer" else 0
-        if not (number.isdecimal() and lowest <= int(number) <= len(blocks)):
-            raise ValueError(
-                f"tap {name!r}: this model has {part}.{lowest} to {part}.{len(blocks)}"
-            )
-        if name == "llm.0":
-            return blocks[0].register_forward_pre_hook(self._before_first_block, with_kwargs=True)
-        return blocks[int(number) - 1].register_forward_hook(partial(self._on_block, name))
+        blocks = llm_blocks(self._model.llm) if part == "llm" else projector.layers
+        layer = layer_of(name, {part: len(blocks)})
+        if layer == 0:
+            before = partial(self._before_first_block, name)
+            return blocks[0].register_forward_pre_hook(before, with_kwargs=True)
+        return blocks[layer - 1].register_forward_hook(partial(self._on_block, name))
+
+    @torch.no_grad()
+    def _read(self, names: list[str], transcript_ids: Tensor | None) -> dict[str, Tap]:
+        """The LLM's taps of `names` for transcripts alone, by their names with `text.`."""
+        llm, blocks = self._model.llm, llm_blocks(self._model.llm)
+        deepest = max(layer_of(name, {"llm": len(blocks)}) for name in names)
+        if transcript_ids is None:
+            return {}
+        own = TapRecorder(self._model)
+        keeps = "logits_to_keep" in inspect.signature(unwrapped(llm).forward).parameters
+        options = {"use_cache": False, **({"logits_to_keep": 1} if keeps else {})}
+        with own.recording(names) as taps, _evaluating(llm), _shortened(llm, blocks, deepest):
+            llm(input_ids=transcript_ids.clamp(min=0), **options)  # padded behind: needs no mask
+            return {TEXT + name: Tap(tap.tensor, transcript_ids >= 0) for name, tap in taps.items()}
 
     def _teacher_hook(self, names: list[str]) -> RemovableHandle:
         if getattr(self._model, "teacher", None) is None:
@@ -119,17 +159,85 @@ class TapRecorder:
         else:
             self._taps[name] = Tap(output, None)
 
+    def _count(self, _projector: nn.Module, _inputs, output: Tensor) -> None:
+        self._speech_tokens = output.shape[1]
+
     def _on_block(self, name: str, _block: nn.Module, _inputs, output: Any) -> None:
         # transformers 4 returns tuples from a block, transformers 5 the tensor.
-        tensor = output if isinstance(output, Tensor) else output[0]
-        self._taps[name] = Tap(tensor, self._llm_mask if name.startswith("llm.") else None)
+        self._keep(name, output if isinstance(output, Tensor) else output[0])
 
-    def _before_first_block(self, _block: nn.Module, inputs, named: dict[str, Any]) -> None:
-        self._taps["llm.0"] = Tap(inputs[0] if inputs else named["hidden_states"], self._llm_mask)
+    def _before_first_block(self, name: str, _block: nn.Module, inputs, named: Any) -> None:
+        self._keep(name, inputs[0] if inputs else named["hidden_states"])
+
+    def _keep(self, name: str, tensor: Tensor) -> None:
+        if name.startswith(SPEECH) and self._slots is not None:
+            self._taps[name] = at_slots(tensor, self._slots, self._speech_tokens)
+        else:
+            self._taps[name] = Tap(tensor, self._llm_mask if name.startswith("llm.") else None)
 
     def _before_llm(self, _llm: nn.Module, _inputs, named: dict[str, Any]) -> None:
         mask = named.get("attention_mask")
         self._llm_mask = None if mask is None else mask.bool()
+
+
+def layer_of(name: str, layers: Mapping[str, int]) -> int:
+    """The number in a tap's name, -1 for one without. Raises ValueError where there is no such tap.
+
+    Args:
+        layers: how many "qformer" and "llm" have, of those that are known.
+
+    >>> layer_of("speech.llm.3", {"llm": 28}), layer_of("projector", {})
+    (3, -1)
+    """
+    if name in WHOLE:
+        return -1
+    found = LAYERED.fullmatch(name)
+    if not found:
+        known = "qformer.<layer>, llm.<layer>, speech.llm.<layer> or text.llm.<layer>"
+        raise ValueError(f"tap {name!r}: expected {', '.join(WHOLE)}, {known}")
+    part, number = found.groups()
+    lowest = 0 if part == "llm" else 1
+    known = number.isdecimal() and lowest <= int(number) <= layers.get(part, int(number))
+    if not known:
+        raise ValueError(
+            f"tap {name!r}: this model has {part}.{lowest} to {part}.{layers.get(part, '...')}"
+        )
+    return int(number)
+
+
+def at_slots(tensor: Tensor, slots: Tensor, count: int) -> Tap:
+    """What stands in each row's one run of at most `count` audio slots: [B, S, W] -> [B, count, W].
+
+    `slots` [B, S] marks them. A gather: to look for the longest run would wait for the device.
+    """
+    place = slots.int().argmax(1)[:, None] + torch.arange(count, device=slots.device)
+    index = place.clamp(max=slots.shape[1] - 1)
+    mask = slots.bool().gather(1, index) & (place < slots.shape[1])
+    return Tap(tensor.gather(1, index[:, :, None].expand(-1, -1, tensor.shape[2])), mask)
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Within: in evaluation mode. After: each part in the mode that it was in."""
+    trained = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in trained:
+            part.training = True
+
+
+@contextmanager
+def _shortened(llm: nn.Module, blocks: nn.ModuleList, count: int) -> Iterator[None]:
+    """Within: the LLM has its first `count` blocks alone, one at least."""
+    children = ((owner, name) for owner in llm.modules() for name in owner._modules)
+    owner, name = next((o, n) for o, n in children if o._modules[n] is blocks)
+    owner._modules[name] = blocks[: max(1, count)]
+    try:
+        yield
+    finally:
+        owner._modules[name] = blocks
 
 
 def llm_blocks(llm: nn.Module) -> nn.ModuleList:

@@ -43,28 +43,28 @@ TEMPERATURE = 0.01  # τ: a layer that is better by 1e-2 is e times as likely
 PREFERENCES = {"larger": 1.0, "smaller": -1.0}  # the reward's sign in (6)
 
 
-def candidate_layers(text: str, num_layers: int) -> tuple[int, ...]:
+def candidate_layers(text: str, num_layers: int, first: int = 1) -> tuple[int, ...]:
     """The layers that a configuration means: "lower", "all", or numbers such as "1,2,4".
 
-    "lower" is 1..num_layers//2, at least one: the candidates of Table 3 (v). The paper says "lower
-    layers" without a number; half is ours.
+    They are numbered from `first`, 0 for an LLM. "lower" is first..num_layers//2, at least one: the
+    candidates of Table 3 (v). The paper says "lower layers" without a number; half is ours.
 
     Raises:
-        ValueError: anything else, a number twice, or one outside 1..num_layers.
+        ValueError: anything else, a number twice, or one outside first..num_layers.
 
     Example:
         >>> candidate_layers("lower", 8), candidate_layers("all", 3), candidate_layers("1,3", 3)
         ((1, 2, 3, 4), (1, 2, 3), (1, 3))
     """
-    every = tuple(range(1, num_layers + 1))
+    every = tuple(range(first, num_layers + 1))
     if text in ("lower", "all"):
-        return every if text == "all" else every[: max(1, num_layers // 2)]
+        return every if text == "all" else every[: max(1, num_layers // 2 - first + 1)]
     by_name = {str(layer): layer for layer in every}
     names = [part.strip() for part in str(text).split(",")]
     if len(set(names)) < len(names) or not by_name.keys() >= set(names):
         raise ValueError(
-            f"candidates: expected 'lower', 'all' or different layer numbers from 1 to "
-            f"{num_layers} such as '1,2', got {text!r}"
+            f"candidates: expected 'lower', 'all' or different layer numbers from {first} "
+            f"to {num_layers} such as '1,2', got {text!r}"
         )
     return tuple(by_name[name] for name in names)
 
@@ -125,11 +125,11 @@ class LayerSchedule:
         return {
             "strategy": (f"one of {', '.join(STRATEGIES)}", self.strategy in STRATEGIES),
             "candidates": (
-                "distinct layers numbered from 1, at least one for 'random' and 'ucb'",
+                "distinct layer numbers, at least one for 'random' and 'ucb'",
                 _are_layers(self.candidates) and (self._is_fixed or candidates > 0),
             ),
             "layers": (
-                "distinct layers numbered from 1: one for 'single', some for 'multi', else none",
+                "distinct layer numbers: one for 'single', some for 'multi', else none",
                 _are_layers(self.layers) and count_fits,
             ),
             "reward_decay": ("γ in [0, 1)", 0 <= self.reward_decay < 1),
@@ -285,7 +285,7 @@ class LayerSchedule:
 
 
 def _are_layers(numbers: Sequence[int]) -> bool:
-    whole = all(type(number) is int and number >= 1 for number in numbers)
+    whole = all(type(number) is int and number >= 0 for number in numbers)
     return whole and len(set(numbers)) == len(numbers)
 
 

@@ -5,7 +5,7 @@ POT's entropy is Σ Γ log Γ where equation 3 has Σ Γ (log Γ − 1): for mas
 
 import pytest
 import torch
-from clouds import CLOUDS, EXACT, gradients, squared_distances
+from clouds import CLOUDS, EXACT, gradients, squared_distances, tokens
 from torch import Tensor
 
 from slam_potsa.objective.transport import transport
@@ -74,3 +74,20 @@ def test_soft_marginals_agree_with_pot(cloud, penalty):
         cost_scale=1 / x.shape[1], **EXACT,
     )[1]  # fmt: skip
     assert torch.allclose(grad_x[0], envelope(reference, x, y)[0] / x.shape[1], atol=1e-6, rtol=0)
+
+
+def test_a_small_epsilon_is_near_the_exact_distance():
+    """AI-STA's W has no entropy. Smooth speech against text, at conf/alignment/ai_sta.yaml's ε."""
+    speech = tokens(60, 32).cumsum(0) / 4
+    text = speech[torch.linspace(0, 59, 20).long()] + 0.3 * tokens(20, 32, seed=1)
+    cost = squared_distances(speech, text)
+    a, b = (x.new_full((len(x),), 1 / len(x)) for x in (speech, text))
+    exact = ot.emd2(a, b, cost).item()
+    errors = {
+        epsilon: transport(
+            speech[None], text[None], epsilon=epsilon, cost_scale="none", max_iterations=300
+        ).cost.item() / exact - 1
+        for epsilon in (0.05, 0.01)
+    }  # fmt: skip
+    print(errors)
+    assert 0 <= errors[0.01] < 0.05 < errors[0.05]

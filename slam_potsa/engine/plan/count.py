@@ -191,7 +191,7 @@ def _stacks(model: nn.Module) -> dict[str, Stack]:
     """Of encoder and LLM, the longest list of layers in it."""
     parts = {"encoder": model.encoder, "llm": model.llm}
     layers = range(1, model.encoder_projector.num_layers + 1)
-    if any(tap.startswith("llm.") for tap in model.controller.objective.tap_names(layers)):
+    if any("llm." in tap for tap in model.controller.objective.tap_names(layers)):
         del parts["llm"]  # a term compares its layers, which must all be there
     return {name: _stack(part) for name, part in parts.items() if part is not None}
 
@@ -213,6 +213,8 @@ def _inputs(model: nn.Module, batch: Batch, features: int) -> dict[str, Tensor |
     """As the dataset makes them."""
     text, speech = (batch.rows, batch.positions), (batch.rows, batch.frames)
     inputs = {name: torch.empty(text, dtype=torch.long) for name in ("input_ids", "labels")}
+    # As long as its translation.
+    inputs["transcript_ids"] = torch.empty(batch.rows, batch.answer, dtype=torch.long)
     for name in ("attention_mask", "modality_mask"):
         inputs[name] = torch.empty(text, dtype=torch.bool)
     for name in ("language_ids", "sentence_ids"):

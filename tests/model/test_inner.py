@@ -1,0 +1,192 @@
+"""AI-STA: speech against transcript inside the LLM, from the taps to training on files."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from slam_potsa import InputError
+from slam_potsa.config import TermConfig, defaults
+from slam_potsa.config.compose import compose_config
+from slam_potsa.data.dataset import get_speech_dataset
+from slam_potsa.data.manifest import read_manifest, write_manifest
+from slam_potsa.engine import native
+from slam_potsa.engine.decode import Translator, load_run
+from slam_potsa.model.factory import model_factory
+from slam_potsa.model.llm import unwrapped
+from slam_potsa.model.metrics import read_metrics
+from slam_potsa.model.taps import TapRecorder
+from tests.support import tiny
+
+SIDES = ("speech.llm.{layer}", "text.llm.{layer}")
+AI_STA = asdict(compose_config(["alignment=ai_sta"]).alignment)
+
+
+def inner(config, **term):
+    """`config` with AI-STA alone; `term` changes it."""
+    terms = {"ai_sta": defaults(TermConfig, AI_STA["terms"]["ai_sta"] | {"layers": [0, 1]} | term)}
+    weight = AI_STA["cross_entropy_weight"]
+    alignment = replace(config.alignment, terms=terms, cross_entropy_weight=weight)
+    return replace(config, alignment=alignment)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    config = tiny.world(tmp_path_factory.mktemp("world"), sentences=4)
+    config.language_bias.enabled = False
+    config.dataset_config.pairing = "none"
+    return inner(config)
+
+
+def built(config, rows=(0, 1, 5, 9), **train):
+    torch.manual_seed(0)
+    model, tokenizer = model_factory(
+        replace(config.train_config, **train),
+        config.model_config,
+        language_bias=config.language_bias,
+        alignment=config.alignment,
+    )
+    dataset = get_speech_dataset(config.dataset_config, tokenizer, "train")
+    return model, dataset.collator([dataset[row] for row in rows])
+
+
+@pytest.mark.parametrize("use_peft", [False, True])
+def test_the_transcript_is_read_alone_and_the_speech_at_its_slots(config, use_peft):
+    model, batch = built(config, use_peft=use_peft)
+    model.train()
+    was = [part.training for part in model.modules()]
+    names = [side.format(layer=k) for side in SIDES for k in range(3)] + ["llm.1"]
+    text = batch["modality_mask"], batch["transcript_ids"]
+    with TapRecorder(model).recording(names, *text) as taps:
+        model(**batch)
+        found = dict(taps)
+    assert set(found) == set(names) and [part.training for part in model.modules()] == was
+    model.eval()
+    for row, ids in enumerate(batch["transcript_ids"]):
+        alone = ids[ids >= 0]
+        states = model.llm(input_ids=alone[None], output_hidden_states=True).hidden_states
+        for k in range(2):  # the last state of transformers is after the norm
+            tensor, mask = found[f"text.llm.{k}"]
+            torch.testing.assert_close(tensor[row][mask[row]], states[k][0], atol=1e-5, rtol=1e-4)
+            assert not tensor.requires_grad
+            speech = found[f"speech.llm.{k}"]
+            assert speech.tensor.requires_grad and speech.mask.all()
+        slots = batch["modality_mask"][row]
+        at = found["speech.llm.1"].tensor[row]
+        torch.testing.assert_close(at, found["llm.1"].tensor[row][slots])
+    norm = unwrapped(model.llm).get_decoder().norm
+    last = found["text.llm.2"].tensor[row][: len(alone)]
+    torch.testing.assert_close(norm(last), states[2][0], atol=1e-5, rtol=1e-4)
+
+
+def test_rows_that_lack_a_side_say_nothing_and_alpha_weighs_the_rest(config):
+    model, batch = built(config)
+    lines = []
+    model.controller.listeners.append(lines.append)
+    batch["transcript_ids"][1] = -100
+    batch["modality_mask"][2] = False
+    loss = model.train()(**batch)[0].loss
+    loss.backward()
+    torch.optim.SGD(model.encoder_projector.parameters(), lr=0.0).step()
+    model.controller.flush()
+    line = lines[0]
+    assert line["ai_sta/mismatched"] > 0
+    assert loss.item() == pytest.approx(0.99 * line["ce"] + 0.01 * line["ai_sta"], rel=1e-5)
+
+
+def test_alpha_of_one_is_cross_entropy_to_the_bit(config):
+    losses = []
+    for weight, terms in ((1.0, config.alignment.terms), (1.0, {})):
+        alignment = replace(config.alignment, terms=terms, cross_entropy_weight=weight)
+        model, batch = built(replace(config, alignment=alignment))
+        loss = model.train()(**batch)[0].loss
+        loss.backward()
+        losses.append((loss.item(), model.encoder_projector.linear.weight.grad))
+    assert losses[0][0] == losses[1][0] and torch.equal(losses[0][1], losses[1][1])
+
+
+def test_identical_states_have_no_divergence(config):
+    model, batch = built(inner(config, variant="debiased", layers=[0, 1, 2]))
+    embed = unwrapped(model.llm).get_input_embeddings()
+    ids = torch.arange(4).repeat(4, 1) + 2  # as many as there are slots
+    model.encoder_projector.register_forward_hook(lambda *_: embed(ids) + 0.0)
+    lines = []
+    model.controller.listeners.append(lines.append)
+    model.train()(**(batch | {"transcript_ids": ids}))
+    torch.optim.SGD(model.encoder_projector.parameters(), lr=0.0).step()
+    model.controller.flush()
+    assert abs(lines[0]["ai_sta"]) < 1e-4
+
+
+def test_what_is_run_again_for_its_gradient_is_no_tap(config):
+    model, batch = built(config, use_peft=True)
+    decoder = unwrapped(model.llm).get_decoder()
+    expected = {}
+    for again in (False, True):
+        if again:
+            decoder.gradient_checkpointing_enable({"use_reentrant": False})
+        torch.manual_seed(1)
+        model.zero_grad()
+        loss = model.train()(**batch)[0].loss
+        loss.backward()
+        grads = [p.grad for p in model.parameters() if p.grad is not None]
+        expected.setdefault("loss", loss.item())
+        expected.setdefault("grads", [g.clone() for g in grads])
+        assert loss.item() == pytest.approx(expected["loss"])
+        for ours, theirs in zip(grads, expected["grads"], strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+def train(config, folder: Path, **train):
+    config.train_config = replace(config.train_config, output_dir=str(folder), **train)
+    config.log_config.log_file = str(folder / "log")
+    native.finetune(config)
+    return read_metrics(folder / "metrics.jsonl")
+
+
+def test_it_trains_with_lora_resumes_and_decodes(config, tmp_path):
+    def fresh(steps):
+        own = inner(replace(config, native=replace(config.native, max_steps=steps)), layers=[])
+        own.alignment.schedule.candidates = "all"
+        own.native.save_interval = 2
+        return own
+
+    how = {"use_peft": True, "gradient_accumulation_steps": 2}
+    whole = train(fresh(4), tmp_path / "whole", **how)
+    train(fresh(2), tmp_path / "parts", **how)
+    parts = train(fresh(4), tmp_path / "parts", **how)
+    for ours, theirs in zip(parts, whole, strict=True):
+        assert ours["layers"] == theirs["layers"] and set(ours["layers"]) <= {0, 1, 2}
+        assert ours["ce"] == pytest.approx(theirs["ce"]) and "ai_sta" in ours
+    answers = Translator(load_run(tmp_path / "parts")).decode(config.dataset_config.val_data_path)
+    assert len(answers) == 12
+
+
+@pytest.mark.parametrize(
+    ("term", "weight", "expected"),
+    [
+        ({"layers": [0, 3]}, 0.99, "ai_sta: tap 'speech.llm.3': this model has llm.0 to llm.2"),
+        ({"first": "speech.qformer.1"}, 0.99, "tap 'speech.qformer.1': expected encoder"),
+        ({}, 1.01, "cross_entropy_weight=1.01: expected AI-STA's alpha, at most 1"),
+        ({"transcripts": False}, 0.99, "(?s):2: field 'transcript'.*:7: field 'transcript'"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_a_model_is_loaded(
+    config, tmp_path, monkeypatch, term, weight, expected
+):
+    monkeypatch.setattr(native, "model_factory", None)
+    lacking = not term.pop("transcripts", True)
+    own = inner(config, **term)
+    own.alignment.cross_entropy_weight = weight
+    if lacking:
+        manifest = Path(config.dataset_config.train_data_path)
+        rows = [
+            replace(row, transcript=None if n in (1, 6) else row.transcript)
+            for n, row in enumerate(read_manifest(manifest))
+        ]
+        write_manifest(manifest.with_name("lacking.jsonl"), rows)
+        data = {"train_data_path": str(manifest.with_name("lacking.jsonl"))}
+        own = replace(own, dataset_config=replace(own.dataset_config, **data))
+    with pytest.raises(InputError, match=expected):
+        train(own, tmp_path / "run")

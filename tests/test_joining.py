@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import DistributedSampler
 
 from slam_potsa import InputError
 from slam_potsa.cli import main
@@ -75,10 +78,34 @@ def test_each_recording_that_joins_meets_a_translated_one_of_its_sentence(taught
     assert partners == {"en", "es"}
 
 
-@pytest.mark.parametrize(("share", "expected"), [(0.0, 6), (0.2, 6), (0.5, 12), (0.75, 36)])
-def test_their_share_of_an_epoch_is_made_by_repetition(taught, tmp_path, share, expected):
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0.0, 6), (0.2, 6), (0.4, 8), (0.5, 12), (0.75, 36)]
+)
+def test_their_share_of_an_epoch_is_made_by_taking_turns(taught, tmp_path, share, expected):
+    items = training_items(joining(taught, tmp_path, joining_share=share).dataset_config)
+    assert items.num_pairs == expected
+    heard = Counter()
+    for number in range(3):
+        epoch.set(number)
+        heard.update(item[0].key for item in items if len(item) == 2)
+    assert set(heard.values()) == {3 * expected / 6}
+
+
+@pytest.mark.parametrize(("share", "batch"), [(0.4, 3), (0.5, 2), (0.75, 4), (0.2, 4)])
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_every_batch_of_every_rank_has_their_share(
+    taught, tmp_path, monkeypatch, share, batch, ranks
+):
+    monkeypatch.setenv("WORLD_SIZE", str(ranks))
     data = joining(taught, tmp_path, joining_share=share).dataset_config
-    assert training_items(data).num_pairs == expected
+    for number, rank in itertools.product(range(3), range(ranks)):
+        epoch.set(number)
+        items = training_items(data)
+        drawn = [items[i] for i in DistributedSampler(items, ranks, rank)]
+        pairs = [len(item) == 2 for item in drawn[: len(items) // ranks]]
+        counts = {sum(pairs[i : i + batch]) for i in range(len(pairs) - batch + 1)}
+        assert min(counts) >= int(share * batch) and max(counts) - min(counts) <= 1
+        assert list(training_items(data)) == list(items)
 
 
 def test_heard_languages_are_paired_too_where_pairing_says_so(taught, tmp_path):

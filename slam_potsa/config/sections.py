@@ -181,8 +181,8 @@ class DatasetConfig:
     )
     joining_share: float = option(
         0.0,
-        "share of an epoch's items that are pairs with a joining language: its recordings are "
-        "repeated until they make up as much; 0: each once",
+        "share of the items, of every batch too (rounded down), that are pairs with a joining "
+        "language: its recordings take turns as often as that needs; 0: each once an epoch",
         low=0,
         high=0.9,
         source=OURS,

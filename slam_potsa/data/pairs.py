@@ -17,6 +17,7 @@ there are no other pairs.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from collections import defaultdict
@@ -44,8 +45,10 @@ class ParallelSpeechDataset:
         shuffle: False keeps the manifest's order, as decoding and validation want it.
         tasks: names of `slam_potsa.data.tasks`; every item draws one, see `task`.
         joining: languages without targets.
-        joining_share: of the items, made of pairs with these by repeating their recordings as
-            often as comes nearest; 0: once each.
+        joining_share: of the items, pairs with these at least: their recordings take turns, over
+            epochs too, once an epoch at least. Of any w items that a rank draws one after the
+            other, floor(w * share) are such pairs, where torch's DistributedSampler draws (as in
+            both hosts) and WORLD_SIZE says among how many; but for what it adds at the very end.
 
     Raises InputError where a language that joins has no sentence in common with the translated.
 
@@ -74,8 +77,12 @@ class ParallelSpeechDataset:
         self._check()
         self._sentences = self._group()
         # A slot is (sentence, draw), (utterance index, None), or (index of an utterance that meets
-        # a partner, number of its repetition); the slots are fixed for good.
+        # a partner, number of its repetition); the slots are fixed for good. Those of what joins
+        # come after them, `_num_joins` an epoch, `_taught` in turn.
         self._slots = self._plan()
+        self._taught = self._with_partner()
+        needed = self.joining_share / (1 - self.joining_share) * len(self._slots)
+        self._num_joins = max(len(self._taught), math.ceil(needed - 1e-9)) if joining else 0
         self._born = 0  # see __getstate__
         self._order: tuple[int, list[int]] | None = None
 
@@ -86,10 +93,10 @@ class ParallelSpeechDataset:
     @property
     def num_pairs(self) -> int:
         """How many of the items are pairs."""
-        return sum(draw is not None for _, draw in self._slots)
+        return sum(draw is not None for _, draw in self._slots) + self._num_joins
 
     def __len__(self) -> int:
-        return len(self._slots)
+        return len(self._slots) + self._num_joins
 
     def __getitem__(self, index: int) -> Item:
         epoch = self.epoch
@@ -162,9 +169,10 @@ class ParallelSpeechDataset:
                 planned.add(sentence)
                 recordings = sum(map(len, self._sentences[sentence].values()))
                 slots += [(sentence, draw) for draw in range((recordings + 1) // 2)]
-        return slots + self._joining_slots(len(slots))
+        return slots
 
-    def _joining_slots(self, others: int) -> list[tuple[int, int]]:
+    def _with_partner(self) -> list[int]:
+        """The indices of what joins and has a partner."""
         rows = [(index, u) for index, u in enumerate(self.utterances) if u.language in self.joining]
         taught = [(index, u) for index, u in rows if u.sentence_id in self._sentences]
         for language in sorted(set(self.joining) - {u.language for _, u in taught}):
@@ -173,21 +181,33 @@ class ParallelSpeechDataset:
                 "translated recording, which is all that it learns from; give the same sentence_id "
                 "to recordings of one meaning, or take it out of dataset_config.joining"
             )
-        wanted = self.joining_share / (1 - self.joining_share) * others
-        repetitions = max(1, round(wanted / max(1, len(taught))))
-        return [(index, repetition) for repetition in range(repetitions) for index, _ in taught]
+        return [index for index, _ in taught]
 
     def _slot(self, index: int, epoch: int) -> tuple[str, int] | tuple[int, None]:
         if not 0 <= index < len(self):
             raise IndexError(f"item {index} of {len(self)}")
-        return self._slots[self._permutation(epoch)[index] if self.shuffle else index]
+        place = self._permutation(epoch)[index] if self.shuffle else index
+        if place < len(self._slots):
+            return self._slots[place]
+        turn = place - len(self._slots) + epoch * self._num_joins
+        return self._taught[turn % len(self._taught)], turn // len(self._taught)
 
     def _permutation(self, epoch: int) -> list[int]:
         if self._order is None or self._order[0] != epoch:
             order = list(range(len(self)))
             random.Random(f"order:{self.seed}:{epoch}").shuffle(order)
-            self._order = (epoch, order)
+            self._order = (epoch, self._spread(order) if self._num_joins else order)
         return self._order[1]
+
+    def _spread(self, order: list[int]) -> list[int]:
+        """`order`, with what joins at even distances in what each rank draws."""
+        joining = iter([place for place in order if place >= len(self._slots)])
+        others = iter([place for place in order if place < len(self._slots)])
+        spread, joins = order.copy(), self._num_joins
+        for turn, index in enumerate(_drawn(len(order))):
+            is_due = (turn + 1) * joins // len(order) > turn * joins // len(order)
+            spread[index] = next(joining if is_due else others)
+        return spread
 
     def _draw(self, sentence: str, draw: int, epoch: int) -> Item:
         spoken = self._sentences[sentence]
@@ -222,6 +242,18 @@ class ParallelSpeechDataset:
             return [(languages[draw % count], draw // count), (self.anchor_language, draw)]
         places = (2 * draw, 2 * draw + 1)
         return [(languages[place % count], place // count) for place in places]
+
+
+def _drawn(count: int) -> list[int]:
+    """The indices of `count` items in the order in which the hosts' sampler draws them.
+
+    First all of rank 0, then all of rank 1, and so on.
+    """
+    from torch.utils.data import DistributedSampler
+
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    order = list(DistributedSampler(range(count), num_replicas=1, rank=0))
+    return [index for rank in range(ranks) for index in order[rank::ranks]]
 
 
 def shuffled_partners(utterances: Iterable[Utterance], seed: int = 0) -> list[Utterance]:

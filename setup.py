@@ -29,7 +29,7 @@ setup(
         "slam_potsa.conf": ["**/*.yaml", "**/*.json"],
         "slam_potsa.data": ["languages.tsv"],
         "slam_potsa.data.sources": ["asterisk_*.txt", "announcements*"],
-        "slam_potsa.evaluation": ["*.yaml", "charts.mplstyle"],
+        "slam_potsa.evaluation": ["*.yaml", "*.j2", "charts.mplstyle"],
         "slam_potsa.evaluation.report": ["page.*"],
         "slam_potsa.engine.plan": ["assumptions.yaml", "report.txt.j2"],
         "slam_potsa.model": ["known.json"],

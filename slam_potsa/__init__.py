@@ -18,6 +18,7 @@ _PUBLIC = {
     "AlignmentTerm": "slam_potsa.objective.terms",
     "LanguageBias": "slam_potsa.model.language_bias",
     "BiasCompensatedQFormer": "slam_potsa.model.qformer",
+    "Translator": "slam_potsa.engine.decode",
     "InputError": "slam_potsa.errors",
 }
 __all__ = ["__version__", *_PUBLIC]

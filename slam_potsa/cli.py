@@ -15,10 +15,11 @@ from slam_potsa.commands import (
     report,
     run,
     score,
+    share,
 )
 from slam_potsa.errors import InputError
 
-GROUPS = (prepare, model, plan, run, decode, score, analyze, report)
+GROUPS = (prepare, model, plan, run, decode, score, analyze, report, share)
 EXIT_INPUT = 2
 
 

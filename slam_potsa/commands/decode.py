@@ -86,7 +86,7 @@ def _decode(args) -> None:
 
     config = _searched(args)
     name = args.manifest.stem + ("_blind" if args.shuffle_audio else "")
-    prefix = args.output or str(args.run / name)
+    prefix = args.output or str((args.run if args.run.is_dir() else Path()) / name)
     how = {"shuffle_audio": args.shuffle_audio, "processes": args.processes}
     decode_to(prefix, config, args.manifest, **how)
     print(predictions_file(prefix))
@@ -99,23 +99,22 @@ def _translate(args) -> None:
     quieten()
     _check_speech(args)
     config = _run(args)
-    target = args.target_language or _target_language(config)
+    target = args.target_language or target_language(args.run, config)
     texts = Translator(config).translate(args.recordings, args.language, target)
     for path, text in zip(args.recordings, texts, strict=True):
         print(f"{path}\t{text}" if len(texts) > 1 else text)
 
 
-def _target_language(config) -> str:
+def target_language(run, config) -> str:
     """The one language that the run was trained to translate into; "" for asr."""
-    from slam_potsa.data.manifest import read_manifest
     from slam_potsa.data.tasks import task_to_decode
+    from slam_potsa.engine.share import languages
 
     data = config.dataset_config
     if task_to_decode(data.tasks, data.test_task) == "asr":
         return ""
     with placed("--target-language is not given: the run's training manifest"):
-        rows = read_manifest(data.train_data_path)
-    targets = sorted({row.target_language for row in rows if row.target_language})
+        targets = languages(run).written
     if len(targets) != 1:
         raise InputError(
             "--target-language is not given and the run was trained to translate into "

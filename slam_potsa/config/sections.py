@@ -91,7 +91,7 @@ class ModelConfig:
 
     file: str = option("", "path.py:function that builds the model; empty: ours", source=SLAM)
     llm_name: str = option("qwen2.5-7b", "a name for logs", affects="nothing", source=SLAM)
-    llm_path: str = option("Qwen/Qwen2.5-7B", "transformers folder or hub name")
+    llm_path: str = option("Qwen/Qwen2.5-7B", "transformers folder, hub name, or its NAME@REVISION")
     llm_dim: int = option(0, "width of the LLM; 0: read from it", affects="nothing", low=0)
     llm_dtype: str = option(
         "auto",
@@ -99,7 +99,9 @@ class ModelConfig:
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     encoder_name: str = option("whisper", "its family", affects="nothing", choices=("whisper",))
-    encoder_path_hf: str = option("openai/whisper-large-v3", "transformers folder or hub name")
+    encoder_path_hf: str = option(
+        "openai/whisper-large-v3", "transformers folder, hub name, or its NAME@REVISION"
+    )
     encoder_dim: int = option(0, "width of the encoder; 0: read from it", affects="nothing", low=0)
     encoder_window: str = option(
         "30s",

@@ -43,6 +43,7 @@ from slam_potsa.engine.run_directory import (
     file_hash,
     read_config,
 )
+from slam_potsa.engine.share import load_shared
 from slam_potsa.errors import InputError
 from slam_potsa.model.factory import model_factory
 from slam_potsa.provenance import why_outdated, write_record
@@ -78,6 +79,13 @@ class Translator:
             ckpt_path=config.ckpt_path,
         )
         self.model.to(self.device).eval()
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, device: str | torch.device | None = None
+    ) -> Translator:
+        """Of a run directory, an exported folder, or a hub's NAME or NAME@REVISION."""
+        return cls(load_run(name), device)
 
     def decode(
         self, manifest: str | Path, *, progress: bool = True, shuffle_audio: bool = False
@@ -268,8 +276,10 @@ def has_features(store: str | Path, manifest: str | Path, encoder: str | None = 
 def load_run(run: str | Path, ckpt_path: str | None = None) -> PotsaConfig:
     """The configuration of a run directory, with `ckpt_path`, or its best model by validation.
 
-    The biases travel inside the checkpoint.
+    The biases travel inside the checkpoint. An exported folder, or a hub's name, is a run too.
     """
+    if shared := load_shared(run):
+        return replace(shared, ckpt_path=ckpt_path or shared.ckpt_path)
     config = read_config(run)
     bias = replace(config.language_bias, path=None)
     return replace(config, ckpt_path=ckpt_path or str(best_checkpoint(run)), language_bias=bias)

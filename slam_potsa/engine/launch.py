@@ -18,6 +18,8 @@ from slam_potsa.config.compose import compose_config, conf_dir, register_schema
 from slam_potsa.engine.prepare import is_main_process, quieten
 from slam_potsa.engine.run_directory import (
     BEST,
+    DONE,
+    STAGE,
     alone,
     best_checkpoint,
     read_config,
@@ -28,7 +30,6 @@ from slam_potsa.files import atomic_path
 from slam_potsa.model.controller import NonFiniteLoss
 from slam_potsa.provenance import write_record
 
-STAGE, DONE = "stage.yaml", "done.json"  # in a stage's folder
 EXIT_INPUT = 2  # the user's input is wrong; nothing was started
 
 

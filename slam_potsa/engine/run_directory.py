@@ -26,6 +26,7 @@ from slam_potsa.config import PotsaConfig, defaults, flat
 from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
+from slam_potsa.model.checkpoint import weights_file
 from slam_potsa.model.metrics import METRICS, TENSORBOARD, WANDB_RUN
 from slam_potsa.objective.layer_schedule import LayerSchedule
 from slam_potsa.provenance import content_hash, differences
@@ -36,6 +37,7 @@ SCHEDULE = "schedule.json"
 BEST = f"best/{MODEL}"
 COMPLETE = "complete"  # written last into checkpoint-N/
 CONTROLLER = "controller.json"  # in checkpoint-N/: the schedule's state, and what it was made from
+STAGE, DONE = "stage.yaml", "done.json"  # of a recipe's stage, see engine/stages.py
 LOCK, OWNER = ".lock", ".owner"
 # SLAM-LLM's folders, its epochs counted from 1, micro-steps within the epoch.
 SAVED = re.compile(r".*_epoch_(\d+)_step_(\d+)")
@@ -197,10 +199,10 @@ def changes_since(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
 
 
 def file_hash(path: str | Path | None) -> str | None:
-    """Of a file's content, or of the model.pt in a folder; None for None, GONE without a file."""
+    """Of a file's content, or of a folder's weights; None for None, GONE without a file."""
     if not path:
         return None
-    file = Path(path) / MODEL if Path(path).is_dir() else Path(path)
+    file = weights_file(path)
     return content_hash(file) if file.is_file() else GONE
 
 

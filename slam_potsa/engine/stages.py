@@ -22,7 +22,7 @@ from slam_potsa.data.dataset import training_items
 from slam_potsa.data.manifest import read_manifest
 from slam_potsa.data.tasks import NEEDS, task_to_decode
 from slam_potsa.engine.decode import has_features
-from slam_potsa.engine.launch import DONE, STAGE, choose_engine
+from slam_potsa.engine.launch import choose_engine
 from slam_potsa.engine.native import check_host, check_sizes
 from slam_potsa.engine.preflight import preflight
 from slam_potsa.engine.prepare import (
@@ -34,6 +34,8 @@ from slam_potsa.engine.prepare import (
 from slam_potsa.engine.recipe import Recipe, Stage, each_of
 from slam_potsa.engine.run_directory import (
     BEST,
+    DONE,
+    STAGE,
     changes_since,
     last_checkpoint,
     trained_from,

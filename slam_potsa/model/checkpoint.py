@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from slam_potsa.config import LanguageBiasConfig
@@ -23,6 +24,7 @@ from slam_potsa.model.language_bias import LanguageBias
 
 logger = logging.getLogger(__name__)
 State = Mapping[str, Tensor]  # by parameter name
+MODEL, SHARED = "model.pt", "model.safetensors"  # SLAM-LLM's, and that of an exported folder
 BIAS_STATE = "encoder_projector.language_bias.carried"
 
 
@@ -42,12 +44,13 @@ def save_checkpoint(model: nn.Module, path: str | Path) -> None:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of SLAM-LLM's `model.pt` or DeepSpeed's `pytorch_model.bin`."""
-    path = Path(path)
-    path, where = path / "model.pt" if path.is_dir() else path, f"ckpt_path={str(path)!r}"
+    """The tensors of SLAM-LLM's `model.pt`, DeepSpeed's `pytorch_model.bin`, or safetensors."""
+    path, where = weights_file(path), f"ckpt_path={str(path)!r}"
     if not path.is_file():
         raise InputError(f"{where}: no such file; expected SLAM-LLM's model.pt")
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise InputError(f"{where}: not a file of tensors ({error})") from error
@@ -55,6 +58,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise InputError(f"{where}: expected a dict of tensors by parameter name")
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def weights_file(path: str | Path) -> Path:
+    """`path`, or of a folder its `model.pt`, or else its `model.safetensors`."""
+    found = [Path(path) / name for name in (MODEL, SHARED)] if Path(path).is_dir() else [Path(path)]
+    return next(filter(Path.is_file, found), found[0])
 
 
 def apply_checkpoint(model: nn.Module, state: State, source: Any = "") -> None:

@@ -23,6 +23,8 @@ from torch.nn import functional as F
 from slam_potsa.errors import InputError
 from slam_potsa.model.llm import from_pretrained
 
+ENCODER = "model_config.encoder_path_hf"
+
 
 class SpeechEncoder(nn.Module):
     """Wraps a transformers `WhisperEncoder`.
@@ -100,9 +102,9 @@ def load_encoder(path: str, window: str = "30s") -> SpeechEncoder:
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
     if (encoder_config(path).architectures or [""])[0] == "WhisperEncoder":
-        whisper = WhisperEncoder.from_pretrained(path, dtype=torch.float32)
+        whisper = from_pretrained(WhisperEncoder, path, ENCODER, dtype=torch.float32)
     else:
-        whisper = WhisperModel.from_pretrained(path, dtype=torch.float32).get_encoder()
+        whisper = from_pretrained(WhisperModel, path, ENCODER, dtype=torch.float32).get_encoder()
     return SpeechEncoder(whisper.eval(), window)
 
 
@@ -121,9 +123,7 @@ def encoder_config(path: str) -> Any:
     """The Whisper configuration at `path`. Raises InputError where there is none."""
     from transformers import AutoConfig
 
-    config = from_pretrained(AutoConfig, path, "model_config.encoder_path_hf")
+    config = from_pretrained(AutoConfig, path, ENCODER)
     if config.model_type != "whisper":
-        raise InputError(
-            f"model_config.encoder_path_hf={path!r}: expected a Whisper, got {config.model_type!r}"
-        )
+        raise InputError(f"{ENCODER}={path!r}: expected a Whisper, got {config.model_type!r}")
     return config

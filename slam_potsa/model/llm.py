@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -90,9 +91,20 @@ def _eight_bit() -> dict[str, Any]:
 
 
 def from_pretrained(kind: Any, path: str, option: str, **options: Any) -> Any:
-    """`kind.from_pretrained(path)`. Raises InputError, naming `option`, where there is nothing."""
+    """`kind.from_pretrained(path)`. Raises InputError, naming `option`, where there is nothing.
+
+    Args:
+        path: a folder here, or a hub's name, or NAME@REVISION, a commit, tag or branch of it.
+    """
+    name, revision = split_revision(path)
     try:
-        return kind.from_pretrained(path, **options)
+        return kind.from_pretrained(name, **options, **({"revision": revision} if revision else {}))
     except (OSError, ValueError) as error:
         where = f"{option}={path!r}: neither a transformers folder here nor a model to be fetched"
         raise InputError(f"{where} ({str(error).splitlines()[0]})") from error
+
+
+def split_revision(path: str) -> tuple[str, str]:
+    """`"Qwen/Qwen2.5-7B@d149729"` -> (name, "d149729"); without one, and of a folder, ""."""
+    name, _, revision = path.partition("@")
+    return (path, "") if Path(path).exists() else (name, revision)

@@ -22,7 +22,7 @@ from slam_potsa.model.checkpoint import save_checkpoint
 from slam_potsa.model.encoder import load_encoder
 from slam_potsa.provenance import differences, read_record
 from tests.support import tiny
-from tests.support.trained import save_run
+from tests.support.trained import make_it_listen, save_run
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +37,7 @@ def world(tmp_path_factory):
     encoder = load_encoder(config.model_config.encoder_path_hf, "trimmed")
     manifest = config.dataset_config.train_data_path
     store_features(encoder, [manifest], folder / "features", progress=False)
-    with torch.no_grad():
-        model.encoder_projector.linear.weight.mul_(10)
-        for name, weight in model.encoder_projector.named_parameters():
-            if "crossattention" in name and weight.dim() == 2:
-                weight.mul_(6)
+    make_it_listen(model)
     save_checkpoint(model, folder / "run" / "model.pt")
     return folder
 

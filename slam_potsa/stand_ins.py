@@ -32,7 +32,12 @@ def install() -> list[str]:
 
 
 def run(arguments: list[str]) -> None:
-    """Run a script (its path and its arguments) as Python would, with the stand-ins in place."""
+    """Run a script (its path and its arguments) as Python would, with the stand-ins in place.
+
+    The `deepspeed` launcher puts --local_rank before the script; LOCAL_RANK says the same.
+    """
+    while arguments and arguments[0].startswith("--local_rank"):
+        arguments = arguments[1:]
     if not arguments:
         sys.exit("usage: python -m slam_potsa.stand_ins SCRIPT.py [its arguments]")
     install()

@@ -59,5 +59,5 @@ def test_a_script_runs_as_main_with_its_arguments(tmp_path, monkeypatch, capsys)
     script.write_text("import sys, beside; print(__name__, beside.NAME, sys.argv[1:])")
     monkeypatch.setattr(sys, "argv", list(sys.argv))
     monkeypatch.setattr(sys, "path", list(sys.path))
-    stand_ins.run([str(script), "a=1"])
+    stand_ins.run(["--local_rank=0", str(script), "a=1"])  # as the deepspeed launcher starts it
     assert capsys.readouterr().out.strip() == "__main__ beside ['a=1']"

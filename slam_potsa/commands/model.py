@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import slam_potsa
+
 
 def add(commands) -> None:
     for name, help, command in (
@@ -19,9 +21,11 @@ def add(commands) -> None:
         parser.set_defaults(command=command)
     parser.add_argument("--features", type=Path, help="feature store to read instead of audio")
     parser.add_argument("--languages", nargs="*", help="only these")
+    whole = "average the whole 30 s, where batches mark all of it as speech (attend_padding)"
+    parser.add_argument("--attend-padding", action="store_true", help=whole)
 
     where = commands.add_parser("where", help="paths for SLAM-LLM's configuration")
-    where.add_argument("what", choices=("model", "dataset", "conf"))
+    where.add_argument("what", choices=("model", "dataset", "conf", "drop-in"))
     where.set_defaults(command=_where)
 
 
@@ -38,7 +42,8 @@ def _bias(args) -> None:
 
     encoder = _encoder(args)
     store = FeatureStore.open(args.features, encoder.fingerprint()) if args.features else None
-    bias = estimate_bias(args.manifests, encoder, features=store, languages=args.languages)
+    options = {"features": store, "languages": args.languages}
+    bias = estimate_bias(args.manifests, encoder, attend_padding=args.attend_padding, **options)
     bias.save(args.output)
     print(f"{args.output}: biases of {', '.join(bias.languages)}")
 
@@ -57,4 +62,7 @@ def _where(args) -> None:
     from slam_potsa.config.compose import conf_dir
     from slam_potsa.engine.slam_llm import plugin_file
 
-    print(conf_dir() if args.what == "conf" else plugin_file(args.what))
+    if args.what == "drop-in":
+        print(Path(slam_potsa.__file__).with_name("model") / "drop_in_file.py")
+    else:
+        print(conf_dir() if args.what == "conf" else plugin_file(args.what))

@@ -32,16 +32,20 @@ def add(commands) -> None:
     option("--preset", help="whose way of scoring, as `score` has them")
     option("--samples", type=int, default=3, help="of each language and test (default 3)")
     option("--worst", type=int, default=5, help="worst rows of each test (default 5)")
+    option("--manifest", type=Path, help="what SLAM-LLM's _pred files of the runs were decoded of")
+    option("--target-language", default="", help="theirs, without --manifest")
     report.set_defaults(command=_report)
 
 
 def _report(args) -> None:
+    from slam_potsa.data.predictions import Origin
     from slam_potsa.engine.launch import quieten
     from slam_potsa.evaluation import report
 
     quieten()
     asked = {name: getattr(args, name) for name in ASKED}
-    request = report.Request(**asked, argv=["slam-potsa", *sys.argv[1:]])
+    origin = Origin(args.target_language, manifest=args.manifest)
+    request = report.Request(**asked, origin=origin, argv=["slam-potsa", *sys.argv[1:]])
     found = report.collect(args.runs, request)
     for reason in found.left_out:
         print(f"left out: {reason}", file=sys.stderr)

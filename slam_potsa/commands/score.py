@@ -10,7 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from slam_potsa.data.predictions import Prediction, read_predictions
+from slam_potsa.data.predictions import Origin, Prediction, read_predictions, read_texts
 from slam_potsa.errors import collecting, refuse
 from slam_potsa.evaluation.compare import TESTS, find_blind, match, same_test_problems
 from slam_potsa.evaluation.dump import dump
@@ -23,6 +23,8 @@ EXAMPLES = """examples:
   slam-potsa score RUN/test_predictions.jsonl --preset potsa --dump texts
   slam-potsa score SYSTEM/test_predictions.jsonl --baseline OTHER/test_predictions.jsonl --test ar
   slam-potsa score RUN/seed*/test_predictions.jsonl
+  slam-potsa score DECODE_LOG_pred --manifest test.jsonl
+  slam-potsa score hypotheses.txt --references references.txt --target-language zh
 """
 
 
@@ -36,7 +38,7 @@ def add(commands) -> None:
     parser.set_defaults(command=_score)
     files = {"nargs": "+", "type": Path}
     add = parser.add_argument
-    several = "<decode_log>_predictions.jsonl; several are the seeds of one system"
+    several = "<decode_log>_predictions.jsonl, or SLAM-LLM's _pred; several: one system's seeds"
     add("predictions", **files, help=several)
     add("--seen", nargs="*", default=[], help="languages heard in training")
     add("--zero-shot", nargs="*", default=[], help="languages never heard")
@@ -45,6 +47,11 @@ def add(commands) -> None:
     files_of = "write text files for sacrebleu and COMET (docs/evaluation.md)"
     add("--dump", type=Path, metavar="FOLDER", help=files_of)
     add("--preset", help=f"a project's way of scoring: {', '.join(PRESETS)}")
+    add = parser.add_argument_group("of SLAM-LLM's _pred files and plain text").add_argument
+    add("--manifest", type=Path, help="what was decoded: tells the languages, by key or line")
+    add("--target-language", default="", help="the language of the texts")
+    add("--language", default="", help="the spoken language")
+    add("--references", type=Path, help="plain text, a line each, as the predictions then are")
     add = parser.add_argument_group("what it is held against").add_argument
     add("--baseline", **files, default=[], help="one file, or one for each file")
     tests = "bs: paired bootstrap, ar: randomisation"
@@ -102,9 +109,11 @@ def _read(args) -> dict[Path, dict[str, Sequence[Prediction]]]:
     if len({path.resolve() for path in args.predictions}) < count:
         problems.append("the same prediction file is given twice; expected one for each seed")
     read: dict[Path | None, Sequence[Prediction]] = {None: ()}
+    origin = Origin(args.target_language, args.language, args.manifest, args.references)
     for path in (*args.predictions, *args.baseline):
         with collecting(problems):
-            read[path] = read_predictions(path)
+            is_text = args.references or path.name.endswith("_pred")
+            read[path] = read_texts(path, origin) if is_text else read_predictions(path)
     refuse(problems)
     baselines = args.baseline * (count if len(args.baseline) == 1 else 1)
     files: dict[Path, dict[str, Sequence[Prediction]]] = {}

@@ -130,8 +130,8 @@ def read_rows(path: str | Path, problems: Problems, expected: str = "JSON Lines"
     return rows
 
 
-def read_lines(path: str | Path, expected: str) -> list[tuple[int, str]]:
-    """(number, text) of the lines that are not blank; of `.gz` files too.
+def read_lines(path: str | Path, expected: str, *, blank: bool = False) -> list[tuple[int, str]]:
+    """(number, text) of the lines that are not blank, or of all with `blank`; of `.gz` files too.
 
     Raises InputError where there is no such file, or no text in UTF-8; `expected` says of what.
     """
@@ -143,8 +143,8 @@ def read_lines(path: str | Path, expected: str) -> list[tuple[int, str]]:
         absent = isinstance(error, FileNotFoundError)
         why = "no such file" if absent else f"cannot be read ({error})"
         raise InputError(f"{path}: {why}; expected {expected}, in UTF-8") from None
-    numbered = enumerate(text.split("\n"), start=1)
-    return [(number, line.rstrip("\r")) for number, line in numbered if line.strip()]
+    numbered = enumerate(text.removesuffix("\n").split("\n"), start=1)
+    return [(number, line.rstrip("\r")) for number, line in numbered if blank or line.strip()]
 
 
 def read_log(path: str | Path) -> list[dict[str, Any]]:

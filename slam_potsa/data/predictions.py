@@ -1,7 +1,8 @@
 """Prediction files: one translated utterance a line, with all that scoring it needs.
 
 `predictions.jsonl` is this package's own form; `<decode_log>_pred` and `<decode_log>_gt`
-(`key<TAB>text`) are SLAM-LLM's, which carry no language and get it from the manifest.
+(`key<TAB>text`) are SLAM-LLM's, which carry no language and get it from the manifest, as do plain
+files of hypotheses and references, one a line.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from slam_potsa.data import jsonl
+from slam_potsa.data.jsonl import read_lines
+from slam_potsa.data.manifest import Utterance, read_manifest
+from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
-from slam_potsa.text import one_line
+from slam_potsa.text import one_line, some
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,63 @@ def read_predictions(path: str | Path) -> list[Prediction]:
             predictions.append(Prediction(**{"reference": None, **given}))
     problems.check()
     return predictions
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What files of bare texts do not say of themselves."""
+
+    target_language: str = ""
+    language: str = ""  # that is spoken
+    manifest: str | Path | None = None  # tells both by key, of a plain file by line
+    references: str | Path | None = None  # a plain file's; of `_pred` it is its `_gt`
+
+
+def read_texts(path: str | Path, origin: Origin) -> list[Prediction]:
+    """SLAM-LLM's `<decode_log>_pred` with its `_gt`, or plain hypotheses with their references.
+
+    Raises InputError where they do not belong together, or a language is not told.
+    """
+    path, keyed = Path(path), origin.references is None
+    truth = Path(origin.references or str(path).removesuffix("_pred") + "_gt")
+    rows = read_manifest(origin.manifest) if origin.manifest else []
+    found, true = _texts(path, keyed), _texts(truth, keyed)
+    keys, known = [key for key, _ in found], {row.key: row for row in rows}
+    if keys != [key for key, _ in true]:
+        told = f"found {len(found)} and {len(true)} lines, or other keys"
+        raise InputError(f"{path} and {truth}: {told}; expected the same texts, in one order")
+    if rows and not keyed:
+        known = {str(number): row for number, row in enumerate(rows, start=1)}
+    strange = [key for key in keys if key not in known] if rows else []
+    if strange or (rows and not keyed and len(rows) != len(keys)):
+        told = (
+            f"{len(keys)} texts, {len(rows)} rows; not there: {some(strange or ['further rows'])}"
+        )
+        raise InputError(f"{path}: not of {origin.manifest}: {told}")
+    texts = zip(found, true, strict=True)
+    return [_placed(known.get(key), key, text, gold, origin) for (key, text), (_, gold) in texts]
+
+
+def _placed(row: Utterance | None, key: str, text: str, gold: str, origin: Origin) -> Prediction:
+    target = origin.target_language or (row and row.target_language)
+    spoken = origin.language or (row.language if row else "und")
+    if not target:
+        raise InputError(f"{key!r}: into which language? Give --target-language, or --manifest")
+    about = (row.key, row.audio, row.sentence_id) if row else (key, "", None)
+    return Prediction(about[0], spoken, about[1], target, gold, text, sentence_id=about[2])
+
+
+def _texts(path: Path, keyed: bool) -> list[tuple[str, str]]:
+    lines, problems = read_lines(path, "a text a line", blank=not keyed), jsonl.Problems(path)
+    if not keyed:
+        return [(str(number), text) for number, text in lines]
+    parts = [(number, *line.partition("\t")) for number, line in lines]
+    for number, key, tab, _ in parts:
+        problems.once(number, key)
+        if not tab:
+            problems.add(number, "found no tab, expected SLAM-LLM's key<TAB>text")
+    problems.check()
+    return [(key, text) for _, key, _, text in parts]
 
 
 def write_pred_gt(decode_log: str | Path, predictions: Sequence[Prediction]) -> None:

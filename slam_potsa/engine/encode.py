@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from slam_potsa.data.audio import encoder_frames, load_audio, log_mel
+from slam_potsa.data.audio import HOP_LENGTH, encoder_frames, load_audio, log_mel
 from slam_potsa.data.feature_store import FeatureStore, add_features
 from slam_potsa.data.manifest import Utterance, manifest_hash, read_manifest
 from slam_potsa.errors import InputError
 from slam_potsa.model.encoder import SpeechEncoder
-from slam_potsa.model.language_bias import BiasStatistics, LanguageBias
+from slam_potsa.model.language_bias import PADDED, BiasStatistics, LanguageBias
 
 BATCH = 8  # utterances at once; on a CPU larger batches gain nothing
 
@@ -26,6 +26,7 @@ def encode(
     *,
     batch_size: int = BATCH,
     progress: bool = True,
+    attend_padding: bool = False,
 ) -> Iterator[tuple[Utterance, Tensor]]:
     """Each utterance with its valid encoder frames [T, E], float32; longest first.
 
@@ -40,7 +41,9 @@ def encode(
             batch = ordered[start : start + batch_size]
             sounds = [load_audio(utterance.audio, base) for utterance in batch]
             mels = [log_mel(sound, encoder.n_mels, encoder.window) for sound in sounds]
-            frames = [encoder_frames(len(sound)) for sound in sounds]
+            heard = mels if attend_padding else sounds
+            hop = HOP_LENGTH if attend_padding else 1
+            frames = [encoder_frames(len(each) * hop) for each in heard]
             mel = torch.nn.utils.rnn.pad_sequence(mels, batch_first=True).to(device)
             width = (mel.shape[1] + 1) // 2
             mask = torch.arange(width, device=device) < torch.tensor(frames, device=device)[:, None]
@@ -69,12 +72,16 @@ def estimate_bias(
     *,
     features: FeatureStore | None = None,
     languages: Iterable[str] | None = None,
+    attend_padding: bool = False,
     **options,
 ) -> LanguageBias:
     """b_l of eq. 1 over the utterances of `manifests`, from stored features or the encoder.
 
-    No transcript or translation is needed. `languages`: only these; None: all.
+    No transcript or translation is needed. `languages`: only these; None: all. `attend_padding`:
+    the frames of the whole window are valid, as in a dataset of that option.
     """
+    if attend_padding and features is not None:
+        raise InputError("attend_padding needs recordings: a feature store holds no padding")
     statistics = BiasStatistics()
     wanted = None if languages is None else set(languages)
     for manifest in map(Path, manifests):
@@ -83,6 +90,7 @@ def estimate_bias(
             features.require(u.key for u in utterances)
             found = ((u, torch.from_numpy(features[u.key])) for u in utterances)
         else:
+            options["attend_padding"] = attend_padding
             found = encode(encoder, utterances, manifest.parent, **options)
         for utterance, hidden in found:
             statistics.update(hidden[None], None, [utterance.language])
@@ -96,6 +104,6 @@ def estimate_bias(
     return LanguageBias(
         statistics.means(),
         statistics.counts,
-        fingerprint=fingerprint,
+        fingerprint=fingerprint + PADDED * attend_padding,
         manifest=manifest_hash(manifests),
     )

@@ -26,6 +26,7 @@ from slam_potsa.data.dataset import get_speech_dataset
 from slam_potsa.engine.prepare import checkpoint_to_resume, first_rank_first, prepare, use_bias
 from slam_potsa.engine.run_directory import (
     BEST,
+    BIAS,
     COMPLETE,
     CONTROLLER,
     MODEL,
@@ -55,7 +56,7 @@ def finetune(config: PotsaConfig) -> Path:
     check_host(config)
     args = _arguments(config)
     resume = checkpoint_to_resume(config)
-    with first_rank_first() as is_first:
+    with first_rank_first(Path(config.train_config.output_dir) / BIAS) as is_first:
         if is_first:
             prepare(config, resume)
     use_bias(config)

@@ -36,6 +36,7 @@ from slam_potsa.engine.run_directory import (
     write_config,
 )
 from slam_potsa.errors import InputError, collecting, refuse
+from slam_potsa.files import atomic_write
 from slam_potsa.model.encoder import encoder_config, encoder_fingerprint, load_encoder
 from slam_potsa.model.factory import check_layers
 from slam_potsa.model.language_bias import LanguageBias
@@ -67,12 +68,13 @@ def world_size() -> int:
 
 
 @contextmanager
-def first_rank_first() -> Iterator[bool]:
+def first_rank_first(*made: Path) -> Iterator[bool]:
     """Rank 0 enters with True while the others wait, with False, until it has left.
 
-    Where it fails, the others leave quietly. By the launcher's key-value store: SLAM-LLM creates
-    the process group itself later, and a group made and destroyed before leaves addresses in that
-    store that make the second one fail.
+    `made` are files that it may write and the others read: a machine that does not share its disk
+    gets them by the same path. Where it fails, the others leave quietly. By the launcher's
+    key-value store: SLAM-LLM creates the process group itself later, and a group made and destroyed
+    before leaves addresses in that store that make the second one fail.
     """
     if world_size() == 1:
         yield True
@@ -86,6 +88,8 @@ def first_rank_first() -> Iterator[bool]:
         except BaseException:
             store.set(key, "failed")
             raise
+        for path in made:
+            store.set(f"{key}/{path.name}", path.read_bytes() if path.is_file() else b"")
         store.set(key, "done")
         # A store that lives in this process must outlive their reading.
         store.wait([f"{key}/seen/{other}" for other in range(1, world_size())])
@@ -93,6 +97,10 @@ def first_rank_first() -> Iterator[bool]:
     store.wait([key], PATIENCE)
     if store.get(key) == b"failed":
         sys.exit(2)
+    for path in made:
+        content = store.get(f"{key}/{path.name}")
+        if content and not (path.is_file() and path.read_bytes() == content):
+            atomic_write(path, content)
     store.set(f"{key}/seen/{rank}", "yes")
     yield False
 
@@ -241,11 +249,17 @@ def provide_bias(config: PotsaConfig, progress: bool = True) -> None:
     if features is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         encoder = load_encoder(model.encoder_path_hf, model.encoder_window).to(device)
-    estimate_bias(manifests, encoder, features=features, progress=progress).save(path)
+    options = {"progress": progress, "attend_padding": data.attend_padding}
+    estimate_bias(manifests, encoder, features=features, **options).save(path)
 
 
 def use_bias(config: PotsaConfig) -> None:
     """Let the model load what `provide_bias` wrote (on every rank, after rank 0 wrote it)."""
     path = Path(config.train_config.output_dir) / BIAS
-    if config.language_bias.enabled and not config.language_bias.path and path.is_file():
+    if not config.language_bias.enabled:
+        return
+    if not config.language_bias.path and path.is_file():
         config.language_bias.path = str(path)
+    if config.language_bias.path:
+        bias = LanguageBias.load(config.language_bias.path)
+        bias.check_frames(config.dataset_config.attend_padding)

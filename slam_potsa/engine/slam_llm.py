@@ -21,7 +21,7 @@ from slam_potsa.engine.prepare import (
     use_bias,
     world_size,
 )
-from slam_potsa.engine.run_directory import MODEL
+from slam_potsa.engine.run_directory import BIAS, MODEL
 from slam_potsa.errors import InputError
 from slam_potsa.model.checkpoint import save_checkpoint
 from slam_potsa.model.factory import models_built
@@ -98,7 +98,8 @@ def to_slam(config: PotsaConfig) -> Any:
 def _prepare(config: PotsaConfig) -> None:
     """Rank 0 writes the run directory while the others wait; then every rank knows the biases."""
     stand_ins.install()
-    with first_rank_first() as is_first:
+    folder = Path(config.train_config.output_dir)
+    with first_rank_first(folder / BIAS, folder / deepspeed.SETTINGS) as is_first:
         if is_first:
             preflight(config, world_size())
             prepare(config, resume=None)

@@ -243,6 +243,7 @@ class AlignmentController:
         line = numbers(record)
         names = ("choice", "alignment", "aligned", "not_finite")
         choice, alignment, aligned, not_finite = map(line.pop, names)
+        line["layers"] = line["layers"] if aligned else ()  # without pairs none was aligned
         if self.schedule is not None:
             loss = line["ce"] if self.reward == "cross_entropy" else alignment
             # Where no rank had rows to compare, the step's loss says nothing of the layer.

@@ -6,29 +6,37 @@ recipe loads by `model_config.file=potsa.py:model_factory` (and, where pairs are
 
     from slam_potsa.model.drop_in import dataset_factory, factory
     model_factory = factory(language_bias={"path": "language_bias.safetensors"})
-    get_speech_dataset = dataset_factory(pairing="random")
+    get_speech_dataset = dataset_factory(tasks=["s2tt"], prompt="USER: Translate.\n ASSISTANT: ")
+
+`slam-potsa where drop-in` names such a file that takes the options from potsa.yaml (`from_yaml`).
 """
 
 from __future__ import annotations
 
+import atexit
+import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from slam_potsa import config, stand_ins
 from slam_potsa.config.check import check
 from slam_potsa.data import dataset as datasets
-from slam_potsa.data.languages import language_code
-from slam_potsa.errors import InputError
+from slam_potsa.data.languages import language_code, language_id
+from slam_potsa.data.tasks import USES, check_tasks
+from slam_potsa.errors import InputError, collecting, placed, refuse
 from slam_potsa.model.checkpoint import choose_bias, continue_from, read_checkpoint
 from slam_potsa.model.encoder import SpeechEncoder
 from slam_potsa.model.factory import PROJECTOR_OPTIONS, attach, build_projector, check_widths
 from slam_potsa.model.language_bias import BiasStatistics, LanguageBias
 from slam_potsa.model.llm import load_llm
+from slam_potsa.model.recipe_checks import calling_pipeline, recipe_problems
 from slam_potsa.model.speech_llm import IGNORE_INDEX, Aligned
 from slam_potsa.model.taps import TapRecorder
 
@@ -42,6 +50,7 @@ def factory(
     alignment: Mapping[str, Any] | None = None,
     language_bias: Mapping[str, Any] | None = None,
     require_languages: bool = True,
+    ckpt_path: str | None = None,
 ) -> Callable[..., tuple[nn.Module, Any]]:
     """A `model_factory` for a recipe of SLAM-LLM's; what is not given keeps its default.
 
@@ -52,8 +61,10 @@ def factory(
             `{"enabled": False}` turn them off.
         require_languages: False subtracts nothing from batches without `language_ids`, instead of
             raising InputError.
+        ckpt_path: a start, where the recipe names none (those for DeepSpeed refuse the key).
 
-    Raises InputError on unknown options and on values out of range: here, before a model is loaded.
+    Raises InputError on unknown options and on values out of range: here, before a model is loaded;
+    and when SLAM-LLM calls it, for what cannot work in the recipe (`recipe_checks`).
     """
     projector = dict(projector or {})
     unknown = ", ".join(sorted(projector.keys() - set(PROJECTOR_OPTIONS)))
@@ -76,18 +87,20 @@ def factory(
                 "language biases of a trained encoder go stale: set "
                 'train_config.freeze_encoder=true, or factory(language_bias={"enabled": False})'
             )
-        recipe, checkpoint = _completed(model_config), rest.get("ckpt_path")
+        recipe, checkpoint = _completed(model_config), rest.get("ckpt_path") or ckpt_path
         state = read_checkpoint(checkpoint) if checkpoint else None
-        bias = choose_bias(biased, state)
+        bias, pipeline = choose_bias(biased, state), calling_pipeline()
+        sizes = {name: recipe.get(name) for name in ("query_len", "qformer_layers")}
+        sizes = {name: int(size) for name, size in sizes.items() if size is not None}
+        sized = config.defaults(config.ModelConfig, sizes | projector)
+        asked = {"queries": sized.query_len, "needs_languages": require_languages, "bias": bias}
+        refuse(recipe_problems(train_config, recipe, pipeline, **asked))
         tokenizer = setup_tokenizer(train_config, recipe, **rest)
         encoder = _their_encoder(train_config, recipe, **rest)
         load = setup_llm if int(version("transformers").split(".")[0]) < 5 else _setup_llm
         llm = load(train_config, recipe, **rest)
         llm_dim = llm.get_input_embeddings().weight.shape[1]
         check_widths(recipe, llm_dim=llm_dim)
-        sizes = {name: recipe.get(name) for name in ("query_len", "qformer_layers")}
-        sizes = {name: int(size) for name, size in sizes.items() if size is not None}
-        sized = config.defaults(config.ModelConfig, sizes | projector)
         biases = {"language_bias": bias, "language_optional": not require_languages}
         built = build_projector(sized, recipe.encoder_dim, llm_dim, **biases)
         kind = type("AlignedSlamModel", (AlignedForward, slam_model), {})
@@ -95,6 +108,8 @@ def factory(
         attach(model, alignment, train_config, rest.get("deepspeed_config"))
         if state is not None:
             continue_from(model, state, checkpoint)
+        if pipeline.get("trains"):  # nothing tells the end: the last steps are still to be read
+            atexit.register(model.controller.flush)
         print_model_size(model, train_config, int(os.environ.get("RANK", "0")))
         return model, tokenizer
 
@@ -104,25 +119,100 @@ def factory(
 def dataset_factory(**options: Any) -> Callable[..., datasets.SpeechTranslationDataset]:
     """A dataset function with parallel pairs and language ids for a recipe of SLAM-LLM's.
 
-    The recipe's RECIPE_DATA are kept, its `prompt` too, in the frame that SLAM-LLM puts around it.
-    `options` are keys of our dataset_config and win.
+    The recipe's RECIPE_DATA are kept, and its `prompt`, in the frame that SLAM-LLM puts around it,
+    asks for the one task that `tasks` names. `options` are keys of our dataset_config and win.
     """
     config.defaults(config.DatasetConfig, options)  # unknown keys are refused here
 
-    def get_speech_dataset(dataset_config: Any, tokenizer: Any, split: str):
+    def settings(dataset_config: Any) -> config.DatasetConfig:
         if dataset_config.get("input_type", "mel") != "mel":
             raise InputError("slam_potsa's dataset makes mel: dataset_config.input_type=mel")
         kept = {name: dataset_config.get(name) for name in RECIPE_DATA}
         kept = {name: value for name, value in kept.items() if value is not None}
-        if dataset_config.get("prompt"):
-            kept["prompt"] = f"USER: {dataset_config.get('prompt')}\n ASSISTANT:"
+        kept |= _recipes_prompt(dataset_config.get("prompt"), options)
         data = config.defaults(config.DatasetConfig, {**kept, **options})
         if data.encoder_window != "30s":
             raise InputError("SLAM-LLM's encoders get no mask: use encoder_window=30s")
         check(data)
-        return datasets.get_speech_dataset(data, tokenizer, split)
+        return data
+
+    def get_speech_dataset(dataset_config: Any, tokenizer: Any, split: str):
+        return datasets.get_speech_dataset(settings(dataset_config), tokenizer, split)
+
+    get_speech_dataset.settings = settings  # for `recipe_problems`, before models are loaded
+    return get_speech_dataset
+
+
+def _recipes_prompt(prompt: str | None, options: Mapping[str, Any]) -> dict[str, str]:
+    """The option that the recipe's prompt becomes: that of the one task that is trained."""
+    asked = [USES[task][0] for task in dict.fromkeys(check_tasks(options.get("tasks", ["s2tt"])))]
+    open_ = [name for name in asked if name not in options]
+    if not prompt or not open_:
+        return {}
+    if len(asked) > 1 or "tasks" not in options:
+        raise InputError(
+            f"the recipe's prompt is {prompt!r}: say what it asks for, tasks: [asr] (answered by "
+            f"transcripts) or [s2tt] (by targets), or give prompts of your own: {', '.join(open_)}"
+        )
+    return {open_[0]: f"USER: {prompt}\n ASSISTANT:"}
+
+
+def with_languages(
+    get_dataset: Callable[..., Any], key: str | Callable[[Any], str] = "language"
+) -> Callable[..., Dataset]:
+    """A recipe's own dataset function, whose batches then hold `language_ids`.
+
+    Args:
+        get_dataset: makes a dataset that holds its rows as `data_list`, as SLAM-LLM's do.
+        key: the field of a row that holds its language's code, or what makes the code of a row.
+
+    Raises InputError, when the dataset is made, with the rows that have none.
+    """
+    code = key if callable(key) else lambda row: row.get(key)
+
+    def get_speech_dataset(dataset_config: Any, tokenizer: Any, split: str) -> Dataset:
+        return _WithLanguages(get_dataset(dataset_config, tokenizer, split), code)
 
     return get_speech_dataset
+
+
+class _WithLanguages(Dataset):
+    def __init__(self, dataset: Any, code: Callable[[Any], str]):
+        problems, self.dataset, self.languages = [], dataset, []
+        for number, row in enumerate(dataset.data_list):
+            with collecting(problems, f"row {number}"):
+                self.languages.append(language_id(code(row)))
+        refuse(problems[:20])
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.dataset[index], self.languages[index]
+
+    def collator(self, samples: Any) -> dict[str, Any]:
+        rows, languages = zip(*samples, strict=True)
+        return {**self.dataset.collator(list(rows)), "language_ids": torch.tensor(languages)}
+
+
+def from_yaml(path: str = "potsa.yaml") -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """(model_factory, dataset function) with the options of a file in the working directory.
+
+    Its keys are the arguments of `factory`, and `dataset`, those of `dataset_factory`.
+    """
+    import yaml
+
+    known = [*inspect.signature(factory).parameters, "dataset"]
+    try:
+        given = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        unknown = sorted(given.keys() - set(known))
+    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
+        told = f"{error}; expected a YAML file with some of {', '.join(known)}"
+        raise InputError(f"{Path(path).absolute()}: {told} (docs/drop_in.md)") from None
+    with placed(Path(path).absolute()):
+        refuse(f"unknown {name}; known are {', '.join(known)}" for name in unknown)
+        data = dataset_factory(**given.pop("dataset", None) or {})
+        return factory(**given), data
 
 
 @torch.no_grad()
@@ -202,6 +292,7 @@ def _their_encoder(train_config: Any, recipe: Any, **rest: Any) -> nn.Module | N
 def _completed(model_config: Any) -> Any:
     """A copy with the keys that SLAM-LLM reads and its recipes' typed sections lack.
 
+    A folder as `encoder_path` is a transformers one: asr_librispeech knows no `encoder_path_hf`.
     `encoder_projector` is "q-former" whatever the recipe says: by this name `slam_model` hands the
     projector the mask.
     """
@@ -209,6 +300,9 @@ def _completed(model_config: Any) -> Any:
 
     lacking = {"whisper_decode": False, "encoder_path_hf": None, "encoder_path": None}
     given = OmegaConf.to_container(OmegaConf.create(model_config), resolve=True)
+    if Path(given.get("encoder_path") or "-").is_dir():
+        lacking["encoder_path_hf"] = given["encoder_path"]
+    given = {name: value for name, value in given.items() if value is not None}
     return OmegaConf.create({**lacking, **given, "encoder_projector": "q-former"})
 
 

@@ -97,8 +97,7 @@ def attach(
     by_deepspeed = bool(getattr(train, "enable_deepspeed", False))
     accumulation = train.gradient_accumulation_steps
     if by_deepspeed and deepspeed_config:  # its own file rules where its launcher runs
-        settings = json.loads(Path(str(deepspeed_config)).read_text())
-        accumulation = int(settings.get("gradient_accumulation_steps", 1))
+        accumulation = micro_steps(json.loads(Path(str(deepspeed_config)).read_text()))
     model.controller = build_controller(
         model,
         alignment,
@@ -112,6 +111,21 @@ def attach(
         model.controller.listeners.append(MetricsLog(Path(train.output_dir) / METRICS))
     # SLAM-LLM's DDP (its Join) would overwrite buffers with the last rank's at every forward.
     model._ddp_params_and_buffers_to_ignore = carried_names(model)
+
+
+def micro_steps(settings: dict[str, Any]) -> int:
+    """Micro-steps an optimizer step, as DeepSpeed works them out of its file."""
+    names = ("gradient_accumulation_steps", "train_batch_size", "train_micro_batch_size_per_gpu")
+    steps, whole, micro = (settings.get(name) for name in names)
+    for name, value in zip(names, (steps, whole, micro), strict=True):
+        if value == "auto":
+            raise InputError(
+                f'deepspeed_config: {name}="auto", which only examples/potsa/ and Hugging Face '
+                "fill in: give a number"
+            )
+    if not steps and whole and micro:
+        steps = whole // (micro * int(os.environ.get("WORLD_SIZE", "1")))
+    return int(steps or 1)
 
 
 @contextmanager

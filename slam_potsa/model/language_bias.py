@@ -25,6 +25,7 @@ from slam_potsa.files import atomic_write
 from slam_potsa.model.carried_state import CarriedState
 
 METADATA = "slam_potsa language bias 1"
+PADDED = "+padding"  # ends the fingerprint where the silence that fills the window counted as valid
 
 
 @dataclass
@@ -172,12 +173,26 @@ class LanguageBias(nn.Module):
 
     def check_fingerprint(self, expected: str) -> None:
         """Raise InputError when these biases belong to another encoder or window."""
-        if self.fingerprint and expected and self.fingerprint != expected:
+        if self.fingerprint and expected and self.fingerprint.removesuffix(PADDED) != expected:
             raise InputError(
                 f"language biases were estimated with another encoder or window "
                 f"({self.fingerprint[:16]}, this model's is {expected[:16]}): estimate them again "
                 "with `slam-potsa bias`"
             )
+
+    def check_frames(self, attend_padding: bool) -> None:
+        """Raise InputError when b_l was averaged over other frames than batches mark as valid.
+
+        Where a file says nothing of its encoder it says nothing of its frames.
+        """
+        if not self.fingerprint or self.fingerprint.endswith(PADDED) == attend_padding:
+            return
+        found, there = ("spoken frames", "all 30 s")[:: 1 if attend_padding else -1]
+        raise InputError(
+            f"language biases are means over {found}, but the batches mark {there} as speech: "
+            f"estimate them with `slam-potsa bias{' --attend-padding' * attend_padding}`, or set "
+            f"dataset_config.attend_padding={str(not attend_padding).lower()}"
+        )
 
 
 def _restore_tables(module: LanguageBias, _incompatible) -> None:

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from slam_potsa.config import PotsaConfig
@@ -41,15 +42,36 @@ METRICS, TENSORBOARD, WANDB_RUN = "metrics.jsonl", "tensorboard", "wandb_run"
 
 
 class MetricsLog:
-    """Appends the controller's records to a file; `keep_before` drops lines of a run resumed."""
+    """Appends the controller's records to a file; `keep_before` drops lines of a run resumed.
+
+    Step 0 begins a file: what an earlier run left is kept beside it, as metrics.before.jsonl.
+    Raises InputError where another process logs to the same file.
+    """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        self.path, self._lock = Path(path), None
+
+    def _begin(self, anew: bool) -> FileLock:
+        """Held as long as this log: of the process, so that it may train twice in a folder."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        place = self.path.with_name(f".{self.path.name}.lock")
+        lock = FileLock(place, timeout=0, fallback_to_soft=False, is_singleton=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            told = "another training writes there: give it another train_config.output_dir"
+            raise InputError(f"{self.path}: {told}") from None
+        except OSError:
+            pass  # a file system without locks
+        if anew and self.path.is_file() and self.path.stat().st_size:
+            self.path.replace(self.path.with_suffix(".before.jsonl"))
+        return lock
 
     def __call__(self, record: dict[str, Any]) -> None:
         line = {k: rounded(v) for k, v in record.items() if k != "tokens"}
         line["tokens_per_second"] = round(record["tokens"] / max(record["seconds"], 1e-9), 1)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self._lock is None:
+            self._lock = self._begin(record["step"] == 0)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 

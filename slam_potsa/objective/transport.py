@@ -298,15 +298,26 @@ def _check_tokens(x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | 
 
 @contextmanager
 def _full_precision(device_type: str) -> Iterator[None]:
-    """Neither autocast nor TF32 (nor bfloat16 products on a CPU): C/ε needs float32's digits."""
+    """Neither autocast nor TF32 (nor bfloat16 products on a CPU): C/ε needs float32's digits.
+
+    torch has two ways to say so, and refuses products where they contradict each other.
+    """
+    try:
+        legacy = torch.get_float32_matmul_precision()
+    except RuntimeError:  # the newer way was used before
+        legacy = None
     backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
     backends = [backend for backend in backends if hasattr(backend, "fp32_precision")]
     before = [backend.fp32_precision for backend in backends]
     try:
+        if legacy is not None:
+            torch.set_float32_matmul_precision("highest")
         for backend in backends:
             backend.fp32_precision = "ieee"
         with torch.autocast(device_type, enabled=False):
             yield
     finally:
+        if legacy is not None:
+            torch.set_float32_matmul_precision(legacy)
         for backend, precision in zip(backends, before, strict=True):
             backend.fp32_precision = precision

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from slam_potsa.cli import main
-from slam_potsa.data.predictions import read_predictions, write_predictions
+from slam_potsa.data.manifest import Utterance, write_manifest
+from slam_potsa.data.predictions import read_predictions, write_pred_gt, write_predictions
 from tests.support.predictions import make, make_blind
 
 
@@ -100,3 +101,23 @@ def test_all_that_is_wrong_with_the_files_at_once(files, capsys):
     assert "found 'l'" in scored(capsys, files[0], "--preset", "l", code=2)
     missing = scored(capsys, "a.jsonl", "b.jsonl", "--baseline", "c.jsonl", code=2)
     assert all(missing.count(f"{name}.jsonl: ") == 1 for name in "abc")
+
+
+def test_slam_llms_files_and_plain_text_score_as_our_own(files, tmp_path, capsys):
+    items, pred = read_predictions(files[0]), tmp_path / "test_pred"
+    write_pred_gt(tmp_path / "test", items)
+    languages = {item.key: item for item in items}
+    manifest, plain = tmp_path / "test.jsonl", [tmp_path / "hyp.txt", tmp_path / "ref.txt"]
+    rows = [Utterance(k, f"{k}.wav", i.language, k, None, i.reference, i.target_language)
+            for k, i in languages.items()]  # fmt: skip
+    write_manifest(manifest, rows)
+    for path, name in zip(plain, ("prediction", "reference"), strict=True):
+        path.write_text("".join(f"{getattr(item, name)}\n" for item in items))
+    expected = scored(capsys, files[0], "--no-blind", "--bootstrap", 0).splitlines()
+    bare = ("--references", plain[1], "--manifest", manifest)
+    for given in ((pred, "--manifest", manifest), (plain[0], *bare)):
+        assert scored(capsys, *given, "--bootstrap", 0).splitlines()[:9] == expected[:9]
+    assert "und" in scored(capsys, pred, "--target-language", "zh", "--bootstrap", 0)
+    assert "--target-language" in scored(capsys, pred, code=2)
+    plain[1].write_text("one\n")
+    assert "in one order" in scored(capsys, plain[0], *bare, code=2)

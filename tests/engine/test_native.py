@@ -257,3 +257,21 @@ def test_a_nan_loss_stops_the_run_with_its_step(tmp_path, monkeypatch):
     monkeypatch.setattr(speech_llm, "_cross_entropy", plain)
     native.finetune(config)
     assert len(metrics(config)) == 12
+
+
+@pytest.mark.distributed
+def test_a_machine_with_its_own_disk_gets_what_the_first_rank_wrote(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, pathlib, sys\n"
+        "from slam_potsa.engine.prepare import first_rank_first\n"
+        "path = pathlib.Path(sys.argv[1], os.environ['RANK'], 'biases')\n"
+        "with first_rank_first(path, path.with_name('never')) as is_first:\n"
+        "    if is_first:\n"
+        "        path.parent.mkdir()\n"
+        "        path.write_bytes(b'\\0\\xff')\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node", "2", str(script), str(tmp_path)]
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+    assert [path.read_bytes() for path in tmp_path.glob("*/*")] == [b"\0\xff"] * 2

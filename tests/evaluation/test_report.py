@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from slam_potsa import cli
+from slam_potsa.data.predictions import Origin, write_pred_gt
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation import analysis
 from slam_potsa.evaluation.report import (
@@ -154,6 +155,14 @@ def test_what_does_not_fit_is_left_out_and_said(paths, file, change, told):
     report = collect(paths, Request(bootstrap=2))
     assert told in " ".join(report.left_out) and report.runs[0].scored["test"].rows
     assert told in words(report)
+
+
+def test_what_slam_llm_decoded_is_read_with_its_manifest(paths):
+    write_pred_gt(paths[0] / "slam", run_directories.predictions())
+    manifest = paths[0].parent / "data" / "test.jsonl"
+    found = collect(paths[:1], replace(UNSURE, origin=Origin(manifest=manifest)))
+    assert found.scores("slam")["base"].row("fr").bleu.value == pytest.approx(100)
+    assert "--target-language" in collect(paths[:1], UNSURE).left_out[0]
 
 
 def test_all_text_is_escaped(paths):

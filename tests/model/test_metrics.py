@@ -1,5 +1,7 @@
 """TensorBoard and W&B get the numbers of metrics.jsonl."""
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,7 +9,7 @@ import pytest
 
 from slam_potsa.config import PotsaConfig
 from slam_potsa.engine import native
-from slam_potsa.model.metrics import logged, read_metrics, scalars
+from slam_potsa.model.metrics import MetricsLog, logged, read_metrics, scalars
 from tests.support import tiny
 
 RECORD = {
@@ -64,3 +66,21 @@ def test_wandb_continues_its_run(tmp_path, monkeypatch):
     # W&B's file holds keys and values as they are: JSON text within its records.
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*.wandb"))
     assert b"ot/matched_tokens" in written and b"2.515625" in written
+
+
+def test_a_second_run_keeps_the_first_and_never_mixes_with_it(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    record = {"ce": 1.0, "tokens": 3, "seconds": 1.0}
+    for ce in (1.0, 2.0):
+        log = MetricsLog(path)
+        for step in (0, 1):
+            log(record | {"step": step, "ce": ce})
+    assert [line["ce"] for line in read_metrics(path)] == [2.0, 2.0]
+    assert [line["ce"] for line in read_metrics(tmp_path / "metrics.before.jsonl")] == [1.0, 1.0]
+    code = "import sys; from slam_potsa.model.metrics import MetricsLog; MetricsLog(sys.argv[1])"
+    told = subprocess.run(
+        [sys.executable, "-c", f"{code}({record | {'step': 0}!r})", str(path)],
+        capture_output=True,
+        text=True,
+    )
+    assert "another training writes there" in told.stderr

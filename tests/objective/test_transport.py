@@ -6,7 +6,7 @@ import pytest
 import torch
 from clouds import CLOUDS, EXACT, gradients, squared_distances, tokens
 
-from slam_potsa.objective.transport import transport, transport_loss
+from slam_potsa.objective.transport import _full_precision, transport, transport_loss
 
 # ---------------------------------------------------------------- closed forms
 
@@ -268,3 +268,16 @@ BOTH = ONE, ONE
 def test_bad_arguments_are_refused(arguments, options, error, names):
     with pytest.raises(error, match=names):
         transport_loss(*arguments, **options)
+
+
+def test_who_allows_tf32_by_the_older_flag_can_still_read_it():
+    """torch raises, in products too, where its two ways to choose a precision contradict."""
+    matmul = torch.backends.cuda.matmul
+    matmul.allow_tf32 = True
+    try:
+        with _full_precision("cpu"):
+            assert matmul.allow_tf32 is False
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert matmul.allow_tf32 is True
+    finally:
+        matmul.allow_tf32 = False

@@ -83,7 +83,7 @@ def their_manifest(name: str, parts, tmp_path) -> Path:
     return path
 
 
-def their_batch(name: str, config, tokenizer, monkeypatch) -> dict:
+def their_batch(name: str, config, tokenizer, monkeypatch, function=False) -> dict:
     """A batch of the recipe's own dataset (whose ffmpeg is replaced by soundfile)."""
     import whisper
 
@@ -94,7 +94,8 @@ def their_batch(name: str, config, tokenizer, monkeypatch) -> dict:
     get = load(folder / f"{RECIPES[name]}.py").get_speech_dataset
     data = get(config.dataset_config, tokenizer, "train")
     batch = data.collator([data[0], data[1], data[4]])
-    return {key: value for key, value in batch.items() if value is not None}
+    batch = {key: value for key, value in batch.items() if value is not None}
+    return (batch, get) if function else batch
 
 
 def languages(*codes: str) -> torch.Tensor:

@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+PATIENCE = 1800  # seconds for one launch: a guard against hanging, not against a busy machine
+
 
 def source() -> Path | None:
     """The folder that holds `slam_llm/`: SLAM_LLM_SRC, else where it is importable from."""

@@ -13,11 +13,11 @@ import torch
 from slam_potsa import stand_ins
 from slam_potsa.errors import InputError
 from slam_potsa.model.checkpoint import apply_checkpoint, read_checkpoint, save_checkpoint
-from slam_potsa.model.drop_in import dataset_factory, estimate_bias, factory
+from slam_potsa.model.drop_in import dataset_factory, estimate_bias, factory, with_languages
 from slam_potsa.model.language_bias import LanguageBias
 from slam_potsa.model.metrics import read_metrics
 from slam_potsa.model.qformer import BiasCompensatedQFormer
-from tests.support import tiny
+from tests.support import slam_llm, tiny
 from tests.support.recipes import (
     RECIPES,
     SOURCE,
@@ -31,6 +31,7 @@ from tests.support.recipes import (
 ROOT = Path(__file__).resolve().parents[2]
 PROJECTOR = {"query_len": 4, "qformer_layers": 4, "qformer_dim": 16, "qformer_heads": 2}
 OFF = {"enabled": False}
+READY = ROOT / "slam_potsa" / "model" / "drop_in_file.py"  # `slam-potsa where drop-in`
 pytestmark = [
     pytest.mark.upstream,
     pytest.mark.skipif(SOURCE is None, reason="SLAM_LLM_SRC is not set"),
@@ -154,6 +155,21 @@ def test_terms_are_added_to_the_loss_in_training_only(name, parts, tmp_path):
     assert read_metrics(tmp_path / "run" / "metrics.jsonl")[0]["layers"]
 
 
+def test_their_dataset_with_languages_of_its_rows(parts, tmp_path, monkeypatch):
+    config = recipe("asr_librispeech", parts, tmp_path)
+    make = factory(PROJECTOR, language_bias={"path": parts.bias})
+    model, tokenizer = make(config.train_config, config.model_config)
+    _, get = their_batch("asr_librispeech", config, tokenizer, monkeypatch, function=True)
+    code = lambda row: row["key"][:2]  # noqa: E731
+    data = with_languages(get, code)(config.dataset_config, tokenizer, "train")
+    batch = data.collator([data[0], data[1], data[4]])
+    expected = [data.dataset.data_list[i]["key"][:2] for i in (0, 1, 4)]
+    assert batch["language_ids"].tolist() == languages(*expected).tolist()
+    assert torch.isfinite(model(**batch)[0].loss)
+    with pytest.raises(InputError, match="row 0: language code None"):
+        with_languages(get)(config.dataset_config, tokenizer, "train")
+
+
 def test_lora_is_kept_trained_and_saved(parts, tmp_path, monkeypatch):
     config = recipe("asr_librispeech", parts, tmp_path, use_peft=True)
     make = factory(PROJECTOR, language_bias=OFF)
@@ -272,13 +288,19 @@ def test_the_recipes_own_entries_run(name, parts, tmp_path):
     st_covost2's own decoder names Qwen2-7B and its widths in its code: asr_librispeech's serves.
     """
     write_factory_file(parts, tmp_path)
-    launch(name, "finetune_asr.py", parts, tmp_path, "++train_config.enable_ddp=true", *TRAIN)
+    precision = {"asr_librispeech": ["++train_config.use_fp16=true"]}.get(
+        name, ["++fsdp_config.pure_bf16=true", f"++model_config.encoder_path={parts.whisper_hf}"]
+    )
+    ddp = "++train_config.enable_ddp=true"
+    launch(name, "finetune_asr.py", parts, tmp_path, *TRAIN, ddp, *precision)
     lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
-    assert len(lines) >= 2 and all(line["layers"] for line in lines)
+    assert [line["step"] for line in lines] == list(range(6))  # the last two as well
+    assert all(line["layers"] for line in lines)
     checkpoint = sorted((tmp_path / "run").glob("asr_epoch_*/model.pt"))[-1]
 
     decode = [f"++ckpt_path={checkpoint}", f"++decode_log={tmp_path}/test"]
     decode += ["++dataset_config.inference_mode=true", "++train_config.val_batch_size=3"]
+    decode += precision[1:]
     launch("asr_librispeech", "inference_asr_batch.py", parts, tmp_path, *decode)
     assert len((tmp_path / "test_pred").read_text().splitlines()) == 9
 
@@ -310,11 +332,10 @@ def test_the_recipes_deepspeed_entry_runs(parts, tmp_path):
 
 
 def write_factory_file(parts, folder: Path) -> None:
-    (folder / "potsa.py").write_text(
-        "from slam_potsa.model.drop_in import dataset_factory, factory\n"
-        f"model_factory = factory({PROJECTOR!r}, language_bias={{'path': {parts.bias!r}}})\n"
-        "get_speech_dataset = dataset_factory(prompt='USER : ', check_audio=False)\n"
-    )
+    """The options; the file is the ready one."""
+    options = {"projector": PROJECTOR, "language_bias": {"path": parts.bias}}
+    options["dataset"] = {"prompt": "USER : ", "check_audio": False}
+    (folder / "potsa.yaml").write_text(json.dumps(options))  # JSON is YAML
 
 
 TRAIN = [
@@ -336,8 +357,8 @@ def launch(name: str, script: str, parts, tmp_path: Path, *overrides: str) -> No
     command += [str(entry), "--config-path", "conf", "--config-name", "prompt.yaml"]
     command += [
         f"hydra.run.dir={tmp_path}/hydra",
-        f"++model_config.file={tmp_path}/potsa.py:model_factory",
-        f"++dataset_config.file={tmp_path}/potsa.py:get_speech_dataset",
+        f"++model_config.file={READY}:model_factory",
+        f"++dataset_config.file={READY}:get_speech_dataset",
         "++model_config.llm_name=tiny",
         f"++model_config.llm_path={parts.llm}",
         f"++model_config.llm_dim={tiny.WIDTH}",
@@ -358,6 +379,11 @@ def launch(name: str, script: str, parts, tmp_path: Path, *overrides: str) -> No
         *overrides,
     ]
     done = subprocess.run(
-        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300
+        command,
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=slam_llm.PATIENCE,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]

@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from slam_potsa.config import PotsaConfig
-from slam_potsa.data.predictions import Prediction, read_predictions
+from slam_potsa.data.predictions import Origin, Prediction, read_predictions, read_texts
 from slam_potsa.engine.run_directory import CONFIG, read_config
 from slam_potsa.errors import InputError, collecting, refuse
 from slam_potsa.evaluation.analysis import (
@@ -45,6 +45,8 @@ class Request:
     samples: int = 3  # recordings of each language of each test to show
     worst: int = 5  # rows of each test
     titles: Mapping[str, str] = field(default_factory=dict)  # test -> how the page calls it
+    # What SLAM-LLM's _pred files of a run do not say; of its own predictions.jsonl nothing.
+    origin: Origin = field(default_factory=Origin)
     argv: Sequence[str] = ()  # the command that makes this page, to be shown
 
 
@@ -136,7 +138,7 @@ def collect(paths: Sequence[str | Path], request: Request | None = None) -> Repo
     runs = []
     for path, name in zip(paths, names, strict=False):
         with collecting(problems):
-            runs.append(_open(path, name, left_out))
+            runs.append(_open(path, name, left_out, request.origin))
     refuse(problems)
     known = request.heard is not None
     heard = request.heard if known else heard_in_training(runs[0].config) or []
@@ -152,12 +154,16 @@ def collect(paths: Sequence[str | Path], request: Request | None = None) -> Repo
     return Report(scored, request, heard, zero_shot, left_out)
 
 
-def _open(path: Path, name: str, left_out: list[str]) -> Run:
+def _open(path: Path, name: str, left_out: list[str], origin: Origin) -> Run:
     if not (path / CONFIG).is_file():
         raise InputError(f"{path}: no {CONFIG} there; expected the output_dir of a training run")
     # Blind controls belong to their test.
     files = [file for file in path.glob(f"*{SUFFIX}") if not file.match(f"*_blind{SUFFIX}")]
     tests = {file.name.removesuffix(SUFFIX): read_predictions(file) for file in sorted(files)}
+    slam = [f for f in path.glob("*_pred") if not f.with_name(f"{f.name}ictions.jsonl").exists()]
+    for file in sorted(slam):
+        with collecting(left_out, name):
+            tests[file.name.removesuffix("_pred")] = read_texts(file, origin)
     places = {FOLDER: f"{FOLDER}/{RECORD}"} | {test: DECODED.format(test) for test in tests}
     analysis = None
     if (path / FOLDER / FILE).is_file():

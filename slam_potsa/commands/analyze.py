@@ -1,4 +1,4 @@
-"""`slam-potsa analyze`: where in a trained model do languages meet?"""
+"""`slam-potsa analyze | select-layers`: where in a model do languages, or speech and text, meet?"""
 
 from __future__ import annotations
 
@@ -18,6 +18,40 @@ def add(commands) -> None:
     option("--heard", nargs="+", help="languages of training; default: its manifest's")
     option("--sentences", type=int, help="analyse so many, drawn at random; default: all")
     analyze.set_defaults(command=_analyze)
+
+    select = commands.add_parser(
+        "select-layers", help="MRR of text, found by its speech, at each layer of the LLM (AI-STA)"
+    )
+    option = select.add_argument
+    option("run", type=Path, help="output_dir of the training; the layers go to its folder layers")
+    option("manifest", type=Path, help="speech with transcripts, such as LibriSpeech's test-clean")
+    option("--pairs", type=int, default=1000, help="at most, drawn at random (default 1000)")
+    option("--threshold", type=float, default=0.05, help="layers above are taken (default 0.05)")
+    option("--epsilon", type=float, default=0.02, help="of W, of the mean cost (default 0.02)")
+    qformer = "layers of the Q-Former instead, by the same sentence in another language"
+    option("--qformer", action="store_true", help=qformer)
+    select.set_defaults(command=_select_layers)
+
+
+def _select_layers(args) -> None:
+    from slam_potsa.engine.decode import Translator, load_run
+    from slam_potsa.engine.launch import quieten
+    from slam_potsa.evaluation import layer_selection as layers
+    from slam_potsa.evaluation.figures import require
+
+    quieten()
+    part, problems = "qformer" if args.qformer else "llm", []
+    given = {name: getattr(args, name) for name in ("pairs", "threshold", "epsilon")}
+    with collecting(problems):
+        require("matplotlib")
+    with collecting(problems):
+        layers.draw_pairs(args.manifest, part, layers.SelectionSettings(**given))
+    with collecting(problems):
+        config = load_run(args.run)
+    refuse(problems)
+    folder = args.run / layers.FOLDER
+    print(layers.select_layers(Translator(config), args.manifest, folder, part, **given).text())
+    print(folder / f"{part}.yaml")
 
 
 def _analyze(args) -> None:

@@ -31,9 +31,24 @@ def register_schema() -> None:
     Without terms of alignment: those are what the files of conf/alignment/ choose.
     """
     from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
 
+    OmegaConf.register_new_resolver("selected_layers", _selected_layers, replace=True)
     schema = PotsaConfig(alignment=AlignmentConfig(terms={}))
     ConfigStore.instance().store(name="potsa_schema", node=schema)
+
+
+def _selected_layers(path: str) -> list[int]:
+    """`alignment.terms.NAME.layers=${selected_layers:PATH}`: what `slam-potsa select-layers` found.
+
+    Raises ValueError where it found none, for which Hydra's error is the place to say so.
+    """
+    import yaml
+
+    found = yaml.safe_load(Path(path).read_text(encoding="utf-8")) if Path(path).is_file() else {}
+    if not found.get("layers"):
+        raise ValueError(f"{path}: no layers; `slam-potsa select-layers RUN MANIFEST` writes them")
+    return found["layers"]
 
 
 def compose_config(

@@ -89,8 +89,9 @@ class TapRecorder:
         wanted, self._slots = list(wanted), modality_mask
         read = [name.removeprefix(TEXT) for name in wanted if name.startswith(TEXT)]
         if read:
-            self._taps |= self._read(read, transcript_ids)
             wanted = [name for name in wanted if not name.startswith(TEXT)]
+            found = self.read(read, input_ids=transcript_ids)
+            self._taps |= {TEXT + name: tap for name, tap in found.items()}
         taught = [name.removeprefix(TEACHER) for name in wanted if name.startswith(TEACHER)]
         for name in wanted:
             if not name.startswith(TEACHER):
@@ -125,18 +126,30 @@ class TapRecorder:
         return blocks[layer - 1].register_forward_hook(partial(self._on_block, name))
 
     @torch.no_grad()
-    def _read(self, names: list[str], transcript_ids: Tensor | None) -> dict[str, Tap]:
-        """The LLM's taps of `names` for transcripts alone, by their names with `text.`."""
+    def read(
+        self,
+        names: list[str],
+        input_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+    ) -> dict[str, Tap]:
+        """Taps `llm.{k}` of tokens [B, M] (below 0: padding) or embeddings [B, M, W] alone.
+
+        In evaluation mode. What is padded is so behind, and the LLM causal: it needs no mask.
+        Nothing where neither is given. Raises ValueError for a tap that is not there.
+        """
         llm, blocks = self._model.llm, llm_blocks(self._model.llm)
         deepest = max(layer_of(name, {"llm": len(blocks)}) for name in names)
-        if transcript_ids is None:
+        options: dict[str, Any] = {"use_cache": False, "inputs_embeds": inputs_embeds}
+        if input_ids is not None:
+            options["input_ids"] = input_ids.clamp(min=0)
+        elif inputs_embeds is None:
             return {}
-        own = TapRecorder(self._model)
-        keeps = "logits_to_keep" in inspect.signature(unwrapped(llm).forward).parameters
-        options = {"use_cache": False, **({"logits_to_keep": 1} if keeps else {})}
+        if "logits_to_keep" in inspect.signature(unwrapped(llm).forward).parameters:
+            options["logits_to_keep"] = 1
+        own, mask = TapRecorder(self._model), None if input_ids is None else input_ids >= 0
         with own.recording(names) as taps, _evaluating(llm), _shortened(llm, blocks, deepest):
-            llm(input_ids=transcript_ids.clamp(min=0), **options)  # padded behind: needs no mask
-            return {TEXT + name: Tap(tap.tensor, transcript_ids >= 0) for name, tap in taps.items()}
+            llm(**options)
+            return {name: Tap(tap.tensor, mask) for name, tap in taps.items()}
 
     def _teacher_hook(self, names: list[str]) -> RemovableHandle:
         if getattr(self._model, "teacher", None) is None:

@@ -36,6 +36,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
+from slam_potsa.config.alignment import TEXT
+
 MELS_PER_FRAME = 2  # mel frames of 10 ms an encoder frame
 BATCH, LOSS, BACKWARD = "batch", "loss", "backward pass"
 # By attribute of the model. The last to go back first: torch does not see that the LLM is left.
@@ -190,10 +192,15 @@ def _attention(*tensors: Tensor, dropout_p: float = 0.0, **options: Any) -> Tens
 def _stacks(model: nn.Module) -> dict[str, Stack]:
     """Of encoder and LLM, the longest list of layers in it."""
     parts = {"encoder": model.encoder, "llm": model.llm}
-    layers = range(1, model.encoder_projector.num_layers + 1)
-    if any("llm." in tap for tap in model.controller.objective.tap_names(layers)):
+    if any("llm." in tap for tap in _taps(model)):
         del parts["llm"]  # a term compares its layers, which must all be there
     return {name: _stack(part) for name, part in parts.items() if part is not None}
+
+
+def _taps(model: nn.Module) -> set[str]:
+    """What terms compare, whatever is scheduled."""
+    schedule = model.controller.schedule
+    return model.controller.objective.tap_names(schedule.candidates if schedule else ())
 
 
 def _stack(part: nn.Module) -> Stack:
@@ -213,8 +220,8 @@ def _inputs(model: nn.Module, batch: Batch, features: int) -> dict[str, Tensor |
     """As the dataset makes them."""
     text, speech = (batch.rows, batch.positions), (batch.rows, batch.frames)
     inputs = {name: torch.empty(text, dtype=torch.long) for name in ("input_ids", "labels")}
-    # As long as its translation.
-    inputs["transcript_ids"] = torch.empty(batch.rows, batch.answer, dtype=torch.long)
+    if any(tap.startswith(TEXT) for tap in _taps(model)):  # as long as the answer; else a trifle
+        inputs["transcript_ids"] = torch.empty(batch.rows, batch.answer, dtype=torch.long)
     for name in ("attention_mask", "modality_mask"):
         inputs[name] = torch.empty(text, dtype=torch.bool)
     for name in ("language_ids", "sentence_ids"):

@@ -1,0 +1,254 @@
+"""Which layers can be aligned: those where a sentence finds itself on the other side (AI-STA 4.2).
+
+    D_ij = W(x_i, y_j)                     the Wasserstein distance of two token sequences   (eq. 3)
+    MRR  = 1/Q Σ_i 1/r_i                   r_i: the rank of y_i among all y by D_i           (eq. 4)
+    I    = {l : MRR at layer l > 0.05}                                                       (eq. 5)
+
+x is speech and y its transcript at a layer of the LLM; or, which no paper has, both are speech, in
+two languages, at a layer of the Q-Former (strategy (vi) beside POTSA's Table 3).
+
+A rank only asks which distances are below the matched one, and W is never below the cost of sending
+each token to its nearest (the larger of both ways, a relaxation). So most of the Q² problems are
+never solved, and the matrix is never held. One layer's tokens are in memory at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+
+from slam_potsa.data.manifest import Utterance, read_manifest
+from slam_potsa.data.pairs import ParallelSpeechDataset
+from slam_potsa.errors import InputError
+from slam_potsa.evaluation import figures
+from slam_potsa.evaluation.activations import record
+from slam_potsa.files import atomic_write
+from slam_potsa.model.taps import llm_blocks
+from slam_potsa.objective.transport import transport
+from slam_potsa.provenance import content_hash
+
+if TYPE_CHECKING:
+    from slam_potsa.engine.decode import Translator
+
+FOLDER = "layers"
+NUMBERS = 1 << 26  # float32 numbers in work at once, 256 MiB
+TIE = 1e-5  # of distance and squared norm: what is closer is equal, as in a space that collapsed
+
+Tokens = Sequence[Tensor]  # of Q recordings or texts, [n_i, D] each
+Pair = tuple[Utterance, Utterance]
+# layer -> (x, y)
+Sides = Callable[[int], tuple[Tokens, Tokens]]
+
+
+@dataclass(frozen=True)
+class SelectionSettings:
+    """What the choice depends on besides model and manifest."""
+
+    pairs: int = 1000  # at most, drawn by the seed (AI-STA 4.2)
+    threshold: float = 0.05  # on MRR (AI-STA 4.2)
+    seed: int = 0
+    epsilon: float = 0.02  # of W, times the mean cost; ours: the paper's W has none
+    max_iterations: int = 100
+
+
+@dataclass(frozen=True)
+class Selection:
+    """MRR by layer, "llm" or "qformer" of a run; `chance` is what a random order would have."""
+
+    part: str
+    made_from: dict[str, Any]
+    queries: int
+    chance: float
+    mrr: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> list[int]:
+        return [k for k, value in self.mrr.items() if value > self.made_from["threshold"]]
+
+    def text(self) -> str:
+        rows = "\n".join(f"  {k:3d}  {value:.4f}" for k, value in self.mrr.items())
+        chosen = f"above {self.made_from['threshold']:g}: {self.layers or 'none'}"
+        return f"{self.part}, MRR of {self.queries} (chance {self.chance:.4f})\n{rows}\n{chosen}"
+
+
+def select_layers(
+    translator: Translator, manifest: str | Path, folder: Path, part: str = "llm", **settings: Any
+) -> Selection:
+    """Measure every layer; writes `<part>.yaml` and `<part>.svg` into `folder`.
+
+    What an interrupted call has measured is kept there, and taken up. Fields of
+    `SelectionSettings` are options.
+
+    Raises InputError with every line of the manifest that has no transcript (of "llm"), or where
+    fewer than two pairs are left.
+    """
+    how = SelectionSettings(**settings)
+    made_from = {"checkpoint": content_hash(translator.config.ckpt_path), **asdict(how)}
+    made_from["manifest"] = content_hash(manifest)
+    pairs = draw_pairs(manifest, part, how)
+    meanings = [y.transcript if part == "llm" else y.sentence_id for _, y in pairs]
+    harmonic = sum(1 / rank for rank in range(1, len(pairs) + 1))
+    found = Selection(part, made_from, len(pairs), harmonic / len(pairs))
+    kept = folder / f"{part}.json"
+    if kept.is_file() and (before := json.loads(kept.read_text()))["made_from"] == made_from:
+        found.mrr.update({int(layer): value for layer, value in before["mrr"].items()})
+    sides, layers = (_llm if part == "llm" else _qformer)(translator, pairs)
+    for layer in tqdm([k for k in layers if k not in found.mrr], desc=part, unit="layer"):
+        ranks = reciprocal_ranks(*sides(layer), meanings, how, translator.device)
+        found.mrr[layer] = round(ranks.mean().item(), 6)
+        atomic_write(kept, json.dumps(asdict(found)))
+    write(folder, found)
+    return found
+
+
+def draw_pairs(manifest: str | Path, part: str, how: SelectionSettings) -> list[Pair]:
+    """An utterance with itself; or two of one sentence, in two languages that were drawn."""
+    rows = read_manifest(manifest, needs=["transcript"] if part == "llm" else [])
+    pairs = [(row, row) for row in rows]
+    if part == "qformer":
+        drawn = (item for item in ParallelSpeechDataset(rows, seed=how.seed) if len(item) == 2)
+        pairs = [*{item[0].sentence_id: item for item in drawn}.values()]
+    base = Path(manifest).parent
+    chosen = random.Random(f"layers:{how.seed}").sample(pairs, min(how.pairs, len(pairs)))
+    if len(chosen) < 2:
+        wanted = "a transcript" if part == "llm" else "a sentence_id in two languages"
+        raise InputError(f"{manifest}: found {len(chosen)} with {wanted}, expected at least 2")
+    return [tuple(replace(row, audio=str(base / row.audio)) for row in pair) for pair in chosen]
+
+
+def _llm(translator: Translator, pairs: Sequence[Pair]) -> tuple[Sides, range]:
+    """Speech as the LLM receives it, and transcripts, each through its blocks alone."""
+    rows, model = [row for row, _ in pairs], translator.model
+    speech = _tokens(translator, rows, ["projector"])["projector"]
+    encode = translator.tokenizer.encode
+    texts = [torch.tensor(encode(row.transcript, add_special_tokens=False)) for row in rows]
+    size, dtype = translator.config.train_config.val_batch_size, model.llm.dtype
+
+    def states(layer: int, name: str, sequences: Tokens) -> list[Tensor]:
+        found = []
+        for start in range(0, len(sequences), size):
+            batch = sequences[start : start + size]
+            inputs = pad_sequence(batch, batch_first=True).to(translator.device)
+            inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
+            hidden = model.controller.recorder.read([f"llm.{layer}"], **{name: inputs})
+            hidden = hidden[f"llm.{layer}"].tensor.float().cpu()
+            found += [row[: len(own)] for row, own in zip(hidden, batch, strict=True)]
+        return found
+
+    return (
+        lambda k: (states(k, "inputs_embeds", speech), states(k, "input_ids", texts)),
+        range(len(llm_blocks(model.llm)) + 1),
+    )
+
+
+def _qformer(translator: Translator, pairs: Sequence[Pair]) -> tuple[Sides, range]:
+    layers = range(1, translator.model.encoder_projector.num_layers + 1)
+    names = [f"qformer.{layer}" for layer in layers]
+    found = _tokens(translator, [row for pair in pairs for row in pair], names)
+    return lambda k: (found[f"qformer.{k}"][::2], found[f"qformer.{k}"][1::2]), layers
+
+
+def _tokens(
+    translator: Translator, rows: Sequence[Utterance], taps: list[str]
+) -> dict[str, list[Tensor]]:
+    every = range(len(rows))
+    found = record(translator, rows, taps, keep=every, positions=1 << 20)
+    return {tap: [recorded.tokens[row] for row in every] for tap, recorded in found.items()}
+
+
+# -- ranks -----------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def reciprocal_ranks(
+    x: Tokens,
+    y: Tokens,
+    meanings: Sequence[str],
+    settings: SelectionSettings | None = None,
+    device: Any = "cpu",
+) -> Tensor:
+    """1/r_i [Q] of y_i among all y, by W from x_i (eq. 3-4).
+
+    Other y of the same meaning are no rivals. Distances that are equal up to rounding count half,
+    so that a space that collapsed to a point is not perfect.
+    """
+    settings = settings or SelectionSettings()
+    names = list(dict.fromkeys(meanings))
+    meant = torch.tensor([names.index(meaning) for meaning in meanings])
+    ys, y_mask = _padded(y, device)
+    every, found = torch.arange(len(x)), []
+    widest = max(map(len, x))
+    block = max(1, NUMBERS // (widest * y_mask.numel()))
+    for rows in tqdm(every.split(block), desc="ranks", leave=False, disable=None):
+        xs, x_mask = _padded([x[row] for row in rows], device)
+        matched = _distances(xs, x_mask, ys, y_mask, torch.arange(len(rows)), rows, settings)
+        tie = TIE * (matched + xs.square().sum(2).mean().cpu())
+        near = _at_least(xs, x_mask, ys, y_mask).cpu() <= (matched + tie)[:, None]
+        which, other = (near & (meant[rows][:, None] != meant[None])).nonzero().unbind(1)
+        distances = _distances(xs, x_mask, ys, y_mask, which, other, settings)
+        behind, tie = distances - matched[which], tie[which]
+        ahead = (behind < -tie).float() + 0.5 * (behind.abs() <= tie)
+        found.append(1 / (1 + torch.zeros(len(rows)).index_add_(0, which, ahead)))
+    return torch.cat(found)
+
+
+def _distances(
+    xs: Tensor,
+    x_mask: Tensor,
+    ys: Tensor,
+    y_mask: Tensor,
+    which: Tensor,
+    other: Tensor,
+    settings: SelectionSettings,
+) -> Tensor:
+    """⟨Γ, C⟩ of x[which] and y[other], on the host."""
+    numbers = (xs.shape[1] + ys.shape[1]) * xs.shape[2] + 4 * xs.shape[1] * ys.shape[1]
+    size = max(1, NUMBERS // numbers)
+    how = {"epsilon": settings.epsilon, "max_iterations": settings.max_iterations}
+    found = [
+        transport(xs[i], ys[j], x_mask[i], y_mask[j], cost_scale="none", **how).cost.cpu()
+        for i, j in zip(which.split(size), other.split(size), strict=True)
+    ]
+    return torch.cat(found)
+
+
+def _at_least(xs: Tensor, x_mask: Tensor, ys: Tensor, y_mask: Tensor) -> Tensor:
+    """A lower bound of W [Q_x, Q_y]: each token to its nearest, whatever the others do."""
+    cost = torch.cdist(xs.flatten(0, 1), ys.flatten(0, 1)).square()
+    cost = cost.view(*xs.shape[:2], *ys.shape[:2])  # [Q_x, N, Q_y, M]
+    there = cost.masked_fill(~y_mask, torch.inf).amin(3)  # [Q_x, N, Q_y]
+    back = cost.masked_fill(~x_mask[:, :, None, None], torch.inf).amin(1)  # [Q_x, Q_y, M]
+    there = (there * x_mask[:, :, None]).sum(1) / x_mask.sum(1)[:, None]
+    back = torch.where(y_mask, back, 0.0).sum(2) / y_mask.sum(1)
+    return torch.maximum(there, back)
+
+
+def _padded(rows: Tokens, device: Any) -> tuple[Tensor, Tensor]:
+    valid = [torch.ones(len(row), dtype=torch.bool) for row in rows]
+    return tuple(pad_sequence(list(each), batch_first=True).to(device) for each in (rows, valid))
+
+
+# -- what is written -------------------------------------------------------------------------------
+
+
+def write(folder: Path, found: Selection) -> None:
+    """The layers as configuration, and MRR over layers as AI-STA's Fig. 4 has it."""
+    path = folder / f"{found.part}.yaml"
+    told = "".join(f"#   {line}\n" for line in found.text().splitlines())
+    use = f"alignment.terms.NAME.layers='${{selected_layers:{path}}}'"
+    atomic_write(path, f"# {use}\n{told}layers: {found.layers}\n")
+    line = figures.Series("MRR", list(found.mrr), list(found.mrr.values()))
+    threshold = [found.made_from["threshold"]] * len(found.mrr)
+    lines = [line, figures.Series("threshold", list(found.mrr), threshold, 7, 2)]
+    title = f"Retrieval of {'text' if found.part == 'llm' else 'speech'} by speech, layer by layer"
+    svg = figures.line_chart(lines, title=title, x_label="layer", y_label="MRR")
+    atomic_write(folder / f"{found.part}.svg", figures.standalone(svg))

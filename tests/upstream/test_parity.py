@@ -53,14 +53,14 @@ def test_speech_is_aligned_with_text_the_same_in_both_hosts(tmp_path):
     config, found = tiny.world(tmp_path, sentences=14), {}
     config.alignment = compose_config(["alignment=[ai_sta,ot]"]).alignment
     config.train_config = replace(config.train_config, use_peft=True, validation_interval=7)
-    config.train_config.peft_config.lora_dropout = 0.1  # the transcript is read without
+    config.train_config.peft_config.lora_dropout = 0.0  # the hosts draw it otherwise
     for engine in ("native", "slam_llm"):
         run = replace(config.train_config, output_dir=str(tmp_path / engine))
         found[engine] = train(replace(config, train_config=run), engine, 1)
     assert len(found["native"]) == len(found["slam_llm"]) >= 20
     for ours, theirs in zip(found["native"], found["slam_llm"], strict=True):
-        for name, figures in {"ce": 1e-4, "ai_sta": 1e-4, "ot": 1e-4}.items():
-            assert ours[name] == pytest.approx(theirs[name], rel=figures, abs=1e-4), ours["step"]
+        for name in ("ce", "ai_sta", "ot"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-4), ours["step"]
 
 
 def test_a_tiny_run_under_slam_llm_gives_the_kept_figures(tmp_path):

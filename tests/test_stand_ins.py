@@ -40,17 +40,15 @@ def test_what_slam_llm_imports_is_there_and_a_use_of_it_names_the_remedy(absent)
 
 
 def test_real_modules_are_left_alone_but_for_a_missing_packaging(monkeypatch):
-    real = {name: ModuleType(name) for name in NAMES}
-    for name, module in real.items():
+    for name in NAMES:
+        module = ModuleType(name)
         module.__spec__ = importlib.util.spec_from_loader(name, None)
         monkeypatch.setitem(sys.modules, name, module)
-    real["pkg_resources"].packaging = "its own"
-    assert stand_ins.install() == []
-    assert sys.modules["torchaudio"] is real["torchaudio"]
-    assert sys.modules["pkg_resources"].packaging == "its own"
-    del real["pkg_resources"].packaging
-    stand_ins.install()
-    assert real["pkg_resources"].packaging.version.parse("1.0").release == (1, 0)
+    real = sys.modules["pkg_resources"]
+    real.packaging = "its own"
+    assert stand_ins.install() == [] and real.packaging == "its own"
+    del real.packaging
+    assert stand_ins.install() == [] and real.packaging.version.parse("1.0").release == (1, 0)
 
 
 def test_a_script_runs_as_main_with_its_arguments(tmp_path, monkeypatch, capsys):

@@ -37,15 +37,12 @@ def test_the_default_is_bleu_and_chrf_with_guards_and_signatures(files, tmp_path
     place = tmp_path / "out.json"
     groups = ("--seen", "en", "es", "--zero-shot", "fr", "--no-blind")
     output = scored(capsys, files[0], *groups, "--bootstrap", 20, "--json", place)
-    head, first = output.splitlines()[:2]
-    assert head.split()[:2] == ["sentences", "BLEU"] and head.count("95 % interval") == 2
     assert "zero-shot, pooled" in output and "guard fired, %" in output
     assert output.rstrip().splitlines()[-1].startswith("chrF|nrefs:1|bs:20|seed:12345|")
-    assert "preset" not in output
     content = json.loads(place.read_text())
     (table,) = content["files"]
     bleu = table["rows"][0]["scores"]["BLEU"]["value"]
-    assert table["rows"][0]["name"] == "en" and first.split()[:3] == ["en", "12", f"{bleu:.1f}"]
+    assert output.splitlines()[1].split()[:3] == ["en", "12", f"{bleu:.1f}"]
     assert content["preset"] is None and not content["seeds"]
 
 
@@ -65,20 +62,15 @@ def test_a_baseline_is_tested_and_the_blind_control_is_found(files, tmp_path, ca
     place = tmp_path / "out.json"
     tested = ("--baseline", files[1], "--test", "ar", "--samples", 20, "--bootstrap", 0)
     output = scored(capsys, files[0], *tested, "--json", place)
-    assert "p: approximate randomisation" in output and "|ar:20|" in output
-    assert "exchanged recordings" in output
+    assert "|ar:20|" in output and "exchanged recordings" in output
     (content,) = json.loads(place.read_text())["files"]
     rows = ["en", "es", "fr", "all, pooled", "all, mean of languages"]
     assert [item["name"] for item in content["comparisons"]] == [n for n in rows for _ in range(2)]
     assert [item["name"] for item in content["blind"]] == rows
     assert content["blind"][0]["difference"] > 0
-
-
-def test_a_blind_control_that_does_not_fit_is_refused(files, capsys):
-    write_predictions(blind_of(files[0]), make())
+    write_predictions(blind_of(files[0]), make())  # answers to their own recordings
     message = scored(capsys, files[0], code=2)
-    assert message.startswith("error: ") and str(blind_of(files[0])) in message
-    assert "own recording" in message and "--no-blind" in message
+    assert str(blind_of(files[0])) in message and "--no-blind" in message
     output = scored(capsys, files[0], "--no-blind", "--bootstrap", 0)
     assert "guard fired, %" in output and "exchanged recordings" not in output
 
@@ -98,7 +90,6 @@ def test_a_preset_is_followed_and_dumped_files_have_a_line_an_utterance(files, t
 
 def test_all_that_is_wrong_with_the_files_at_once(files, capsys):
     assert "found 2 files for 1" in scored(capsys, files[0], "--baseline", *files, code=2)
-    assert "found 'l'" in scored(capsys, files[0], "--preset", "l", code=2)
     missing = scored(capsys, "a.jsonl", "b.jsonl", "--baseline", "c.jsonl", code=2)
     assert all(missing.count(f"{name}.jsonl: ") == 1 for name in "abc")
 

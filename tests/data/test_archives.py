@@ -67,18 +67,14 @@ def test_forked_workers_read_at_the_same_time(archive):
         assert all(pool.starmap(_read_all, [(archive, seed) for seed in range(8)], chunksize=1))
 
 
-def test_unpacking_leaves_a_whole_plain_archive_or_nothing(archive, tmp_path):
-    tar, packed, content = (
-        tmp_path / "b.tar",
-        tmp_path / "a.tgz",
-        gzip.compress(FILES["train/0.wav"]),
-    )
+def test_unpacking_leaves_a_whole_plain_archive_or_nothing(tmp_path):
+    tar, packed = tmp_path / "b.tar", tmp_path / "a.tgz"
+    content = gzip.compress(FILES["train/0.wav"])
     packed.write_bytes(content)
     unpack(packed, tar)
     assert tar.read_bytes() == FILES["train/0.wav"]
     tar.unlink()
-    flipped = bytes([content[20_000] ^ 0xFF])
-    damaged = content[:20_000] + flipped + content[20_001:]
+    damaged = content[:20_000] + bytes([content[20_000] ^ 0xFF]) + content[20_001:]
     for bad, problem in ((content[:-9], "truncated"), (damaged, "damaged")):
         packed.write_bytes(bad)
         with pytest.raises(InputError, match=f"{problem}: .*copy or download it again"):

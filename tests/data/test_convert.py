@@ -27,28 +27,11 @@ def read(tmp_path):
     return make
 
 
-# What rows say
-
-
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_projects_own_lines_become_utterances(name, read):
     lines, options, expected = EXAMPLES[name]
     found = [tuple(getattr(row, field) for field in FIELDS) for row in read(lines, name, **options)]
     assert found == expected
-
-
-@pytest.mark.parametrize(
-    ("custom", "expected"),
-    [
-        ({"translation": "嗨", "target_language": "cmn", "sentence_id": "s"}, ("嗨", "zh", "s")),
-        ({"sentence_id": "s"}, (None, None, "s")),
-        (None, (None, None, "cut-1")),
-    ],
-)
-def test_fields_of_a_cut_that_are_its_users_own(read, custom, expected):
-    cut = CUT | {"supervisions": [CUT["supervisions"][0] | {"custom": custom}]}
-    (row,) = read([cut], "lhotse", sentence_id="key")
-    assert (row.target, row.target_language, row.sentence_id) == expected
 
 
 def test_cot_st_rows_that_only_repeat_are_left_out(read):
@@ -69,21 +52,30 @@ def test_cot_st_rows_that_only_repeat_are_left_out(read):
 DE_EN = {"source_lang": "de-DE", "target_lang": "en"}
 
 
+def cut(custom):
+    return "lhotse", CUT | {"supervisions": [CUT["supervisions"][0] | {"custom": custom}]}
+
+
+def nemo(**line):
+    return "nemo", {"audio_filepath": "a.wav", "duration": None, **line}
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ({"text": "hallo", "lang": "de"}, ("hallo", None, None)),
-        ({"text": "hi", **DE_EN}, (None, "hi", "en")),
-        ({"text": "hallo", **DE_EN, "answer": "hi"}, ("hallo", "hi", "en")),
-        ({**DE_EN, "taskname": "ast", "answer": "na"}, (None, None, None)),
-        ({"answer": "hallo", "context": "what?", "lang": "deu"}, ("hallo", None, None)),
+        (cut({"translation": "嗨", "target_language": "cmn"}), ("fr", "Ça va", "嗨", "zh")),
+        (cut(None), ("fr", "Ça va", None, None)),
+        (nemo(text="hallo", lang="de"), ("de", "hallo", None, None)),
+        (nemo(text="hi", **DE_EN), ("de", None, "hi", "en")),
+        (nemo(text="hallo", **DE_EN, answer="hi"), ("de", "hallo", "hi", "en")),
+        (nemo(**DE_EN, taskname="ast", answer="na"), ("de", None, None, None)),
+        (nemo(answer="hallo", context="what?", lang="deu"), ("de", "hallo", None, None)),
     ],
 )
-def test_nemo_in_its_variants(read, line, expected):
-    (row,) = read(
-        [{"audio_filepath": "a.wav", "duration": None, **line}], "nemo", sentence_id="key"
-    )
-    assert (row.language, row.transcript, row.target, row.target_language) == ("de", *expected)
+def test_lines_in_their_variants(read, line, expected):
+    source_format, fields = line
+    (row,) = read([fields], source_format, sentence_id="key")
+    assert (row.language, row.transcript, row.target, row.target_language) == expected
 
 
 def test_one_text_is_the_translation_where_a_target_language_is_given(read):
@@ -99,9 +91,6 @@ def test_keys_and_sentence_ids_are_made_of_what_is_asked(read):
         first, second = read(EXAMPLES["llm_srt"][0], "llm_srt", sentence_id=how)
         assert (first.sentence_id == second.sentence_id) == equal
         assert (first.key, second.key) == ("eng/test/139", "jpn/test/139")
-
-
-# Paths
 
 
 def test_relative_paths_are_rebased_and_absolute_ones_stay(tmp_path):
@@ -129,9 +118,6 @@ def test_the_command_and_the_root_of_relative_paths(tmp_path, capsys):
     assert main([*command, "--audio-root", str(tmp_path / "data")]) == 0
     assert told not in capsys.readouterr().out
     assert read_manifest(back)[0].audio == "data/eng/test/139.wav"
-
-
-# Wrong input
 
 
 TAGGED, NEMO = {"audio": "a.wav", "gt": "x"}, {"audio_filepath": "a", "lang": "en"}

@@ -1,7 +1,7 @@
 """What data sources share: recordings are heard once, and judged by the usual rate of speech."""
 
 import math
-from itertools import count
+from contextlib import nullcontext
 
 import pytest
 
@@ -15,24 +15,21 @@ def test_what_was_heard_is_not_heard_again(tmp_path, recording, monkeypatch):
         recording(name + ".wav", seconds)
     monkeypatch.setattr(corpus, "BATCH", 1)
 
-    def heard(stop_at=0):
+    def heard(stop_at=None):
         """The names of the recordings that are listened to, until it is interrupted."""
-        names, counter = [], count(1)
+        names = []
 
         def hear(audio, **options):
             names.append(audio[-5])
-            if next(counter) == stop_at:
+            if len(names) == stop_at:
                 raise KeyboardInterrupt
             return listen(audio, **options)
 
         monkeypatch.setattr(corpus, "measure_audio", hear)
         rows = [Utterance(name, f"{tmp_path}/{name}.wav", "en", name) for name in lengths]
         found = [corpus.Recording("train", row.key, row) for row in rows]
-        if stop_at:
-            with pytest.raises(KeyboardInterrupt):
-                corpus.measure(found, tmp_path, workers=1, progress=False)
-        else:
-            corpus.measure(found, tmp_path, progress=False)
+        with pytest.raises(KeyboardInterrupt) if stop_at else nullcontext():
+            corpus.measure(found, tmp_path, workers=1 if stop_at else None, progress=False)
             assert [one.utterance.duration for one in found] == [*lengths.values()]
         return "".join(names)
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -97,51 +98,33 @@ def test_same_transcript_is_the_same_sentence(mini, tmp_path):
 @pytest.mark.parametrize(
     ("source", "target", "codes"), [("en", "de", ("en", "de")), ("sv-SE", "zh-CN", ("sv", "zh"))]
 )
-def test_other_directions_from_wherever_the_folders_are(
-    mini, tmp_path, monkeypatch, source, target, codes
-):
-    (tmp_path / source).symlink_to(mini.common_voice)
+def test_other_directions(mini, tmp_path, source, target, codes):
     shutil.copy(mini.tsv, table := tmp_path / f"covost_v2.{source}_{target}.tsv")
-    (tmp_path / "real").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "real")
-    monkeypatch.chdir(tmp_path)
-    options = {"common_voice_dir": ".", "tsv": table.name, "progress": False}
-    made = covost2.build(tmp_path / "link" / "out", **options)
-    monkeypatch.chdir(mini.common_voice)
-    check_manifest(made.path("dev"))
-    row = rows(made)["dev"][0]
+    row = rows(build(mini, tmp_path / "out", tsv=table))["dev"][0]
     assert (row.language, row.target_language) == codes
     assert row.sentence_id.startswith(f"{codes[0]}-")
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"train_splits": ["dev"]}, "train_splits dev: expected train, train_covost, or both"),
-        ({"train_splits": []}, "train_splits none"),
-        ({"tsv": "nowhere/covost_v2.en_de.tsv"}, "nowhere/covost_v2.en_de.tsv: cannot be read"),
-        ({"tsv": "other.tsv"}, "other.tsv: the languages are not known; expected CoVoST2's"),
-        ({"tsv": "covost_v2.en_xq.tsv"}, "'xq'"),
-    ],
-)
-def test_options_that_do_not_fit(mini, tmp_path, options, message):
-    with pytest.raises(InputError, match=message):
-        build(mini, tmp_path, **options)
+def test_options_and_folders_that_do_not_fit(mini, tmp_path):
+    other, out, given = tmp_path / "other", tmp_path / "out", mini.common_voice
 
-
-def test_a_folder_that_is_not_common_voice(mini, tmp_path):
-    def refused(message, tsv=mini.tsv):
+    def refused(message, common_voice=other, **options):
         with pytest.raises(InputError, match=message):
-            covost2.build(tmp_path / "out", common_voice_dir=tmp_path, tsv=tsv, progress=False)
+            build(replace(mini, common_voice=common_voice), out, **options)
 
+    refused("train_splits dev: expected train, train_covost, or both", given, train_splits=["dev"])
+    refused("train_splits none", given, train_splits=[])
+    refused("covost_v2.en_de.tsv: cannot be read", given, tsv="nowhere/covost_v2.en_de.tsv")
+    refused("other.tsv: the languages are not known; expected CoVoST2's", given, tsv="other.tsv")
+    refused("'xq'", given, tsv="covost_v2.en_xq.tsv")
     refused("found no clips/ in it")
-    (tmp_path / "clips").mkdir()
+    (other / "clips").mkdir(parents=True)
     refused("validated.tsv: cannot be read")
-    shutil.copy(mini.common_voice / "validated.tsv", tmp_path)
+    shutil.copy(mini.common_voice / "validated.tsv", other)
     refused("no recording is left for train, dev, test: 19 were left out")
     table = tmp_path / "covost_v2.en_de.tsv"
     table.write_text("path,translation,split\na,b,train\n")
-    refused("found no column path, translation, split", table)
+    refused("found no column path, translation, split", tsv=table)
 
 
 def test_train_without_covosts_extension_is_another_data_set(mini, made, tmp_path):

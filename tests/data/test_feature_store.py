@@ -51,22 +51,18 @@ def test_an_interrupted_write_leaves_a_smaller_store(tmp_path):
     assert is_whole(FeatureStore.open(tmp_path), ["a", *(f"k{number}" for number in range(300))])
 
 
-def test_another_fingerprint_or_width_is_refused_naming_both(tmp_path):
-    fill(tmp_path, ["a"])
-    for opened in (lambda: FeatureStore.open(tmp_path, "b"), lambda: fill(tmp_path, [], "b")):
-        with pytest.raises(InputError, match="'tiny:30s', but this run has 'b'"):
-            opened()
-    with pytest.raises(InputError, match="6 wide, this encoder's are 8"):
-        add_features(tmp_path, "tiny:30s", 8, [])
-
-
-def test_broken_stores_and_missing_keys(tmp_path):
+def test_other_and_broken_stores_and_missing_keys(tmp_path):
     with pytest.raises(InputError, match="no such feature store; make it with"):
         FeatureStore.open(tmp_path / "none")
     store = fill(tmp_path, ["a"])
     store.require(["a"])
     with pytest.raises(InputError, match="2 utterances have no features \\(such as 'x'\\)"):
         store.require(["x", "a", "y"])
+    for opened in (lambda: FeatureStore.open(tmp_path, "b"), lambda: fill(tmp_path, [], "b")):
+        with pytest.raises(InputError, match="'tiny:30s', but this run has 'b'"):
+            opened()
+    with pytest.raises(InputError, match="6 wide, this encoder's are 8"):
+        add_features(tmp_path, "tiny:30s", 8, [])
     (tmp_path / "features.bin").write_bytes(b"\0\0")
     with pytest.raises(InputError, match="2 bytes, the index needs 48"):
         FeatureStore.open(tmp_path)

@@ -40,13 +40,10 @@ def test_a_log_ends_where_a_crash_cut_it_off(tmp_path):
 def test_of_many_problems_those_of_one_kind_are_told_once(tmp_path):
     good = {"key": "a", "audio": "a.wav", "language": "fr", "sentence_id": "s"}
     rows = [good] + [good] * 50 + [good | {"key": ""}] * 30 + [good | {"key": None}] * 10
+    assert len(rows) > MANY  # of fewer, each is told by itself: test_manifest.py
     path = tmp_path / "m.jsonl"
     write_rows(path, rows)
-    with path.open("a") as file:
-        file.write("not json\n" * 7 + "[1]\n")
-    with pytest.raises(InputError) as caught:
-        read_manifest(path)
-    assert len(rows) > MANY  # of fewer, each is told by itself: test_manifest.py
+    path.write_text(path.read_text() + "not json\n" * 7 + "[1]\n")
     starts = [
         ":2 (and 49 other lines): field 'key': found 'a', which line 1 has already",
         ":52 (and 29 other lines): field 'key': found ''",
@@ -54,6 +51,8 @@ def test_of_many_problems_those_of_one_kind_are_told_once(tmp_path):
         ":92 (and 6 other lines): found 'not json', expected a JSON object",
         ":99: found '[1]', expected a JSON object",
     ]
+    with pytest.raises(InputError) as caught:
+        read_manifest(path)
     for problem, start in zip(caught.value.problems, starts, strict=True):
         assert problem.startswith(f"{path}{start}")
 

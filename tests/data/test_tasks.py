@@ -67,7 +67,7 @@ def test_reading_inverts_the_answer(hello, cot_answer):
         assert read_answer(data, task, hello, " a<|zh|>b ") == Reading("a<|zh|>b")
 
 
-def test_the_configuration_is_checked_for_them():
+def test_the_configuration_and_all_rows_are_checked_for_them(hello, utterance):
     config = PotsaConfig()
     data = config.dataset_config
     data.tasks, data.test_task = ["asr", "mt"], "mt"
@@ -78,9 +78,6 @@ def test_the_configuration_is_checked_for_them():
     places += ["cot_prompt: unknown placeholder {transcript}", "cot_answer='{transcript}{target}'"]
     assert len(caught.value.problems) == len(places)
     assert all(f"dataset_config.{place}" in str(caught.value) for place in places)
-
-
-def test_what_prompts_ask_for_is_required_of_all_rows(hello, utterance):
     rows = [hello, *(utterance("en", f"s{i}") for i in range(2))]
     data = DatasetConfig(prompt="To {target_language_name}:")
     with pytest.raises(InputError) as caught:

@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -130,12 +131,10 @@ def test_an_interrupted_decoding_continues(
 
 
 def test_a_decoding_is_known_by_all_that_its_answers_depend_on(config, manifest, tmp_path):
-    prefix = tmp_path / "test"
-
     def why(name="test"):
         return " ".join(decoding.why_decode(tmp_path / name, config, manifest))
 
-    decode_to(prefix, config, manifest)
+    decode_to(tmp_path / "test", config, manifest)
     assert why() == "" and why("other") == "not decoded yet"
     record = read_record(tmp_path / "test.done.json")
     assert record.notes["manifest"] == str(manifest.resolve()) and record.argv
@@ -144,7 +143,7 @@ def test_a_decoding_is_known_by_all_that_its_answers_depend_on(config, manifest,
     assert why() == ""
     (tmp_path / "test_predictions.jsonl").write_text("`slam-potsa decode --beams 1` wrote here")
     assert "not the one that was written" in why()
-    (tmp_path / "test.done.json").rename(tmp_path / "gone.json")
+    (tmp_path / "test.done.json").unlink()
     assert "nothing there says" in why()
     before = decoding.decoded_from(config, manifest)
     assert differences(record.made_from, before) == []
@@ -154,16 +153,10 @@ def test_a_decoding_is_known_by_all_that_its_answers_depend_on(config, manifest,
         (tmp_path / name).write_bytes(b"another")
     config.ckpt_path, config.language_bias.path = str(tmp_path / "model.pt"), str(tmp_path / "bias")
     now = decoding.decoded_from(config, tmp_path / "copy.jsonl", shuffle_audio=True)
-    assert [line.partition(":")[0] for line in differences(before, now)] == [
-        "dataset_config.prompt",
-        "decode.num_beams",
-        "model_config.llm_dtype",
-        "recordings are exchanged",
-        "task",
-        "the biases",
-        "the manifest's content",
-        "the model's weights",
-    ]
+    expected = ["dataset_config.prompt", "decode.num_beams", "model_config.llm_dtype"]
+    expected += ["recordings are exchanged", "task", "the biases", "the manifest's content"]
+    expected.append("the model's weights")
+    assert [line.partition(":")[0] for line in differences(before, now)] == expected
 
 
 @pytest.mark.distributed
@@ -179,25 +172,22 @@ def test_two_processes_give_what_one_gives(config, manifest, tmp_path, capfd):
     assert not list(tmp_path.glob("*partial*"))
 
 
-@pytest.mark.parametrize("gpus, asked", [(0, 1), (1, 4)])
-def test_one_a_gpu_and_one_needs_no_process_of_its_own(monkeypatch, gpus, asked):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.setattr("torch.multiprocessing.spawn", lambda *_, **__: 1 / 0)
-    done = []
-    in_processes(asked, lambda *given: done.append(given), "here")
-    assert done == [(0, 1, "here")]
-
-
 def refusing(_rank, _count, path):
     raise InputError(f"{path}: no such file")
 
 
 @pytest.mark.distributed
-def test_wrong_input_in_another_process_is_reported_as_here(capfd):
+def test_one_process_a_gpu_and_wrong_input_in_another_is_reported_as_here(monkeypatch, capfd):
     with pytest.raises(InputError, match="the same command continues"):
         in_processes(2, refusing, "lost.wav")
     assert "error: lost.wav: no such file" in capfd.readouterr().err
+    done = []
+    monkeypatch.setattr("torch.multiprocessing.spawn", lambda *_, **__: 1 / 0)
+    for gpus, asked_for in ((0, 1), (1, 4)):  # one needs no process of its own
+        monkeypatch.setattr(torch.cuda, "is_available", lambda gpus=gpus: gpus > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
+        in_processes(asked_for, lambda *given: done.append(given), "here")
+    assert done == [(0, 1, "here")] * 2
 
 
 @pytest.mark.parametrize("stored", [False, True], ids=["audio", "features"])
@@ -266,34 +256,24 @@ def test_other_biases_change_what_is_heard(config, manifest, tmp_path, capsys):
     assert "was trained without language biases" in capsys.readouterr().err
 
 
-def other_run(config, folder, targets, **data):
-    """A run that was trained on these target languages in turn; its model is never loaded."""
-    rows = read_manifest(config.dataset_config.train_data_path)
-    rows = [replace(r, target_language=targets[i % len(targets)]) for i, r in enumerate(rows)]
-    folder.mkdir()
-    train = folder / "train.jsonl"
-    write_manifest(train, rows)
-    data = replace(config.dataset_config, train_data_path=str(train), **data)
-    options = replace(config.train_config, output_dir=str(folder))
-    write_config(replace(config, dataset_config=data, train_config=options))
-    (folder / "model.pt").touch()
-    return folder
-
-
 def test_into_what_the_run_was_trained_on_else_into_what_the_flag_says(
     config, manifest, tmp_path, monkeypatch, capsys
 ):
-    audio = str(manifest.parent / "audio" / "en-1.wav")
+    run, audio, asked = tmp_path / "run", str(manifest.parent / "audio" / "en-1.wav"), []
+    answering = SimpleNamespace(translate=lambda _audio, _from, to: asked.append(to) or ["text"])
+    monkeypatch.setattr(decoding, "Translator", lambda _config: answering)
 
-    class Listening:
-        def __init__(self, _config):
-            pass
+    def trained(*targets, **data):
+        """On these target languages in turn; the model is never loaded."""
+        rows = read_manifest(manifest)
+        rows = [replace(r, target_language=targets[i % len(targets)]) for i, r in enumerate(rows)]
+        write_manifest(run / "train.jsonl", rows)
+        data = replace(config.dataset_config, train_data_path=str(run / "train.jsonl"), **data)
+        options = replace(config.train_config, output_dir=str(run))
+        write_config(replace(config, dataset_config=data, train_config=options))
+        (run / "model.pt").touch()
 
-        def translate(self, _recordings, _language, target_language):
-            asked.append(target_language)
-            return ["text"]
-
-    def translate(run, *flags):
+    def translate(*flags):
         """The language that was asked for, or what was said instead."""
         asked.clear()
         code = main(["translate", audio, "--language", "en", "--run", str(run), *flags])
@@ -301,18 +281,16 @@ def test_into_what_the_run_was_trained_on_else_into_what_the_flag_says(
         assert (code, len(asked)) == ((2, 0) if said else (0, 1))
         return said or asked[0]
 
-    asked = []
-    monkeypatch.setattr(decoding, "Translator", Listening)
-    run = other_run(config, tmp_path / "zh", ["zh"])
-    assert translate(run) == "zh"
-    assert translate(run, "--target-language", "de") == "de"
-    assert "chinese!" in translate(run, "--target-language", "chinese!")
-    assert translate(other_run(config, tmp_path / "asr", [None], tasks=["asr"])) == ""
-    run = other_run(config, tmp_path / "two", ["zh", "ko"])
-    assert "--target-language is not given" in translate(run)
+    trained("zh")
+    assert translate() == "zh" and translate("--target-language", "de") == "de"
+    assert "chinese!" in translate("--target-language", "chinese!")
+    trained(None, tasks=["asr"])
+    assert translate() == ""
+    trained("zh", "ko")
+    assert "--target-language is not given" in translate()
     (run / "train.jsonl").unlink()
-    assert "--target-language is not given" in translate(run)
-    assert translate(run, "--target-language", "ko") == "ko"
+    assert "--target-language is not given" in translate()
+    assert translate("--target-language", "ko") == "ko"
 
 
 def answering(monkeypatch, texts):
@@ -322,12 +300,12 @@ def answering(monkeypatch, texts):
 
 def test_asr_is_scored_against_the_transcript(config, manifest, monkeypatch):
     config.dataset_config.test_task, config.dataset_config.asr_prompt = "asr", "USER : "
-    said = {u.key: f"said {u.key}" for u in read_manifest(manifest)}
+    rows = [replace(u, transcript=f"said {u.key}") for u in read_manifest(manifest)]
     copy = manifest.with_name("spoken.jsonl")
-    write_manifest(copy, [replace(u, transcript=said[u.key]) for u in read_manifest(manifest)])
-    answering(monkeypatch, said)
+    write_manifest(copy, rows)
+    answering(monkeypatch, {u.key: u.transcript for u in rows})
     for found in decoded(config, copy):
-        assert found.prediction == found.reference == said[found.key]
+        assert found.prediction == found.reference == f"said {found.key}"
         assert found.target_language == found.language
 
 

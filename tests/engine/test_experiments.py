@@ -84,22 +84,15 @@ def world(tmp_path_factory):
 @pytest.mark.parametrize("name", FILES)
 def test_an_experiment_trains(world, tmp_path, name):
     parts, start = world
-    config = compose_config(
-        [f"experiment={name}", *tiny_recipe.sizes(parts, tmp_path, 3), f"ckpt_path='{start}'"]
-    )
+    given = [f"experiment={name}", *tiny_recipe.sizes(parts, tmp_path, 3), f"ckpt_path='{start}'"]
+    config = compose_config(given)
     native.finetune(config)
     lines = read_metrics(tmp_path / "metrics.jsonl")
     assert [line["step"] for line in lines] == [0, 1, 2]
+    lower, strategy = config.model_config.qformer_layers // 2, config.alignment.schedule.strategy
+    layers = (lower if strategy == "multi" else 1) if config.alignment.active else 0
     for line in lines:
         aligned = {"ot", "mse", "cosine", "authors"} & line.keys()
-        assert aligned == config.alignment.active.keys()
-        assert len(line["layers"]) == layers_a_step(config)
+        assert aligned == config.alignment.active.keys() and len(line["layers"]) == layers
     assert (tmp_path / "language_bias.safetensors").is_file() == config.language_bias.enabled
     assert Path(config.train_config.output_dir, "model.pt").is_file()
-
-
-def layers_a_step(config) -> int:
-    if not config.alignment.active:
-        return 0
-    lower = config.model_config.qformer_layers // 2
-    return lower if config.alignment.schedule.strategy == "multi" else 1

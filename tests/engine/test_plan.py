@@ -42,9 +42,6 @@ def paper(*overrides: str) -> PotsaConfig:
     return compose_config(["experiment=table1_ours", *SMALL, *overrides])
 
 
-# -- data ------------------------------------------------------------------------------------------
-
-
 def test_without_a_manifest_the_corpus_of_the_paper_is_assumed():
     corpus = corpus_of(paper(), GIVEN)
     assert corpus.languages == ("en", "ja", "es", "ko", "ru") and corpus.hours == 50
@@ -69,9 +66,6 @@ def test_the_manifest_that_is_here_is_counted(tmp_path):
     assert not plan["stages"] and "18 recordings have no `duration`" in plan["problems"][0]
 
 
-# -- stages ----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("kind, name", NAMED)
 def test_every_experiment_and_recipe_can_be_planned(kind, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where no checkpoint lies that they start from
@@ -87,44 +81,40 @@ def test_every_experiment_and_recipe_can_be_planned(kind, name, tmp_path, monkey
 
 
 def test_a_stage_must_fit_the_cards_that_are_named_or_one_of_all():
-    stages = [("s", paper("train_config.batch_size_training=32"))]  # 50 GiB
-    assert not plan_stages(stages)["problems"]
-    plan = plan_stages(stages, gpu_names=("rtx4090", "a100"))
+    large = paper("train_config.batch_size_training=32")  # 50 GiB
+    assert not problems(large)
+    plan = plan_stages([("s", large)], gpu_names=("rtx4090", "a100"))
     assert [gpu["fits"] for gpu in plan["stages"][0]["on"].values()] == [False, True]
     (problem,) = plan["problems"]
     assert "on an RTX 4090" in problem and "lower train_config.batch_size_training" in problem
-    assert len(plan_stages([("s", paper("train_config.batch_size_training=99"))])["problems"]) == 5
+    assert len(problems(paper("train_config.batch_size_training=99"))) == 5
+
+
+def problems(*stages: PotsaConfig) -> list[str]:
+    return plan_stages(list(zip(("one", "two", "three"), stages, strict=False)))["problems"]
 
 
 def test_stages_that_do_not_fit_each_other(tmp_path):
     for second, said in (
         ("query_len=64", "encoder_projector.query has shape [1, 80, 768]"),
         ("qformer_layers=1", "unexpected encoder_projector.qformer.encoder.layer.1"),
-        (
-            "llm_path=Qwen/Qwen2.5-1.5B",
-            "has shape [896, 768], this model [1536, 768]",
-        ),
+        ("llm_path=Qwen/Qwen2.5-1.5B", "has shape [896, 768], this model [1536, 768]"),
     ):
-        stages = [("one", paper()), ("two", paper(f"model_config.{second}"))]
-        problems = plan_stages(stages)["problems"]
-        assert all(problem.startswith("two: checkpoint of stage one") for problem in problems)
-        assert any(said in problem for problem in problems)
+        told = problems(paper(), paper(f"model_config.{second}"))
+        assert all(problem.startswith("two: checkpoint of stage one") for problem in told)
+        assert any(said in problem for problem in told)
     torch.save({"encoder_projector.query": torch.zeros(1, 4, 768)}, tmp_path / "model.pt")
-    problems = plan_stages([("s", paper(f"ckpt_path={tmp_path / 'model.pt'}"))])["problems"]
-    assert any("encoder_projector.query has shape [1, 4, 768]" in p for p in problems)
+    told = problems(paper(f"ckpt_path={tmp_path / 'model.pt'}"))
+    assert any("encoder_projector.query has shape [1, 4, 768]" in problem for problem in told)
 
 
 def test_every_problem_of_every_stage_at_once():
     broken = compose_config(["dataset_config.mel_size=80", "model_config.llm_path=Qwen/Qwen9"])
-    long = paper("model_config.query_len=33000")
-    few = paper("train_config.batch_size_training=6251")
-    problems = plan_stages([("one", broken), ("two", long), ("three", few)])["problems"]
+    long, few = paper("model_config.query_len=33000"), "train_config.batch_size_training=6251"
+    told = problems(broken, long, paper(few))
     named = ("one: model_config.llm_path", "one: dataset_config.mel_size")
     for start in (*named, "two: a row of 33", "three: 6250 items are fewer"):
-        assert any(problem.startswith(start) for problem in problems), start
-
-
-# -- command ---------------------------------------------------------------------------------------
+        assert any(problem.startswith(start) for problem in told), start
 
 
 def test_the_command_prints_and_writes(tmp_path, capsys):

@@ -21,6 +21,7 @@ from slam_potsa.engine.plan.count import LOSS, Batch, Meter, count_step, encoder
 from slam_potsa.engine.plan.meta import build_on_meta
 from slam_potsa.engine.plan.plan import plan_stages
 from slam_potsa.engine.plan.stage import Stage
+from slam_potsa.model.factory import model_factory
 from tests.support import tiny
 
 ROWS, FRAMES, POSITIONS, ANSWER, LAYERS = 4, 16, 24, 5, 4
@@ -47,10 +48,8 @@ def config(world):
 
 def choose(config, trains: str) -> None:
     train = config.train_config
-    train.use_peft = trains == "lora"
-    train.freeze_llm = trains not in ("llm", "everything")
-    train.freeze_encoder = trains != "everything"
-    config.language_bias.enabled = train.freeze_encoder
+    train.use_peft, train.freeze_llm = trains == "lora", trains not in ("llm", "everything")
+    train.freeze_encoder = config.language_bias.enabled = trains != "everything"
 
 
 def counted(config, batch: Batch = BATCH):
@@ -156,8 +155,6 @@ def test_work_is_proportional_to_rows_and_precision_is_that_of_the_weights(confi
 
 @pytest.mark.parametrize("trains", ["projector", "lora", "everything"])
 def test_weights_are_those_of_the_model_that_is_built(tmp_path, trains):
-    from slam_potsa.model.factory import model_factory
-
     config = tiny.world(tmp_path)
     choose(config, trains)
     config.model_config.llm_dtype, config.language_bias.enabled = "bfloat16", False
@@ -176,9 +173,6 @@ def test_weights_are_those_of_the_model_that_is_built(tmp_path, trains):
         for model in (meta.model, built)
     )
     assert of_meta == of_built
-
-
-# -- figures ---------------------------------------------------------------------------------------
 
 
 def stage(config, gpus: int = 1, **changed) -> Stage:

@@ -1,6 +1,7 @@
 """Recipe files: what they mean, and what is wrong with one before anything starts."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +25,11 @@ def world(tmp_path_factory):
     return folder
 
 
-# -- the file --------------------------------------------------------------------------------------
-
-
 def test_the_papers_recipe():
     recipe = load_recipe("potsa")
     folders = [f"outputs/potsa/{name}" for name in ("1_asr", "2_s2tt", "3_potsa")]
     assert [str(stage.folder) for stage in recipe.stages] == folders
-    asr, s2tt, potsa = (stage.config for stage in recipe.stages)
+    asr, s2tt, potsa = configs = [stage.config for stage in recipe.stages]
     assert (asr.dataset_config.tasks, s2tt.dataset_config.tasks) == (["asr"], ["s2tt"])
     for config in (asr, s2tt):
         assert not config.alignment.active and not config.language_bias.enabled
@@ -39,8 +37,8 @@ def test_the_papers_recipe():
         assert config.dataset_config.train_data_path == "data/covost2/train.jsonl"
     assert list(potsa.alignment.active) == ["ot"] and potsa.language_bias.enabled
     starts = [None, *(f"{folder}/best/model.pt" for folder in folders[:2])]
-    assert [c.ckpt_path for c in (asr, s2tt, potsa)] == starts
-    assert [c.train_config.lr for c in (asr, s2tt, potsa)] == [1e-4, 1e-4, 1e-5]
+    assert [config.ckpt_path for config in configs] == starts
+    assert [config.train_config.lr for config in configs] == [1e-4, 1e-4, 1e-5]
     assert list(recipe.tests) == ["test", "zero_shot"]
     assert (recipe.processes, recipe.launcher) == (4, "torchrun")
 
@@ -112,22 +110,16 @@ def test_values_survive_hydras_command_line(value):
     assert parsed == value
 
 
-# -- before anything starts ------------------------------------------------------------------------
-
-
 def test_all_that_is_missing_is_said_at_once(world, tmp_path):
     path = tiny_recipe.write(tmp_path, world=world, tests={"zero": "nowhere.jsonl"})
-    recipe = load_recipe(
-        str(path),
-        [
-            f"model_config.llm_path={tmp_path / 'no-llm'}",
-            f"asr.dataset_config.train_data_path={tmp_path / 'no.jsonl'}",
-            "potsa.train_config.batch_size_training=500",
-            f"s2tt.language_bias.path={tmp_path / 'no.safetensors'}",
-        ],
-    )
+    given = [
+        f"model_config.llm_path={tmp_path / 'no-llm'}",
+        f"asr.dataset_config.train_data_path={tmp_path / 'no.jsonl'}",
+        "potsa.train_config.batch_size_training=500",
+        f"s2tt.language_bias.path={tmp_path / 'no.safetensors'}",
+    ]
     with pytest.raises(InputError) as error:
-        check_recipe(recipe)
+        check_recipe(load_recipe(str(path), given))
     text = str(error.value)
     assert "asr: " in text and "no.jsonl: no such file" in text
     assert "asr, s2tt, potsa: model_config.llm_path" in text  # once, with all that need it
@@ -152,13 +144,13 @@ def test_recordings_are_heard_once_those_with_stored_features_never(world, tmp_p
 
 
 def test_more_processes_than_gpus_are_refused_with_what_to_set(world, tmp_path, monkeypatch):
-    path = str(tiny_recipe.write(tmp_path, world=world, processes=4))
-    check_recipe(load_recipe(path), recordings=False)  # on a CPU there may be any number
+    recipe = load_recipe(str(tiny_recipe.write(tmp_path, world=world, processes=4)))
+    check_recipe(recipe, recordings=False)  # on a CPU there may be any number
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     with pytest.raises(InputError, match="processes=4, but 2 GPUs are here: set processes=2"):
-        check_recipe(load_recipe(path), recordings=False)
-    check_recipe(load_recipe(path, ["processes=2"]), recordings=False)
+        check_recipe(recipe, recordings=False)
+    check_recipe(replace(recipe, processes=2), recordings=False)
 
 
 def test_other_gpus_as_the_recipes_text_has_them():
@@ -184,9 +176,6 @@ def seen_a_step(recipe) -> list[tuple[int, int]]:
         items = train.batch_size_training * accumulation * recipe.processes
         found.append((items, train.validation_interval // accumulation))
     return found
-
-
-# -- a process of its own --------------------------------------------------------------------------
 
 
 def test_commands_of_both_launchers():

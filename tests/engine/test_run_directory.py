@@ -11,22 +11,16 @@ import pytest
 
 from slam_potsa import InputError
 from slam_potsa.engine.encode import store_features
-from slam_potsa.engine.run_directory import (
-    alone,
-    best_checkpoint,
-    changes_since,
-    trained_from,
-)
+from slam_potsa.engine.run_directory import alone, best_checkpoint, changes_since, trained_from
 from slam_potsa.model.encoder import load_encoder
 from tests.support import tiny
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.torchrun import ROOT
 
 
 def put(*paths: Path) -> None:
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
+        path.touch()
 
 
 def test_the_best_by_validation_comes_first_then_slam_llms_newest(tmp_path):
@@ -46,31 +40,28 @@ def test_the_best_by_validation_comes_first_then_slam_llms_newest(tmp_path):
         assert best_checkpoint(tmp_path).parent == (tmp_path / better).parent
 
 
-# -- what it was trained from ----------------------------------------------------------------------
+def changed(before, config, *affects):
+    """The names of what differs now."""
+    lines = changes_since(before, trained_from(config, *affects))
+    return [line.partition(":")[0] for line in lines]
 
 
 def test_a_continuation_may_be_longer_but_not_another_training(tmp_path):
-    config = tiny.world(tmp_path)
-    weights, all_of_it = ("weights",), ("weights", "outcome")
-    before = {affects: trained_from(config, affects) for affects in (weights, all_of_it)}
-
-    def changed(affects):
-        lines = changes_since(before[affects], trained_from(config, affects))
-        return [line.partition(":")[0] for line in lines]
-
+    config, weights, everything = tiny.world(tmp_path), ("weights",), ("weights", "outcome")
+    before = {affects: trained_from(config, affects) for affects in (weights, everything)}
     config.train_config.num_epochs += 1
     config.decode.num_beams = config.native.save_interval = 7
-    assert changed(weights) == [] and changed(all_of_it) == ["train_config.num_epochs"]
+    assert changed(before[weights], config, weights) == []
+    assert changed(before[everything], config, everything) == ["train_config.num_epochs"]
     config.alignment.terms = {}
-    assert "alignment.terms.ot.weight" in changed(weights)
+    assert "alignment.terms.ot.weight" in changed(before[weights], config, weights)
 
 
 def test_data_and_start_are_compared_by_content(tmp_path):
     config = tiny.world(tmp_path)
-    data, start = config.dataset_config, tmp_path / "start.pt"
+    data, model, start = config.dataset_config, config.model_config, tmp_path / "start.pt"
     start.write_bytes(b"weights")
     config.ckpt_path = str(start)
-    model = config.model_config
     encoder = load_encoder(model.encoder_path_hf, model.encoder_window)
     data.feature_store = str(tmp_path / "features")
     store_features(encoder, [data.train_data_path], data.feature_store, progress=False)
@@ -78,28 +69,21 @@ def test_data_and_start_are_compared_by_content(tmp_path):
     copy = Path(data.train_data_path).with_name("copy.jsonl")
     copy.write_bytes(Path(data.train_data_path).read_bytes())
     data.train_data_path = str(copy)
-    assert changes_since(before, trained_from(config)) == []  # the same, elsewhere
+    assert changed(before, config) == []  # the same, elsewhere
     copy.write_text(copy.read_text() + "\n")
     start.write_bytes(b"others!")
     os.utime(start, ns=(1, 1))
     index = Path(data.feature_store, "index.json")
     index.write_text(index.read_text().replace(encoder.fingerprint(), "another"))
-    names = [line.partition(":")[0] for line in changes_since(before, trained_from(config))]
-    assert names == [
-        "content of ckpt_path",
-        "content of dataset_config.feature_store",
-        "content of dataset_config.train_data_path",
-    ]
+    sections = ("ckpt_path", "dataset_config.feature_store", "dataset_config.train_data_path")
+    assert changed(before, config) == [f"content of {name}" for name in sections]
     for path in (copy, start):
         path.unlink()
     Path(data.feature_store).rename(tmp_path / "elsewhere")
-    assert changes_since(before, trained_from(config)) == []  # what is gone has not changed
+    assert changed(before, config) == []  # what is gone has not changed
 
 
-# -- one training a folder -------------------------------------------------------------------------
-
-
-def test_a_second_process_is_kept_out_until_the_first_has_gone(tmp_path):
+def test_a_second_process_is_kept_out_until_the_first_has_gone(tmp_path, monkeypatch):
     code = (
         "import sys; from slam_potsa.engine.run_directory import alone\n"
         f"with alone({str(tmp_path)!r}): print('in', flush=True); sys.stdin.read()"
@@ -107,21 +91,17 @@ def test_a_second_process_is_kept_out_until_the_first_has_gone(tmp_path):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     holder = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes)
     assert holder.stdout.readline() == "in\n"
-    with (
-        pytest.raises(InputError, match=f"process {holder.pid} is training there"),
-        alone(tmp_path, 0),
-    ):
+    said = pytest.raises(InputError, match=f"process {holder.pid} is training there")
+    with said, alone(tmp_path, 0):
         pass
     holder.kill()  # however it ends
     holder.communicate()
     with alone(tmp_path):
         pass
 
-
-def test_a_file_system_without_locks_is_said_and_no_obstacle(tmp_path, monkeypatch, caplog):
     def flock(*_):
         raise OSError(errno.ENOTSUP, "not supported")
 
-    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", flock)  # a file system without locks is no obstacle
     with alone(tmp_path, 0):
-        assert "start only one training there" in caplog.text
+        pass

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from copy import deepcopy
-from pathlib import Path
 
 import pytest
 import yaml
@@ -24,8 +23,7 @@ from slam_potsa.model.checkpoint import carried_bias, read_checkpoint
 from slam_potsa.model.metrics import read_metrics
 from tests.engine.test_native import same, same_weights
 from tests.support.tiny_recipe import again, train, write
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.torchrun import environment
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +37,6 @@ def finished(tmp_path_factory):
 
 def metrics(stage):
     return read_metrics(stage.folder / "metrics.jsonl")
-
-
-# -- training --------------------------------------------------------------------------------------
 
 
 def test_every_stage_starts_from_the_best_of_the_one_before(finished):
@@ -125,19 +120,6 @@ def test_other_data_or_another_start_under_the_same_name_is_refused(finished, tm
         check_history(stage)
 
 
-def test_a_failing_stage_ends_the_recipe(finished, tmp_path):
-    folder, _ = finished
-    recipe = again(folder, tmp_path)
-    first = recipe.stages[0].folder
-    with pytest.raises(InputError, match="stage asr ended with exit code 3"):
-        train(recipe, lambda *_: 3)
-    assert not (first / "done.json").exists()
-    first.mkdir(parents=True)
-    (first / "model.pt").write_bytes(b"weeks of work")
-    with pytest.raises(InputError, match="asr: .*holds a trained model.pt"):
-        check_recipe(recipe)
-
-
 def test_a_scheduler_that_ends_the_command_ends_its_process(finished, tmp_path, monkeypatch):
     def end(*_):
         raise SystemExit(143)
@@ -159,10 +141,7 @@ def test_a_scheduler_that_ends_the_command_ends_its_process(finished, tmp_path, 
     assert read_config(stage.folder, "stage.yaml") == stage.config
 
 
-# -- the command ---------------------------------------------------------------------------------
-
-
-def test_dry_run_writes_nothing(finished, tmp_path, capsys):
+def test_dry_run_writes_nothing_and_a_failing_stage_ends_the_recipe(finished, tmp_path, capsys):
     folder, _ = finished
     file = f"recipe={folder / 'recipe.yaml'}"
     assert main(["run", file, f"output_dir={tmp_path / 'out'}", "processes=2", "--dry-run"]) == 0
@@ -174,6 +153,15 @@ def test_dry_run_writes_nothing(finished, tmp_path, capsys):
     assert capsys.readouterr().out.count(": done") == 3
     assert main(["run", "train_config.lr=1"]) == 2
     assert "expected one recipe=NAME" in capsys.readouterr().err
+    recipe = again(folder, tmp_path)
+    first = recipe.stages[0].folder
+    with pytest.raises(InputError, match="stage asr ended with exit code 3"):
+        train(recipe, lambda *_: 3)
+    assert not (first / "done.json").exists()
+    first.mkdir(parents=True)
+    (first / "model.pt").write_bytes(b"weeks of work")
+    with pytest.raises(InputError, match="asr: .*holds a trained model.pt"):
+        check_recipe(recipe)
 
 
 def test_tests_are_decoded_and_scored_once(finished, capsys):
@@ -196,9 +184,8 @@ def test_a_killed_command_continues_in_processes_of_its_own(finished, tmp_path):
     recipe = again(folder, tmp_path)
     line = [sys.executable, "-m", "slam_potsa.cli", "run", f"recipe={folder / 'recipe.yaml'}"]
     line += [f"output_dir={tmp_path / 'out'}"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    second = recipe.stages[1].folder
-    first = subprocess.Popen(line, env=environment, start_new_session=True, cwd=tmp_path)
+    second, place = recipe.stages[1].folder, {"env": environment(), "cwd": tmp_path}
+    first = subprocess.Popen(line, start_new_session=True, **place)
     end = time.monotonic() + 200
     while not list(second.glob("checkpoint-*/complete")) and first.poll() is None:
         assert time.monotonic() < end
@@ -208,7 +195,7 @@ def test_a_killed_command_continues_in_processes_of_its_own(finished, tmp_path):
     os.kill(worker, signal.SIGKILL)
     first.wait()
     assert not (second / "done.json").exists()
-    done = subprocess.run(line, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(line, capture_output=True, text=True, **place)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "1/3 asr: done" in done.stdout and "2/3 s2tt: continues from" in done.stdout
     assert "BLEU" in done.stdout

@@ -59,12 +59,14 @@ def write(folder, name, spoken):
 
 
 def test_recordings_of_several_manifests_and_a_draw_of_them(tmp_path):
-    first = write(tmp_path, "train", {"en": range(30), "es": range(20), "ru": range(10, 16)})
-    second = write(tmp_path, "more", {"fr": range(9)})
-    rows = read_recordings([first, second])
+    manifests = [
+        write(tmp_path, "train", {"en": range(30), "es": range(20), "ru": range(10, 16)}),
+        write(tmp_path, "more", {"fr": range(9)}),
+    ]
+    rows = read_recordings(manifests)
     assert len(rows) == 65 and rows[0].audio == str(tmp_path / "a.wav")
     few, again, other = (
-        {row.sentence_id for row in read_recordings([first, second], sentences=15, seed=seed)}
+        {row.sentence_id for row in read_recordings(manifests, sentences=15, seed=seed)}
         for seed in (0, 0, 2)
     )
     assert few == again != other and len(few) == 15
@@ -72,17 +74,13 @@ def test_recordings_of_several_manifests_and_a_draw_of_them(tmp_path):
     detail = [rows[row] for row in detail_rows(rows[:56], 6, seed=0)]
     assert {row.sentence_id for row in detail} == {f"s{n}" for n in range(10, 16)}
     assert [row.language for row in detail].count("en") == 6
-
-
-def test_all_that_is_wrong_with_recordings_at_once(tmp_path):
-    first = write(tmp_path, "m", {"en": range(4), "es": range(4), "fr": [0, 99]})
-    with pytest.raises(InputError) as error:
-        read_recordings([first], heard=["en", "eo"])
-    assert len(error.value.problems) == 2
+    wrong = write(tmp_path, "m", {"en": range(4), "es": range(4), "fr": [0, 99]})
+    with pytest.raises(InputError, match="2 problems") as error:
+        read_recordings([wrong], heard=["en", "eo"])
     for piece in ("'fr': 1 of its sentences", "'eo': 0 of its sentences"):
         assert piece in str(error.value)
     with pytest.raises(InputError, match="'en': 1 of its"):
-        read_recordings([first], sentences=1)
+        read_recordings([wrong], sentences=1)
 
 
 def test_tokens_of_a_row_average_to_its_vector_and_long_rows_are_thinned(runs, manifest):
@@ -199,8 +197,7 @@ def test_command_line(runs, manifest, capsys):
     for found in map(read_analysis, (ours, base)):
         assert found.sentences == 4 and found.heard == ["en", "es", "ru"]
         assert found.text() in printed
-    row = next(line.split() for line in found.text().splitlines() if line.startswith("projector"))
-    assert float(row[1]) == pytest.approx(100 * found.numbers["projector"]["R@1, all"], abs=0.06)
+    assert f"{100 * found.numbers['projector']['R@1, all']:.1f}" in printed
     assert (ours / "analysis" / "arrows_projector.svg").is_file()
 
 

@@ -39,9 +39,7 @@ def test_every_row_of_the_scores_is_compared():
         assert ours == pytest.approx(expected)
     by_name = {item.name: item for item in found if item.metric == "BLEU"}
     assert by_name["seen, mean of languages"].p_value is None
-    lines = comparisons_text(found, "ar").splitlines()
-    assert lines[0].split()[:3] == ["system", "against", "baseline"]
-    assert "approximate randomisation" in lines[-3] and lines[-2].startswith("BLEU|")
+    assert "approximate randomisation" in comparisons_text(found, "ar")
 
 
 def test_scores_and_p_values_equal_the_command_line(tmp_path):
@@ -102,13 +100,10 @@ def test_the_blind_control_lies_beside_the_file_and_answers_other_recordings(tmp
 
 
 def test_the_interval_over_seeds_is_students():
-    # n = 2: t = 12.7062 (tables), s = sqrt(2), so the half-width is t itself.
-    two = over_seeds([1.0, 3.0])
-    assert two.value == 2.0 and two.half_width == pytest.approx(12.7062, abs=1e-4)
-    # n = 5, t = 2.7764: s² = 2.5.
-    five = over_seeds([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert five.half_width == pytest.approx(2.7764 * 0.5**0.5, abs=1e-4)
-    assert over_seeds([7.0]).half_width is None
+    """n = 2: t = 12.7062 and s = √2, so the half-width is t. n = 5: t = 2.7764 and s² = 2.5."""
+    for values, half_width in (([1.0, 3.0], 12.7062), (range(1, 6), 2.7764 * 0.5**0.5)):
+        assert over_seeds(values).half_width == pytest.approx(half_width, abs=1e-4)
+    assert over_seeds([1.0, 3.0]).value == 2.0 and over_seeds([7.0]).half_width is None
 
 
 def test_rows_that_all_seeds_have_have_their_mean():
@@ -116,7 +111,6 @@ def test_rows_that_all_seeds_have_have_their_mean():
     found = seed_means(tables)
     assert all(list(rows) == [row.name for row in tables[0].rows] for rows in found.values())
     assert list(found["BLEU"]["fr"].values) == [table.row("fr").bleu.value for table in tables]
-    text = seeds_text(found)
-    assert text.startswith("BLEU over 3 seeds") and "\n\nchrF over 3 seeds" in text
+    assert seeds_text(found).startswith("BLEU over 3 seeds")
     few = seed_means([tables[0], score(make(["en"]), bootstrap=0)])
     assert set(few["chrF"]) == {"en", "all, pooled", "all, mean of languages"}

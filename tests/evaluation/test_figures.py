@@ -70,11 +70,7 @@ def test_a_higher_value_is_drawn_higher_up(log):
 
 @pytest.mark.parametrize(
     ("values", "corners", "on_a_log_axis"),
-    [
-        ([1.0, math.nan, math.inf, 0.0, -1.0, 10.0], 4, 2),
-        ([5.0, 5.0], 2, 2),
-        ([1e-9, 2e-9], 2, 2),
-    ],
+    [([1.0, math.nan, math.inf, 0.0, -1.0, 10.0], 4, 2), ([5.0, 5.0], 2, 2), ([1e-9, 2e-9], 2, 2)],
 )
 def test_values_that_cannot_be_drawn_are_left_out(values, corners, on_a_log_axis):
     for log, expected in ((False, corners), (True, on_a_log_axis)):
@@ -83,18 +79,15 @@ def test_values_that_cannot_be_drawn_are_left_out(values, corners, on_a_log_axis
         ET.fromstring(figures.line_chart([Series("a", [0], [math.nan])], title="t", log=log))
 
 
-def test_long_lines_become_means_before_their_range():
-    values = [n % 2 for n in range(5000)]
-    chart = figures.line_chart([Series("a", range(5000), values)], title="t")
-    assert len(polyline(chart)) <= figures.POINTS and len(chart) < 30_000
-
-
-def test_names_of_arrows_do_not_cover_each_other_and_all_are_tooltips():
+def test_a_large_chart_stays_readable():
+    """Long lines become means; names of arrows do not cover each other, and all are tooltips."""
+    line = Series("a", range(5000), [n % 2 for n in range(5000)])
+    assert len(polyline(figures.line_chart([line], title="t"))) <= figures.POINTS
     arrows = [Arrow(f"name {n}", (n, n), (50 + 0.01 * n, 50)) for n in range(30)]
     chart = figures.arrow_chart(arrows, title="t")
     shown = [text for text in texts(chart) if text.startswith("name")]
-    tooltips = [element.text for element in ET.fromstring(chart).iter(f"{SVG}title")]
-    assert 1 <= len(shown) < 30 and {arrow.name for arrow in arrows} <= {*tooltips}
+    tooltips = {element.text for element in ET.fromstring(chart).iter(f"{SVG}title")}
+    assert 1 <= len(shown) < 30 and {arrow.name for arrow in arrows} <= tooltips
 
 
 def test_cells_are_shaded_by_their_value():

@@ -38,8 +38,6 @@ NAMES = {"reference": "Angela Merkel", "transcript": "Angela Merkel", "target": 
         (FRENCH, {}, {LANGUAGE, COPIED, LENGTH}),
         (ENGLISH, {}, {LANGUAGE, LENGTH}),
         ("好的好的好的好的好的好的好的好的", {}, {REPETITION}),
-        ("键", {}, {LENGTH}),
-        ("抱歉，我无法听到您的音频内容。", {}, {REFUSAL}),
         # What the reference does too is not held against the prediction.
         ("Angela Merkel", NAMES, set()),
         ("IBM PC GPS", {"reference": "IBM PC GPS", "usual": CHINESE}, {REFERENCES}),

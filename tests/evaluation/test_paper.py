@@ -73,21 +73,23 @@ def test_the_papers_tables_agree_with_each_other_and_with_its_claims():
     assert names == systems - {None} | {"table2_ot", "table3_ucb_lower"}
 
 
-# -- filling ---------------------------------------------------------------------------------------
-
-
 def test_one_seed_has_sacrebleus_scores(tmp_path):
     folder = run(tmp_path / "ours", "table1_ours")
     filled = fill_table(1, [folder], bootstrap=50)
     ours = row(filled, "table1_ours")
-    seen = score(read_predictions(folder / "test_predictions.jsonl"), bootstrap=0, convention=ZH)
+    seen, zero = (
+        score(read_predictions(folder / f"{test}_predictions.jsonl"), bootstrap=0, convention=ZH)
+        for test in ("test", "zero_shot")
+    )
     assert ours.figures["ko"].value == seen.row("ko").bleu.value
     mean = sum(seen.row(language).bleu.value for language in SEEN) / 5
     assert ours.figures[AVERAGE].value == pytest.approx(mean)
-    zero = score(read_predictions(folder / "zero_shot_predictions.jsonl"), bootstrap=0)
     expected = zero.row("all, mean of languages").bleu.value
     assert ours.figures[ZERO_AVERAGE].value == pytest.approx(expected)
     assert "Student-t" not in filled.text() and not ours.comparisons
+    labels = [paper.label for paper in PAPER_TABLES[1].rows]  # rows without runs too, in its order
+    lines = filled.text().splitlines()
+    assert [line.split("  ")[0] for line in lines if " paper " in line] == labels
 
 
 def test_seeds_have_their_mean_t_interval_and_the_median_p_of_those_that_both_have(tmp_path):
@@ -111,14 +113,6 @@ def test_seeds_have_their_mean_t_interval_and_the_median_p_of_those_that_both_ha
     assert mse.p_value("test") == p_value
     for piece in (f"{p_value:.3f}", f"{mean.value:.2f} ±{mean.half_width:.2f}", "Student-t"):
         assert piece in filled.text()
-
-
-def test_rows_without_runs_are_visibly_empty_and_in_the_papers_order():
-    lines = fill_table(1, []).text().splitlines()
-    labels = [paper.label for paper in PAPER_TABLES[1].rows]
-    assert [line.split("  ")[0] for line in lines if " paper " in line] == labels
-    ours = [line.split() for line in lines if line.strip().startswith("ours")]
-    assert len(ours) == 6 and {cell for line in ours for cell in line[1:]} == {"·"}
 
 
 def test_the_names_of_one_system_fill_one_row(tmp_path):
@@ -162,9 +156,6 @@ def test_the_command_prints_text_and_json(tmp_path, capsys):
     assert "case:mixed|eff:no|tok:char" in text and text.count("tok:") == 1
 
 
-# -- which runs may stand side by side -------------------------------------------------------------
-
-
 def test_another_trials_settings_are_one_note(tmp_path):
     """The start too: each seed may have its own."""
     tiny = [("model_config.qformer_layers", 4), ("alignment.terms.ot.weight", 0.01)]
@@ -176,34 +167,36 @@ def test_another_trials_settings_are_one_note(tmp_path):
         "model_config.qformer_layers 4 / 8 (table1_ours seed 42)",
         "train_config.total_steps 30 / 1950 (all runs)",
         "alignment.terms.ot.weight 0.01 / 10.0",
-        "ckpt_path '42.pt' / 'outputs/potsa/2_s2tt/best/model.pt' (table1_ours seed 42)",
+        "ckpt_path '42.pt' / ",
     ):
         assert told in note
     assert "interval" not in note and "config.seed" not in note
 
 
+UNREAD = [
+    ("alignment.terms", {"mse": {"distance": "mse", "weight": 0.0}}),
+    ("alignment.schedule.strategy", "single"),
+    ("dataset_config.anchor_language", "ru"),
+]
+
+
 @pytest.mark.parametrize(
-    ("key", "value"),
-    [("language_bias.center", "language_only"), ("alignment.terms.ot.cost_scale", "dim")],
-)
-def test_a_run_of_other_options_is_in_no_row(tmp_path, key, value):
-    own = run(tmp_path / "a", "table1_ours", options=[(key, value)])
-    filled = fill_table(1, [own], bootstrap=0)
-    (note,) = filled.notes
-    assert not any(each.figures for each in filled.rows)
-    assert f"{own}: no row of this table; nearest table1_ours, but {key} {value!r} / " in note
-
-
-def test_options_that_nothing_reads_make_no_other_row(tmp_path):
-    unread = [("alignment.terms", {"mse": {"distance": "mse", "weight": 0.0}})]
-    unread += [("alignment.schedule.strategy", "single"), ("dataset_config.anchor_language", "ru")]
-    for name, options, system in (
-        ("table1_baseline", unread, "table1_baseline"),
-        # Whatever its name says.
+    ("name", "options", "system"),
+    [
+        ("table1_ours", [("language_bias.center", "language_only")], None),
+        ("table1_ours", [("alignment.terms.ot.cost_scale", "dim")], None),
+        # Options that nothing reads make no other row; nor does a name.
+        ("table1_baseline", UNREAD, "table1_baseline"),
         ("table1_ours", [("alignment.terms.ot.weight", 0.0)], "table1_b_no_ot"),
-    ):
-        filled = fill_table(1, [run(tmp_path / name, name, options=options)], bootstrap=0)
-        assert row(filled, system).figures and not filled.notes
+    ],
+)
+def test_a_run_of_other_options_is_in_no_row_or_in_another(tmp_path, name, options, system):
+    own = run(tmp_path / "a", name, options=options)
+    filled = fill_table(1, [own], bootstrap=0)
+    assert [each.system for each in filled.rows if each.figures] == [system] * bool(system)
+    (key, value), told = options[0], " ".join(filled.notes)
+    told_of = f"{own}: no row of this table; nearest table1_ours, but {key} {value!r} / "
+    assert not told if system else told_of in told
 
 
 def test_bad_runs_are_all_reported_at_once(tmp_path):
@@ -212,12 +205,11 @@ def test_bad_runs_are_all_reported_at_once(tmp_path):
     broken, empty = (run(tmp_path / name, "table2_cosine") for name in ("broken", "empty"))
     (broken / "config.yaml").write_text("{")
     (empty / "config.yaml").write_text("a: 1")
-    nowhere = tmp_path / "nowhere"
-    found = problems(2, good, good / ".", again, broken, empty, nowhere)
+    found = problems(2, good, good / ".", again, broken, empty, tmp_path / "nowhere")
     text = "\n".join(found)
     assert len(found) == 4 and "a second run of table2_mse with seed 1" in text
-    assert f"{nowhere}: no run directory" in text
-    assert "cannot be read" in text and "unknown key a" in text
+    for told in ("nowhere: no run directory", "cannot be read", "unknown key a"):
+        assert told in text
 
 
 def test_runs_must_share_utterances_and_references(tmp_path):
@@ -229,7 +221,6 @@ def test_runs_must_share_utterances_and_references(tmp_path):
     found = problems(2, first, second)
     assert len(found) == 3 and "decoded by" in found[0] and "decoded by" in found[1]
     assert "1 utterances are with two references: en-0" in found[2]
-    assert all(str(second) in problem for problem in found)
     write_predictions(place, [dataclasses.replace(one, reference=None), two, *rest])
     (problem,) = problems(2, second)
     assert "have no reference" in problem and "en-0" in problem

@@ -42,7 +42,7 @@ def test_scores_intervals_and_signatures_equal_the_command_line(
 def test_perfect_and_hopeless_translations():
     perfect = [replace(item, prediction=item.reference) for item in make()]
     hopeless = [replace(item, prediction="") for item in make()]
-    best, worst = score(perfect, bootstrap=100).row, score(hopeless, bootstrap=100).row
+    best, worst = score(perfect, bootstrap=0).row, score(hopeless, bootstrap=100).row
     for name in ("en", "all, pooled", "all, mean of languages"):
         assert best(name).bleu.value == pytest.approx(100)
         assert worst(name).bleu.value == worst(name).chrf.value == 0
@@ -98,9 +98,6 @@ def test_resamples_that_are_partly_zero_still_have_an_interval():
     assert score(broken, bootstrap=200).row("fr").bleu == bleu  # line breaks are spaces
 
 
-# -- WER and CER -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("language", "said", "written", "rate", "expected", "signature"),
     [
@@ -145,9 +142,6 @@ def test_which_rows_have_an_error_rate():
     )
     assert found.value == plain.value
     assert found.signature == f"{plain.signature}|empty references left out:1"
-
-
-# -- presets ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Cross-entropy of references: means, clusters of recordings of one sentence, paired tests."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,19 +12,12 @@ from slam_potsa.evaluation.scores import score
 
 def rows(values, copies=1, ids=True, shift=0.0):
     """`values[i]` is the loss of sentence i, in each of `copies` recordings."""
+    texts = "en", "you have ten messages", "you have ten"
     return [
-        Prediction(
-            key=f"{copy}-{i}",
-            language="it",
-            source="a.wav",
-            target_language="en",
-            reference="you have ten messages",
-            prediction="you have ten",
-            sentence_id=f"s{i}" if ids else None,
-            cross_entropy=value + shift,
-        )
+        Prediction(f"{copy}-{i}", "it", "a.wav", *texts, sentence_id=sentence, cross_entropy=loss)
         for copy in range(copies)
-        for i, value in enumerate(values)
+        for i, loss in enumerate(value + shift for value in values)
+        for sentence in [f"s{i}" if ids else None]
     ]
 
 
@@ -34,14 +29,10 @@ def test_the_interval_is_that_of_the_mean_of_independent_sentences():
     error = 1.96 * np.std(VALUES) / len(VALUES) ** 0.5
     assert (low + high) / 2 == pytest.approx(np.mean(VALUES), abs=0.005)
     assert (high - low) / 2 == pytest.approx(error, rel=0.05)
-
-
-def test_recordings_of_one_sentence_do_not_count_as_many():
-    width = {}
-    for ids in (True, False):
-        low, high = sentence_loss.interval(rows(VALUES, copies=4, ids=ids), 20_000)
-        width[ids] = high - low
-    assert width[True] == pytest.approx(2 * width[False], rel=0.1)
+    low, high = sentence_loss.interval(rows(VALUES, copies=4), 20_000)  # of the same sentences
+    assert (high - low) / 2 == pytest.approx(error, rel=0.05)
+    low, high = sentence_loss.interval(rows(VALUES, copies=4, ids=False), 20_000)
+    assert (high - low) / 2 == pytest.approx(error / 2, rel=0.05)
 
 
 @pytest.mark.parametrize(("shift", "significant"), [(-0.1, True), (0.0, False)])
@@ -58,5 +49,6 @@ def test_two_systems_are_compared_sentence_by_sentence(shift, significant):
 
 def test_where_one_prediction_has_no_loss_the_column_is_left_out():
     few = rows(VALUES)
-    few[0] = Prediction(**{**vars(few[0]), "cross_entropy": None})
+    assert "CE" in score(few, bootstrap=0).columns
+    few[0] = replace(few[0], cross_entropy=None)
     assert "CE" not in score(few, bootstrap=0).columns

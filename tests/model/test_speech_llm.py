@@ -27,11 +27,7 @@ def config(tmp_path_factory):
 
 def build(config, **changes):
     torch.manual_seed(0)
-    rest = {
-        "language_bias": config.language_bias,
-        "alignment": config.alignment,
-        "decode": config.decode,
-    }
+    rest = {name: getattr(config, name) for name in ("language_bias", "alignment", "decode")}
     model, tokenizer = model_factory(config.train_config, config.model_config, **rest | changes)
     return model, get_speech_dataset(config.dataset_config, tokenizer, "train")
 
@@ -111,16 +107,15 @@ def test_epochs_are_counted_where_the_trainer_does_not_tell_them(config):
     assert epoch.current() == 2
 
 
-@pytest.fixture
-def decoded(config):
+def to_decode(config):
     """A model in evaluation mode, and the items of a dataset to decode."""
     model, _ = build(config)
     data = replace(config.dataset_config, inference_mode=True)
     return model.eval(), get_speech_dataset(data, model.tokenizer, "val")
 
 
-def test_decoding_does_not_depend_on_the_batch_and_the_n_best_follow_each_other(decoded):
-    model, dataset = decoded
+def test_decoding_does_not_depend_on_the_batch_and_the_n_best_follow_each_other(config):
+    model, dataset = to_decode(config)
     batch = dataset.collator([dataset[i] for i in (0, 7, 4)])
     together = model.generate(**batch)
     two = model.generate(**batch, num_return_sequences=2)
@@ -132,17 +127,15 @@ def test_decoding_does_not_depend_on_the_batch_and_the_n_best_follow_each_other(
         assert not torch.equal(two[2 * row], two[2 * row + 1])
 
 
-def test_a_row_alone_is_computed_in_the_columns_of_a_batch(decoded, monkeypatch):
+def test_a_row_alone_is_computed_in_the_columns_of_a_batch(config, monkeypatch):
     """With a mask and in the same width: what keeps roundings in bfloat16 alike."""
-    model, dataset = decoded
-    seen = []
+    (model, dataset), seen = to_decode(config), []
     monkeypatch.setattr(model.llm, "generate", lambda **given: seen.append(given))
-    model.generate(**dataset.collator([dataset[0]]))
-    model.generate(**dataset.collator([dataset[i] for i in range(5)]))
-    for given in seen:
-        width = given["inputs_embeds"].shape[1]
-        assert width == given["attention_mask"].shape[1] == 64
-        assert not given["attention_mask"].all(1).any()
+    for items in ([0], range(5)):
+        model.generate(**dataset.collator([dataset[i] for i in items]))
+        width = seen[-1]["inputs_embeds"].shape[1]
+        assert width == seen[-1]["attention_mask"].shape[1] == 64
+        assert not seen[-1]["attention_mask"].all(1).any()
     torch.testing.assert_close(seen[0]["inputs_embeds"][0], seen[1]["inputs_embeds"][0])
 
 
@@ -161,27 +154,23 @@ def test_batches_of_text_alone_and_without_labels(config):
 
 
 def test_checkpoint_round_trip_carries_biases_and_schedule(config, tmp_path):
-    model, dataset = build(config)
+    (model, dataset), path = build(config), str(tmp_path / "model.pt")
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
     for _ in range(4):
         optimizer.zero_grad()
         model.train()(**first_batch(dataset))[0].loss.backward()
         optimizer.step()
-    save_checkpoint(model, tmp_path / "model.pt")
-    loaded, _ = build(
-        config,
-        ckpt_path=str(tmp_path / "model.pt"),
-        language_bias=replace(config.language_bias, path=None),
-    )
+    save_checkpoint(model, path)
+    without = replace(config.language_bias, path=None)
+    loaded, _ = build(config, ckpt_path=path, language_bias=without)
     assert loaded.encoder_projector.language_bias.languages == ("en", "es", "ru")
     ours, theirs = (m.controller.schedule.state_dict() for m in (loaded, model))
     assert ours["draws"] == theirs["draws"] == 4
     assert [row[3] for row in ours["layers"]] == [row[3] for row in theirs["layers"]]  # last losses
     assert theirs["pending"] and not ours["pending"]  # their losses belong to the other run
     with torch.no_grad():
-        torch.testing.assert_close(
-            loaded(**first_batch(dataset))[0].loss, model.eval()(**first_batch(dataset))[0].loss
-        )
+        losses = [m.eval()(**first_batch(dataset))[0].loss for m in (loaded, model)]
+    torch.testing.assert_close(*losses)
 
 
 def test_misfitting_checkpoints_are_listed_not_swallowed(config, tmp_path):

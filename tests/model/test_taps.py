@@ -24,13 +24,11 @@ def config(tmp_path_factory):
 
 def built(config, **train):
     """A model, the batch of its two first items, and the inputs that its LLM receives."""
-    train = replace(config.train_config, **train)
     torch.manual_seed(0)
-    model, tokenizer = model_factory(
-        train, config.model_config, language_bias=config.language_bias, alignment=config.alignment
-    )
-    dataset = get_speech_dataset(config.dataset_config, tokenizer, "train")
-    inputs = {}
+    sections = {"language_bias": config.language_bias, "alignment": config.alignment}
+    train = replace(config.train_config, **train)
+    model, tokenizer = model_factory(train, config.model_config, **sections)
+    dataset, inputs = get_speech_dataset(config.dataset_config, tokenizer, "train"), {}
     model.llm.register_forward_pre_hook(
         lambda _llm, _inputs, named: inputs.update(named), with_kwargs=True
     )
@@ -46,8 +44,8 @@ def test_taps_of_the_llm_are_its_hidden_states(config, use_peft):
     with torch.no_grad(), TapRecorder(model).recording(EVERY) as taps:
         model(**batch)
         found = dict(taps)
-    with torch.no_grad():
         states = model.llm(**inputs, output_hidden_states=True).hidden_states
+    with torch.no_grad():
         after_norm = unwrapped(model.llm).get_decoder().norm(found["llm.2"].tensor)
     assert set(found) == set(EVERY) and len(states) == 3
     torch.testing.assert_close(found["llm.0"].tensor, states[0])
@@ -107,12 +105,9 @@ def test_a_term_over_layers_of_the_llm_trains_with_or_without_pairs(config):
 
 def test_a_tap_or_a_term_that_cannot_be_is_refused(config):
     model, _, _ = built(config)
-    for name, expected in (
-        ("qformer.0", "qformer.1 to qformer.4"),
-        ("qformer.5", "qformer.1 to qformer.4"),
-        ("llm.x", "llm.0 to llm.2"),
-        ("output", "expected encoder, compensated"),
-    ):
+    layers = "qformer.1 to qformer.4"
+    known = {"qformer.0": layers, "qformer.5": layers, "llm.x": "llm.0 to llm.2"}
+    for name, expected in (known | {"output": "expected encoder, compensated"}).items():
         with pytest.raises(ValueError, match=expected):
             TapRecorder(model).open([name])
     for name, layer, expected in (

@@ -123,7 +123,7 @@ def test_a_resumed_run_continues_identically_with_choices_pending():
     assert resumed.state_dict() == whole.state_dict()
 
 
-def test_random_draws_cover_the_candidates_evenly_and_depend_on_the_seed_alone():
+def test_random_draws_are_even_and_of_the_seed_alone_and_fixed_strategies_repeat():
     def chosen(seed: int) -> list[int]:
         schedule = LayerSchedule("random", range(1, 5), seed=seed)
         return run(schedule, 2000, lambda *_: random.random())
@@ -131,9 +131,6 @@ def test_random_draws_cover_the_candidates_evenly_and_depend_on_the_seed_alone()
     assert chosen(0) == chosen(0) != chosen(1)
     counts = Counter(chosen(0))
     assert set(counts) == {1, 2, 3, 4} and all(430 < n < 570 for n in counts.values())
-
-
-def test_fixed_strategies_repeat_their_layers():
     single = LayerSchedule("single", layers=[4])
     multi = LayerSchedule("multi", candidates=[1, 2], layers=[2, 8])
     for _ in range(3):
@@ -180,12 +177,9 @@ def test_candidates_of_a_configuration():
         ({"candidates": [1], "prefer": "large"}, "prefer"),
     ],
 )
-def test_bad_arguments_are_refused(arguments, names):
+def test_bad_arguments_and_another_schedules_state_are_refused(arguments, names):
     with pytest.raises(ValueError, match=names):
         LayerSchedule(**arguments)
-
-
-def test_another_schedules_state_is_refused():
     state = LayerSchedule("ucb", [1, 2]).state_dict()
     for other, name in ((("ucb", [1, 2, 3]), "candidates"), (("random", [1, 2]), "strategy")):
         with pytest.raises(ValueError, match=f"{name}: expected"):

@@ -17,13 +17,8 @@ def tap(*shape: int, seed: int = 0, mask: torch.Tensor | None = None) -> Tap:
 
 
 def term(**changes) -> AlignmentTerm:
-    fields = {
-        "name": "ot",
-        "first": "qformer.{layer}",
-        "second": "qformer.{layer}",
-        "distance": build_distance("ot"),
-        "weight": 10.0,
-    }
+    fields = {"name": "ot", "first": "qformer.{layer}", "second": "qformer.{layer}"}
+    fields |= {"distance": build_distance("ot"), "weight": 10.0}
     return AlignmentTerm(**(fields | changes))
 
 
@@ -146,12 +141,12 @@ def test_bad_objectives_taps_and_pairs_are_refused():
         AlignmentObjective([term(), term()])
     with pytest.raises(ValueError, match="cross_entropy_weight"):
         AlignmentObjective([term()], cross_entropy_weight=-0.1)
-    objective, taps = AlignmentObjective([term()]), qformer_taps()
+    objective, taps, loss = AlignmentObjective([term()]), qformer_taps(), torch.tensor(1.0)
     with pytest.raises(ValueError, match="expected qformer.9 too, got qformer.1, qformer.2"):
-        objective(torch.tensor(1.0), taps, PAIRS, [1, 9])
+        objective(loss, taps, PAIRS, [1, 9])
     for pairs in (torch.tensor([0, 1]), torch.zeros(2, 3).long(), torch.ones(1, 2)):
         with pytest.raises(ValueError, match=r"pairs: expected integer row indices \[P, 2\]"):
-            objective(torch.tensor(1.0), taps, pairs, [1])
+            objective(loss, taps, pairs, [1])
 
 
 @pytest.mark.parametrize(

@@ -24,16 +24,9 @@ def envelope(plan: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 def test_value_and_gradient_agree_with_pot(cloud, epsilon):
     x, y = CLOUDS[cloud]
     cost = squared_distances(x, y)
-    plan = ot.sinkhorn(
-        x.new_full((len(x),), 1 / len(x)),
-        y.new_full((len(y),), 1 / len(y)),
-        cost,
-        epsilon,
-        method="sinkhorn_log",
-        numItermax=20_000,
-        stopThr=1e-11,
-        warn=False,
-    )
+    a, b = x.new_full((len(x),), 1 / len(x)), y.new_full((len(y),), 1 / len(y))
+    exact = {"method": "sinkhorn_log", "numItermax": 20_000, "stopThr": 1e-11, "warn": False}
+    plan = ot.sinkhorn(a, b, cost, epsilon, **exact)
     options = {"epsilon": epsilon, "epsilon_scale": "absolute", "cost_scale": "none", **EXACT}
     value, grad_x, grad_y = gradients(x[None], y[None], **options)
     expected = (plan * cost).sum() + epsilon * (plan * (plan.clamp_min(1e-300).log() - 1)).sum()

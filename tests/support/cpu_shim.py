@@ -27,10 +27,8 @@ CPU = torch.device("cpu")
 
 
 def _is_cuda(device) -> bool:
-    if isinstance(device, torch.device):
-        return device.type == "cuda"
     is_index = isinstance(device, int) and not isinstance(device, bool)
-    return is_index or (isinstance(device, str) and device.startswith("cuda"))
+    return is_index or (isinstance(device, str | torch.device) and str(device).startswith("cuda"))
 
 
 def _on_cpu(method):
@@ -54,28 +52,20 @@ class _CpuAutocast(torch.autocast):
 
 def patch_torch() -> None:
     torch.Tensor.to, nn.Module.to = _on_cpu(torch.Tensor.to), _on_cpu(nn.Module.to)
-    torch.Tensor.cuda = lambda self, *_, **__: self
-    nn.Module.cuda = lambda self, *_, **__: self
-    for name in ("set_device", "empty_cache", "reset_max_memory_allocated"):
-        setattr(torch.cuda, name, lambda *_, **__: None)
-    torch.cuda.reset_peak_memory_stats = lambda *_, **__: None
-    torch.cuda.current_device = lambda: CPU
-    for name in ("memory_allocated", "max_memory_allocated", "max_memory_reserved"):
-        setattr(torch.cuda, name, lambda *_, **__: 0)
-    torch.cuda.memory_stats = lambda *_, **__: {"active_bytes.all.peak": 0}
-    torch.cuda.device_count = lambda: int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.Tensor.cuda = nn.Module.cuda = lambda self, *_, **__: self
+    nothing = ("set_device", "empty_cache", "reset_max_memory_allocated", "reset_peak_memory_stats")
+    answers = dict.fromkeys(nothing) | {"current_device": CPU}
+    answers |= dict.fromkeys(("memory_allocated", "max_memory_allocated", "max_memory_reserved"), 0)
+    answers["memory_stats"] = {"active_bytes.all.peak": 0}
+    answers["device_count"] = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    for name, answer in answers.items():
+        setattr(torch.cuda, name, lambda *_, answer=answer, **__: answer)
     torch.cuda.amp.autocast = _CpuAutocast  # GradScaler switches itself off without CUDA
-    _patch_distributed()
-
-
-def _patch_distributed() -> None:
     make_group, make_ddp = dist.init_process_group, DistributedDataParallel.__init__
 
-    @functools.wraps(make_group)
     def init_process_group(backend=None, *args, **kwargs):
         return make_group("gloo" if backend in (None, "nccl") else backend, *args, **kwargs)
 
-    @functools.wraps(make_ddp)
     def init_ddp(self, module, device_ids=None, *args, **kwargs):
         return make_ddp(self, module, None, *args, **kwargs)
 

@@ -5,7 +5,7 @@ en/validated.tsv                    Common Voice 4's columns
 covost_v2.en_zh-CN.tsv              path, translation, split
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 import soundfile
 
 from slam_potsa.data.audio import SAMPLE_RATE, load_audio
-from slam_potsa.data.manifest import Utterance, read_manifest
+from slam_potsa.data.manifest import read_manifest
 
 COLUMNS = ("client_id", "path", "sentence", "up_votes", "down_votes", "age", "gender", "accent")
 CYCLE = ("train", "train", "train_covost", "dev", "test")  # splits, in turn
@@ -40,35 +40,31 @@ class MiniCoVoST2:
     dropped: dict[str, str]  # clip: reason
 
 
-def from_manifest(
-    folder: Path,
-    manifest: Path,
-    target: Callable[[Utterance], str] = lambda row: f"译文：{row.transcript}",
-) -> MiniCoVoST2:
+def from_manifest(folder: Path, manifest: Path) -> MiniCoVoST2:
     """From the recordings of `manifest` that have a transcript, all taken for English; and one
-    more row of each kind in REASONS. `target` gives the Chinese side."""
+    more row of each kind in REASONS."""
     mini = MiniCoVoST2(folder / "en", folder / "covost_v2.en_zh-CN.tsv", {}, {})
-    clips = mini.common_voice / "clips"
+    clips, validated, translations = mini.common_voice / "clips", [], []
     clips.mkdir(parents=True)
-    validated, translations = {}, []
     for number, row in enumerate(row for row in read_manifest(manifest) if row.transcript):
         clip, split = f"common_voice_en_{number}", CYCLE[number % len(CYCLE)]
         write_mp3(clips / f"{clip}.mp3", load_audio(row.audio, manifest.parent))
-        mini.good[clip] = (split.removesuffix("_covost"), row.transcript, target(row))
-        validated[clip] = _common_voice_row(f"{clip}.mp3", row.transcript)
+        target = f"译文：{row.transcript}"
+        mini.good[clip] = (split.removesuffix("_covost"), row.transcript, target)
+        validated.append(common_voice_row(clip, row.transcript))
         # Some releases of Common Voice have no suffix in their TSVs.
-        translations.append((f"{clip}.mp3" if number % 2 else clip, target(row), split))
+        translations.append((f"{clip}.mp3" if number % 2 else clip, target, split))
     for kind, reason in REASONS.items():
         clip = f"common_voice_en_{kind}"
         mini.dropped[clip] = reason
         _write_broken(clips / f"{clip}.mp3", kind)
         if kind != "invalidated":
-            sentence = "" if kind == "wordless" else f"A {kind} clip"
-            validated[clip] = _common_voice_row(f"{clip}.mp3", sentence)
+            said = "" if kind == "wordless" else f"A {kind} clip"
+            validated.append(common_voice_row(clip, said))
         split = kind if kind == "dev_covost" else "train"
         translations.append((f"{clip}.mp3", " " if kind == "untranslated" else "坏的", split))
     write_tsv(mini.tsv, ("path", "translation", "split"), translations)
-    write_tsv(mini.common_voice / "validated.tsv", COLUMNS, list(validated.values()))
+    write_tsv(mini.common_voice / "validated.tsv", COLUMNS, validated)
     return mini
 
 
@@ -86,8 +82,8 @@ def write_mp3(path: Path, samples: np.ndarray) -> None:
     soundfile.write(path, samples, SAMPLE_RATE, format="MP3")
 
 
-def _common_voice_row(path: str, sentence: str) -> tuple[str, ...]:
-    return ("f00d", path, sentence, "2", "0", "", "", "")
+def common_voice_row(clip: str, sentence: str) -> tuple[str, ...]:
+    return ("f00d", f"{clip}.mp3", sentence, "2", "0", "", "", "")
 
 
 def write_tsv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -17,9 +17,6 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from slam_potsa.data.audio import load_audio
-from slam_potsa.data.manifest import read_manifest
-
 SAMPLE_RATE = 16_000
 LOCALES = {"en": "en_us", "es": "es_419", "ru": "ru_ru", "fr": "fr_fr", "it": "it_it"}
 TARGET = "cmn_hans_cn"
@@ -85,22 +82,6 @@ def _write_audio(folder: Path, split: str, files: Mapping[str, np.ndarray | byte
         with tarfile.open(folder / f"{split}.{pack}", mode) as archive:
             archive.add(folder / split, split)
         shutil.rmtree(folder / split)
-
-
-def from_manifest(folder: Path, manifest: Path) -> Path:
-    """A tree with a manifest's own recordings; the target locale has the targets as its texts."""
-    utterances = [row for row in read_manifest(manifest) if row.language in LOCALES]
-    names = list(dict.fromkeys(row.sentence_id for row in utterances))
-    few = max(1, round(0.15 * len(names)))
-    splits = ["train"] * (len(names) - 2 * few) + ["dev"] * few + ["test"] * few
-    recordings: dict[str, list[Row]] = {TARGET: []}
-    for row in utterances:
-        number = names.index(row.sentence_id)
-        audio = load_audio(row.audio, manifest.parent)
-        own = recordings.setdefault(LOCALES[row.language], [])
-        own.append(Row(number, row.transcript or row.target, audio, splits[number]))
-        recordings[TARGET].append(Row(number, row.target, None, splits[number]))
-    return build_tree(folder, recordings)
 
 
 def rows(language: str, takes: int = 2) -> list[Row]:

@@ -15,6 +15,7 @@ from tests.support import slam_llm, tiny
 
 SOURCE = slam_llm.source()
 RECIPES = {"asr_librispeech": "speech_dataset", "st_covost2": "st_dataset"}
+FROZEN = {"freeze_encoder": True, "freeze_llm": True}
 
 
 def openai_whisper(path: Path) -> Path:
@@ -39,27 +40,32 @@ def whole_whisper(folder: Path) -> Path:
     return folder
 
 
+def model_options(parts) -> dict:
+    model = {"llm_name": "tiny", "llm_path": parts.llm, "llm_dim": tiny.WIDTH, "encoder_dim": 16}
+    return model | {"encoder_name": "whisper", "encoder_path": parts.whisper}
+
+
 def recipe(name: str, parts, tmp_path, **train):
     """The recipe's own typed configuration, with what its scripts pass on the command line."""
     from omegaconf import OmegaConf
 
     config = load(SOURCE.parent / "examples" / name / "asr_config.py")
-    model = {"llm_name": "tiny", "llm_path": parts.llm, "llm_dim": tiny.WIDTH, "encoder_dim": 16}
-    model |= {"encoder_name": "whisper", "encoder_path": parts.whisper}
-    train = {"output_dir": str(tmp_path / "run")} | train
+    train = {"output_dir": str(tmp_path / "run"), **FROZEN, **train}
     data = {"train_data_path": str(their_manifest(name, parts, tmp_path)), "input_type": "mel"}
     data |= {"fix_length_audio": 4} | ({"source": "all"} if name == "st_covost2" else {})
     sections = {
-        "model_config": (config.ModelConfig, model),
-        "train_config": (config.TrainConfig, {"freeze_encoder": True, "freeze_llm": True} | train),
+        "model_config": (config.ModelConfig, model_options(parts)),
+        "train_config": (
+            config.TrainConfig,
+            {"output_dir": str(tmp_path / "run"), **FROZEN, **train},
+        ),
         "dataset_config": (config.DataConfig, data),
     }
-    return OmegaConf.create(
-        {
-            name: OmegaConf.merge(OmegaConf.structured(kind), given)
-            for name, (kind, given) in sections.items()
-        }
-    )
+    merged = {
+        section: OmegaConf.merge(OmegaConf.structured(kind), given)
+        for section, (kind, given) in sections.items()
+    }
+    return OmegaConf.create(merged)
 
 
 def load(path: Path):

@@ -40,19 +40,15 @@ def data(folder: Path, seconds: float = 0.3) -> Path:
 
 def predictions(prefix: str = "") -> list[Prediction]:
     """Of `data`, every text with a prefix."""
-    return [
-        Prediction(
-            f"{language}-{number}",
-            language,
-            f"audio/{language}-{number}.flac",
-            "en",
-            sentence,
-            f"{prefix}{sentence}",
-            transcript=f"{language}: {sentence}",
-        )
-        for language in LANGUAGES
-        for number, sentence in enumerate(SENTENCES)
-    ]
+    found = []
+    for language in LANGUAGES:
+        for number, sentence in enumerate(SENTENCES):
+            key = f"{language}-{number}"
+            told = ("en", sentence, f"{prefix}{sentence}")
+            spoken = f"{language}: {sentence}"
+            audio = f"audio/{key}.flac"
+            found.append(Prediction(key, language, audio, *told, transcript=spoken))
+    return found
 
 
 def metrics(aligned: bool, steps: int = 30) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,9 @@ import os
 import sys
 from pathlib import Path
 
-PATIENCE = 1800  # seconds for one launch: a guard against hanging, not against a busy machine
+import pytest
+
+from tests.support.torchrun import ROOT, torchrun
 
 
 def source() -> Path | None:
@@ -17,6 +19,19 @@ def source() -> Path | None:
     if found is None or not found.submodule_search_locations:
         return None
     return Path(next(iter(found.submodule_search_locations))).parent
+
+
+SHIM = ROOT / "tests/support/cpu_shim.py"
+NEEDED = [
+    pytest.mark.upstream,
+    pytest.mark.skipif(source() is None, reason="SLAM_LLM_SRC is not set"),
+]
+
+
+def launch(entry: str | Path, overrides: list[str], processes: int = 1, cwd=ROOT) -> None:
+    """torchrun of an entry script under the CPU shim."""
+    run = {"processes": processes, "cwd": cwd, "SLAM_LLM_SRC": str(source())}
+    torchrun(SHIM, ROOT / entry, *overrides, **run)
 
 
 if __name__ == "__main__":

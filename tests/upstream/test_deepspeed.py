@@ -17,18 +17,14 @@ from tests.support import slam_llm, tiny
 from tests.upstream.test_slam_host import assert_decodes_alike, launch
 
 pytest.importorskip("deepspeed")
-pytestmark = [
-    pytest.mark.upstream,
-    pytest.mark.skipif(slam_llm.source() is None, reason="SLAM_LLM_SRC is not set"),
-]
+pytestmark = slam_llm.NEEDED
 
 
 def settings(folder: Path, stage: int, precision: str) -> str:
     """Our file where there is one; ZeRO-3 really partitions, however small the parameters are."""
-    text = (conf_dir() / "deepspeed" / f"zero{stage}_bf16.json").read_text()
-    wanted = json.loads(text)
     if stage < 3 and precision in ("fp16", "bf16"):
         return f"zero{stage}_{precision}"
+    wanted = json.loads((conf_dir() / "deepspeed" / f"zero{stage}_bf16.json").read_text())
     del wanted["bf16"]
     if precision != "none":
         wanted[precision] = {"enabled": True}
@@ -38,23 +34,10 @@ def settings(folder: Path, stage: int, precision: str) -> str:
     return str(path)
 
 
-CASES = [
-    pytest.param(2, "bf16", 2, 1),
-    pytest.param(3, "fp16", 2, 1),
-    *(
-        pytest.param(stage, precision, processes, steps, marks=pytest.mark.slow)
-        for stage, precision, processes, steps in [
-            (1, "none", 1, 1),
-            (1, "fp16", 1, 2),
-            (1, "bf16", 2, 1),
-            (2, "none", 2, 1),
-            (2, "fp16", 1, 1),
-            (2, "bf16", 1, 2),
-            (3, "none", 1, 1),
-            (3, "bf16", 2, 1),
-        ]
-    ),
-]
+SLOW = [(1, "none", 1, 1), (1, "fp16", 1, 2), (1, "bf16", 2, 1), (2, "none", 2, 1)]
+SLOW += [(2, "fp16", 1, 1), (2, "bf16", 1, 2), (3, "none", 1, 1), (3, "bf16", 2, 1)]
+CASES = [(2, "bf16", 2, 1), (3, "fp16", 2, 1)]
+CASES += [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW]
 
 
 @pytest.mark.parametrize(("stage", "precision", "processes", "accumulation"), CASES)
@@ -111,16 +94,11 @@ def same_weights(theirs: Path, ours: Path) -> None:
 def usable(checkpoint: Path, config) -> None:
     """Loads, with its schedule and without the bias file, and decodes natively."""
     state = read_checkpoint(checkpoint)
-    assert carried_bias(state)
+    assert carried_bias(state) and all(torch.isfinite(tensor).all() for tensor in state.values())
     config.ckpt_path = str(checkpoint)
-    model, _ = model_factory(
-        config.train_config,
-        config.model_config,
-        alignment=config.alignment,
-        ckpt_path=config.ckpt_path,
-    )
-    assert model.controller.found_state["step"] > 0
-    assert model.controller.found_state["schedule"] is not None
-    assert all(torch.isfinite(tensor).all() for tensor in state.values())
+    sections = {"alignment": config.alignment, "ckpt_path": config.ckpt_path}
+    model, _ = model_factory(config.train_config, config.model_config, **sections)
+    found = model.controller.found_state
+    assert found["step"] > 0 and found["schedule"] is not None
     decoded = Translator(config).decode(config.dataset_config.val_data_path, progress=False)
     assert len(decoded) == 24

@@ -1,8 +1,6 @@
 """Our projector in SLAM-LLM's own recipes: their configuration, datasets, encoders and entries."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,22 +17,22 @@ from slam_potsa.model.metrics import read_metrics
 from slam_potsa.model.qformer import BiasCompensatedQFormer
 from tests.support import slam_llm, tiny
 from tests.support.recipes import (
+    FROZEN,
     RECIPES,
     SOURCE,
     languages,
+    model_options,
     openai_whisper,
     recipe,
     their_batch,
     whole_whisper,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
 PROJECTOR = {"query_len": 4, "qformer_layers": 4, "qformer_dim": 16, "qformer_heads": 2}
 OFF = {"enabled": False}
-READY = ROOT / "slam_potsa" / "model" / "drop_in_file.py"  # `slam-potsa where drop-in`
+READY = slam_llm.ROOT / "slam_potsa" / "model" / "drop_in_file.py"  # `slam-potsa where drop-in`
 pytestmark = [
-    pytest.mark.upstream,
-    pytest.mark.skipif(SOURCE is None, reason="SLAM_LLM_SRC is not set"),
+    *slam_llm.NEEDED,
     pytest.mark.skipif(
         SOURCE is not None and not (SOURCE.parent / "examples").is_dir(),
         reason="SLAM-LLM is installed without its examples",
@@ -65,6 +63,13 @@ def parts(tmp_path_factory) -> SimpleNamespace:
     )
 
 
+def built(config, options=PROJECTOR, ckpt=None, **rest):
+    """The model and its tokenizer, as the recipe's entry makes them of our factory."""
+    make = factory(options, **rest)
+    given = {} if ckpt is None else {"ckpt_path": str(ckpt)}
+    return make(config.train_config, config.model_config, **given)
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_trains_and_decodes_with_its_own_dataset(name, parts, tmp_path, monkeypatch):
     config = recipe(name, parts, tmp_path)
@@ -81,8 +86,6 @@ def test_a_recipe_trains_and_decodes_with_its_own_dataset(name, parts, tmp_path,
         optimizer.zero_grad()
         losses.append(outputs.loss.item())
     assert losses[-1] < losses[0] and accuracy.ndim == 0
-    assert model.encoder_projector.linear.weight.requires_grad
-
     labels = batch.pop("labels")
     tokens = model.generate(**batch, num_beams=1, max_new_tokens=3)
     assert tokens.shape[0] == labels.shape[0] and tokens.shape[1] <= 3
@@ -92,27 +95,20 @@ def test_a_recipe_trains_and_decodes_with_its_own_dataset(name, parts, tmp_path,
 def test_without_language_ids_a_clear_error_or_what_the_user_said(
     name, parts, tmp_path, monkeypatch
 ):
-    config = recipe(name, parts, tmp_path)
-    bias = {"path": parts.bias}
-    model, tokenizer = factory(PROJECTOR, language_bias=bias)(
-        config.train_config, config.model_config
-    )
+    config, bias = recipe(name, parts, tmp_path), {"path": parts.bias}
+    model, tokenizer = built(config, language_bias=bias)
     batch = their_batch(name, config, tokenizer, monkeypatch)
     with pytest.raises(InputError, match="dataset_factory"):
         model(**batch)
     for said in ({"language_bias": OFF}, {"language_bias": bias, "require_languages": False}):
-        model, _ = factory(PROJECTOR, **said)(config.train_config, config.model_config)
-        assert torch.isfinite(model(**batch)[0].loss)
+        assert torch.isfinite(built(config, **said)[0](**batch)[0].loss)
 
 
 def test_the_bias_of_a_row_is_its_languages(parts, tmp_path, monkeypatch):
     config = recipe("asr_librispeech", parts, tmp_path)
-    make = factory(PROJECTOR, language_bias={"path": parts.bias})
-    model, tokenizer = make(config.train_config, config.model_config)
-    batch = their_batch("asr_librispeech", config, tokenizer, monkeypatch)
-    model.eval()
-    found = []
-    model.encoder_projector.qformer.register_forward_pre_hook(
+    model, tokenizer = built(config, language_bias={"path": parts.bias})
+    batch, found = their_batch("asr_librispeech", config, tokenizer, monkeypatch), []
+    model.eval().encoder_projector.qformer.register_forward_pre_hook(
         lambda _module, _args, inputs: found.append(inputs["encoder_hidden_states"]),
         with_kwargs=True,
     )
@@ -133,13 +129,11 @@ def test_terms_are_added_to_the_loss_in_training_only(name, parts, tmp_path):
         "ot": {"distance": "ot", "weight": 2.0},
         "inner": {"distance": "cosine", "weight": 0.5, **inner},
     }
-    make = factory({**PROJECTOR, "qformer_dropout": 0.0}, {"terms": terms}, {"path": parts.bias})
-    model, tokenizer = make(config.train_config, config.model_config, metric="acc")
-    data = dataset_factory(pairing="random", prompt="USER : ")(
-        config.dataset_config, tokenizer, "train"
-    )
-    batch = data.collator([data[0], data[1]])
-    records = []
+    sizes, rest = {**PROJECTOR, "qformer_dropout": 0.0}, {"language_bias": {"path": parts.bias}}
+    model, tokenizer = built(config, sizes, alignment={"terms": terms}, **rest)
+    make = dataset_factory(pairing="random", prompt="USER : ")
+    data = make(config.dataset_config, tokenizer, "train")
+    batch, records = data.collator([data[0], data[1]]), []
     model.controller.listeners.append(records.append)
     total = model(**batch)[0].loss
     total.backward()
@@ -147,21 +141,21 @@ def test_terms_are_added_to_the_loss_in_training_only(name, parts, tmp_path):
     with torch.no_grad():
         plain = model(**batch)[0].loss
     model.controller.flush()
-    assert records[0]["layers"]
-    assert records[0]["ce"] == pytest.approx(plain.item(), abs=1e-4)
-    added = 2.0 * records[0]["ot"] + 0.5 * records[0]["inner"]
-    assert records[0]["inner"] > 0
+    (record,) = records
+    assert record["layers"] and record["inner"] > 0
+    assert record["ce"] == pytest.approx(plain.item(), abs=1e-4)
+    added = 2.0 * record["ot"] + 0.5 * record["inner"]
     assert total.item() == pytest.approx(plain.item() + added, abs=1e-3)
     assert read_metrics(tmp_path / "run" / "metrics.jsonl")[0]["layers"]
 
 
 def test_their_dataset_with_languages_of_its_rows(parts, tmp_path, monkeypatch):
     config = recipe("asr_librispeech", parts, tmp_path)
-    make = factory(PROJECTOR, language_bias={"path": parts.bias})
-    model, tokenizer = make(config.train_config, config.model_config)
+    model, tokenizer = built(config, language_bias={"path": parts.bias})
     _, get = their_batch("asr_librispeech", config, tokenizer, monkeypatch, function=True)
-    code = lambda row: row["key"][:2]  # noqa: E731
-    data = with_languages(get, code)(config.dataset_config, tokenizer, "train")
+    data = with_languages(get, lambda row: row["key"][:2])(
+        config.dataset_config, tokenizer, "train"
+    )
     batch = data.collator([data[0], data[1], data[4]])
     expected = [data.dataset.data_list[i]["key"][:2] for i in (0, 1, 4)]
     assert batch["language_ids"].tolist() == languages(*expected).tolist()
@@ -172,8 +166,7 @@ def test_their_dataset_with_languages_of_its_rows(parts, tmp_path, monkeypatch):
 
 def test_lora_is_kept_trained_and_saved(parts, tmp_path, monkeypatch):
     config = recipe("asr_librispeech", parts, tmp_path, use_peft=True)
-    make = factory(PROJECTOR, language_bias=OFF)
-    model, tokenizer = make(config.train_config, config.model_config)
+    model, tokenizer = built(config, language_bias=OFF)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     lora = {name for name in trained if name.startswith("llm.")}
     assert lora and all("lora_" in name for name in lora)
@@ -183,7 +176,7 @@ def test_lora_is_kept_trained_and_saved(parts, tmp_path, monkeypatch):
     with torch.no_grad():
         model.get_parameter(sorted(lora)[0]).fill_(0.5)
     save_checkpoint(model, tmp_path / "model.pt")
-    again, _ = make(config.train_config, config.model_config, ckpt_path=str(tmp_path / "model.pt"))
+    again, _ = built(config, ckpt=tmp_path / "model.pt", language_bias=OFF)
     for name in trained - {n for n in trained if "schedule_state" in n}:
         torch.testing.assert_close(again.get_parameter(name), model.get_parameter(name))
 
@@ -192,9 +185,7 @@ def test_a_transformers_whisper_and_estimated_biases(parts, tmp_path, monkeypatc
     """st_covost2 names a transformers folder, which SLAM-LLM's own model cannot run."""
     config = recipe("st_covost2", parts, tmp_path)
     config.model_config.encoder_path_hf = parts.whisper_hf
-    model, tokenizer = factory(PROJECTOR, language_bias=OFF)(
-        config.train_config, config.model_config
-    )
+    model, tokenizer = built(config, language_bias=OFF)
     batch = their_batch("st_covost2", config, tokenizer, monkeypatch)
     assert torch.isfinite(model(**batch)[0].loss)
     bias = estimate_bias(model, [{**batch, "language_ids": languages("en", "es", "es")}])
@@ -202,25 +193,24 @@ def test_a_transformers_whisper_and_estimated_biases(parts, tmp_path, monkeypatc
 
 
 def test_what_does_not_fit_is_said(parts, tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="quary_len"):
-        factory({"quary_len": 3})
-    with pytest.raises(InputError, match="weight"):
-        factory(alignment={"terms": {"ot": {"distance": "ot", "weight": -1}}})
-    with pytest.raises(InputError, match="pairring"):
-        dataset_factory(pairring="none")
+    negative = {"alignment": {"terms": {"ot": {"distance": "ot", "weight": -1}}}}
+    for message, make, options in (
+        ("quary_len", factory, {"projector": {"quary_len": 3}}),
+        ("weight", factory, negative),
+        ("pairring", dataset_factory, {"pairring": "none"}),
+    ):
+        with pytest.raises(InputError, match=message):
+            make(**options)
     config = recipe("asr_librispeech", parts, tmp_path)
     with pytest.raises(InputError, match="slam-potsa bias"):
-        factory(PROJECTOR)(config.train_config, config.model_config)
-    config.model_config.llm_dim = 4096
-    with pytest.raises(InputError, match="llm_dim=4096"):
-        factory(PROJECTOR, language_bias=OFF)(config.train_config, config.model_config)
-    config = recipe("asr_librispeech", parts, tmp_path)
-    model, tokenizer = factory({**PROJECTOR, "query_len": 7}, language_bias=OFF)(
-        config.train_config, config.model_config
-    )
+        built(config)
+    model, tokenizer = built(config, {**PROJECTOR, "query_len": 7}, language_bias=OFF)
     batch = their_batch("asr_librispeech", config, tokenizer, monkeypatch)
     with pytest.raises(InputError, match="fix_length_audio=7"):
         model(**batch)
+    config.model_config.llm_dim = 4096
+    with pytest.raises(InputError, match="llm_dim=4096"):
+        built(config, language_bias=OFF)
 
 
 class SlamProjector(dict):
@@ -262,14 +252,10 @@ def test_their_checkpoint_loads_into_both_hosts_and_a_width_mismatch_names_both(
     theirs = cot_st_checkpoint(path, **sizes)
     config = recipe("st_covost2", parts, tmp_path)
     options = {"query_len": 4, "qformer_layers": 2}
-    model, _ = factory(options, language_bias=OFF)(
-        config.train_config, config.model_config, ckpt_path=str(path)
-    )
+    model, _ = built(config, options, path, language_bias=OFF)
     torch.testing.assert_close(model.encoder_projector.query, theirs.query)
     with pytest.raises(InputError, match=r"\[1, 4, 768\].*\[1, 5, 768\]"):
-        factory({**options, "query_len": 5}, language_bias=OFF)(
-            config.train_config, config.model_config, ckpt_path=str(path)
-        )
+        built(config, {**options, "query_len": 5}, path, language_bias=OFF)
 
     native = tiny.world(tmp_path / "native", sentences=2)
     native.model_config.qformer_layers = 2
@@ -287,20 +273,18 @@ def test_the_recipes_own_entries_run(name, parts, tmp_path):
 
     st_covost2's own decoder names Qwen2-7B and its widths in its code: asr_librispeech's serves.
     """
-    write_factory_file(parts, tmp_path)
     precision = {"asr_librispeech": ["++train_config.use_fp16=true"]}.get(
         name, ["++fsdp_config.pure_bf16=true", f"++model_config.encoder_path={parts.whisper_hf}"]
     )
-    ddp = "++train_config.enable_ddp=true"
+    run, ddp = tmp_path / "run", "++train_config.enable_ddp=true"
     launch(name, "finetune_asr.py", parts, tmp_path, *TRAIN, ddp, *precision)
-    lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    lines = read_metrics(run / "metrics.jsonl")
     assert [line["step"] for line in lines] == list(range(6))  # the last two as well
     assert all(line["layers"] for line in lines)
-    checkpoint = sorted((tmp_path / "run").glob("asr_epoch_*/model.pt"))[-1]
+    checkpoint = sorted(run.glob("asr_epoch_*/model.pt"))[-1]
 
-    decode = [f"++ckpt_path={checkpoint}", f"++decode_log={tmp_path}/test"]
+    decode = [f"++ckpt_path={checkpoint}", f"++decode_log={tmp_path}/test", *precision[1:]]
     decode += ["++dataset_config.inference_mode=true", "++train_config.val_batch_size=3"]
-    decode += precision[1:]
     launch("asr_librispeech", "inference_asr_batch.py", parts, tmp_path, *decode)
     assert len((tmp_path / "test_pred").read_text().splitlines()) == 9
 
@@ -310,7 +294,6 @@ def test_the_recipes_own_entries_run(name, parts, tmp_path):
 def test_the_recipes_deepspeed_entry_runs(parts, tmp_path):
     """ZeRO-3 as its own settings have it, in bf16: DeepSpeed has no fp16 on a CPU."""
     pytest.importorskip("deepspeed")
-    write_factory_file(parts, tmp_path)
     settings = {
         "train_micro_batch_size_per_gpu": 1,
         "optimizer": {"type": "AdamW", "params": {"lr": 1e-3, "torch_adam": True}},
@@ -323,19 +306,9 @@ def test_the_recipes_deepspeed_entry_runs(parts, tmp_path):
     lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert len(lines) >= 2 and all(line["layers"] for line in lines)
     checkpoint = sorted((tmp_path / "run").glob("asr_epoch_*/pytorch_model.bin"))[-1]
-    config = recipe("asr_librispeech", parts, tmp_path)
-    model, _ = factory(PROJECTOR)(
-        config.train_config, config.model_config, ckpt_path=str(checkpoint)
-    )
+    model, _ = built(recipe("asr_librispeech", parts, tmp_path), ckpt=checkpoint)
     carried = model.encoder_projector.language_bias.biases["es"]
     torch.testing.assert_close(carried, LanguageBias.load(parts.bias).biases["es"])
-
-
-def write_factory_file(parts, folder: Path) -> None:
-    """The options; the file is the ready one."""
-    options = {"projector": PROJECTOR, "language_bias": {"path": parts.bias}}
-    options["dataset"] = {"prompt": "USER : ", "check_audio": False}
-    (folder / "potsa.yaml").write_text(json.dumps(options))  # JSON is YAML
 
 
 TRAIN = [
@@ -348,42 +321,23 @@ TRAIN = [
 
 
 def launch(name: str, script: str, parts, tmp_path: Path, *overrides: str) -> None:
-    entry = SOURCE.parent / "examples" / name / script
-    environment = {**os.environ, "SLAM_LLM_SRC": str(SOURCE), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    runner = tmp_path / "runner.py"  # what `torchrun -m slam_potsa.stand_ins` runs
+    """The recipe's own script, with our model and dataset by the ready file and its options."""
+    options = {"projector": PROJECTOR, "language_bias": {"path": parts.bias}}
+    options["dataset"] = {"prompt": "USER : ", "check_audio": False}
+    (tmp_path / "potsa.yaml").write_text(json.dumps(options))  # JSON is YAML
+    runner = tmp_path / "runner.py"
+    # What `torchrun -m slam_potsa.stand_ins` runs.
     runner.write_text("import sys; from slam_potsa.stand_ins import run; run(sys.argv[1:])")
-    command += [str(ROOT / "tests/support/cpu_shim.py"), str(runner)]
-    command += [str(entry), "--config-path", "conf", "--config-name", "prompt.yaml"]
-    command += [
-        f"hydra.run.dir={tmp_path}/hydra",
-        f"++model_config.file={READY}:model_factory",
-        f"++dataset_config.file={READY}:get_speech_dataset",
-        "++model_config.llm_name=tiny",
-        f"++model_config.llm_path={parts.llm}",
-        f"++model_config.llm_dim={tiny.WIDTH}",
-        "++model_config.encoder_name=whisper",
-        "++model_config.encoder_dim=16",
-        f"++model_config.encoder_path={parts.whisper}",
-        f"++dataset_config.train_data_path={parts.manifest}",
-        f"++dataset_config.val_data_path={parts.manifest}",
-        "++dataset_config.input_type=mel",
-        "++dataset_config.fix_length_audio=4",
-        "++train_config.model_name=asr",
-        "++train_config.freeze_encoder=true",
-        "++train_config.freeze_llm=true",
-        "++train_config.batching_strategy=custom",
-        "++train_config.num_workers_dataloader=0",
-        f"++train_config.output_dir={tmp_path}/run",
-        f"++log_config.log_file={tmp_path}/log/train.log",
-        *overrides,
-    ]
-    done = subprocess.run(
-        command,
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=slam_llm.PATIENCE,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    data = {"train_data_path": parts.manifest, "val_data_path": parts.manifest}
+    train = {"output_dir": f"{tmp_path}/run", "model_name": "asr", "batching_strategy": "custom"}
+    given = {
+        "model_config": {"file": f"{READY}:model_factory", **model_options(parts)},
+        "dataset_config": {"file": f"{READY}:get_speech_dataset", **data, "input_type": "mel"}
+        | {"fix_length_audio": 4},
+        "train_config": {**train, **FROZEN, "num_workers_dataloader": 0},
+        "log_config": {"log_file": f"{tmp_path}/log/train.log"},
+    }
+    line = [SOURCE.parent / "examples" / name / script, "--config-path", "conf"]
+    line += ["--config-name", "prompt.yaml", f"hydra.run.dir={tmp_path}/hydra"]
+    line += [f"++{place}.{k}={v}" for place, own in given.items() for k, v in own.items()]
+    slam_llm.launch(runner, [*line, *overrides], cwd=tmp_path)

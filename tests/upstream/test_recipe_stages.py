@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,27 +15,18 @@ from slam_potsa.engine.run_directory import best_checkpoint, newest_saved, write
 from slam_potsa.engine.stages import check_recipe, command, run_stages
 from slam_potsa.model.checkpoint import carried_bias, read_checkpoint
 from tests.support import slam_llm, tiny_recipe
+from tests.support.torchrun import ROOT, environment
 
-ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [
-    pytest.mark.upstream,
-    pytest.mark.skipif(slam_llm.source() is None, reason="SLAM_LLM_SRC is not set"),
-]
+pytestmark = slam_llm.NEEDED
 
 
 def begin(recipe, stage) -> subprocess.Popen:
     """The stage's own command, with the CPU shim between torchrun and the entry."""
     write_config(stage.config, "stage.yaml")
-    own = command(recipe, stage)
-    entry = [str(ROOT / "tests/support/cpu_shim.py"), str(ROOT / "slam_potsa/engine/launch.py")]
-    environment = {
-        **os.environ,
-        "SLAM_LLM_SRC": str(slam_llm.source()),
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-    }
-    line = [*own[: own.index("slam_potsa.engine.launch") - 1], *entry, own[-1]]
-    return subprocess.Popen(line, env=environment, start_new_session=True)
+    own, entry = command(recipe, stage), [slam_llm.SHIM, ROOT / "slam_potsa/engine/launch.py"]
+    line = [*own[: own.index("slam_potsa.engine.launch") - 1], *map(str, entry), own[-1]]
+    variables = environment(SLAM_LLM_SRC=str(slam_llm.source()))
+    return subprocess.Popen(line, env=variables, start_new_session=True)
 
 
 def to_the_end(recipe, stage) -> int:

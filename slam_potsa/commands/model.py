@@ -16,6 +16,7 @@ def add(commands) -> None:
         parser = commands.add_parser(name, help=help)
         parser.add_argument("manifests", nargs="+", type=Path)
         parser.add_argument("--encoder", required=True, help="Whisper: folder or hub name")
+        parser.add_argument("--ckpt-path", help="model.pt of a stage that trained the encoder")
         parser.add_argument("--window", choices=("30s", "trimmed"), default="30s")
         parser.add_argument("--output", required=True, type=Path)
         parser.set_defaults(command=command)
@@ -52,9 +53,11 @@ def _encoder(args) -> Any:
     """On the GPU where there is one."""
     import torch
 
+    from slam_potsa.model.checkpoint import read_checkpoint
     from slam_potsa.model.encoder import load_encoder
 
-    encoder = load_encoder(args.encoder, args.window)
+    state = read_checkpoint(args.ckpt_path) if args.ckpt_path else None
+    encoder = load_encoder(args.encoder, args.window, state)
     return encoder.to("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -17,6 +17,7 @@ from slam_potsa.config.alignment import (
 from slam_potsa.config.option import defaults, flat
 from slam_potsa.config.sections import (
     SLAM_ONLY,
+    SLAM_SWITCHES,
     DatasetConfig,
     DecodeConfig,
     LogConfig,

@@ -10,7 +10,7 @@ from typing import Any
 
 from slam_potsa.config.alignment import TEACHER, AlignmentConfig
 from slam_potsa.config.option import options
-from slam_potsa.config.sections import DatasetConfig, PotsaConfig
+from slam_potsa.config.sections import ENCODER_PART, PARTS, DatasetConfig, PotsaConfig
 from slam_potsa.config.templates import TASKS, template_problems
 from slam_potsa.errors import refuse
 
@@ -47,11 +47,15 @@ def _cross_checks(config: PotsaConfig) -> Iterator[str]:
     yield from _paired_terms(config)
     yield from _joining_problems(config)
     yield from _task_problems(data)
+    yield from _part_problems(config)
     stored = data.feature_store is not None
     if stored and data.attend_padding:
         yield "dataset_config.attend_padding=true needs audio: a feature store holds no padding"
     if stored and not train.freeze_encoder:
-        yield "dataset_config.feature_store needs train_config.freeze_encoder=true"
+        yield (
+            "dataset_config.feature_store is what the encoder gave before it trained: set it to "
+            "null, or take the encoder out of train_config.train_parts"
+        )
     if not stored and not model.load_encoder:
         yield "model_config.load_encoder=false needs dataset_config.feature_store"
     if config.decode.num_return_sequences > config.decode.num_beams:
@@ -61,16 +65,40 @@ def _cross_checks(config: PotsaConfig) -> Iterator[str]:
         )
     if train.use_fp16 and config.native.bf16:
         yield "train_config.use_fp16 and native.bf16: choose one"
-    if train.quantization and not (train.freeze_llm or train.use_peft):
-        yield "train_config.quantization=true needs freeze_llm=true or use_peft=true: int8 is fixed"
+    if train.quantization and not train.freeze_llm:
+        yield "train_config.quantization=true: int8 is fixed; llm in train_parts is llm.lora then"
     if train.quantization and (config.engine == "slam_llm" or train.enable_deepspeed):
         yield "train_config.quantization=true needs the native host: set engine=native"
     if "/" not in config.log_config.log_file:
         yield f"log_config.log_file={config.log_config.log_file!r} must contain a folder"
     if not train.freeze_encoder and config.language_bias.enabled:
         yield (
-            "language_bias needs train_config.freeze_encoder=true: biases of a trained encoder go "
-            "stale; set language_bias.enabled=false"
+            "language_bias.enabled=true while the encoder trains (train_config.train_parts): its "
+            "biases go stale at every step; set it to false, and to true in a later stage"
+        )
+
+
+def _part_problems(config: PotsaConfig) -> Iterator[str]:
+    """What trains: something, nothing twice; what is new, and rates of what trains alone."""
+    train, parts = config.train_config, config.train_config.train_parts
+    where = f"train_config.train_parts={parts}"
+    for part in parts:
+        if part not in PARTS and not ENCODER_PART.fullmatch(part):
+            yield f"{where}: found {part!r}, expected some of {', '.join(PARTS)}, encoder.last_N"
+    families = [part.partition(".")[0] for part in parts]
+    if not parts:
+        yield f"{where}: nothing would train; name some of {', '.join(PARTS)}, encoder.last_N"
+    if len(set(families)) < len(families):
+        yield f"{where}: expected each of projector, encoder and llm once"
+    if parts and "projector" not in parts and not config.ckpt_path:
+        yield f"{where}: a new projector would stay random; train it, or give ckpt_path"
+    for name, frozen in (("encoder", train.freeze_encoder), ("llm", "llm" not in families)):
+        if getattr(train, f"{name}_lr") is not None and frozen:
+            yield f"train_config.{name}_lr is not read: {name} is not in train_parts; null it"
+    if train.has_rates and (train.enable_deepspeed or config.engine == "slam_llm"):
+        yield (
+            "train_config.encoder_lr and llm_lr: SLAM-LLM has one rate for all that trains; set "
+            "engine=native, or null both"
         )
 
 

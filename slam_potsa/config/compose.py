@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from slam_potsa.config import AlignmentConfig, PotsaConfig, defaults
+from slam_potsa.config import SLAM_SWITCHES, AlignmentConfig, PotsaConfig, defaults
 from slam_potsa.config.check import check
 from slam_potsa.config.option import sections
 from slam_potsa.errors import InputError, refuse
@@ -98,6 +98,9 @@ def require_known_keys(overrides: Sequence[str], meant: Sequence[str] = ()) -> N
             continue
         if key == "recipe":
             problems.append("recipe=: recipes are run by `slam-potsa run recipe=NAME`")
+            continue
+        if key.rpartition(".")[2] in SLAM_SWITCHES:
+            problems.append(f"{key} follows from train_config.train_parts=[projector,llm.lora]")
             continue
         near = difflib.get_close_matches(key, [*known, *meant], n=3, cutoff=0.5)
         near += [name for name in known if name.endswith(f".{key}") and name not in near]

@@ -6,12 +6,18 @@ where SLAM-LLM is called.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from slam_potsa.config.alignment import AlignmentConfig, LanguageBiasConfig
 from slam_potsa.config.option import COT_ST, OURS, SLAM, option, section
 from slam_potsa.config.templates import TASKS
 
+RATES = "ours: PART does not give its rates"
+
+SLAM_SWITCHES = ("freeze_encoder", "freeze_llm", "use_peft")  # by train_config.train_parts
+PARTS = ("projector", "encoder", "llm", "llm.lora")
+ENCODER_PART = re.compile(r"encoder(?:\.last_([1-9]\d*))?")
 # Without these keys SLAM-LLM's loops die of an AttributeError. "custom" is the one strategy that
 # uses a dataset's own collator and keeps pairs whole; the rest is harmless.
 SLAM_ONLY = {
@@ -29,7 +35,7 @@ SLAM_ONLY = {
 
 @dataclass
 class PeftConfig:
-    """LoRA on the LLM (train_config.use_peft), SLAM-LLM's key names."""
+    """LoRA on the LLM (llm.lora in train_config.train_parts), SLAM-LLM's key names."""
 
     peft_method: str = option("lora", "adapter kind", choices=("lora",), source=SLAM)
     r: int = option(8, "rank of the update", low=1, source=SLAM)
@@ -66,9 +72,19 @@ class TrainConfig:
         True, "SLAM-LLM saves only at validations that improve", affects="outcome"
     )
     validation_interval: int = option(1000, "micro-steps between two", affects="outcome", low=1)
-    freeze_encoder: bool = option(True, "keep the speech encoder fixed", source="POTSA 4.1")
-    freeze_llm: bool = option(True, "keep the LLM fixed", source="POTSA 4.1")
-    use_peft: bool = option(False, "LoRA on the LLM")
+    train_parts: list[str] = option(
+        ["projector"],
+        "what trains: projector, encoder, encoder.last_N (its last N layers and the norm behind "
+        "them), llm, llm.lora; the rest stays as it is. SLAM-LLM's freeze_encoder, freeze_llm and "
+        "use_peft follow from it",
+        source="POTSA 4.1; PART 2.3",
+    )
+    encoder_lr: float | None = option(
+        None, "peak rate of the encoder; null: lr; native host only", low=0, source=RATES
+    )
+    llm_lr: float | None = option(
+        None, "peak rate of the LLM; null: lr; native host only", low=0, source=RATES
+    )
     peft_config: PeftConfig = section(PeftConfig)
     quantization: bool = option(
         False,
@@ -83,6 +99,31 @@ class TrainConfig:
     )
     enable_deepspeed: bool = option(False, "DeepSpeed launcher", affects="nothing", source=SLAM)
     enable_fsdp: bool = option(False, "unusable with a Q-Former", affects="nothing", source=SLAM)
+
+    # What SLAM-LLM reads in place of train_parts (SLAM_SWITCHES).
+
+    @property
+    def freeze_encoder(self) -> bool:
+        return self.encoder_layers == 0
+
+    @property
+    def freeze_llm(self) -> bool:
+        return "llm" not in self.train_parts
+
+    @property
+    def use_peft(self) -> bool:
+        return "llm.lora" in self.train_parts
+
+    @property
+    def has_rates(self) -> bool:
+        """Whether a part has a rate of its own."""
+        return (self.encoder_lr, self.llm_lr) != (None, None)
+
+    @property
+    def encoder_layers(self) -> int | None:
+        """How many of the encoder's last layers train; 0: none; None: all of it."""
+        found = [match[1] for part in self.train_parts if (match := ENCODER_PART.fullmatch(part))]
+        return int(found[0] or 0) or None if found else 0
 
 
 @dataclass

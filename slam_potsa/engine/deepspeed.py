@@ -98,7 +98,7 @@ def save_whole(model: nn.Module, path: str | Path, *, writes: bool) -> None:
     Args:
         writes: whether this rank writes the file. Every rank calls it.
     """
-    state: dict[str, Tensor] = {}
+    state: dict[str, Tensor] = dict(getattr(model, "inherited", {}))
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and not name.endswith(".as_parameter"):
             state[name] = _whole(parameter).cpu().clone()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -26,7 +25,7 @@ from slam_potsa.engine.run_directory import (
     trained_from,
 )
 from slam_potsa.errors import InputError
-from slam_potsa.files import atomic_path
+from slam_potsa.model.checkpoint import pass_on
 from slam_potsa.model.controller import NonFiniteLoss
 from slam_potsa.provenance import write_record
 
@@ -100,8 +99,7 @@ def train_stage(config: PotsaConfig) -> None:
         if is_main_process():
             found = best_checkpoint(folder)
             if found != folder / BEST:
-                with atomic_path(folder / BEST) as temporary:
-                    shutil.copyfile(found, temporary)
+                pass_on(found, config.ckpt_path, folder / BEST)
             write_record(folder / DONE, made_from)
 
 

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader, DistributedSampler
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
-from slam_potsa.config import PotsaConfig
+from slam_potsa.config import PotsaConfig, TrainConfig
 from slam_potsa.config.check import check
 from slam_potsa.data import epoch as epoch_clock
 from slam_potsa.data.dataset import get_speech_dataset
@@ -123,11 +123,9 @@ class NativeTrainer(Trainer):
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            trained = [p for p in self.model.parameters() if p.requires_grad]
             train = self.potsa.train_config
-            self.optimizer = torch.optim.AdamW(
-                trained, lr=train.lr, weight_decay=train.weight_decay
-            )
+            groups = parameter_groups(self.model, train)
+            self.optimizer = torch.optim.AdamW(groups, lr=train.lr, weight_decay=train.weight_decay)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):
@@ -256,6 +254,25 @@ class _Hooks(ProgressCallback):
             shown["layer"] = ",".join(map(str, record["layers"]))
         shown["tok/s"] = f"{record['tokens'] / max(record['seconds'], 1e-9):.0f}"
         self.training_bar.set_postfix(shown, refresh=False)
+
+
+def parameter_groups(model: torch.nn.Module, train: TrainConfig) -> list[dict[str, Any]]:
+    """One group of all that trains, as SLAM-LLM has it; one a part where parts have their rates.
+
+    The projector's is the first, whose rate is logged.
+    """
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if not train.has_rates:
+        return [{"params": [p for _, p in trained]}]
+    rates = {"encoder_projector": None, "encoder": train.encoder_lr, "llm": train.llm_lr}
+    groups = [
+        {
+            "params": [p for name, p in trained if name.partition(".")[0] == part],
+            "lr": train.lr if rate is None else rate,
+        }
+        for part, rate in rates.items()
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def learning_rate_factor(step: int, warmup: int, total: int) -> float:

@@ -57,6 +57,8 @@ def _switches(config: PotsaConfig, launched: bool) -> Iterator[str]:
             "SLAM-LLM needs a launcher: start with `torchrun --nproc_per_node 1 ...` (also for one "
             "process), or give engine=native"
         )
+    if train.has_rates:
+        yield "train_config.encoder_lr and llm_lr need engine=native: SLAM-LLM has one rate"
     if train.enable_fsdp:
         yield (
             "train_config.enable_fsdp=true: SLAM-LLM's FSDP path cannot wrap a Q-Former beside a "

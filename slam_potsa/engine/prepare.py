@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from slam_potsa.config import DatasetConfig, PotsaConfig
 from slam_potsa.config.alignment import TEXT
@@ -37,7 +38,14 @@ from slam_potsa.engine.run_directory import (
 )
 from slam_potsa.errors import InputError, collecting, refuse
 from slam_potsa.files import atomic_write
-from slam_potsa.model.encoder import encoder_config, encoder_fingerprint, load_encoder
+from slam_potsa.model.checkpoint import read_checkpoint
+from slam_potsa.model.encoder import (
+    SpeechEncoder,
+    encoder_config,
+    encoder_fingerprint,
+    encoder_state,
+    load_encoder,
+)
 from slam_potsa.model.factory import check_layers
 from slam_potsa.model.language_bias import LanguageBias
 from slam_potsa.model.llm import llm_layers
@@ -171,11 +179,17 @@ def check_inputs(config: PotsaConfig) -> None:
 def _check_encoder(config: PotsaConfig) -> None:
     """Mel bands and stored features are this encoder's."""
     store, model = config.dataset_config.feature_store, config.model_config
+    layers = config.train_config.encoder_layers or 0
     if store:
-        known = encoder_fingerprint(model.encoder_path_hf, model.encoder_window)
-        FeatureStore.open(store, known)
+        FeatureStore.open(store, _fingerprint(config))
         return
-    bands = encoder_config(model.encoder_path_hf).num_mel_bins
+    whisper = encoder_config(model.encoder_path_hf)
+    bands = whisper.num_mel_bins
+    if layers > whisper.encoder_layers:
+        raise InputError(
+            f"train_config.train_parts: encoder.last_{layers}, but {model.encoder_path_hf} has "
+            f"{whisper.encoder_layers} layers"
+        )
     if config.dataset_config.mel_size != bands:
         raise InputError(
             f"dataset_config.mel_size={config.dataset_config.mel_size}, but "
@@ -190,6 +204,26 @@ def _check_layers(config: PotsaConfig) -> None:
     if any("llm." in side for side in config.alignment.sides):
         layers["llm"] = llm_layers(model.llm_path)
     check_layers(config.alignment, **layers)
+
+
+def _start(config: PotsaConfig) -> dict[str, Tensor]:
+    """The checkpoint that this training starts from, where it is there."""
+    path = config.ckpt_path
+    return read_checkpoint(path) if path and Path(path).exists() else {}
+
+
+def _load_encoder(config: PotsaConfig) -> SpeechEncoder:
+    """As this training begins: with the weights that stages before have trained."""
+    model = config.model_config
+    return load_encoder(model.encoder_path_hf, model.encoder_window, _start(config))
+
+
+def _fingerprint(config: PotsaConfig) -> str:
+    if encoder_state(_start(config)):
+        return _load_encoder(config).fingerprint()
+    return encoder_fingerprint(
+        config.model_config.encoder_path_hf, config.model_config.encoder_window
+    )
 
 
 def _check_rows(data: DatasetConfig, option: str, *needs: str) -> None:
@@ -238,17 +272,19 @@ def check_recordings(manifest: str) -> None:
 
 def provide_bias(config: PotsaConfig, progress: bool = True) -> None:
     """Estimate the biases of the training manifest, unless a path is given or they are there."""
-    data, model = config.dataset_config, config.model_config
+    data = config.dataset_config
     if not config.language_bias.enabled or config.language_bias.path:
         return
     path, manifests = Path(config.train_config.output_dir) / BIAS, [data.train_data_path]
-    if path.is_file() and LanguageBias.load(path).manifest == manifest_hash(manifests):
+    known = LanguageBias.load(path) if path.is_file() else None
+    now = manifest_hash(manifests), _fingerprint(config)  # a trained encoder has others
+    if known is not None and (known.manifest, known.fingerprint) == now:
         return
     features = FeatureStore.open(data.feature_store) if data.feature_store else None
     encoder = None
     if features is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        encoder = load_encoder(model.encoder_path_hf, model.encoder_window).to(device)
+        encoder = _load_encoder(config).to(device)
     options = {"progress": progress, "attend_padding": data.attend_padding}
     estimate_bias(manifests, encoder, features=features, **options).save(path)
 

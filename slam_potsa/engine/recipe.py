@@ -88,13 +88,36 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     path = recipe_file(name_or_path)
     file, given = _read(path, overrides)
     calls = {n: partial(_stage, file, n, [*given["all"], *given[n]]) for n in file.stages}
+    stages = each_of(calls)
+    refuse(_between(stages))
     return Recipe(
         name=path.stem,
         processes=file.processes,
         launcher=file.launcher,
-        stages=tuple(each_of(calls)),
+        stages=tuple(stages),
         tests={test: str(manifest) for test, manifest in file.tests.items() if manifest},
     )
+
+
+def _between(stages: Sequence[Stage]) -> Iterator[str]:
+    """What a stage cannot take up of those before it."""
+    by: dict[str, str] = {}  # part -> the stage that trained it first
+    for stage in stages:
+        config, parts = stage.config, stage.config.train_config.train_parts
+        other = "llm.lora" if "llm.lora" in by else "llm" if "llm.lora" in parts else None
+        if other in by and other not in parts:
+            yield (
+                f"{stage.name}: stage {by[other]} trained {other}, and train_config.train_parts="
+                f"{parts} cannot take that up: LoRA stays llm.lora, an LLM trained whole stays llm"
+            )
+        stale = {
+            "dataset_config.feature_store": config.dataset_config.feature_store,
+            "language_bias.path": config.language_bias.enabled and config.language_bias.path,
+        }
+        for name in (name for name, path in stale.items() if path and "encoder" in by):
+            yield f"{stage.name}: {name} is of the encoder before {by['encoder']} trained it: null"
+        for part in parts:
+            by.setdefault("encoder" if part.startswith("encoder") else part, stage.name)
 
 
 def recipe_file(name_or_path: str) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 
 import slam_potsa
 from slam_potsa import stand_ins
-from slam_potsa.config import SLAM_ONLY, PotsaConfig
+from slam_potsa.config import SLAM_ONLY, SLAM_SWITCHES, PotsaConfig
 from slam_potsa.engine import deepspeed
 from slam_potsa.engine.preflight import preflight
 from slam_potsa.engine.prepare import (
@@ -92,7 +92,9 @@ def to_slam(config: PotsaConfig) -> Any:
 
     config.model_config.file = config.model_config.file or plugin_file("model")
     config.dataset_config.file = config.dataset_config.file or plugin_file("dataset")
-    return OmegaConf.merge(dataclasses.asdict(config), SLAM_ONLY)
+    switches = {name: getattr(config.train_config, name) for name in SLAM_SWITCHES}
+    own = dataclasses.asdict(config)
+    return OmegaConf.merge(own, {"train_config": switches}, SLAM_ONLY)
 
 
 def _prepare(config: PotsaConfig) -> None:

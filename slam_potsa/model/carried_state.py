@@ -15,6 +15,7 @@ import zlib
 import torch
 from torch import Tensor, nn
 
+CARRIED = ".as_parameter"  # how the names of such parameters end
 _MAGIC = b"POTSA1\0\0"
 _HEADER = struct.Struct("<8sQI")  # magic, payload length in bytes, CRC-32 of the payload
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
+import re
+import shutil
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,31 +19,51 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from slam_potsa.config import LanguageBiasConfig
+from slam_potsa.config import LanguageBiasConfig, TrainConfig
 from slam_potsa.errors import InputError, refuse
 from slam_potsa.files import atomic_path
-from slam_potsa.model.carried_state import CarriedState
+from slam_potsa.model.carried_state import CARRIED, CarriedState
 from slam_potsa.model.language_bias import LanguageBias
 
 logger = logging.getLogger(__name__)
 State = Mapping[str, Tensor]  # by parameter name
 MODEL, SHARED = "model.pt", "model.safetensors"  # SLAM-LLM's, and that of an exported folder
+PROJECTOR, LORA = "encoder_projector.", "lora_"
 BIAS_STATE = "encoder_projector.language_bias.carried"
 
 
 def trainable_state(model: nn.Module) -> dict[str, Tensor]:
-    """What `model.pt` holds: trainable parameters by SLAM-LLM's names, carried state included."""
+    """What `model.pt` holds, by SLAM-LLM's names: what trains, carried state included.
+
+    And what stages before have trained and this one keeps as it is (`continue_from`), so that the
+    next stage finds all that was ever trained, to the bit.
+    """
     for module in model.modules():  # the same hooks that SLAM-LLM's state_dict() fires
         if isinstance(module, CarriedState):
             module.state_dict()
     named = model.named_parameters()
-    return {name: p.detach().cpu().clone() for name, p in named if p.requires_grad}
+    trained = {name: p.detach().cpu().clone() for name, p in named if p.requires_grad}
+    return {**getattr(model, "inherited", {}), **trained}
 
 
 def save_checkpoint(model: nn.Module, path: str | Path) -> None:
     """Write `model.pt`, whole or not at all; the same weights give the same bytes."""
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         torch.save(trainable_state(model), file)  # given a path, it would write the path's name too
+
+
+def pass_on(found: Path, before: str | Path | None, path: Path) -> None:
+    """Write to `path` what SLAM-LLM saved in `found`, with what it leaves out of `before`.
+
+    It saves what trains, not what stages before have trained.
+    """
+    state, earlier = read_checkpoint(found), read_checkpoint(before) if before else {}
+    lacking = {n: t for n, t in earlier.items() if n not in state and ".as_" not in n}
+    with atomic_path(path) as temporary:
+        if lacking:
+            torch.save({**lacking, **state}, temporary)
+        else:
+            shutil.copyfile(found, temporary)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
@@ -51,7 +74,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped where it can be: what a stage only passes on takes no memory.
+        mapped = {"mmap": zipfile.is_zipfile(path)}
+        state = torch.load(path, map_location="cpu", weights_only=True, **mapped)
     except Exception as error:
         raise InputError(f"{where}: not a file of tensors ({error})") from error
     state = state.get("module", state) if isinstance(state, Mapping) else state
@@ -78,13 +103,13 @@ def apply_checkpoint(model: nn.Module, state: State, source: Any = "") -> None:
 def require_fit(model: nn.Module, state: State, source: Any = "") -> list[str]:
     """The trained parameters that are absent. Raises InputError with all keys that do not fit.
 
-    Absent may be: the frozen parts, LoRA weights (a projector trained before them), and the carried
-    state (a checkpoint of plain SLAM-LLM has none).
+    Absent may be: the frozen parts, what begins to train (encoder, LLM, LoRA weights) and the
+    carried state (a checkpoint of plain SLAM-LLM has none).
     """
     refuse(f"checkpoint {source}: {problem}" for problem in _misfits(model, state))
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     absent = sorted(name for name in trainable - state.keys() if BIAS_STATE not in name)
-    fatal = [name for name in absent if not name.startswith("llm.") and ".as_" not in name]
+    fatal = [name for name in absent if name.startswith(PROJECTOR) and ".as_" not in name]
     if fatal:
         raise InputError(f"checkpoint {source}: lacks trained parameters: {', '.join(fatal[:8])}")
     return absent
@@ -92,18 +117,44 @@ def require_fit(model: nn.Module, state: State, source: Any = "") -> list[str]:
 
 def _misfits(model: nn.Module, state: State) -> Iterator[str]:
     own = model.state_dict()
+    encodes = getattr(model, "encoder", None) is not None
     for name, tensor in state.items():
-        carried = ".as_parameter" in name or ".as_buffer" in name
+        if name.startswith("encoder.") and not encodes:  # whose features are stored
+            continue
+        carried = CARRIED in name or ".as_buffer" in name
         if carried or name.endswith("position_ids"):  # a constant in transformers 4's Q-Former
             continue
         if name not in own:
-            hint = ": LoRA weights need train_config.use_peft=true" if "lora_" in name else ""
-            yield f"unexpected {name} {list(tensor.shape)}{hint}"
+            yield f"unexpected {name} {list(tensor.shape)}{_hint(name, own)}"
         elif own[name].shape != tensor.shape:
             yield (
                 f"{name} has shape {list(tensor.shape)}, this model {list(own[name].shape)}: "
                 "compare model_config's query_len, qformer_layers, qformer_dim, encoder and LLM"
             )
+
+
+def _hint(name: str, own: State) -> str:
+    if LORA in name:
+        return ": LoRA weights need llm.lora in train_config.train_parts"
+    if name.startswith("llm.") and any(LORA in other for other in own):
+        return ": an LLM that was trained whole goes on whole (llm), not under LoRA (llm.lora)"
+    return ""
+
+
+def require_parts(state: State, train: TrainConfig, source: Any) -> None:
+    """Raise InputError, before a model is loaded, where `state` has what `train` cannot take up."""
+    has_lora = any(LORA in name for name in state)
+    whole = any(re.match(r"llm\.(?!base_model\.).*\.(weight|bias)$", name) for name in state)
+    if has_lora and not train.use_peft:
+        raise InputError(
+            f"checkpoint {source} has LoRA weights: put llm.lora into train_config.train_parts="
+            f"{train.train_parts}, or start from one without"
+        )
+    if whole and train.use_peft:
+        raise InputError(
+            f"checkpoint {source} has an LLM that was trained whole: take llm in place of llm.lora "
+            "in train_config.train_parts"
+        )
 
 
 def carried_bias(state: State | None) -> bytes | None:
@@ -140,6 +191,9 @@ def continue_from(model: nn.Module, state: State, source: Any, schedule: bool = 
     """
     state = {name: tensor for name, tensor in state.items() if BIAS_STATE not in name}
     apply_checkpoint(model, state, source)
+    trains = {name: p.requires_grad for name, p in model.named_parameters()}
+    kept = {n for n in state if not trains.get(n, not n.startswith("encoder.")) and ".as_" not in n}
+    model.inherited = {name: state[name] for name in sorted(kept)}
     found, own = model.controller.found_state, model.controller.schedule
     if schedule and found and found["schedule"] and own is not None:
         try:

@@ -317,7 +317,8 @@ def _setup_llm(train_config: Any, model_config: Any, **rest: Any) -> nn.Module:
             "train_config.quantization, Aya and VALL-E X need SLAM-LLM's own loading of the LLM: "
             "install transformers 4.57"
         )
-    train = config.TrainConfig(freeze_llm=train_config.freeze_llm, use_peft=False)
+    parts = ["projector", *([] if train_config.freeze_llm else ["llm"])]
+    train = config.TrainConfig(train_parts=parts)
     # float32 as transformers 4 loads it there: SLAM-LLM's autocast or pure_bf16 decide the rest.
     llm = load_llm(train, config.ModelConfig(llm_path=model_config.llm_path, llm_dtype="float32"))
     if train_config.enable_ddp or train_config.enable_fsdp:

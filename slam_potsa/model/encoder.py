@@ -1,4 +1,4 @@
-"""The frozen Whisper encoder, at the true length of an utterance or over Whisper's 30 s window.
+"""The Whisper encoder, at the true length of an utterance or over Whisper's 30 s window.
 
 transformers' own forward insists on 3,000 mel frames. This one runs the same modules over any
 length, with padding masked out of the convolutions and of attention, so that the features of an
@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -93,10 +94,35 @@ class SpeechEncoder(nn.Module):
         return self._fingerprint
 
 
-def load_encoder(path: str, window: str = "30s") -> SpeechEncoder:
+def adapt_encoder(encoder: SpeechEncoder, layers: int | None, frozen: torch.dtype) -> SpeechEncoder:
+    """Freeze all but the last `layers` (None: all of it trains) and the norm behind them.
+
+    Whisper's sinusoidal positions never train. What is frozen throughout is cast to `frozen`; what
+    trains stays in float32, since AdamW's small updates would vanish in half precision. Raises
+    InputError where there are not as many layers.
+    """
+    whisper = encoder.whisper
+    if (layers or 0) > len(whisper.layers):
+        raise InputError(
+            f"train_config.train_parts: encoder.last_{layers}, but the encoder has "
+            f"{len(whisper.layers)} layers"
+        )
+    encoder.requires_grad_(layers is None)
+    for part in (*whisper.layers[-layers:], whisper.layer_norm) if layers else ():
+        part.requires_grad_(True)
+    whisper.embed_positions.requires_grad_(False)
+    return encoder.to(frozen) if layers == 0 else encoder
+
+
+def load_encoder(
+    path: str, window: str = "30s", state: Mapping[str, Tensor] | None = None
+) -> SpeechEncoder:
     """From a transformers folder or hub name: a whole Whisper or its encoder alone.
 
     Loaded in float32, in evaluation mode. Raises InputError when it is neither.
+
+    Args:
+        state: a checkpoint, of which the encoder's weights that a stage trained are taken.
     """
     from transformers import WhisperModel
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -105,7 +131,22 @@ def load_encoder(path: str, window: str = "30s") -> SpeechEncoder:
         whisper = from_pretrained(WhisperEncoder, path, ENCODER, dtype=torch.float32)
     else:
         whisper = from_pretrained(WhisperModel, path, ENCODER, dtype=torch.float32).get_encoder()
-    return SpeechEncoder(whisper.eval(), window)
+    encoder = SpeechEncoder(whisper.eval(), window)
+    trained, own = encoder_state(state or {}), encoder.state_dict()
+    misfits = [n for n in trained if n not in own or trained[n].shape != own[n].shape]
+    if misfits:
+        raise InputError(
+            f"the checkpoint's encoder.{misfits[0]} does not fit model_config.encoder_path_hf="
+            f"{path!r}: give the encoder that was trained"
+        )
+    encoder.load_state_dict(trained, strict=False)
+    return encoder
+
+
+def encoder_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a trained encoder in a checkpoint, by their names in it."""
+    own = "encoder."
+    return {name.removeprefix(own): t for name, t in state.items() if name.startswith(own)}
 
 
 def encoder_fingerprint(path: str, window: str = "30s") -> str:

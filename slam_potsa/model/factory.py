@@ -19,16 +19,17 @@ from slam_potsa import config
 from slam_potsa.config.alignment import TEACHER
 from slam_potsa.data.epoch import EpochCounter
 from slam_potsa.errors import InputError, refuse
-from slam_potsa.model.carried_state import carried_names
+from slam_potsa.model.carried_state import CARRIED, carried_names
 from slam_potsa.model.checkpoint import (
     apply_checkpoint,
     carried_bias,
     choose_bias,
     continue_from,
     read_checkpoint,
+    require_parts,
 )
 from slam_potsa.model.controller import AlignmentController, schedules_llm
-from slam_potsa.model.encoder import SpeechEncoder, load_encoder
+from slam_potsa.model.encoder import SpeechEncoder, adapt_encoder, load_encoder
 from slam_potsa.model.language_bias import LanguageBias
 from slam_potsa.model.llm import llm_dtype, load_llm, load_tokenizer
 from slam_potsa.model.metrics import METRICS, MetricsLog
@@ -55,20 +56,20 @@ def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn
     `continue_schedule` (see `continue_from`) are read. Raises InputError on unknown keys in these
     sections and on checkpoints or biases that do not fit.
     """
-    train = config.defaults(
-        config.TrainConfig, train_config, ignored=config.SLAM_ONLY["train_config"]
-    )
+    train = _read_train(train_config)
     model = config.defaults(config.ModelConfig, model_config)
     state = read_checkpoint(rest["ckpt_path"]) if rest.get("ckpt_path") else None
+    require_parts(state or {}, train, rest.get("ckpt_path"))
     tokenizer = load_tokenizer(model.llm_path)
     llm = load_llm(train, model)
-    encoder = load_encoder(model.encoder_path_hf, model.encoder_window)
+    encoder = load_encoder(model.encoder_path_hf, model.encoder_window, state)
+    encoder.fingerprint()  # of the weights as they were before anything casts them
     bias = choose_bias(config.defaults(config.LanguageBiasConfig, rest.get("language_bias")), state)
     widths = {"encoder_dim": encoder.width, "llm_dim": llm.config.hidden_size}
     check_widths(model, **widths)
     projector = build_projector(model, **widths, language_bias=bias)
-    if train.freeze_encoder:
-        encoder.requires_grad_(False).to(llm_dtype(model.llm_dtype))
+    encoder = adapt_encoder(encoder, train.encoder_layers, llm_dtype(model.llm_dtype))
+    adapt_projector(projector, train)
     decode = vars(config.defaults(config.DecodeConfig, rest.get("decode")))
     del decode["cross_entropy"]  # the decoder's, not generate's
     kept = encoder if model.load_encoder else None
@@ -84,6 +85,19 @@ def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn
     if _BUILT is not None:
         _BUILT.append(built)
     return built, tokenizer
+
+
+def _read_train(given: Any) -> config.TrainConfig:
+    """Our train_config. Raises InputError where a switch of SLAM-LLM's says otherwise."""
+    ignored = [*config.SLAM_ONLY["train_config"], *config.SLAM_SWITCHES]
+    train = config.defaults(config.TrainConfig, given, ignored=ignored)
+    refuse(
+        f"train_config.{name}={getattr(given, name)}, but train_parts={train.train_parts}: set "
+        "train_parts alone"
+        for name in config.SLAM_SWITCHES
+        if getattr(given, name, getattr(train, name)) != getattr(train, name)
+    )
+    return train
 
 
 def attach(
@@ -146,6 +160,13 @@ def build_projector(
     kind = resolve(PROJECTORS, model.encoder_projector, "model_config.encoder_projector")
     sizes = {name: getattr(model, name) for name in PROJECTOR_OPTIONS}
     return kind(encoder_dim, llm_dim, **sizes, **options)
+
+
+def adapt_projector(projector: nn.Module, train: config.TrainConfig) -> None:
+    """Freeze it where it does not train; what it carries stays among what trainers save."""
+    if "projector" not in train.train_parts:
+        for name, parameter in projector.named_parameters():
+            parameter.requires_grad_(name.endswith(CARRIED))
 
 
 def load_teacher(path: str, model: config.ModelConfig, **widths: int) -> Teacher:

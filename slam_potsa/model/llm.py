@@ -57,13 +57,12 @@ def loaded_llm_dtype(train: TrainConfig, model: ModelConfig) -> torch.dtype:
 
     In half precision AdamW's small updates would vanish.
     """
-    trained = not (train.freeze_llm or train.use_peft)
-    return torch.float32 if trained else llm_dtype(model.llm_dtype)
+    return llm_dtype(model.llm_dtype) if train.freeze_llm else torch.float32
 
 
 def adapt_llm(llm: nn.Module, train: TrainConfig) -> nn.Module:
     """`llm` frozen where `train` says so, and with LoRA where it does."""
-    if train.freeze_llm or train.use_peft:
+    if train.freeze_llm:
         llm.requires_grad_(False)
     if not train.use_peft:
         return llm

@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from slam_potsa.config import DecodeConfig
 from slam_potsa.data.epoch import EpochCounter
 from slam_potsa.errors import InputError
+from slam_potsa.model.carried_state import CARRIED
 from slam_potsa.model.controller import AlignmentController
 from slam_potsa.model.llm import unwrapped
 
@@ -85,8 +86,8 @@ class SpeechLLM(Aligned, nn.Module):
 
     def _set_mode(self, mode: bool) -> nn.Module:
         super()._set_mode(mode)
-        for part in (self.encoder, self.llm):
-            if part is not None and not any(p.requires_grad for p in part.parameters()):
+        for part in (self.encoder, self.encoder_projector, self.llm):
+            if part is not None and not _trained(part):
                 part.eval()
         return self
 
@@ -225,8 +226,7 @@ class SpeechLLM(Aligned, nn.Module):
                 "set dataset_config.feature_store"
             )
         else:
-            frozen = not any(p.requires_grad for p in self.encoder.parameters())
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and bool(_trained(self.encoder))):
                 features = self.encoder(audio_mel, audio_mel_post_mask)
         return self.encoder_projector(features, audio_mel_post_mask)
 
@@ -267,13 +267,17 @@ class SpeechLLM(Aligned, nn.Module):
         return output.logits[:, -wanted:-1]
 
     def _untouched(self) -> Tensor:
-        """Zero, through every projector weight that a batch of text alone leaves out of the graph.
+        """Zero, through every trained weight that a batch of text alone leaves out of the graph.
 
-        DDP fails on parameters without gradient; the carried state is none of its business.
+        DDP fails on parameters without gradient.
         """
-        named = self.encoder_projector.named_parameters()
-        trained = [p for n, p in named if p.requires_grad and not n.endswith("as_parameter")]
-        return sum(0.0 * p.sum() for p in trained)
+        parts = filter(None, (self.encoder, self.encoder_projector))
+        return sum((0.0 * p.sum() for part in parts for p in _trained(part)), torch.tensor(0.0))
+
+
+def _trained(part: nn.Module) -> list[nn.Parameter]:
+    """The parameters that train; the carried state never does."""
+    return [p for n, p in part.named_parameters() if p.requires_grad and not n.endswith(CARRIED)]
 
 
 def _first_label(labels: Tensor) -> int:

@@ -48,8 +48,10 @@ def config(world):
 
 def choose(config, trains: str) -> None:
     train = config.train_config
-    train.use_peft, train.freeze_llm = trains == "lora", trains not in ("llm", "everything")
-    train.freeze_encoder = config.language_bias.enabled = trains != "everything"
+    more = {"lora": ["llm.lora"], "llm": ["llm"], "everything": ["encoder", "llm"]}
+    more["last"] = ["encoder.last_2"]
+    train.train_parts = ["projector", *more.get(trains, [])]
+    config.language_bias.enabled = train.freeze_encoder
 
 
 def counted(config, batch: Batch = BATCH):
@@ -107,7 +109,7 @@ class Running:
 
 def attention_again(trains: str) -> int:
     """Half of attention's forward once more: what a kernel that keeps no scores computes again."""
-    heard = LAYERS * FRAMES**2 if trains == "everything" else 0
+    heard = {"everything": LAYERS, "last": 2}.get(trains, 0) * FRAMES**2
     queries = 2 * tiny.QUERIES**2 + tiny.QUERIES * FRAMES
     return 2 * ROWS * (16 * (heard + queries) + LAYERS * POSITIONS**2 * tiny.WIDTH)
 
@@ -122,6 +124,7 @@ def attention_again(trains: str) -> int:
         ("lora", "plain", True),
         ("llm", "plain", False),
         ("everything", "plain", True),
+        ("last", "plain", False),
     ],
 )
 def test_flops_and_peak_are_those_of_a_step_that_runs(config, trains, variant, autocast):
@@ -190,7 +193,12 @@ def needed(config, **changed) -> float:
 
 def test_more_of_anything_needs_more_and_what_saves_memory_saves_it(config):
     base = needed(config)
-    more = ({"batch_size_training": 3}, {"gpus": 2}, {"query_len": 9}, {"use_peft": True})
+    more = (
+        {"batch_size_training": 3},
+        {"gpus": 2},
+        {"query_len": 9},
+        {"train_parts": ["projector", "llm.lora"]},
+    )
     assert all(needed(config, **given) > base for given in more)
     llm = [stage(config, quantization=q).memory["weights: llm"] for q in (False, True)]
     assert llm[0] > 2 * llm[1]

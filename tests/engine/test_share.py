@@ -27,7 +27,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("share")
     config = tiny.world(folder)
     tiny.llm(folder / "llm", seed=2)
-    config.train_config.use_peft = True
+    config.train_config.train_parts = ["projector", "llm.lora"]
     config.dataset_config.prompt = "USER {language} : "
     model = save_run(config, seed=2).model
     make_it_listen(model)

@@ -21,6 +21,7 @@ from tests.support import tiny
 
 SIDES = ("speech.llm.{layer}", "text.llm.{layer}")
 AI_STA = asdict(compose_config(["alignment=ai_sta"]).alignment)
+LORA = ["projector", "llm.lora"]
 
 
 def inner(config, **term):
@@ -51,9 +52,9 @@ def built(config, rows=(0, 1, 5, 9), **train):
     return model, dataset.collator([dataset[row] for row in rows])
 
 
-@pytest.mark.parametrize("use_peft", [False, True])
-def test_the_transcript_is_read_alone_and_the_speech_at_its_slots(config, use_peft):
-    model, batch = built(config, use_peft=use_peft)
+@pytest.mark.parametrize("parts", [["projector"], LORA])
+def test_the_transcript_is_read_alone_and_the_speech_at_its_slots(config, parts):
+    model, batch = built(config, train_parts=parts)
     model.train()
     was = [part.training for part in model.modules()]
     names = [side.format(layer=k) for side in SIDES for k in range(3)] + ["llm.1"]
@@ -120,7 +121,7 @@ def test_identical_states_have_no_divergence(config):
 
 
 def test_what_is_run_again_for_its_gradient_is_no_tap(config):
-    model, batch = built(config, use_peft=True)
+    model, batch = built(config, train_parts=LORA)
     decoder = unwrapped(model.llm).get_decoder()
     expected = {}
     for again in (False, True):
@@ -152,7 +153,7 @@ def test_it_trains_with_lora_resumes_and_decodes(config, tmp_path):
         own.native.save_interval = 2
         return own
 
-    how = {"use_peft": True, "gradient_accumulation_steps": 2}
+    how = {"train_parts": LORA, "gradient_accumulation_steps": 2}
     whole = train(fresh(4), tmp_path / "whole", **how)
     train(fresh(2), tmp_path / "parts", **how)
     parts = train(fresh(4), tmp_path / "parts", **how)

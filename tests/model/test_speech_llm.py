@@ -194,7 +194,7 @@ def test_misfitting_checkpoints_are_listed_not_swallowed(config, tmp_path):
 
 def test_lora_trains_beside_the_projector(config):
     pytest.importorskip("peft")
-    train = replace(config.train_config, use_peft=True)
+    train = replace(config.train_config, train_parts=["projector", "llm.lora"])
     model, dataset = build(replace(config, train_config=train))
     model.train()(**first_batch(dataset))[0].loss.backward()
     lora = [p for n, p in model.named_parameters() if "lora_B" in n]

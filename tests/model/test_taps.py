@@ -35,11 +35,12 @@ def built(config, **train):
     return model, dataset.collator([dataset[0], dataset[1]]), inputs
 
 
-@pytest.mark.parametrize("use_peft", [False, True])
-def test_taps_of_the_llm_are_its_hidden_states(config, use_peft):
-    if use_peft:
+@pytest.mark.parametrize("lora", [False, True])
+def test_taps_of_the_llm_are_its_hidden_states(config, lora):
+    if lora:
         pytest.importorskip("peft")
-    model, batch, inputs = built(config, use_peft=use_peft)
+    parts = ["projector", "llm.lora"] if lora else ["projector"]
+    model, batch, inputs = built(config, train_parts=parts)
     model.eval()
     with torch.no_grad(), TapRecorder(model).recording(EVERY) as taps:
         model(**batch)

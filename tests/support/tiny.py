@@ -42,13 +42,13 @@ def llm(folder: Path, seed: int = 0) -> Path:
     return tokenizer(folder)
 
 
-def whisper(folder: Path, seed: int = 0) -> Path:
-    """A one-layer Whisper encoder of width 16 over 80 mel bands."""
+def whisper(folder: Path, seed: int = 0, layers: int = 1) -> Path:
+    """A Whisper encoder of width 16 over 80 mel bands."""
     from transformers import WhisperConfig
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
     torch.manual_seed(seed)
-    sizes = {"d_model": 16, "encoder_layers": 1, "encoder_ffn_dim": 32, "num_mel_bins": 80}
+    sizes = {"d_model": 16, "encoder_layers": layers, "encoder_ffn_dim": 32, "num_mel_bins": 80}
     config = WhisperConfig(**sizes, encoder_attention_heads=2, architectures=["WhisperEncoder"])
     WhisperEncoder(config).save_pretrained(folder)
     return folder

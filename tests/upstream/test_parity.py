@@ -52,7 +52,9 @@ def test_a_language_joins_the_same_in_both_hosts(taught, tmp_path):  # noqa: F81
 def test_speech_is_aligned_with_text_the_same_in_both_hosts(tmp_path):
     config, found = tiny.world(tmp_path, sentences=14), {}
     config.alignment = compose_config(["alignment=[ai_sta,ot]"]).alignment
-    config.train_config = replace(config.train_config, use_peft=True, validation_interval=7)
+    config.train_config = replace(
+        config.train_config, train_parts=["projector", "llm.lora"], validation_interval=7
+    )
     config.train_config.peft_config.lora_dropout = 0.0  # the hosts draw it otherwise
     for engine in ("native", "slam_llm"):
         run = replace(config.train_config, output_dir=str(tmp_path / engine))

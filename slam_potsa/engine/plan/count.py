@@ -10,8 +10,9 @@ are alive, so that a peak has whatever a step holds at that moment.
                  knows no dropout
     values       are not there to be asked whether Sinkhorn's sweeps may stop: none is counted, they
                  are small products
-    layers       of the encoder and of the LLM are alike, so one and two are run, and the second
-                 says what each further one adds
+    layers       of the encoder and of the LLM are alike, so the last and the last two are run, and
+                 the second says what each further one adds; where the first layers are frozen and
+                 the last train, a third run has one of each
 
 Shapes, here and in the whole package: B rows (a pair is two), T encoder frames (20 ms), M mel
 bands, E encoder width, S positions of the LLM, A answer positions, P pairs.
@@ -81,23 +82,28 @@ def count_step(
     """
     stacks = _stacks(model)
 
-    def run(layers: int) -> Meter:
-        with _shortened(stacks, layers), _without_data(model) as (weights, meter):
+    def run(first: int, last: int) -> Meter:
+        with _shortened(stacks, first, last), _without_data(model) as (weights, meter):
             inputs = _inputs(model, batch, features)
             with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
                 output, _accuracy = functional_call(model, weights, kwargs=inputs)
             output.loss.backward()  # with the logits still there, as SLAM-LLM's loop has them
         return meter
 
-    def deep(part: str, one: int, two: int) -> int:
-        further = len(stacks[part][2]) - 1 if part in stacks else 0
-        return one + further * (two - one)
+    def deep(part: str, *found: int) -> int:
+        one, two, mixed = found
+        still = idle.get(part, 0)
+        further = len(stacks[part][2]) - 1 - still if part in stacks else 0
+        return one + further * (two - one) + still * (mixed - one)
 
-    one, two = run(1), run(2)
-    flops = Counter({key: deep(key[0], n, two.flops[key]) for key, n in one.flops.items()})
+    idle = {part: _idle(stack) for part, (_, _, stack) in stacks.items()}
+    one, two = run(0, 1), run(0, 2)
+    mixed = run(1, 1) if any(idle.values()) else two
+    runs = one, two, mixed
+    flops = Counter({key: deep(key[0], *(r.flops[key] for r in runs)) for key in one.flops})
     moments = [
-        Counter({name: deep(name, n, two.peaks[moment][name]) for name, n in held.items()})
-        for moment, held in one.peaks.items()
+        Counter({name: deep(name, *(r.peaks[at][name] for r in runs)) for name in held})
+        for at, held in one.peaks.items()
     ]
     return flops, max(moments, key=Counter.total)
 
@@ -208,11 +214,19 @@ def _stack(part: nn.Module) -> Stack:
     return max((s for s in found if isinstance(s[2], nn.ModuleList)), key=lambda s: len(s[2]))
 
 
+def _idle(stack: nn.ModuleList) -> int:
+    """How many layers are frozen of those of which others train."""
+    trains = [any(p.requires_grad for p in layer.parameters()) for layer in stack]
+    return trains.count(False) if any(trains) else 0
+
+
 @contextmanager
-def _shortened(stacks: dict[str, Stack], layers: int) -> Iterator[None]:
+def _shortened(stacks: dict[str, Stack], first: int, last: int) -> Iterator[None]:
+    """Within: the first and the last layers alone."""
     with ExitStack() as restored:
         for owner, name, stack in stacks.values():
-            restored.enter_context(patch.dict(owner._modules, {name: stack[:layers]}))
+            kept = nn.ModuleList([*stack[:first], *stack[len(stack) - last :]])
+            restored.enter_context(patch.dict(owner._modules, {name: kept}))
         yield
 
 

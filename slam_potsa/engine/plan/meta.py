@@ -14,8 +14,13 @@ from slam_potsa.config import PotsaConfig
 from slam_potsa.engine import deepspeed
 from slam_potsa.engine.plan.count import PARTS
 from slam_potsa.errors import InputError, collecting, refuse
-from slam_potsa.model.encoder import SpeechEncoder
-from slam_potsa.model.factory import build_controller, build_projector, check_widths
+from slam_potsa.model.encoder import SpeechEncoder, adapt_encoder
+from slam_potsa.model.factory import (
+    adapt_projector,
+    build_controller,
+    build_projector,
+    check_widths,
+)
 from slam_potsa.model.known import model_config
 from slam_potsa.model.language_bias import LanguageBias
 from slam_potsa.model.llm import adapt_llm
@@ -56,13 +61,11 @@ def build_on_meta(config: PotsaConfig, languages: Iterable[str] = ("en",)) -> Me
     half = torch.bfloat16 if model.llm_dtype == "auto" else getattr(torch, model.llm_dtype)
     with torch.device("meta"):
         encoder = SpeechEncoder(WhisperEncoder(whisper), model.encoder_window)
-        # All of it where it trains: loading forgets that Whisper's sinusoidal positions are fixed.
-        encoder.requires_grad_(not train.freeze_encoder)
-        encoder.to(half if train.freeze_encoder else torch.float32)
-        frozen = train.freeze_llm or train.use_peft
-        llm = _llm(decoder, config, half if frozen else torch.float32)
+        encoder = adapt_encoder(encoder, train.encoder_layers, half)
+        llm = _llm(decoder, config, half if train.freeze_llm else torch.float32)
         widths = whisper.d_model, decoder.hidden_size
         projector = build_projector(model, *widths, language_bias=bias)
+        adapt_projector(projector, train)
         teacher = Teacher(build_projector(model, *widths)) if config.alignment.teacher else None
     built = SpeechLLM(encoder if model.load_encoder else None, projector, llm, None)
     built.teacher = teacher

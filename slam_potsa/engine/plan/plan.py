@@ -15,7 +15,7 @@ from slam_potsa.engine.plan.corpus import corpus_of
 from slam_potsa.engine.plan.meta import MetaModel, build_on_meta
 from slam_potsa.engine.plan.stage import Stage
 from slam_potsa.errors import collecting
-from slam_potsa.model.checkpoint import read_checkpoint, require_fit
+from slam_potsa.model.checkpoint import State, read_checkpoint, require_fit
 from slam_potsa.model.llm import unwrapped
 
 
@@ -56,18 +56,16 @@ def plan_stages(
             problems += _too_large(figures, every=bool(gpu_names))
             plan["stages"].append({"name": stage, **figures})
         plan["problems"] += [f"{stage}: {problem}" for problem in dict.fromkeys(problems)]
-        before = built and (stage, built)
+        if built:  # what one stage trained, those after it pass on
+            trained = {n: p for n, p in built.model.named_parameters() if p.requires_grad}
+            before = (stage, {**(before[1] if before else {}), **trained})
     return plan
 
 
-def _require_fit(
-    config: PotsaConfig, built: MetaModel, before: tuple[str, MetaModel] | None
-) -> None:
-    """Compare, by name and shape, what the stage before trains, or the checkpoint given."""
+def _require_fit(config: PotsaConfig, built: MetaModel, before: tuple[str, State] | None) -> None:
+    """Compare, by name and shape, what stages before trained, or the checkpoint given."""
     if before is not None:
-        name, model = before[0], before[1].model
-        trained = {key: p for key, p in model.named_parameters() if p.requires_grad}
-        require_fit(built.model, trained, f"of stage {name}")
+        require_fit(built.model, before[1], f"of stage {before[0]}")
     elif config.ckpt_path is not None and Path(config.ckpt_path).exists():
         require_fit(built.model, read_checkpoint(config.ckpt_path), config.ckpt_path)
 

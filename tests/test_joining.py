@@ -21,6 +21,7 @@ from slam_potsa.data.dataset import get_speech_dataset, training_items
 from slam_potsa.data.manifest import check_manifest, read_manifest, write_manifest
 from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator, load_run
+from slam_potsa.engine.run_directory import TEACHER, last_checkpoint
 from slam_potsa.model.checkpoint import read_checkpoint
 from slam_potsa.model.factory import model_factory
 from slam_potsa.model.language_bias import LanguageBias
@@ -288,3 +289,71 @@ def test_a_finished_model_makes_targets_that_train_as_others(taught, tmp_path, m
 def test_targets_that_cannot_be_made_are_refused(taught, tmp_path, capsys, words, message):
     assert pseudo(taught, tmp_path / "pseudo.jsonl", *words) == 2
     assert message in capsys.readouterr().err
+
+
+def build(config, **rest):
+    return model_factory(
+        config.train_config,
+        config.model_config,
+        language_bias={"enabled": True},
+        alignment=config.alignment,
+        ckpt_path=config.ckpt_path,
+        **rest,
+    )
+
+
+def test_the_teacher_computes_the_rows_that_are_compared(taught, tmp_path):
+    config = joining(taught, tmp_path)
+    model, tokenizer = build(config)
+    dataset = get_speech_dataset(config.dataset_config, tokenizer, "train")
+    batch = dataset.collator(list(dataset))
+    rows, losses = [], []
+    model.teacher.encoder_projector.register_forward_hook(
+        lambda _projector, inputs, _output: rows.append(len(inputs[0]))
+    )
+    model.train()
+    losses.append(model(**batch)[0].loss)
+    model.controller._taught = lambda: None
+    losses.append(model(**batch)[0].loss)
+    assert rows == [6, len(batch["language_ids"])] == [6, 24]
+    torch.testing.assert_close(*losses, rtol=1e-6, atol=0)
+
+
+def test_an_average_follows_what_trains_and_resumes_exactly(taught, tmp_path):
+    config = joining(taught, tmp_path)
+    config.alignment.teacher, config.alignment.teacher_decay = "ema", 0.75
+    model, tokenizer = build(config)
+    own = dict(model.teacher.encoder_projector.named_parameters())
+    theirs = model.encoder_projector
+    assert all(torch.equal(p, own[n]) for n, p in theirs.named_parameters() if n in own)
+    dataset = get_speech_dataset(config.dataset_config, tokenizer, "train")
+    batch = dataset.collator(list(dataset)[:8])
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    model.train()
+    expected = theirs.linear.weight.detach().clone()
+    for _ in range(3):
+        model(**batch)[0].loss.backward()
+        optimizer.step()
+        expected = 0.75 * expected + 0.25 * theirs.linear.weight.detach()
+    torch.testing.assert_close(own["linear.weight"], expected)
+    assert not torch.equal(own["linear.weight"], theirs.linear.weight)
+
+    runs = {}
+    for name, stops in (("whole", [0]), ("halves", [3, 0])):
+        config.train_config.output_dir = str(tmp_path / name)
+        for stop in stops:
+            bias = joining(taught, tmp_path).language_bias
+            again = dataclasses.replace(config, language_bias=bias)
+            again.native = dataclasses.replace(config.native, max_steps=stop)
+            model = native.finetune(again)
+        last = last_checkpoint(tmp_path / name) / TEACHER
+        runs[name] = [read_checkpoint(path) for path in (model, last)]
+    for ours, other in zip(*runs.values(), strict=True):
+        weights = [key for key in ours if "carried" not in key and "schedule_state" not in key]
+        assert all(torch.equal(ours[key], other[key]) for key in weights)
+
+
+def test_an_average_is_refused_where_it_would_not_be_one(taught, tmp_path):
+    config = joining(taught, tmp_path)
+    config.alignment.teacher_decay = 0.9
+    assert "teacher_decay=0.9 needs alignment.teacher=ema" in problems(config)

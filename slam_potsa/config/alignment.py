@@ -180,7 +180,15 @@ class AlignmentConfig(OptionsOfARow):
     teacher: str | None = option(
         None,
         "model.pt of a finished training, whose projector stays as it is and gives the activations "
-        "teacher.*; 'ckpt_path': the one that this training starts from",
+        "teacher.*; 'ckpt_path': the one that this training starts from; 'ema': the average of the "
+        "projector that trains",
+        source=OURS,
+    )
+    teacher_decay: float = option(
+        0.999,
+        "of teacher=ema, an optimizer step: the average is over some 1 / (1 - decay) steps",
+        low=0,
+        high=0.999999,
         source=OURS,
     )
     diagnose_interval: int = option(
@@ -210,6 +218,13 @@ class AlignmentConfig(OptionsOfARow):
         """The names of all activations that are compared."""
         return [side for term in self.active.values() for side in (term.first, term.second)]
 
+    @property
+    def averages(self) -> bool:
+        """Whether the teacher is an average of the projector that trains."""
+        return self.teacher == "ema"
+
     def teacher_path(self, ckpt_path: str | None) -> str | None:
-        """The teacher's checkpoint in a training that starts from `ckpt_path`."""
+        """The teacher's checkpoint in a training that starts from `ckpt_path`, if it has one."""
+        if self.averages:
+            return None
         return ckpt_path if self.teacher == "ckpt_path" else self.teacher

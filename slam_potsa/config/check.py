@@ -179,6 +179,8 @@ def _joining_problems(config: PotsaConfig) -> Iterator[str]:
         )
     if alignment.teacher == "ckpt_path" and not config.ckpt_path:
         yield "alignment.teacher=ckpt_path needs ckpt_path, the model.pt of a finished training"
+    if alignment.teacher_decay != AlignmentConfig().teacher_decay and not alignment.averages:
+        yield f"alignment.teacher_decay={alignment.teacher_decay} needs alignment.teacher=ema"
 
 
 def _out_of_range(config: Any) -> Iterator[str]:

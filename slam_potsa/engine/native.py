@@ -30,6 +30,7 @@ from slam_potsa.engine.run_directory import (
     COMPLETE,
     CONTROLLER,
     MODEL,
+    TEACHER,
     complete_checkpoints,
     remove_checkpoint,
     step_of,
@@ -39,7 +40,12 @@ from slam_potsa.engine.run_directory import (
 )
 from slam_potsa.errors import InputError, refuse
 from slam_potsa.files import atomic_write
-from slam_potsa.model.checkpoint import apply_checkpoint, read_checkpoint, save_checkpoint
+from slam_potsa.model.checkpoint import (
+    apply_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+    write_tensors,
+)
 from slam_potsa.model.factory import model_factory
 from slam_potsa.model.metrics import METRICS, MetricsLog, logged
 
@@ -206,6 +212,8 @@ class NativeTrainer(Trainer):
         if not self.args.should_save:  # Trainer calls this on every rank, and they differ in `ot`
             return
         save_checkpoint(self.model, folder / MODEL)
+        if self.potsa.alignment.averages:
+            write_tensors(folder / TEACHER, self.model.teacher.state_dict())
         atomic_write(folder / CONTROLLER, json.dumps(state))
 
     def _save_checkpoint(self, model, trial) -> None:
@@ -227,6 +235,8 @@ class NativeTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         folder = Path(resume_from_checkpoint)
         apply_checkpoint(self.model, read_checkpoint(folder / MODEL), str(folder))
+        if self.potsa.alignment.averages:
+            self.model.teacher.load_state_dict(read_checkpoint(folder / TEACHER))
         state = json.loads((folder / CONTROLLER).read_text())
         self.controller.load_state_dict(state["controller"])
         if state["validated_on"] == self.validated_on:

@@ -41,7 +41,8 @@ def _earlier_run(config: PotsaConfig) -> Iterator[str]:
             f"move it away, and give ckpt_path=<there>/{found[0].name}/model.pt to go on from "
             "those weights with the steps that are left; or give native.resume=never to train anew"
             + "; keep alignment.teacher at the file it was"
-            * bool(config.alignment.teacher)
+            * bool(config.alignment.teacher and not config.alignment.averages)
+            + "; alignment.teacher=ema begins anew from them" * config.alignment.averages
         )
 
 
@@ -140,6 +141,12 @@ def _deepspeed(config: PotsaConfig, world_size: int) -> Iterator[str]:
         yield from error.problems
         return
     settings = deepspeed.fill_in(given, train, world_size)
+    if config.alignment.averages:
+        yield (
+            "alignment.teacher=ema: an average needs the weights whole and in float32, which "
+            "DeepSpeed casts and (ZeRO-3) splits; start with torchrun "
+            "(train_config.enable_deepspeed=false), or give a finished teacher"
+        )
     yield from _deepspeed_file(settings, str(config.deepspeed_config))
     yield from _accumulation(given, train)
     if train.use_fp16:

@@ -36,6 +36,7 @@ CONFIG, BIAS, MODEL = "config.yaml", "language_bias.safetensors", "model.pt"
 SCHEDULE = "schedule.json"
 BEST = f"best/{MODEL}"
 COMPLETE = "complete"  # written last into checkpoint-N/
+TEACHER = "teacher.pt"  # in checkpoint-N/: the weights of an average
 CONTROLLER = "controller.json"  # in checkpoint-N/: the schedule's state, and what it was made from
 STAGE, DONE = "stage.yaml", "done.json"  # of a recipe's stage, see engine/stages.py
 LOCK, OWNER = ".lock", ".owner"
@@ -170,11 +171,12 @@ def trained_from(
     data = config.dataset_config
     # Compared by what they are, not by where they lie.
     placeless = replace(data, train_data_path="", val_data_path="", feature_store=None)
-    alignment = replace(config.alignment, teacher=None)
+    alignment, teacher = config.alignment, config.alignment.teacher_path(config.ckpt_path)
+    alignment = replace(alignment, teacher=None if teacher else alignment.teacher)
     options = replace(config, ckpt_path=None, dataset_config=placeless, alignment=alignment)
     contents = {
         "content of ckpt_path": file_hash(config.ckpt_path),
-        "content of alignment.teacher": file_hash(config.alignment.teacher_path(config.ckpt_path)),
+        "content of alignment.teacher": file_hash(teacher),
         "content of dataset_config.train_data_path": file_hash(data.train_data_path),
         "content of dataset_config.feature_store": features_of(data.feature_store),
     }

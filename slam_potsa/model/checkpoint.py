@@ -48,8 +48,13 @@ def trainable_state(model: nn.Module) -> dict[str, Tensor]:
 
 def save_checkpoint(model: nn.Module, path: str | Path) -> None:
     """Write `model.pt`, whole or not at all; the same weights give the same bytes."""
+    write_tensors(path, trainable_state(model))
+
+
+def write_tensors(path: str | Path, state: State) -> None:
+    """What `read_checkpoint` reads."""
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        torch.save(trainable_state(model), file)  # given a path, it would write the path's name too
+        torch.save(dict(state), file)  # given a path, it would write the path's name too
 
 
 def pass_on(found: Path, before: str | Path | None, path: Path) -> None:

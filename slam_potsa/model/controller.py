@@ -20,10 +20,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from slam_potsa.config.alignment import SPEECH
+from slam_potsa.config.alignment import SPEECH, TEACHER
 from slam_potsa.model.carried_state import CarriedState
 from slam_potsa.model.metrics import mean_record, numbers, start_copy_to_host
 from slam_potsa.model.taps import TapRecorder
+from slam_potsa.model.teacher import Teacher
 from slam_potsa.objective.conflict import gradient_conflict, scheduled_terms
 from slam_potsa.objective.layer_schedule import LayerSchedule
 from slam_potsa.objective.terms import AlignmentLoss, AlignmentObjective, AlignmentTerm
@@ -94,6 +95,7 @@ class AlignmentController:
         self._scheduled = scheduled_terms(objective)
         sides = [side for term in objective.terms for side in (term.first, term.second)]
         self.reads_llm = any(side.startswith(("llm.", f"{SPEECH}llm.")) for side in sides)
+        self._teacher: Teacher | None = getattr(model, "teacher", None)
         choices = (*schedule.candidates, *schedule.layers) if schedule else ()
         # Where conflict is measured: the whole Q-Former, but of an LLM what may be chosen.
         self._all_layers = range(1, len(self.projector.layers) + 1)
@@ -139,6 +141,8 @@ class AlignmentController:
         self.projector.set_languages(language_ids)
         self._training, self._sentences = training, sentence_ids
         self._pairs = NO_PAIRS if pairs is None else pairs
+        if self._teacher is not None:
+            self._teacher.rows = self._taught() if training else None
         if not training:
             self._clock = None
             return
@@ -191,6 +195,14 @@ class AlignmentController:
             dist.all_reduce(shared)
         return shared
 
+    def _taught(self) -> Tensor | None:
+        """The rows [R] whose activations terms take from the teacher; None: all."""
+        over = [term for term in self.objective.terms if TEACHER in term.first + term.second]
+        if any(term.rows == "same" for term in over):
+            return None
+        both = any(term.first.startswith(TEACHER) for term in over)
+        return self._pairs.flatten() if both else self._pairs[:, 1]
+
     @property
     def layers(self) -> tuple[int, ...]:
         """The layers aligned in the current step, numbered from 1."""
@@ -211,6 +223,8 @@ class AlignmentController:
         """Called by torch after any optimizer's step; ours where a training forward preceded."""
         if not self._micro or self._choice is None:
             return
+        if self._teacher is not None:
+            self._teacher.follow(self.projector, self._teacher.decay)
         now, self._skipped = time.perf_counter(), 0
         record = mean_record(self._micro) | {
             "step": self.step,

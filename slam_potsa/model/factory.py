@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -75,13 +76,17 @@ def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn
     kept = encoder if model.load_encoder else None
     built = SpeechLLM(kept, projector, llm, tokenizer, decode)
     alignment = config.defaults(config.AlignmentConfig, rest.get("alignment"))
-    if teacher := alignment.teacher_path(rest.get("ckpt_path")):
+    if alignment.averages:
+        built.teacher = Teacher(deepcopy(projector), alignment.teacher_decay)
+    elif teacher := alignment.teacher_path(rest.get("ckpt_path")):
         built.teacher = load_teacher(teacher, model, **widths)
     for each in filter(None, (built, built.teacher)):
         _check_encoder(each.encoder_projector, encoder)
     attach(built, alignment, train, rest.get("deepspeed_config"))
     if state is not None:
         continue_from(built, state, rest["ckpt_path"], rest.get("continue_schedule", True))
+    if alignment.averages:
+        built.teacher.follow(projector, 0.0)
     if _BUILT is not None:
         _BUILT.append(built)
     return built, tokenizer

@@ -129,6 +129,13 @@ def test_each_trap_of_the_deepspeed_file_is_named(config, tmp_path, settings, na
     assert [named in problem for problem in problems(config)] == [True]
 
 
+def test_an_average_needs_whole_weights(config, tmp_path):
+    config.alignment.teacher = "ema"
+    assert problems(config) == []
+    with_deepspeed(config, tmp_path, zero_optimization={"stage": 3})
+    assert ["start with torchrun" in problem for problem in problems(config)] == [True]
+
+
 @pytest.mark.parametrize("content", [None, "[1, 2]", "{broken"])
 def test_a_deepspeed_file_that_is_none(config, tmp_path, content):
     with_deepspeed(config, tmp_path).train_config.use_fp16 = True

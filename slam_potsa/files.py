@@ -1,12 +1,21 @@
-"""Files that are either whole or not there: written beside their place, then renamed into it."""
+"""Files that are either whole or not there, and folders that one process at a time writes to."""
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from slam_potsa.errors import InputError
+
+logger = logging.getLogger(__name__)
+LOCK, OWNER = ".lock", ".owner"
+TEMPORARY = ".slam-potsa-"  # how the names of files begin that are being written; a process's id
 
 
 @contextmanager
@@ -15,7 +24,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix is kept: libraries such as soundfile choose the format by it.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    prefix = f"{TEMPORARY}{os.getpid()}-"
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -30,6 +40,70 @@ def atomic_write(path: str | Path, data: str | bytes) -> None:
     """Write `data` (text as UTF-8) so that a reader sees the old file or the whole new one."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+def on_disk(path: str | Path) -> None:
+    """Wait until a file, or the names in a folder, would survive a loss of power."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def alone(
+    folder: str | Path, doing: str = "is training", *, prefix: str = "", patience: float = 10.0
+) -> Iterator[None]:
+    """Hold `folder` while writing: a second process there would write into the same files.
+
+    What a process left half-written that was killed is removed first. The lock is the process's,
+    which may take it again, and ends with it, however it ends.
+
+    Args:
+        doing: what the process does there, for the others' message.
+        prefix: of the files that are held; none: all of them.
+        patience: seconds. A process whose launcher was killed may go on by itself; one that was
+            killed itself needs some seconds until its data loaders notice.
+
+    Raises InputError where another process holds it still then. Where the file system has no locks,
+    a warning, and nobody is kept out.
+    """
+    folder = Path(folder).resolve()
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    # A soft lock, filelock's way out, would outlive a process that was killed on another machine.
+    lock = FileLock(folder / f"{prefix}{LOCK}", fallback_to_soft=False, is_singleton=True)
+    owner = folder / f"{prefix}{OWNER}"
+    try:
+        lock.acquire(patience)
+        if lock.lock_counter == 1:
+            _remove_temporaries(folder)
+        owner.write_text(f"{os.getpid()} {doing}")
+    except Timeout:
+        who = owner.read_text().strip() if owner.is_file() else "unknown works"
+        raise InputError(f"{folder}: process {who} there; wait for it, or end it") from None
+    except OSError as error:  # Lustre, unless it is mounted with -o flock
+        logger.warning("%s: no locks (%s), write there from one process", folder, error.strerror)
+    try:
+        yield
+    finally:
+        if lock.lock_counter == 1:
+            owner.unlink(missing_ok=True)
+        lock.release()
+        if is_new and [path.name for path in folder.iterdir()] == [f"{prefix}{LOCK}"]:
+            (folder / f"{prefix}{LOCK}").unlink()
+            folder.rmdir()
+
+
+def _remove_temporaries(folder: Path) -> None:
+    for path in folder.rglob(f"{TEMPORARY}*"):
+        process = path.name.removeprefix(TEMPORARY).partition("-")[0]
+        with suppress(ValueError, PermissionError):  # no name of ours; a process of somebody else
+            try:
+                os.kill(int(process), 0)
+            except ProcessLookupError:
+                path.unlink(missing_ok=True)
 
 
 def _open_to_readers(path: Path) -> None:

@@ -9,7 +9,8 @@ command that made it, and notes, such as where something lay, which are not comp
      "notes": {"manifest": "/data/test.jsonl"}}
 
 What is large is named by its content (`content_hash`, `fingerprint`), never by its path or time. A
-record is written last, when what it speaks of is whole.
+record is written last, when what it speaks of is whole and on disk. A file that is worth one of its
+own (`sealed`) has it beside itself, in `<name>.record`.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slam_potsa.files import atomic_write
+from slam_potsa.errors import refuse
+from slam_potsa.files import atomic_path, atomic_write, on_disk
 
 SHOWN = 40  # characters of a value in a message
 BLOCK = 1 << 24  # bytes read at once
@@ -46,7 +49,9 @@ def write_record(
     argv: Sequence[str] | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> Record:
-    """Write a record to `path`, atomically; the files are named relative to its folder.
+    """Write a record to `path`, atomically, once its files are on disk.
+
+    They are named relative to its folder.
 
     Args:
         made_from: JSON-able values by name.
@@ -54,8 +59,10 @@ def write_record(
         argv: the command that made it; None: this process's.
         notes: JSON-able values that are good to know and not compared.
     """
-    path = Path(path)
-    found = {str(Path(f).relative_to(path.parent)): _state(Path(f)) for f in files}
+    path, files = Path(path), [*map(Path, files)]
+    for there in (*files, *{file.parent for file in files}):
+        on_disk(there)
+    found = {str(file.relative_to(path.parent)): _state(file) for file in files}
     argv = list(sys.argv if argv is None else argv)
     record = Record(dict(made_from), found, argv, dict(notes or {}))
     atomic_write(path, json.dumps(asdict(record), indent=1, ensure_ascii=False) + "\n")
@@ -65,9 +72,10 @@ def write_record(
 def read_record(path: str | Path) -> Record | None:
     """The record at `path`; None where there is none, or something else."""
     try:
-        return Record(**json.loads(Path(path).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        record = Record(**json.loads(Path(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
+    return record if list(map(type, vars(record).values())) == [dict, dict, list, dict] else None
 
 
 def why_outdated(path: str | Path, made_from: Mapping[str, Any]) -> list[str]:
@@ -79,6 +87,28 @@ def why_outdated(path: str | Path, made_from: Mapping[str, Any]) -> list[str]:
     if record is None:
         return [f"nothing there says what it was made from ({Path(path).name})"]
     return [*differences(record.made_from, made_from), *changed_files(record, Path(path).parent)]
+
+
+@contextmanager
+def sealed(path: str | Path) -> Iterator[Path]:
+    """`atomic_path`, and a record of the file beside it, which goes before the file does."""
+    record = seal(path)
+    record.unlink(missing_ok=True)
+    with atomic_path(path) as temporary:
+        yield temporary
+    write_record(record, {}, [path])
+
+
+def seal(path: str | Path) -> Path:
+    """Where the record of a `sealed` file is."""
+    return Path(f"{path}.record")
+
+
+def refuse_damaged(path: str | Path) -> None:
+    """Raise InputError where a file is not what its seal says; one without a seal is taken."""
+    if seal(path).exists():
+        why = why_outdated(seal(path), {})
+        refuse(f"{path}: damaged ({w}): copy or make it again, or remove {seal(path)}" for w in why)
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -103,10 +133,13 @@ def changed_files(record: Record, folder: Path) -> list[str]:
 def _changed(record: Record, folder: Path) -> Iterator[str]:
     for name, state in record.files.items():
         path = folder / name
-        if not path.is_file():
-            yield f"{name} is not there"
-        elif _state(path) != state:
-            yield f"{name} is not the one that was written"
+        try:
+            found = _state(path)
+        except OSError as error:
+            yield f"{name} is not there" if not path.exists() else f"{name}: {error.strerror}"
+            continue
+        if found != state:
+            yield f"{name} is not the one that was written{_sizes(state, found)}"
 
 
 def content_hash(path: str | Path) -> str:
@@ -130,6 +163,11 @@ def fingerprint(**parts: Any) -> str:
 
 def _state(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": content_hash(path)}
+
+
+def _sizes(then: Any, now: dict[str, Any]) -> str:
+    size = then.get("bytes") if isinstance(then, dict) else None
+    return f": {size} bytes then, {now['bytes']} now" if size != now["bytes"] else ""
 
 
 def _short(value: Any) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from slam_potsa.files import alone
+
 PATH, FLAG = {"type": Path}, {"action": "store_true"}
 FOLDER = {**PATH, "metavar": "FOLDER"}
 
@@ -130,7 +132,11 @@ def _make(args) -> None:
     from slam_potsa.registry import DATA_SOURCES, resolve
 
     kinds = {**DATA_SOURCES, "convert": "slam_potsa.data.convert:convert"}
-    print(resolve(kinds, args.kind, "data source")(**_options(args)).summary)
+    make = resolve(kinds, args.kind, "data source")
+    file = args.kind == "convert"  # its output is one; the others' a folder
+    held, name = (args.output.parent, args.output.name) if file else (args.output, "")
+    with alone(held, "is preparing", prefix=name):
+        print(make(**_options(args)).summary)
 
 
 def _options(args) -> dict:

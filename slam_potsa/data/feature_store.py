@@ -1,16 +1,18 @@
 """Encoder outputs on disk: computed once per utterance, read back by key.
 
 A folder with `features.bin`, float16 [total_frames, E] in row-major order, and `index.json`:
-{"fingerprint": of encoder, preprocessing and window; "width": E; "keys": {key: [offset, frames]}},
-offsets in frames. Only valid frames are stored (those that hold speech). The index is replaced
-atomically and after the frames it names are on disk: a store that was cut off is a smaller store,
-and writing goes on where it stopped.
+{"fingerprint": of encoder, preprocessing and window; "width": E;
+"keys": {key: [offset, frames, CRC-32 of the frames]}}, offsets in frames. Only valid frames are
+stored (those that hold speech). The index is sealed (`provenance`) and replaced after the frames it
+names are on disk: a store that was cut off is a smaller store, and writing goes on where it
+stopped. One process writes at a time. Frames are compared with their checksum when they are read.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +21,8 @@ from typing import BinaryIO
 import numpy as np
 
 from slam_potsa.errors import InputError
-from slam_potsa.files import atomic_write
+from slam_potsa.files import alone
+from slam_potsa.provenance import refuse_damaged, sealed
 
 DTYPE = np.dtype("<f2")
 FEATURES, INDEX = "features.bin", "index.json"
@@ -32,24 +35,25 @@ class FeatureStore:
     folder: Path
     fingerprint: str  # names everything that the features depend on
     width: int  # E
-    keys: dict[str, list[int]] = field(default_factory=dict)  # key -> offset, frames
+    keys: dict[str, list[int]] = field(default_factory=dict)  # key -> offset, frames, checksum
 
     @classmethod
     def open(cls, folder: str | Path, fingerprint: str | None = None) -> FeatureStore:
         """Open the store in `folder`.
 
         Raises InputError where there is none, where it belongs to another fingerprint (None takes
-        any), or where `features.bin` is shorter than the index says.
+        any), where the index is damaged, or `features.bin` shorter than it says.
         """
         folder, remedy = Path(folder), "make it with `slam-potsa features`"
         if not (folder / INDEX).exists():
             raise InputError(f"{folder / INDEX}: no such feature store; {remedy}")
         remedy = f"delete the folder and {remedy}"
+        refuse_damaged(folder / INDEX)
         try:
             store = cls(folder, **json.loads((folder / INDEX).read_text(encoding="utf-8")))
             needed = store.frames * store.width * DTYPE.itemsize
             found = os.path.getsize(folder / FEATURES)
-        except (ValueError, TypeError, AttributeError, OSError) as error:
+        except (ValueError, TypeError, AttributeError, OSError, RecursionError) as error:
             what = "not the index of a feature store"
             raise InputError(f"{folder / INDEX}: {what} ({error!r}); {remedy}") from None
         if found < needed:
@@ -65,17 +69,24 @@ class FeatureStore:
     @property
     def frames(self) -> int:
         """How many frames the index names."""
-        return max((offset + frames for offset, frames in self.keys.values()), default=0)
+        return max((offset + frames for offset, frames, _ in self.keys.values()), default=0)
 
     def __contains__(self, key: str) -> bool:
         return key in self.keys
 
     def __getitem__(self, key: str) -> np.ndarray:
+        """Raises InputError for a key that is not here, and for frames that are damaged."""
         self.require([key])
-        start, frames = self.keys[key]
+        start, frames, checksum = self.keys[key]
         row = self.width * DTYPE.itemsize  # bytes
         path, count = self.folder / FEATURES, frames * self.width
-        return np.fromfile(path, DTYPE, count, offset=start * row).reshape(frames, self.width)
+        found = np.fromfile(path, DTYPE, count, offset=start * row)
+        if len(found) < count or zlib.crc32(found) != checksum:
+            raise InputError(
+                f"{path}: the features of {key!r} are not those that were written: the file is "
+                "damaged; delete the folder and make it with `slam-potsa features`"
+            )
+        return found.reshape(frames, self.width)
 
     def require(self, keys: Iterable[str]) -> None:
         """Raise InputError, with the number and an example, unless every key is here."""
@@ -100,7 +111,13 @@ def add_features(
     Raises InputError for a store of another fingerprint or width, for another shape, and for values
     that float16 cannot hold. What was added before an error or an interruption stays.
     """
-    folder = Path(folder)
+    with alone(folder, "is storing features"):
+        return _add_features(Path(folder), fingerprint, width, found)
+
+
+def _add_features(
+    folder: Path, fingerprint: str, width: int, found: Iterable[tuple[str, np.ndarray]]
+) -> FeatureStore:
     store = FeatureStore(folder, fingerprint, width)
     if (folder / INDEX).exists():
         store = FeatureStore.open(folder, fingerprint)
@@ -109,7 +126,6 @@ def add_features(
             f"{folder}: features are {store.width} wide, this encoder's are {width}; use another "
             f"folder"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     with open(folder / FEATURES, "ab") as file:
         file.truncate(store.frames * width * DTYPE.itemsize)  # frames that no index names
         end, unsaved = store.frames, 0
@@ -119,7 +135,7 @@ def add_features(
                     continue
                 rows = _rows(key, features, width)
                 file.write(rows.tobytes())
-                store.keys[key] = [end, len(rows)]
+                store.keys[key] = [end, len(rows), zlib.crc32(rows)]
                 end += len(rows)
                 unsaved += 1
                 if unsaved >= max(256, len(store.keys) // 8):  # seldom: the index is rewritten
@@ -149,4 +165,5 @@ def _save(store: FeatureStore, file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
     index = {"fingerprint": store.fingerprint, "width": store.width, "keys": store.keys}
-    atomic_write(store.folder / INDEX, json.dumps(index, ensure_ascii=False))
+    with sealed(store.folder / INDEX) as temporary:
+        temporary.write_text(json.dumps(index, ensure_ascii=False), encoding="utf-8")

@@ -23,6 +23,7 @@ from slam_potsa.files import atomic_write
 
 MANY = 20  # problems that are listed one by one; of more, those of one kind are told once
 SHOWN = 60  # characters of a value in a message
+CHECKSUM = "crc32"  # the field of `log_line`
 
 Fields = Mapping[str, tuple[Callable[[Any], bool], str]]  # name -> (is it right?, what is expected)
 _BROKEN = (ValueError, RecursionError)  # of json.loads; the first covers text that is no UTF-8
@@ -147,15 +148,31 @@ def read_lines(path: str | Path, expected: str, *, blank: bool = False) -> list[
     return [(number, line.rstrip("\r")) for number, line in numbered if blank or line.strip()]
 
 
-def read_log(path: str | Path) -> list[dict[str, Any]]:
-    """The objects of a file that was appended to, up to a line that a crash cut off."""
+def read_log(path: str | Path, checked: bool = False) -> list[dict[str, Any]]:
+    """The objects of a file that was appended to, up to a line that a crash cut off.
+
+    Args:
+        checked: its lines are `log_line`'s; one that was changed ends it too.
+    """
     found = []
     for line in Path(path).read_bytes().split(b"\n"):
         try:
-            found.append(json.loads(line))
+            row = json.loads(line)
         except _BROKEN:
             break
+        if not isinstance(row, dict) or (checked and row.pop(CHECKSUM, None) != _checksum(row)):
+            break
+        found.append(row)
     return found
+
+
+def log_line(row: Mapping[str, Any]) -> str:
+    """A line of a log with its checksum, see `read_log`."""
+    return json.dumps({**row, CHECKSUM: _checksum(row)}, ensure_ascii=False) + "\n"
+
+
+def _checksum(row: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(row, sort_keys=True).encode())
 
 
 def write_rows(path: str | Path, rows: Iterable[Any]) -> None:

@@ -45,6 +45,7 @@ from slam_potsa.engine.run_directory import (
 )
 from slam_potsa.engine.share import load_shared
 from slam_potsa.errors import InputError
+from slam_potsa.files import alone
 from slam_potsa.model.factory import model_factory
 from slam_potsa.provenance import why_outdated, write_record
 
@@ -314,14 +315,16 @@ def decode_to(
     require(data, [task_to_decode(data.tasks, data.test_task)], rows)
     recordings = exchanged_recordings(rows) if shuffle_audio else {}
     made_from = decoded_from(config, manifest, shuffle_audio)  # before: of what it reads
-    journal = Journal(prefix, made_from)
-    in_processes(processes, _decode_share, journal, config, manifest, shuffle_audio)
-    found = _predictions(config, rows, recordings, journal.answers())
-    write_pred_gt(prefix, found)
-    write_predictions(predictions_file(prefix), found)
-    where = {"manifest": str(Path(manifest).resolve())}
-    write_record(record_file(prefix), made_from, [predictions_file(prefix)], notes=where)
-    journal.remove()
+    with alone(Path(prefix).parent, "is decoding", prefix=Path(prefix).name):
+        journal = Journal(prefix, made_from)
+        in_processes(processes, _decode_share, journal, config, manifest, shuffle_audio)
+        found = _predictions(config, rows, recordings, journal.answers())
+        write_pred_gt(prefix, found)
+        record_file(prefix).unlink(missing_ok=True)
+        write_predictions(predictions_file(prefix), found)
+        where = {"manifest": str(Path(manifest).resolve())}
+        write_record(record_file(prefix), made_from, [predictions_file(prefix)], notes=where)
+        journal.remove()
     return found
 
 

@@ -1,10 +1,10 @@
 """How a decoding is shared between processes, and written down batch by batch.
 
 `<prefix>_partial.R.jsonl`, of process R, has in its first line all that the answers depend on, in
-each other line one utterance's:
+each other line one utterance's, and in every line its checksum:
 
-    {"made_from": {"decode.num_beams": 4, "manifest": "9f86d0…"}}
-    {"key": "fr-hello", "texts": ["Hello.", "Hi."], "scores": [-0.21, -0.87]}
+    {"made_from": {"decode.num_beams": 4, "manifest": "9f86d0…"}, "crc32": 3608231774}
+    {"key": "fr-hello", "texts": ["Hello.", "Hi."], "scores": [-0.21, -0.87], "crc32": 118}
 
 So an interrupted decoding continues, in any number of processes.
 """
@@ -12,7 +12,6 @@ So an interrupted decoding continues, in any number of processes.
 from __future__ import annotations
 
 import glob
-import json
 import logging
 import os
 import sys
@@ -23,8 +22,9 @@ from typing import Any
 
 import torch
 
-from slam_potsa.data.jsonl import read_log, write_rows
+from slam_potsa.data.jsonl import log_line, read_log
 from slam_potsa.errors import InputError
+from slam_potsa.files import atomic_write
 from slam_potsa.provenance import differences
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,9 @@ class Journal:
     def __init__(self, prefix: str | Path, made_from: Mapping[str, Any]):
         self.prefix, self.made_from = str(prefix), dict(made_from)
         for path in self._files():
-            rows = read_log(path)
+            rows = read_log(path, checked=True)
+            if lost := path.read_bytes().count(b"\n") - len(rows):
+                logger.warning("%s: damaged, %d answers are given again", path, lost)
             changed = differences(rows[0].get("made_from", {}) if rows else {}, made_from)
             if changed:
                 logger.info("%s is not continued: %s", path, "; ".join(changed))
@@ -58,19 +60,18 @@ class Journal:
 
     def answers(self) -> dict[str, Answer]:
         """By key, of all processes; a line that was cut off is left out."""
-        rows = [row for path in self._files() for row in read_log(path)[1:]]
+        rows = [row for path in self._files() for row in read_log(path, checked=True)[1:]]
         return {row["key"]: Answer(**row) for row in rows}
 
     def add(self, rank: int, batches: Iterable[Iterable[Answer]]) -> None:
         """Write down what process `rank` answers: a batch is on disk before the next is begun."""
         path = Path(f"{self.prefix}_partial.{rank}.jsonl")
         # Written anew, not only appended to: a line may have been cut off half-way.
-        rows = read_log(path) if path.is_file() else [{"made_from": self.made_from}]
-        write_rows(path, rows)
+        rows = read_log(path, checked=True) if path.is_file() else [{"made_from": self.made_from}]
+        atomic_write(path, "".join(map(log_line, rows)))
         with path.open("a", encoding="utf-8") as file:
             for batch in batches:
-                lines = (json.dumps(asdict(answer), ensure_ascii=False) for answer in batch)
-                file.write("".join(f"{line}\n" for line in lines))
+                file.write("".join(log_line(asdict(answer)) for answer in batch))
                 file.flush()
                 os.fsync(file.fileno())
 

@@ -13,6 +13,7 @@ from slam_potsa.data.audio import HOP_LENGTH, encoder_frames, load_audio, log_me
 from slam_potsa.data.feature_store import FeatureStore, add_features
 from slam_potsa.data.manifest import Utterance, manifest_hash, read_manifest
 from slam_potsa.errors import InputError
+from slam_potsa.files import alone
 from slam_potsa.model.encoder import SpeechEncoder
 from slam_potsa.model.language_bias import PADDED, BiasStatistics, LanguageBias
 
@@ -58,11 +59,12 @@ def store_features(
 ) -> FeatureStore:
     """Encode every utterance of `manifests` that `folder` does not hold yet."""
     which = folder, encoder.fingerprint(), encoder.width
-    store = add_features(*which, [])
-    for manifest in map(Path, manifests):
-        missing = [u for u in read_manifest(manifest) if u.key not in store]
-        found = encode(encoder, missing, manifest.parent, **options)
-        store = add_features(*which, ((u.key, features.numpy()) for u, features in found))
+    with alone(folder, "is storing features"):
+        store = add_features(*which, [])
+        for manifest in map(Path, manifests):
+            missing = [u for u in read_manifest(manifest) if u.key not in store]
+            found = encode(encoder, missing, manifest.parent, **options)
+            store = add_features(*which, ((u.key, features.numpy()) for u, features in found))
     return store
 
 

@@ -6,7 +6,7 @@ import importlib.util
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ from slam_potsa.engine.run_directory import (
     BEST,
     DONE,
     STAGE,
-    alone,
     best_checkpoint,
     read_config,
     trained_from,
 )
 from slam_potsa.errors import InputError
+from slam_potsa.files import alone
 from slam_potsa.model.checkpoint import pass_on
 from slam_potsa.model.controller import NonFiniteLoss
 from slam_potsa.provenance import write_record
@@ -94,21 +94,27 @@ def train_stage(config: PotsaConfig) -> None:
     made_from = trained_from(config)  # before the training: of what it reads
     train = _finetune_deepspeed if config.train_config.enable_deepspeed else _finetune
     folder = Path(config.train_config.output_dir)
-    with alone(folder) if is_main_process() else nullcontext():
+    with _alone(config):
         train(config)
         if is_main_process():
             found = best_checkpoint(folder)
             if found != folder / BEST:
                 pass_on(found, config.ckpt_path, folder / BEST)
-            write_record(folder / DONE, made_from)
+            write_record(folder / DONE, made_from, [folder / BEST])
+
+
+def _alone(config: PotsaConfig) -> AbstractContextManager:
+    """The first process holds the run directory for all of them."""
+    return alone(config.train_config.output_dir) if is_main_process() else nullcontext()
 
 
 def _finetune(config: PotsaConfig) -> None:
-    if _announced_engine(config) == "slam_llm":
-        from slam_potsa.engine import slam_llm
+    engine = _announced_engine(config)
+    with _alone(config):
+        if engine == "slam_llm":
+            from slam_potsa.engine import slam_llm
 
-        slam_llm.finetune(config)
-    else:
+            return slam_llm.finetune(config)
         from slam_potsa.engine import native
 
         final = native.finetune(config)
@@ -128,7 +134,8 @@ def _finetune_deepspeed(config: PotsaConfig) -> None:
     from slam_potsa.engine import slam_llm
 
     config.engine = "slam_llm"
-    slam_llm.finetune_deepspeed(config)
+    with _alone(config):
+        slam_llm.finetune_deepspeed(config)
 
 
 def _inference(config: PotsaConfig) -> None:

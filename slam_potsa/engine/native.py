@@ -31,6 +31,7 @@ from slam_potsa.engine.run_directory import (
     CONTROLLER,
     MODEL,
     TEACHER,
+    complete,
     complete_checkpoints,
     remove_checkpoint,
     step_of,
@@ -61,10 +62,10 @@ def finetune(config: PotsaConfig) -> Path:
     check(config)
     check_host(config)
     args = _arguments(config)
-    resume = checkpoint_to_resume(config)
     with first_rank_first(Path(config.train_config.output_dir) / BIAS) as is_first:
         if is_first:
-            prepare(config, resume)
+            prepare(config, checkpoint_to_resume(config))
+    resume = checkpoint_to_resume(config)
     use_bias(config)
     torch.manual_seed(config.train_config.seed)
     model, tokenizer = model_factory(
@@ -109,7 +110,8 @@ class NativeTrainer(Trainer):
     def run(self, resume: Path | None) -> Path:
         if resume is not None:
             if self.is_world_process_zero():
-                MetricsLog(Path(self.args.output_dir) / METRICS).keep_before(_first_unread(resume))
+                written = json.loads((resume / CONTROLLER).read_text())["metrics"]
+                MetricsLog(Path(self.args.output_dir) / METRICS).keep(written)
             logger.info("resuming from %s", resume)
         if resume is not None and step_of(resume) >= self.args.max_steps:
             self._load_from_checkpoint(str(resume))  # finished: Trainer would do one step more
@@ -204,6 +206,7 @@ class NativeTrainer(Trainer):
         folder = Path(output_dir or self.args.output_dir)
         state = {
             "controller": self.controller.state_dict(),
+            "metrics": MetricsLog(Path(self.args.output_dir) / METRICS).written(),
             "best_loss": self.best_loss,
             "validated_on": self.validated_on,
             "world_size": self.args.world_size,
@@ -217,15 +220,15 @@ class NativeTrainer(Trainer):
         atomic_write(folder / CONTROLLER, json.dumps(state))
 
     def _save_checkpoint(self, model, trial) -> None:
-        complete = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / COMPLETE
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save:  # one of this step may be there, from before a resume
-            complete.unlink(missing_ok=True)
+            (folder / COMPLETE).unlink(missing_ok=True)
         super()._save_checkpoint(model, trial)
         self.saved_step = self.state.global_step
         if self.args.world_size > 1:
             dist.barrier()  # every rank's random state is there
         if self.args.should_save:
-            atomic_write(complete, "")
+            complete(folder)
             # Only now: the one before must stay until this one is whole.
             for old in complete_checkpoints(self.args.output_dir)[
                 : -self.potsa.native.keep_checkpoints

@@ -33,6 +33,7 @@ from slam_potsa.engine.run_directory import (
     changes_since,
     clear,
     last_checkpoint,
+    remove_unfinished,
     trained_from,
     write_config,
 )
@@ -49,6 +50,7 @@ from slam_potsa.model.encoder import (
 from slam_potsa.model.factory import check_layers
 from slam_potsa.model.language_bias import LanguageBias
 from slam_potsa.model.llm import llm_layers
+from slam_potsa.provenance import seal
 
 logger = logging.getLogger(__name__)
 PATIENCE = timedelta(hours=12)  # what other ranks wait while the first checks and estimates
@@ -108,6 +110,7 @@ def first_rank_first(*made: Path) -> Iterator[bool]:
     for path in made:
         content = store.get(f"{key}/{path.name}")
         if content and not (path.is_file() and path.read_bytes() == content):
+            seal(path).unlink(missing_ok=True)
             atomic_write(path, content)
     store.set(f"{key}/seen/{rank}", "yes")
     yield False
@@ -130,6 +133,7 @@ def prepare(config: PotsaConfig, resume: Path | None) -> None:
             check_recordings(manifest)
         replaced = config.native.resume == "never"
         clear(Path(config.train_config.output_dir), replace=replaced)
+    remove_unfinished(config.train_config.output_dir)
     write_config(config)
     provide_bias(config)
 

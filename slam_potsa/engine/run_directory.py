@@ -1,4 +1,4 @@
-"""A run directory: what it holds, what it was trained from, and who trains in it.
+"""A run directory: what it holds, and what it was trained from.
 
 It holds config.yaml (resolved), language_bias.safetensors, metrics.jsonl, schedule.json, model.pt
 (the last), best/model.pt (by validation loss), and checkpoint-N/ to resume from. Where SLAM-LLM's
@@ -11,35 +11,31 @@ import dataclasses
 import json
 import logging
 import math
-import os
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from slam_potsa.config import PotsaConfig, defaults, flat
 from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.errors import InputError
-from slam_potsa.files import atomic_write
+from slam_potsa.files import TEMPORARY, atomic_write
 from slam_potsa.model.checkpoint import weights_file
 from slam_potsa.model.metrics import METRICS, TENSORBOARD, WANDB_RUN
 from slam_potsa.objective.layer_schedule import LayerSchedule
-from slam_potsa.provenance import content_hash, differences
+from slam_potsa.provenance import content_hash, differences, seal, why_outdated, write_record
 
 logger = logging.getLogger(__name__)
 CONFIG, BIAS, MODEL = "config.yaml", "language_bias.safetensors", "model.pt"
 SCHEDULE = "schedule.json"
 BEST = f"best/{MODEL}"
-COMPLETE = "complete"  # written last into checkpoint-N/
+COMPLETE = "complete"  # in checkpoint-N/, written last: the record of all its files
 TEACHER = "teacher.pt"  # in checkpoint-N/: the weights of an average
 CONTROLLER = "controller.json"  # in checkpoint-N/: the schedule's state, and what it was made from
 STAGE, DONE = "stage.yaml", "done.json"  # of a recipe's stage, see engine/stages.py
-LOCK, OWNER = ".lock", ".owner"
 # SLAM-LLM's folders, its epochs counted from 1, micro-steps within the epoch.
 SAVED = re.compile(r".*_epoch_(\d+)_step_(\d+)")
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -47,9 +43,21 @@ GONE = "not there"  # in place of a content hash
 
 
 def complete_checkpoints(output_dir: str | Path) -> list[Path]:
-    """All `checkpoint-N` that were written to their end, oldest first."""
-    found = [path for path in _checkpoints(output_dir) if (path / COMPLETE).is_file()]
-    return sorted(found, key=step_of)
+    """All `checkpoint-N` that were written to their end, oldest first, and whole still or not."""
+    return [path for path in _checkpoints(output_dir) if (path / COMPLETE).is_file()]
+
+
+def complete(checkpoint: Path) -> None:
+    """Note that it is whole, with the content of its files."""
+    files = [path for path in sorted(checkpoint.iterdir()) if path.name != COMPLETE]
+    write_record(checkpoint / COMPLETE, {}, files)
+
+
+def why_broken(checkpoint: Path) -> list[str]:
+    """Why it cannot be continued from: a file is not there, or not the one that was written."""
+    if not (checkpoint / COMPLETE).is_file():
+        return ["was not written to its end"]
+    return why_outdated(checkpoint / COMPLETE, {})
 
 
 def step_of(checkpoint: Path) -> int:
@@ -59,7 +67,7 @@ def step_of(checkpoint: Path) -> int:
 
 def _checkpoints(output_dir: str | Path) -> list[Path]:
     found = Path(output_dir).glob("checkpoint-*")
-    return [path for path in found if CHECKPOINT.fullmatch(path.name)]
+    return sorted((path for path in found if CHECKPOINT.fullmatch(path.name)), key=step_of)
 
 
 def remove_checkpoint(folder: Path) -> None:
@@ -68,8 +76,39 @@ def remove_checkpoint(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
+def remove_unfinished(output_dir: str | Path) -> None:
+    """Remove checkpoints that were being written when a training was killed."""
+    for path in filter(_is_ours, _checkpoints(output_dir)):
+        if not (path / COMPLETE).is_file():
+            remove_checkpoint(path)
+
+
 def last_checkpoint(output_dir: str | Path) -> Path | None:
-    return next(reversed(complete_checkpoints(output_dir)), None)
+    """The newest that is whole; None where none was ever written to its end.
+
+    Logs which newer ones are not. Raises InputError where there are some, and none is whole.
+    """
+    broken = {}
+    for path in filter(_is_ours, reversed(_checkpoints(output_dir))):
+        if not (why := why_broken(path)):
+            for name, reasons in broken.items():
+                _say_once(f"{name}: {'; '.join(reasons)}; {path.name} is taken")
+            return path
+        broken[path] = why
+    if any((path / COMPLETE).is_file() for path in broken):
+        anew = "put them back as they were, or start anew with native.resume=never"
+        raise InputError(f"{path}: {'; '.join(why)}; {anew}" for path, why in broken.items())
+    return None
+
+
+_say_once = cache(logger.warning)
+
+
+def _is_ours(checkpoint: Path) -> bool:
+    """Whether a training of ours made the folder, as far as it came."""
+    names = {path.name for path in checkpoint.iterdir()} if checkpoint.is_dir() else set()
+    begun = all(name.startswith((MODEL, TEMPORARY)) for name in names)
+    return begun or not names.isdisjoint((COMPLETE, CONTROLLER))
 
 
 def best_checkpoint(run_dir: str | Path) -> Path:
@@ -144,16 +183,19 @@ def clear(output_dir: Path, *, replace: bool = False) -> None:
     """Remove what an earlier run of ours left, which a new one would be mixed up with.
 
     Args:
-        replace: also what SLAM-LLM's loop saved there, the only weights of a run that was stopped.
+        replace: also what SLAM-LLM's loop saved there, the only weights of a run that was stopped,
+            and the biases, which may be of another encoder.
     """
-    for folder in _checkpoints(output_dir):
-        if any((folder / mark).is_file() for mark in (COMPLETE, CONTROLLER)):  # ours
-            remove_checkpoint(folder)
+    for folder in filter(_is_ours, _checkpoints(output_dir)):
+        remove_checkpoint(folder)
     for folder in saved_folders(output_dir) if replace else ():
         shutil.rmtree(folder)
     shutil.rmtree(output_dir / TENSORBOARD, ignore_errors=True)
-    for name in (METRICS, SCHEDULE, MODEL, BEST, WANDB_RUN):
-        (output_dir / name).unlink(missing_ok=True)
+    for name in (METRICS, SCHEDULE, MODEL, BEST, WANDB_RUN, *[BIAS] * replace):
+        for path in (seal(output_dir / name), output_dir / name):
+            path.unlink(missing_ok=True)
+    if (output_dir / BEST).parent.is_dir() and not any((output_dir / BEST).parent.iterdir()):
+        (output_dir / BEST).parent.rmdir()
 
 
 # -- is it still what it was made from? ------------------------------------------------------------
@@ -216,36 +258,3 @@ def features_of(folder: str | None) -> str | None:
         return FeatureStore.open(folder).fingerprint if Path(folder).is_dir() else GONE
     except InputError:
         return GONE  # a folder without a store in it
-
-
-# -- one training a folder -------------------------------------------------------------------------
-
-
-@contextmanager
-def alone(folder: str | Path, patience: float = 10.0) -> Iterator[None]:
-    """Hold `folder` while training: a second run there would write into the same files.
-
-    The lock is the process's and ends with it, however it ends. Raises InputError where another
-    process holds it still after `patience` seconds: one whose launcher was killed may go on by
-    itself; one that was killed itself needs some seconds until its data loaders notice. Where the
-    file system has no locks, a warning, and nobody is kept out.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    # A soft lock, filelock's way out, would outlive a process that was killed on another machine.
-    lock = FileLock(folder / LOCK, timeout=patience, fallback_to_soft=False)
-    owner = folder / OWNER
-    try:
-        lock.acquire()
-    except Timeout:
-        who = owner.read_text().strip() if owner.is_file() else "unknown"
-        raise InputError(
-            f"{folder}: process {who} is training there; wait for it, or end it"
-        ) from None
-    except OSError as error:  # Lustre, unless it is mounted with -o flock
-        logger.warning("%s: no locks (%s), start only one training there", folder, error.strerror)
-    try:
-        owner.write_text(str(os.getpid()))
-        yield
-    finally:
-        lock.release()

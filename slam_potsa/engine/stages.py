@@ -43,7 +43,7 @@ from slam_potsa.engine.run_directory import (
 )
 from slam_potsa.errors import InputError, collecting, refuse
 from slam_potsa.model.llm import load_tokenizer
-from slam_potsa.provenance import read_record
+from slam_potsa.provenance import changed_files, read_record
 
 
 def run_stages(
@@ -89,8 +89,13 @@ def is_done(stage: Stage) -> bool:
 
 def check_history(stage: Stage) -> None:
     """Raise InputError where a stage that is done would be trained otherwise now."""
-    record = read_record(stage.folder / DONE)
-    if record and (changed := changes_since(record.made_from, trained_from(stage.config))):
+    if not is_done(stage):
+        return
+    changed = [f"{DONE} is damaged"]
+    if record := read_record(stage.folder / DONE):
+        changed = changes_since(record.made_from, trained_from(stage.config))
+        changed += changed_files(record, stage.folder) * (stage.folder / BEST).is_file()
+    if changed:
         raise InputError(
             f"stage {stage.name} is done, and differs now: {'; '.join(changed)}. Take it back; or "
             f"choose another output_dir; or remove {stage.folder} to train it anew"

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from slam_potsa.config import LanguageBiasConfig, TrainConfig
 from slam_potsa.errors import InputError, refuse
-from slam_potsa.files import atomic_path
 from slam_potsa.model.carried_state import CARRIED, CarriedState
 from slam_potsa.model.language_bias import LanguageBias
+from slam_potsa.provenance import refuse_damaged, sealed
 
 logger = logging.getLogger(__name__)
 State = Mapping[str, Tensor]  # by parameter name
@@ -47,13 +47,13 @@ def trainable_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save_checkpoint(model: nn.Module, path: str | Path) -> None:
-    """Write `model.pt`, whole or not at all; the same weights give the same bytes."""
+    """Write `model.pt` with its seal, whole or not at all; the same weights give the same bytes."""
     write_tensors(path, trainable_state(model))
 
 
 def write_tensors(path: str | Path, state: State) -> None:
     """What `read_checkpoint` reads."""
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+    with sealed(path) as temporary, open(temporary, "wb") as file:
         torch.save(dict(state), file)  # given a path, it would write the path's name too
 
 
@@ -64,7 +64,7 @@ def pass_on(found: Path, before: str | Path | None, path: Path) -> None:
     """
     state, earlier = read_checkpoint(found), read_checkpoint(before) if before else {}
     lacking = {n: t for n, t in earlier.items() if n not in state and ".as_" not in n}
-    with atomic_path(path) as temporary:
+    with sealed(path) as temporary:
         if lacking:
             torch.save({**lacking, **state}, temporary)
         else:
@@ -76,6 +76,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     path, where = weights_file(path), f"ckpt_path={str(path)!r}"
     if not path.is_file():
         raise InputError(f"{where}: no such file; expected SLAM-LLM's model.pt")
+    refuse_damaged(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

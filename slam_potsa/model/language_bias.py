@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from slam_potsa.data.languages import language_code, language_id
 from slam_potsa.errors import InputError
-from slam_potsa.files import atomic_write
 from slam_potsa.model.carried_state import CarriedState
+from slam_potsa.provenance import refuse_damaged, sealed
 
 METADATA = "slam_potsa language bias 1"
 PADDED = "+padding"  # ends the fingerprint where the silence that fills the window counted as valid
@@ -151,8 +151,9 @@ class LanguageBias(nn.Module):
             )
 
     def save(self, path: str | Path) -> None:
-        """Write `language_bias.safetensors`: one [E] float32 vector a language, and metadata."""
-        atomic_write(path, self._serialize())
+        """Write `language_bias.safetensors`, sealed: an [E] float32 vector a language, metadata."""
+        with sealed(path) as temporary:
+            temporary.write_bytes(self._serialize())
 
     @classmethod
     def load(cls, path: str | Path, **overrides: str) -> LanguageBias:
@@ -160,6 +161,7 @@ class LanguageBias(nn.Module):
         path = Path(path)
         if not path.is_file():
             raise InputError(f"{path}: no such file; estimate biases with `slam-potsa bias`")
+        refuse_damaged(path)
         try:
             return cls.from_bytes(path.read_bytes(), **overrides)
         except (ValueError, KeyError, SafetensorError) as error:

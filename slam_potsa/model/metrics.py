@@ -19,6 +19,7 @@ late. On SLAM-LLM's host its trainer logs to Weights & Biases itself.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +34,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from slam_potsa.config import PotsaConfig
-from slam_potsa.data.jsonl import read_log, write_rows
+from slam_potsa.data.jsonl import read_log
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
 
@@ -42,7 +43,7 @@ METRICS, TENSORBOARD, WANDB_RUN = "metrics.jsonl", "tensorboard", "wandb_run"
 
 
 class MetricsLog:
-    """Appends the controller's records to a file; `keep_before` drops lines of a run resumed.
+    """Appends the controller's records to a file; `keep` drops lines of a run resumed.
 
     Step 0 begins a file: what an earlier run left is kept beside it, as metrics.before.jsonl.
     Raises InputError where another process logs to the same file.
@@ -72,13 +73,30 @@ class MetricsLog:
         line["tokens_per_second"] = round(record["tokens"] / max(record["seconds"], 1e-9), 1)
         if self._lock is None:
             self._lock = self._begin(record["step"] == 0)
+        elif not self.path.is_file():
+            raise InputError(f"{self.path}: removed while the run goes on; was its folder, too?")
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
-    def keep_before(self, step: int) -> None:
-        """Forget lines of `step` and later: they will be written again."""
-        if self.path.is_file():
-            write_rows(self.path, [row for row in read_metrics(self.path) if row["step"] < step])
+    def written(self) -> dict[str, Any]:
+        """What the file is, to be told to `keep`."""
+        content = self.path.read_bytes() if self.path.is_file() else b""
+        return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+    def keep(self, written: Mapping[str, Any]) -> None:
+        """Forget what came after `written`: it will be written again.
+
+        Raises InputError where what came before is not there, or another.
+        """
+        content = self.path.read_bytes() if self.path.is_file() else b""
+        kept = content[: written["bytes"]]
+        if hashlib.sha256(kept).hexdigest() != written["sha256"]:
+            raise InputError(
+                f"{self.path}: not the first {written['bytes']} bytes that the checkpoint was "
+                "written after: put them back, or start anew with native.resume=never"
+            )
+        if kept != content:
+            atomic_write(self.path, kept)
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import pytest
 
 from slam_potsa.data.feature_store import FeatureStore, add_features
 from slam_potsa.errors import InputError
+from slam_potsa.provenance import seal
 
 
 def features(key):
@@ -66,6 +67,7 @@ def test_other_and_broken_stores_and_missing_keys(tmp_path):
     (tmp_path / "features.bin").write_bytes(b"\0\0")
     with pytest.raises(InputError, match="2 bytes, the index needs 48"):
         FeatureStore.open(tmp_path)
+    seal(tmp_path / "index.json").unlink()
     for index in ({"keys": []}, {"keys": [], "fingerprint": "", "width": 1}, [], 3):
         (tmp_path / "index.json").write_text(json.dumps(index))
         with pytest.raises(InputError, match="not the index of a feature store"):

@@ -16,7 +16,7 @@ from slam_potsa import InputError
 from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator, load_run
 from slam_potsa.engine.encode import store_features
-from slam_potsa.engine.run_directory import complete_checkpoints, last_checkpoint
+from slam_potsa.engine.run_directory import complete, complete_checkpoints, last_checkpoint
 from slam_potsa.model import speech_llm
 from slam_potsa.model.checkpoint import read_checkpoint
 from slam_potsa.model.controller import NonFiniteLoss
@@ -136,6 +136,7 @@ def test_what_happens_to_a_run_that_is_there(tmp_path):
     assert last_checkpoint(run) == found[0]
     state = found[0] / "controller.json"
     state.write_text(state.read_text().replace('"world_size": 1', '"world_size": 4'))
+    complete(found[0])
     with pytest.raises(InputError, match="written by 4 processes, now there are 1"):
         native.finetune(config)
     config.train_config.lr = 0.5

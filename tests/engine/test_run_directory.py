@@ -11,8 +11,10 @@ import pytest
 
 from slam_potsa import InputError
 from slam_potsa.engine.encode import store_features
-from slam_potsa.engine.run_directory import alone, best_checkpoint, changes_since, trained_from
+from slam_potsa.engine.run_directory import best_checkpoint, changes_since, trained_from
+from slam_potsa.files import alone
 from slam_potsa.model.encoder import load_encoder
+from slam_potsa.provenance import sealed
 from tests.support import tiny
 from tests.support.torchrun import ROOT
 
@@ -74,7 +76,8 @@ def test_data_and_start_are_compared_by_content(tmp_path):
     start.write_bytes(b"others!")
     os.utime(start, ns=(1, 1))
     index = Path(data.feature_store, "index.json")
-    index.write_text(index.read_text().replace(encoder.fingerprint(), "another"))
+    with sealed(index) as other:
+        other.write_text(index.read_text().replace(encoder.fingerprint(), "another"))
     sections = ("ckpt_path", "dataset_config.feature_store", "dataset_config.train_data_path")
     assert changed(before, config) == [f"content of {name}" for name in sections]
     for path in (copy, start):
@@ -85,14 +88,14 @@ def test_data_and_start_are_compared_by_content(tmp_path):
 
 def test_a_second_process_is_kept_out_until_the_first_has_gone(tmp_path, monkeypatch):
     code = (
-        "import sys; from slam_potsa.engine.run_directory import alone\n"
+        "import sys; from slam_potsa.files import alone\n"
         f"with alone({str(tmp_path)!r}): print('in', flush=True); sys.stdin.read()"
     )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     holder = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes)
     assert holder.stdout.readline() == "in\n"
     said = pytest.raises(InputError, match=f"process {holder.pid} is training there")
-    with said, alone(tmp_path, 0):
+    with said, alone(tmp_path, patience=0):
         pass
     holder.kill()  # however it ends
     holder.communicate()
@@ -103,5 +106,5 @@ def test_a_second_process_is_kept_out_until_the_first_has_gone(tmp_path, monkeyp
         raise OSError(errno.ENOTSUP, "not supported")
 
     monkeypatch.setattr(fcntl, "flock", flock)  # a file system without locks is no obstacle
-    with alone(tmp_path, 0):
+    with alone(tmp_path, patience=0):
         pass

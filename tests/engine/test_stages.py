@@ -190,7 +190,7 @@ def test_a_killed_command_continues_in_processes_of_its_own(finished, tmp_path):
     while not list(second.glob("checkpoint-*/complete")) and first.poll() is None:
         assert time.monotonic() < end
         time.sleep(0.02)
-    worker = int((second / ".owner").read_text())
+    worker = int((second / ".owner").read_text().split()[0])
     os.killpg(first.pid, signal.SIGKILL)
     os.kill(worker, signal.SIGKILL)
     first.wait()

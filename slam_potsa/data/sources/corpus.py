@@ -25,7 +25,7 @@ from typing import Any
 from slam_potsa.data import manifest
 from slam_potsa.data.archives import split_reference
 from slam_potsa.data.audio import measure_audio
-from slam_potsa.data.jsonl import read_log, write_rows
+from slam_potsa.data.jsonl import log_line, read_log, write_rows
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.errors import InputError, each
 from slam_potsa.files import atomic_write
@@ -131,8 +131,9 @@ def measure(
     from tqdm import tqdm
 
     log = output / "measurements.jsonl"
-    known = dict(read_log(log)) if log.is_file() else {}
-    write_rows(log, known.items())  # without a line that was cut off
+    rows = read_log(log, checked=True) if log.is_file() else []
+    atomic_write(log, "".join(map(log_line, rows)))  # without a line that was cut off
+    known = {row["recording"]: row["found"] for row in rows}
     named = {_name(recording.utterance.audio): recording for recording in kept(recordings)}
     unheard = [name for name in named if name not in known]
     with (
@@ -142,7 +143,8 @@ def measure(
         for start in range(0, len(unheard), BATCH):
             names = unheard[start : start + BATCH]
             found = each(lambda name: _listen(named[name].utterance.audio), names, workers)
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in found.items())
+            rows = ({"recording": name, "found": one} for name, one in found.items())
+            file.writelines(map(log_line, rows))
             file.flush()
             known |= found
             bar.update(len(found))

@@ -1,0 +1,126 @@
+"""Flipped bits, deleted and cut files in every kind of artefact: never other numbers in silence."""
+
+import os
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from slam_potsa.data.feature_store import FeatureStore, add_features
+from slam_potsa.engine import native
+from slam_potsa.engine.decode_processes import Answer, Journal
+from slam_potsa.engine.run_directory import complete_checkpoints, last_checkpoint
+from slam_potsa.errors import InputError
+from slam_potsa.files import TEMPORARY, alone
+from slam_potsa.model.checkpoint import read_checkpoint
+from slam_potsa.model.language_bias import LanguageBias
+from slam_potsa.model.metrics import MetricsLog
+from tests.support import tiny
+
+pytestmark = pytest.mark.reliability
+
+
+def flip(path: Path, rng: random.Random) -> None:
+    """One bit of a file, anywhere in it."""
+    content = bytearray(path.read_bytes())
+    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    write(path, bytes(content))
+
+
+def cut(path: Path, rng: random.Random) -> None:
+    write(path, path.read_bytes()[: rng.randrange(path.stat().st_size)])
+
+
+def write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    os.utime(path, ns=(1, next(TIMES)))  # two writes may have one time
+
+
+TIMES = iter(range(1, 10**6))
+DAMAGE = {"flip": flip, "cut": cut, "delete": lambda path, rng: path.unlink()}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    config = tiny.world(tmp_path_factory.mktemp("damage"), sentences=2)
+    config.native.save_interval, config.native.max_steps = 2, 4
+    return native.finetune(config).parent
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(run, tmp_path, caplog, damage):
+    rng = random.Random(0)
+    for name in sorted(path.name for path in complete_checkpoints(run)[-1].iterdir()):
+        folder = tmp_path / name
+        shutil.copytree(run, folder)
+        older, newest = complete_checkpoints(folder)
+        damage(newest / name, rng)
+        if name != "complete" or damage is not flip:  # whose notes may change
+            assert last_checkpoint(folder) == older
+            assert f"{newest}: " in caplog.text and "checkpoint-2 is taken" in caplog.text
+        (older / "optimizer.pt").unlink()
+        (newest / "optimizer.pt").unlink(missing_ok=True)
+        if (newest / "complete").exists():
+            with pytest.raises(InputError, match="optimizer.pt is not there"):
+                last_checkpoint(folder)
+
+
+@pytest.mark.parametrize("damage", [flip, cut])
+def test_damaged_weights_biases_and_metrics_are_refused(run, tmp_path, damage):
+    rng, log = random.Random(1), MetricsLog(run / "metrics.jsonl")
+    written = log.written()
+    readers = {"model.pt": read_checkpoint, "language_bias.safetensors": LanguageBias.load}
+    readers |= {"metrics.jsonl": lambda path: MetricsLog(path).keep(written)}
+    for name, read in readers.items():
+        for _ in range(20):
+            for part in (name, f"{name}.record"):
+                if (run / part).exists():
+                    shutil.copy(run / part, tmp_path / part)
+            read(tmp_path / name)
+            damage(tmp_path / name, rng)
+            with pytest.raises(InputError, match=name):
+                read(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["features.bin", "index.json"])
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_store_gives_no_other_features(tmp_path, damage, name):
+    found = {f"k{n}": np.random.default_rng(n).normal(size=(n + 1, 4)) for n in range(5)}
+    whole, rng = tmp_path / "whole", random.Random(2)
+    add_features(whole, "f", 4, found.items())
+    for turn in range(10):
+        shutil.copytree(whole, tmp_path / str(turn))
+        damage(tmp_path / str(turn) / name, rng)
+        refused = 0
+        for key, value in found.items():
+            try:
+                read = FeatureStore.open(tmp_path / str(turn))[key]
+                np.testing.assert_array_equal(read, value.astype(np.float16))
+            except InputError:
+                refused += 1
+        assert refused
+
+
+@pytest.mark.parametrize("damage", [flip, cut])
+def test_a_damaged_journal_gives_no_other_answers(tmp_path, damage, caplog):
+    answers = {f"k{n}": Answer(f"k{n}", [f"text {n}"], [n / 7], n / 3) for n in range(9)}
+    for turn in range(40):
+        journal, rng = Journal(tmp_path / str(turn), {"manifest": "a"}), random.Random(turn)
+        journal.add(0, [answers.values()])
+        damage(tmp_path / f"{turn}_partial.0.jsonl", rng)
+        caplog.clear()
+        left = Journal(tmp_path / str(turn), {"manifest": "a"}).answers()
+        assert left.items() <= answers.items()
+        assert len(left) == len(answers) or caplog.text or damage is cut
+    assert len(answers) == 9
+
+
+def test_what_a_killed_process_left_half_written_goes_at_the_next_start(tmp_path):
+    dead, living = (tmp_path / "in" / f"{TEMPORARY}{pid}-x" for pid in (2**22 + 1, os.getppid()))
+    for path in (dead, living):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    with alone(tmp_path):
+        assert not dead.exists() and living.exists()

@@ -7,10 +7,8 @@ run trains, and is then measured on sentences that no run was trained on, by lan
 cross-entropy of the right translation (nats a token) and BLEU (greedy). A finished run is not
 repeated, so an interrupted call goes on, and several processes may share the seeds.
 
-The table has, for each system, the mean difference from the system of the same seed that it is
-compared with (`against`), over the sentences of a test and then over seeds, with a 95 % interval
-over seeds (Student's t) and p by Holm over all comparisons of a language. A control has the same
-steps and rows, and partners of other sentences.
+A control has the same steps and rows, and partners of other sentences. The tables and the chart are
+those of evidence_tables.py.
 """
 
 from __future__ import annotations
@@ -19,14 +17,14 @@ import argparse
 import itertools
 import json
 import random
-import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from evidence_tables import chart, summarise, text
 from torch.utils.data import DataLoader
 
 from slam_potsa.config import PotsaConfig
@@ -38,10 +36,10 @@ from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator, load_run
 from slam_potsa.engine.encode import store_features
 from slam_potsa.engine.launch import quieten
+from slam_potsa.evaluation.figures import standalone
 from slam_potsa.evaluation.scores import score
 from slam_potsa.files import atomic_write
 from slam_potsa.model.encoder import load_encoder
-from slam_potsa.text import table
 
 SYSTEMS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
 SENTENCES = {"train": 300, "pairs": 160, "dev": 5, "test": 100, "clauses": 1}
@@ -113,12 +111,13 @@ def main() -> None:
             atomic_write(folder / RESULT, json.dumps(content) + "\n")
     found = ((run, read_result(run, args)) for run in runs(args))
     results = {run: result for run, result in found if result}
-    summary = summarise(results)
+    rows = summarise(results)
     about = {"device": device_name(), "torch": torch.__version__, "steps": args.steps}
-    content = about | {"more": args.more, "seeds": list(args.seeds), "rows": summary}
+    content = about | {"more": args.more, "rows": rows}
     atomic_write(args.json, json.dumps(content, indent=1) + "\n")
-    atomic_write(args.json.with_suffix(".txt"), text(summary) + "\n")
-    print(text(summary))
+    atomic_write(args.json.with_suffix(".txt"), text(rows) + "\n")
+    atomic_write(args.json.with_suffix(".svg"), standalone(chart(rows)))
+    print(text(rows))
 
 
 def build_world(args: argparse.Namespace) -> None:
@@ -273,88 +272,6 @@ def read_result(run: Run, args: argparse.Namespace) -> dict[str, Any] | None:
     if found["made_from"] != made_from(run, args):
         raise SystemExit(f"{file}: made with other settings; give another --output, or remove it")
     return found["tests"]
-
-
-def summarise(results: dict[Run, dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row a system, its pairs and a test of one language, with differences and their p."""
-    groups: dict[tuple, list[Run]] = {}
-    for run in results:
-        groups.setdefault((run.system, run.language, run.pairs), []).append(run)
-    rows = []
-    for (system, joins, pairs), group in groups.items():
-        for place in results[group[0]]:
-            values = {run: results[run][place] for run in group}
-            row = {"system": system, "joins": joins, "pairs": pairs, "test": place}
-            row |= {"seeds": len(group), "ce": _mean(mean_ce(v) for v in values.values())}
-            has_bleu = all("bleu" in v for v in values.values())
-            if has_bleu:
-                row["bleu"] = _mean(v["bleu"] for v in values.values())
-            both = [(run, run.against) for run in group if run.against in results]
-            if both:
-                pairs_of = [(results[a][place], results[b][place]) for a, b in both]
-                row["against"] = both[0][1].system
-                row["delta_ce"] = interval([mean_ce(a) - mean_ce(b) for a, b in pairs_of])
-                if has_bleu:
-                    row["delta_bleu"] = interval([a["bleu"] - b["bleu"] for a, b in pairs_of])
-            rows.append(row)
-    _holm(rows)
-    return rows
-
-
-def mean_ce(result: dict[str, Any]) -> float:
-    return statistics.fmean(result["ce"].values())
-
-
-def interval(differences: Sequence[float]) -> dict[str, Any]:
-    """Mean of the seeds' differences, half of its 95 % interval, two-sided p (Student's t)."""
-    from scipy import stats
-
-    found = {"mean": round(statistics.fmean(differences), 4), "each": differences}
-    count = len(differences)
-    if count > 1:
-        error = statistics.stdev(differences) / count**0.5
-        found["half"] = round(stats.t.ppf(0.975, count - 1) * error, 4)
-        found["p"] = float(stats.ttest_1samp(differences, 0.0).pvalue)
-    return found
-
-
-def _holm(rows: Iterable[dict[str, Any]]) -> None:
-    """`p_holm` of delta_ce, over all comparisons of one test."""
-    by_test: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        if "p" in row.get("delta_ce", {}):
-            by_test.setdefault(row["test"], []).append(row["delta_ce"])
-    for family in by_test.values():
-        highest = 0.0
-        for rank, found in enumerate(sorted(family, key=lambda each: each["p"])):
-            highest = max(highest, min(1.0, found["p"] * (len(family) - rank)))
-            found["p_holm"] = highest
-
-
-def _mean(values: Iterable[float]) -> float:
-    return round(statistics.fmean(values), 4)
-
-
-def text(rows: Sequence[dict[str, Any]]) -> str:
-    head = ("system", "joins", "pairs", "test", "seeds", "CE", "BLEU", "against", "dCE", "p (Holm)")
-    head += ("dBLEU",)
-    return table(head, [_line(row) for row in rows])
-
-
-def _line(row: dict[str, Any]) -> tuple[str, ...]:
-    ce, bleu = row.get("delta_ce", {}), row.get("delta_bleu", {})
-    line = [row["system"], row["joins"], row["pairs"] or "", row["test"], row["seeds"]]
-    bleu_of = f"{row['bleu']:.1f}" if "bleu" in row else ""
-    line += [f"{row['ce']:.3f}", bleu_of, row.get("against", "")]
-    line += [_shown(ce, 3), f"{ce['p_holm']:.3f}" if "p_holm" in ce else "", _shown(bleu, 1)]
-    return tuple(map(str, line))
-
-
-def _shown(found: dict[str, Any], digits: int) -> str:
-    if not found:
-        return ""
-    half = f" ± {found['half']:.{digits}f}" if "half" in found else ""
-    return f"{found['mean']:+.{digits}f}{half}"
 
 
 def _arguments() -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""The benchmark of a training step measures what it says, and its page shows what was measured."""
+"""The benchmarks measure what they say, and the pages show what was measured."""
 
 import argparse
 import json
@@ -6,6 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from scipy import stats
+
+from tests.support import tiny
+from tests.support.announcements import announcements
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -50,3 +54,62 @@ def test_every_variant_is_timed_by_part(step, tmp_path):
 def test_the_page_shows_the_figures_on_record(step, name):
     record = json.loads((RESULTS / f"{name}.json").read_text())
     assert step.text(record) in (ROOT / "docs" / "performance.md").read_text()
+
+
+@pytest.fixture
+def evidence(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import evidence
+
+    yield evidence
+    for name in ("evidence", "evidence_tables"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.slow
+def test_evidence_of_a_small_world(evidence, tmp_path, monkeypatch, capsys):
+    """Every kind of rows, two seeds; a second call trains nothing and prints the same."""
+    tiny.whisper(tmp_path / "demo/parts/whisper-base")
+    tiny.llm(tmp_path / "demo/parts/llm")
+    systems = ["alone", "longer", "join", "join_shuffled", "pseudo", "ceiling", "partner"]
+    systems += ["english", "few", "few_contrastive_shuffled"]
+    monkeypatch.setattr(evidence.announcements, "build", announcements)
+    monkeypatch.setattr(evidence, "FEW", 2)
+    monkeypatch.chdir(tmp_path)
+    command = "evidence.py --demo demo --output runs --world world --json evidence.json "
+    command += "--seeds 1 2 --pairs 3 --steps 2 --more 2 "
+    command += "--options train_config.warmup_steps=1 train_config.batch_size_training=2 --systems"
+    monkeypatch.setattr(sys, "argv", [*command.split(), *systems])
+    evidence.main()
+    printed = capsys.readouterr().out
+    rows = json.loads((tmp_path / "evidence.json").read_text())["rows"]
+    assert {row["system"] for row in rows} == set(systems)
+    assert all(row["seeds"] == [1, 2] and row["ce"]["test/it"] > 0 for row in rows)
+    assert [row["against"] for row in rows if row["system"] == "join_shuffled"] == ["longer"]
+    assert "join_shuffled (it, 3)" in (tmp_path / "evidence.svg").read_text()
+    monkeypatch.setattr(evidence.native, "finetune", None)
+    evidence.main()
+    assert capsys.readouterr().out in printed
+
+
+def test_intervals_are_over_seeds_and_p_is_corrected_within_a_place(evidence):
+    from evidence_tables import summarise
+
+    run = evidence.Run
+    results = {}
+    for seed, (own, control, base) in enumerate(
+        [(1.0, 3.0, 2.0), (1.1, 3.3, 2.0), (0.9, 3.1, 2.0)]
+    ):
+        for ce, name in ((own, "join"), (control, "join_shuffled"), (base, "longer")):
+            joins = {} if name == "longer" else {"language": "it", "pairs": 9}
+            heard = {place: {"ce": {"s": 5.0}} for place in ("test/en", "test/es", "test/ru")}
+            results[run(name, seed, **joins)] = heard | {"test/it": {"ce": {"a": ce, "b": ce}}}
+    join, control, longer = summarise(results)
+    found = join["delta_ce"]["test/it"]
+    assert "against" not in longer and join["against"] == control["against"] == "longer"
+    test = stats.ttest_1samp([-1.0, -0.9, -1.1], 0)
+    assert found["mean"] == -1.0 and found["p"] == pytest.approx(test.pvalue)
+    low, high = test.confidence_interval()
+    assert found["half"] == pytest.approx((high - low) / 2, abs=1e-4)
+    smaller, larger = sorted((found["p"], control["delta_ce"]["test/it"]["p"]))
+    assert found["p_holm"] in (pytest.approx(2 * smaller), pytest.approx(max(2 * smaller, larger)))

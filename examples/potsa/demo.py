@@ -74,7 +74,8 @@ NOTES = [
     "All speech is put together from recorded prompts; test sentences are new as wholes, not in "
     "their words. One voice a language in training; new voices are 8 kHz telephone recordings.",
     "All have bias compensation; a language that was never heard gets the mean of the biases, "
-    "Italian that joins its own. A step has eight translated rows; POTSA's are in pairs.",
+    "Italian that joins its own. A step has eight translated rows; with POTSA each has a partner, "
+    "which is only aligned.",
 ]
 
 

@@ -121,7 +121,10 @@ def bar_chart(
             axes.vlines(places[known], low[known], high[known], colors="black", linewidth=1.2)
         axes.set_xticks(range(len(categories)), categories)
         axes.set(xlim=(-0.5, len(categories) - 0.5), ylabel=y_label)
-        axes.set_ylim(bottom=0)
+        if axes.get_ylim()[0] < 0:
+            axes.axhline(0, color="black", linewidth=0.8)
+        else:
+            axes.set_ylim(bottom=0)
         _legend(axes)
     return drawing.svg
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.checkpoint import checkpoint
 
 from slam_potsa.config import DecodeConfig
 from slam_potsa.data.epoch import EpochCounter
@@ -25,6 +26,7 @@ from slam_potsa.model.llm import unwrapped
 IGNORE_INDEX = -100
 GENERATE_OPTIONS = {spec.name for spec in fields(DecodeConfig)} - {"cross_entropy"}
 GENERATE_OPTIONS |= {"min_length", "return_dict_in_generate", "output_scores"}
+CHUNK = 2**25  # logits in float32 at once, 128 MiB
 WIDTH = 64  # columns of the LLM's input, in decoding: a multiple of it
 
 
@@ -286,11 +288,24 @@ def _first_label(labels: Tensor) -> int:
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over target tokens, in float32; 0 (still differentiable) where there is none."""
+    """Mean over target tokens, in float32; 0 (still differentiable) where there is none.
+
+    [B A, V] in float32 is the largest tensor of a step with an LLM of 152,000 words: beyond CHUNK
+    it is made a part at a time, and again for each part's gradient.
+    """
     targets = (labels != IGNORE_INDEX).sum()
-    rows = logits.float().reshape(-1, logits.shape[-1])
-    total = F.cross_entropy(rows, labels.reshape(-1), ignore_index=IGNORE_INDEX, reduction="sum")
+    size = max(1, CHUNK // logits.shape[-1])
+    parts = list(zip(logits.flatten(0, 1).split(size), labels.flatten().split(size), strict=True))
+    if len(parts) == 1:
+        total = _summed(*parts[0])
+    else:
+        again = {"use_reentrant": False, "preserve_rng_state": False}
+        total = sum(checkpoint(_summed, *part, **again) for part in parts)
     return total / targets.clamp(min=1), targets
+
+
+def _summed(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits.float(), labels, ignore_index=IGNORE_INDEX, reduction="sum")
 
 
 @torch.no_grad()

@@ -2,8 +2,6 @@
 
 import json
 import sys
-from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import yaml
@@ -11,28 +9,9 @@ from markupsafe import escape
 
 import demo
 from slam_potsa.config.compose import compose_config
-from slam_potsa.data.manifest import read_manifest, write_manifest
 from slam_potsa.engine import native
 from tests.support import tiny
-
-LANGUAGES = ("en", "es", "ru", "fr", "it")
-SPLITS = {"train": (0, 5), "pairs": (5, 9), "dev": (9, 10), "test": (10, 12)}
-
-
-def announcements(folder: Path, **_) -> SimpleNamespace:
-    """The manifests of the real corpus, from noise in five languages."""
-    rows = read_manifest(tiny.recordings(folder, sentences=12, languages=LANGUAGES))
-    for name, (first, end) in SPLITS.items():
-        own = [row for row in rows if first <= int(row.sentence_id[1:]) < end]
-        if name == "train":
-            own = [row for row in own if row.language in demo.HEARD]
-        if name == "test":
-            write_manifest(folder / "test_new_voices.jsonl", own)
-        if name == "pairs":
-            write_manifest(folder / "pairs_translated.jsonl", own)
-            own = [row if row.language in demo.HEARD else replace(row, target=None) for row in own]
-        write_manifest(folder / f"{name}.jsonl", own)
-    return SimpleNamespace(summary="noise")
+from tests.support.announcements import LANGUAGES, announcements
 
 
 def train(command: list[str]) -> SimpleNamespace:

@@ -8,6 +8,7 @@ import torch
 from slam_potsa import InputError
 from slam_potsa.data.dataset import get_speech_dataset
 from slam_potsa.engine.encode import estimate_bias
+from slam_potsa.model import speech_llm
 from slam_potsa.model.checkpoint import apply_checkpoint, save_checkpoint, trainable_state
 from slam_potsa.model.encoder import load_encoder
 from slam_potsa.model.factory import model_factory
@@ -200,3 +201,16 @@ def test_lora_trains_beside_the_projector(config):
     lora = [p for n, p in model.named_parameters() if "lora_B" in n]
     assert lora and all(p.grad is not None for p in lora)
     assert model.llm.training  # dropout of the adapters
+
+
+def test_cross_entropy_in_chunks_is_that_of_the_whole(monkeypatch):
+    logits = torch.randn(3, 5, 11, generator=torch.manual_seed(0)).requires_grad_()
+    labels = torch.randint(0, 11, (3, 5)).index_put((torch.tensor([0, 2]),), torch.tensor(-100))
+    found = []
+    for chunk in (speech_llm.CHUNK, 4 * 11, 1):
+        monkeypatch.setattr(speech_llm, "CHUNK", chunk)
+        loss, targets = speech_llm._cross_entropy(logits, labels)
+        found.append((loss, targets, *torch.autograd.grad(loss, logits)))
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0])
+    assert found[0][1] == 5

@@ -42,6 +42,18 @@ class LanguageBiasConfig(OptionsOfARow):
         choices=("mean", "zero", "error"),
         source=NOT_IN_PAPER,
     )
+    trained: bool = option(
+        False,
+        "the table trains with the projector, from the means on; all languages of the training "
+        "manifest must have a row",
+        source=AUTHORS,
+    )
+    lr: float | None = option(
+        None,
+        "peak rate of a trained table; null: train_config.lr; native host only",
+        low=0,
+        source=OURS,
+    )
 
 
 @dataclass

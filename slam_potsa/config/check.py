@@ -46,6 +46,7 @@ def _cross_checks(config: PotsaConfig) -> Iterator[str]:
         yield "dataset_config.encoder_window must equal model_config.encoder_window"
     yield from _paired_terms(config)
     yield from _joining_problems(config)
+    yield from _bias_problems(config)
     yield from _task_problems(data)
     yield from _part_problems(config)
     stored = data.feature_store is not None
@@ -99,6 +100,19 @@ def _part_problems(config: PotsaConfig) -> Iterator[str]:
         yield (
             "train_config.encoder_lr and llm_lr: SLAM-LLM has one rate for all that trains; set "
             "engine=native, or null both"
+        )
+
+
+def _bias_problems(config: PotsaConfig) -> Iterator[str]:
+    bias, train = config.language_bias, config.train_config
+    if bias.lr is not None and not bias.trained:
+        yield "language_bias.lr is not read: set language_bias.trained=true, or null it"
+    if bias.lr is not None and (train.enable_deepspeed or config.engine == "slam_llm"):
+        yield f"language_bias.lr={bias.lr}: SLAM-LLM has one rate; null it, or set engine=native"
+    if bias.trained and not (bias.enabled and "projector" in train.train_parts):
+        yield (
+            "language_bias.trained=true: the table is a part of the projector; it needs "
+            "language_bias.enabled=true and projector in train_config.train_parts"
         )
 
 

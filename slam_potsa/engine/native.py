@@ -31,6 +31,7 @@ from slam_potsa.engine.run_directory import (
     CONTROLLER,
     MODEL,
     TEACHER,
+    TRAINED_BIAS,
     complete,
     complete_checkpoints,
     remove_checkpoint,
@@ -42,6 +43,8 @@ from slam_potsa.engine.run_directory import (
 from slam_potsa.errors import InputError, refuse
 from slam_potsa.files import atomic_write
 from slam_potsa.model.checkpoint import (
+    PROJECTOR,
+    TRAINED_TABLE,
     apply_checkpoint,
     read_checkpoint,
     save_checkpoint,
@@ -123,6 +126,9 @@ class NativeTrainer(Trainer):
         final = Path(self.args.output_dir) / MODEL
         if self.args.should_save:
             save_checkpoint(self.model, final)
+            if self.potsa.language_bias.trained:
+                bias = self.model.encoder_projector.language_bias
+                bias.save(final.with_name(TRAINED_BIAS))
             write_schedule(self.args.output_dir, self.controller.schedule)
         self.controller.detach()
         return final
@@ -132,7 +138,7 @@ class NativeTrainer(Trainer):
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             train = self.potsa.train_config
-            groups = parameter_groups(self.model, train)
+            groups = parameter_groups(self.model, train, self.potsa.language_bias.lr)
             self.optimizer = torch.optim.AdamW(groups, lr=train.lr, weight_decay=train.weight_decay)
         return self.optimizer
 
@@ -269,23 +275,30 @@ class _Hooks(ProgressCallback):
         self.training_bar.set_postfix(shown, refresh=False)
 
 
-def parameter_groups(model: torch.nn.Module, train: TrainConfig) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: torch.nn.Module, train: TrainConfig, bias_lr: float | None = None
+) -> list[dict[str, Any]]:
     """One group of all that trains, as SLAM-LLM has it; one a part where parts have their rates.
 
-    The projector's is the first, whose rate is logged.
+    The projector's is the first, whose rate is logged; `bias_lr`: of a trained bias table.
     """
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    if not train.has_rates:
+    if not train.has_rates and bias_lr is None:
         return [{"params": [p for _, p in trained]}]
-    rates = {"encoder_projector": None, "encoder": train.encoder_lr, "llm": train.llm_lr}
-    groups = [
-        {
-            "params": [p for name, p in trained if name.partition(".")[0] == part],
-            "lr": train.lr if rate is None else rate,
-        }
+    rates = {
+        PROJECTOR: None,
+        TRAINED_TABLE: bias_lr,
+        "encoder.": train.encoder_lr,
+        "llm.": train.llm_lr,
+    }
+    groups = {
+        part: {"params": [], "lr": train.lr if rate is None else rate}
         for part, rate in rates.items()
-    ]
-    return [group for group in groups if group["params"]]
+    }
+    for name, parameter in trained:
+        part = max((part for part in rates if name.startswith(part)), key=len)
+        groups[part]["params"].append(parameter)
+    return [group for group in groups.values() if group["params"]]
 
 
 def learning_rate_factor(step: int, warmup: int, total: int) -> float:

@@ -60,6 +60,8 @@ def _switches(config: PotsaConfig, launched: bool) -> Iterator[str]:
         )
     if train.has_rates:
         yield "train_config.encoder_lr and llm_lr need engine=native: SLAM-LLM has one rate"
+    if config.language_bias.lr is not None:
+        yield "language_bias.lr needs engine=native: SLAM-LLM has one rate; null it"
     if train.enable_fsdp:
         yield (
             "train_config.enable_fsdp=true: SLAM-LLM's FSDP path cannot wrap a Q-Former beside a "
@@ -141,11 +143,14 @@ def _deepspeed(config: PotsaConfig, world_size: int) -> Iterator[str]:
         yield from error.problems
         return
     settings = deepspeed.fill_in(given, train, world_size)
-    if config.alignment.averages:
+    whole = {
+        "alignment.teacher=ema": config.alignment.averages,
+        "language_bias.trained=true": config.language_bias.trained,
+    }
+    for name in (name for name, is_set in whole.items() if is_set):
         yield (
-            "alignment.teacher=ema: an average needs the weights whole and in float32, which "
-            "DeepSpeed casts and (ZeRO-3) splits; start with torchrun "
-            "(train_config.enable_deepspeed=false), or give a finished teacher"
+            f"{name} needs its weights whole and in float32, which DeepSpeed casts and (ZeRO-3) "
+            "splits: start with torchrun (train_config.enable_deepspeed=false), or do without it"
         )
     yield from _deepspeed_file(settings, str(config.deepspeed_config))
     yield from _accumulation(given, train)

@@ -174,6 +174,7 @@ def check_inputs(config: PotsaConfig) -> None:
         reads_text = any(side.startswith(TEXT) for side in config.alignment.sides)
         _check_rows(data, "train_data_path", *["transcript"] * reads_text)
         _check_pairs(config)
+        _check_table(config)
     if config.train_config.run_validation and data.val_data_path != data.train_data_path:
         with collecting(problems):
             _check_rows(data, "val_data_path")
@@ -251,6 +252,20 @@ def _check_pairs(config: PotsaConfig) -> None:
             "so there is nothing to align; use the same sentence_id for the same meaning, or "
             "alignment=none"
         )
+
+
+def _check_table(config: PotsaConfig) -> None:
+    """A trained table of a file has a row for each language; the mean of all is none to train."""
+    bias, rows = config.language_bias, read_manifest(config.dataset_config.train_data_path)
+    if not (bias.trained and bias.path):
+        return
+    lacking = {row.language for row in rows} - set(LanguageBias.load(bias.path).languages)
+    refuse(
+        f"language_bias.trained=true: {bias.path} has no row for {code!r}, which is in the "
+        "training manifest; null language_bias.path, so that the table begins with its means, or "
+        "estimate them all with `slam-potsa bias`"
+        for code in sorted(lacking)
+    )
 
 
 def manifests_to_hear(config: PotsaConfig) -> list[str]:

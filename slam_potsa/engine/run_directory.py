@@ -34,6 +34,7 @@ SCHEDULE = "schedule.json"
 BEST = f"best/{MODEL}"
 COMPLETE = "complete"  # in checkpoint-N/, written last: the record of all its files
 TEACHER = "teacher.pt"  # in checkpoint-N/: the weights of an average
+TRAINED_BIAS = "language_bias_trained.safetensors"  # what a trained table has become
 CONTROLLER = "controller.json"  # in checkpoint-N/: the schedule's state, and what it was made from
 STAGE, DONE = "stage.yaml", "done.json"  # of a recipe's stage, see engine/stages.py
 # SLAM-LLM's folders, its epochs counted from 1, micro-steps within the epoch.

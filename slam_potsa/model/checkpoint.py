@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 State = Mapping[str, Tensor]  # by parameter name
 MODEL, SHARED = "model.pt", "model.safetensors"  # SLAM-LLM's, and that of an exported folder
 PROJECTOR, LORA = "encoder_projector.", "lora_"
-BIAS_STATE = "encoder_projector.language_bias.carried"
+BIAS = f"{PROJECTOR}language_bias."  # what is carried, and a trained table
+BIAS_STATE, TRAINED_TABLE = f"{BIAS}carried", f"{BIAS}trained"
 
 
 def trainable_state(model: nn.Module) -> dict[str, Tensor]:
@@ -39,7 +40,7 @@ def trainable_state(model: nn.Module) -> dict[str, Tensor]:
     next stage finds all that was ever trained, to the bit.
     """
     for module in model.modules():  # the same hooks that SLAM-LLM's state_dict() fires
-        if isinstance(module, CarriedState):
+        if isinstance(module, (CarriedState, LanguageBias)):
             module.state_dict()
     named = model.named_parameters()
     trained = {name: p.detach().cpu().clone() for name, p in named if p.requires_grad}
@@ -114,7 +115,7 @@ def require_fit(model: nn.Module, state: State, source: Any = "") -> list[str]:
     """
     refuse(f"checkpoint {source}: {problem}" for problem in _misfits(model, state))
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
-    absent = sorted(name for name in trainable - state.keys() if BIAS_STATE not in name)
+    absent = sorted(name for name in trainable - state.keys() if not name.startswith(BIAS))
     fatal = [name for name in absent if name.startswith(PROJECTOR) and ".as_" not in name]
     if fatal:
         raise InputError(f"checkpoint {source}: lacks trained parameters: {', '.join(fatal[:8])}")
@@ -175,7 +176,7 @@ def choose_bias(config: LanguageBiasConfig, state: State | None) -> LanguageBias
     """From the file given, else from the checkpoint, else an error with the remedy."""
     if not config.enabled:
         return None
-    settings = {"center": config.center, "unseen_language": config.unseen_language}
+    settings = {name: getattr(config, name) for name in ("center", "unseen_language", "trained")}
     if config.path:
         return LanguageBias.load(config.path, **settings)
     payload = carried_bias(state)
@@ -195,7 +196,7 @@ def continue_from(model: nn.Module, state: State, source: Any, schedule: bool = 
         schedule: take up the layer schedule too. A checkpoint is SLAM-LLM's only way to resume;
             the native host has another, and starts a new training with a new schedule.
     """
-    state = {name: tensor for name, tensor in state.items() if BIAS_STATE not in name}
+    state = {name: tensor for name, tensor in state.items() if not name.startswith(BIAS)}
     apply_checkpoint(model, state, source)
     trains = {name: p.requires_grad for name, p in model.named_parameters()}
     kept = {n for n in state if not trains.get(n, not n.startswith("encoder.")) and ".as_" not in n}

@@ -74,6 +74,8 @@ def factory(
     biased = config.defaults(config.LanguageBiasConfig, language_bias)
     if alignment.teacher:
         raise InputError("alignment.teacher is ours alone: a language joins by examples/potsa/")
+    if biased.trained or biased.lr is not None:
+        raise InputError("language_bias.trained and lr are ours alone: see examples/potsa/")
     for section in (alignment, biased, config.defaults(config.ModelConfig, projector)):
         check(section)
 

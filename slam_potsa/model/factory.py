@@ -22,6 +22,7 @@ from slam_potsa.data.epoch import EpochCounter
 from slam_potsa.errors import InputError, refuse
 from slam_potsa.model.carried_state import CARRIED, carried_names
 from slam_potsa.model.checkpoint import (
+    BIAS,
     apply_checkpoint,
     carried_bias,
     choose_bias,
@@ -185,7 +186,7 @@ def load_teacher(path: str, model: config.ModelConfig, **widths: int) -> Teacher
     payload = carried_bias(state)
     bias = None if payload is None else LanguageBias.from_bytes(payload, unseen_language="mean")
     projector = build_projector(model, **widths, language_bias=bias)
-    own = {name: tensor for name, tensor in state.items() if name.startswith(part)}
+    own = {n: t for n, t in state.items() if n.startswith(part) and not n.startswith(BIAS)}
     apply_checkpoint(nn.ModuleDict({part: projector}), own, f"{path} (alignment.teacher)")
     return Teacher(projector)
 

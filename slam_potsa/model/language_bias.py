@@ -68,6 +68,8 @@ class LanguageBias(nn.Module):
         unseen_language: what is subtracted where l was never estimated: "mean" (of all b_l), "zero"
             (nothing), or "error". The paper does not say.
         fingerprint: hash of encoder, window and preprocessing that the biases belong to.
+        trained: the b_l are a parameter, which starts as they are given; as the authors' working
+            tree has it. What is saved, here and in checkpoints, is what has become of them.
 
     Raises InputError on an empty table or widths that differ.
     """
@@ -81,6 +83,7 @@ class LanguageBias(nn.Module):
         unseen_language: str = "mean",
         fingerprint: str = "",
         manifest: str = "",
+        trained: bool = False,
     ):
         super().__init__()
         if not biases:
@@ -91,6 +94,8 @@ class LanguageBias(nn.Module):
         self.center, self.unseen_language = center, unseen_language
         self.fingerprint, self.manifest = fingerprint, manifest
         self.carried = CarriedState()
+        rows = torch.stack([biases[code].float() for code in sorted(biases)])  # [L, E]
+        self.trained = nn.Parameter(rows) if trained else None
         self._set(biases, dict(counts or {}))
         self.register_load_state_dict_post_hook(_restore_tables)
 
@@ -115,21 +120,40 @@ class LanguageBias(nn.Module):
             # By hand, for they are no buffers: a trainer's .half() must not touch them.
             self.table = self.table.to(language_ids.device)
             self.ids = self.ids.to(language_ids.device)
+        table = self.table
+        if self.trained is not None:
+            table = self._with_unseen(self.trained.to(language_ids.device))
         match = language_ids[:, None] == self.ids  # [B, L]; none true: the unseen row L
         row = torch.where(match.any(1), match.int().argmax(1), len(self.languages))
-        return self.table[row]
+        return table[row]
 
     def _set(self, biases: Mapping[str, Tensor], counts: dict[str, int]) -> None:
         # Plain attributes: no trainer may cast or broadcast them; `carried` is what travels.
         self.biases = {code: biases[code].detach().float().cpu() for code in sorted(biases)}
         self.languages, self.counts = tuple(self.biases), counts
         rows = torch.stack(list(self.biases.values()))
+        if self.trained is not None:
+            self.trained.data = rows.to(self.trained.device)
+        self.table, self.width = self._with_unseen(rows), rows.shape[1]
+        self.ids = torch.tensor([language_id(code) for code in self.biases])
+        self.carried.write(self._serialize())
+
+    def _with_unseen(self, rows: Tensor) -> Tensor:
+        """The b_l [L, E] as they are subtracted, [L + 1, E]: the last where there is none."""
         if self.center == "language_only":
             rows = rows - rows.mean(0, keepdim=True)
         unseen = rows.mean(0, keepdim=True) * float(self.unseen_language == "mean")
-        self.table, self.width = torch.cat([rows, unseen]), rows.shape[1]
-        self.ids = torch.tensor([language_id(code) for code in self.biases])
-        self.carried.write(self._serialize())
+        return torch.cat([rows, unseen])
+
+    def keep_trained(self) -> None:
+        """Let `biases`, and so what is carried and saved, follow the parameter."""
+        if self.trained is not None:
+            self.biases = dict(zip(self.languages, self.trained.detach().cpu(), strict=True))
+            self.carried.write(self._serialize())
+
+    def _save_to_state_dict(self, *args: Any) -> None:  # before that of what is carried
+        self.keep_trained()
+        super()._save_to_state_dict(*args)
 
     def _serialize(self) -> bytes:
         names = ("center", "unseen_language", "fingerprint", "manifest", "counts")
@@ -152,12 +176,13 @@ class LanguageBias(nn.Module):
 
     def save(self, path: str | Path) -> None:
         """Write `language_bias.safetensors`, sealed: an [E] float32 vector a language, metadata."""
+        self.keep_trained()
         with sealed(path) as temporary:
             temporary.write_bytes(self._serialize())
 
     @classmethod
-    def load(cls, path: str | Path, **overrides: str) -> LanguageBias:
-        """Read what `save` wrote; `center` and `unseen_language` may be overridden."""
+    def load(cls, path: str | Path, **overrides: Any) -> LanguageBias:
+        """Read what `save` wrote; `center` and the like may be overridden."""
         path = Path(path)
         if not path.is_file():
             raise InputError(f"{path}: no such file; estimate biases with `slam-potsa bias`")
@@ -168,7 +193,7 @@ class LanguageBias(nn.Module):
             raise InputError(f"{path}: not a file of language biases ({error})") from error
 
     @classmethod
-    def from_bytes(cls, payload: bytes, **overrides: str) -> LanguageBias:
+    def from_bytes(cls, payload: bytes, **overrides: Any) -> LanguageBias:
         """From the bytes of a `language_bias.safetensors` (also what checkpoints carry)."""
         biases, about = _parse(payload)
         return cls(biases, **(about | overrides))

@@ -129,8 +129,10 @@ def test_each_trap_of_the_deepspeed_file_is_named(config, tmp_path, settings, na
     assert [named in problem for problem in problems(config)] == [True]
 
 
-def test_an_average_needs_whole_weights(config, tmp_path):
-    config.alignment.teacher = "ema"
+@pytest.mark.parametrize("average", [True, False])
+def test_averages_and_trained_tables_need_whole_weights(config, tmp_path, average):
+    config.alignment.teacher = "ema" if average else None
+    config.language_bias.trained = not average
     assert problems(config) == []
     with_deepspeed(config, tmp_path, zero_optimization={"stage": 3})
     assert ["start with torchrun" in problem for problem in problems(config)] == [True]

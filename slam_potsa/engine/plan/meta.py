@@ -57,7 +57,8 @@ def build_on_meta(config: PotsaConfig, languages: Iterable[str] = ("en",)) -> Me
     model, train = config.model_config, config.train_config
     whisper, decoder = _sizes(config)
     table = {language: torch.zeros(whisper.d_model) for language in languages}
-    bias = LanguageBias(table) if config.language_bias.enabled else None
+    trained = config.language_bias.trained
+    bias = LanguageBias(table, trained=trained) if config.language_bias.enabled else None
     half = torch.bfloat16 if model.llm_dtype == "auto" else getattr(torch, model.llm_dtype)
     with torch.device("meta"):
         encoder = SpeechEncoder(WhisperEncoder(whisper), model.encoder_window)

@@ -1,0 +1,116 @@
+"""A bias table that trains: from the means on, saved, resumed, given away, refused without rows."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from slam_potsa import InputError
+from slam_potsa.config.check import check
+from slam_potsa.data.languages import language_id
+from slam_potsa.data.manifest import read_manifest, write_manifest
+from slam_potsa.engine import native
+from slam_potsa.engine.decode import Translator, load_run
+from slam_potsa.engine.prepare import check_inputs
+from slam_potsa.model.checkpoint import TRAINED_TABLE, read_checkpoint
+from slam_potsa.model.language_bias import LanguageBias
+from tests.support import tiny
+
+EN, FR, RU = (torch.tensor([language_id(code)]) for code in ("en", "fr", "ru"))
+
+
+def table(**options) -> LanguageBias:
+    biases = {"fr": torch.tensor([1.0, 5.0]), "en": torch.tensor([3.0, 1.0])}
+    return LanguageBias(biases, trained=True, **options)
+
+
+@pytest.mark.parametrize(
+    ("center", "own", "other"), [("all", -1.0, 0.0), ("language_only", -0.5, 0.5)]
+)
+def test_a_row_gets_the_gradient_of_its_language(center, own, other):
+    bias = table(center=center)
+    bias(torch.zeros(1, 3, 2), None, EN).sum().backward()  # three frames
+    assert bias.trained.grad.tolist() == [[3 * own] * 2, [3 * other] * 2]
+
+
+def test_what_it_has_become_is_saved_and_loaded(tmp_path):
+    bias = table()
+    with torch.no_grad():
+        bias.trained += 1
+    bias.save(tmp_path / "b.safetensors")
+    again, loaded = LanguageBias.load(tmp_path / "b.safetensors"), table()
+    loaded.load_state_dict(bias.state_dict())
+    for other in (again, loaded):
+        assert other.biases["en"].tolist() == [4, 2]
+        assert other.lookup(FR).tolist() == [[2, 6]]
+        assert other.lookup(RU).tolist() == [[3, 4]]  # the mean of what they have become
+    with pytest.raises(InputError, match="no language bias for ru"):
+        table(unseen_language="error")(torch.zeros(1, 3, 2), None, RU)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    config = tiny.world(tmp_path_factory.mktemp("world"))
+    config.language_bias.trained, config.language_bias.lr = True, 0.1
+    config.train_config.num_epochs = 1
+    return config
+
+
+def trained(config, folder, stops=(0,), **bias):
+    """A run: its trained table by language, and its model.pt."""
+    for stop in stops:
+        run = dataclasses.replace(config)
+        run.train_config = dataclasses.replace(config.train_config, output_dir=str(folder))
+        run.language_bias = dataclasses.replace(config.language_bias, **bias)
+        run.native = dataclasses.replace(config.native, max_steps=stop)
+        model = native.finetune(run)
+    return LanguageBias.load(folder / "language_bias_trained.safetensors").biases, model
+
+
+def test_it_trains_at_its_rate_resumes_exactly_and_decodes(config, tmp_path):
+    found, model = trained(config, tmp_path / "whole")
+    means = LanguageBias.load(tmp_path / "whole" / "language_bias.safetensors").biases
+    moved = {code: (found[code] - means[code]).abs().max() for code in means}
+    assert all(0.01 < distance < 0.5 for distance in moved.values())
+    again, other = trained(config, tmp_path / "halves", stops=(2, 0))
+    assert all(torch.equal(again[code], found[code]) for code in found)
+    still, _ = trained(config, tmp_path / "still", lr=0.0)
+    assert all(torch.equal(still[code], means[code]) for code in means)
+
+    rows = torch.stack(list(found.values()))
+    assert torch.equal(read_checkpoint(model)[TRAINED_TABLE], rows)
+    run = load_run(tmp_path / "whole")
+    for is_trained in (True, False):
+        run.language_bias.trained, run.language_bias.lr = is_trained, None
+        bias = Translator(run).model.encoder_projector.language_bias
+        assert torch.equal(bias.lookup(EN)[0], found["en"])
+
+
+def test_a_language_without_a_row_is_refused_before_training(config, tmp_path):
+    path = tmp_path / "b.safetensors"
+    LanguageBias({"en": torch.zeros(16), "es": torch.zeros(16)}).save(path)
+    lacking = dataclasses.replace(config, language_bias=dataclasses.replace(config.language_bias))
+    lacking.language_bias.path = str(path)
+    with pytest.raises(InputError, match="has no row for 'ru', which is in the training manifest"):
+        check_inputs(lacking)
+    heard = [u for u in read_manifest(config.dataset_config.train_data_path) if u.language != "ru"]
+    manifest = tmp_path / "heard.jsonl"
+    write_manifest(manifest, heard)
+    lacking.dataset_config = dataclasses.replace(
+        config.dataset_config, train_data_path=str(manifest)
+    )
+    check_inputs(lacking)
+
+
+@pytest.mark.parametrize(
+    ("bias", "engine", "message"),
+    [
+        ({"trained": False}, "auto", "language_bias.lr is not read"),
+        ({}, "slam_llm", "SLAM-LLM has one rate"),
+        ({"enabled": False}, "auto", "the table is a part of the projector"),
+    ],
+)
+def test_options_that_do_not_fit(config, bias, engine, message):
+    options = dataclasses.replace(config.language_bias, **bias)
+    with pytest.raises(InputError, match=message):
+        check(dataclasses.replace(config, language_bias=options, engine=engine))

@@ -18,6 +18,11 @@ DATA_SOURCES = {
     "covost2": "slam_potsa.data.sources.covost2:build",
     "fleurs": "slam_potsa.data.sources.fleurs:build",
 }
+# Of predictions with references, one number, higher is better: for `native.choose_by`.
+SCORES = {
+    "bleu": "slam_potsa.evaluation.text_metrics:mean_bleu",
+    "chrf": "slam_potsa.evaluation.text_metrics:mean_chrf",
+}
 
 
 def resolve(registry: dict[str, str], name: str, what: str) -> Any:

@@ -11,7 +11,7 @@ import soundfile
 
 from slam_potsa import cli
 from slam_potsa.config import PotsaConfig
-from slam_potsa.config.compose import conf_dir, require_known_keys
+from slam_potsa.config.compose import compose_config, conf_dir, require_known_keys
 from slam_potsa.data.manifest import Utterance, read_manifest, write_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -118,3 +118,11 @@ def test_the_readme_shows_what_was_printed_and_its_examples_run():
         assert f"\n{target}:" in (ROOT / "Makefile").read_text(), target
     for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL):
         exec(compile(code, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "examples/potsa/scripts").glob("*.sh")))
+def test_the_scripts_options_are_taken(script):
+    lines = [line.strip(" \\") for line in script.read_text().splitlines() if line[:4] == "    "]
+    options = [word for word in lines if "=" in word and word[0] not in "-#$"]
+    own = [word.replace("$", "") for word in options if not word.startswith("hydra.")]
+    assert len(own) > 8 and compose_config(own).model_config.query_len == 80

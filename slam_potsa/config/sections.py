@@ -300,6 +300,29 @@ class NativeConfig:
         500, "steps between resumable checkpoints; 0: at the end only", affects="nothing", low=0
     )
     keep_checkpoints: int = option(2, "resumable checkpoints kept", affects="nothing", low=1)
+    choose_by: str = option(
+        "ce",
+        "what the best checkpoint is best in, on the validation set: ce (cross-entropy), accuracy "
+        "(of tokens), or bleu, chrf, or what registry.SCORES has, of greedy translations",
+        affects="outcome",
+        source=OURS,
+    )
+    choose_sample: int = option(
+        200,
+        "validation recordings translated for it, evenly drawn; 0: all",
+        affects="outcome",
+        low=0,
+    )
+    choose_interval: int = option(
+        1, "every n-th validation chooses; a score costs its decoding", affects="outcome", low=1
+    )
+    patience: int = option(
+        0,
+        "stop after so many of these without a better one; 0: never",
+        affects="outcome",
+        low=0,
+        source="4 by accuracy: AI-STA A.1",
+    )
     max_grad_norm: float = option(0.0, "gradient clipping; 0: none, as SLAM-LLM", low=0)
     bf16: bool = option(False, "bfloat16 autocast")
 

@@ -47,6 +47,7 @@ from slam_potsa.engine.share import load_shared
 from slam_potsa.errors import InputError
 from slam_potsa.files import alone
 from slam_potsa.model.factory import model_factory
+from slam_potsa.model.speech_llm import SpeechLLM
 from slam_potsa.provenance import why_outdated, write_record
 
 logger = logging.getLogger(__name__)
@@ -87,6 +88,14 @@ class Translator:
     ) -> Translator:
         """Of a run directory, an exported folder, or a hub's NAME or NAME@REVISION."""
         return cls(load_run(name), device)
+
+    @classmethod
+    def around(cls, model: SpeechLLM, config: PotsaConfig) -> Translator:
+        """Of a model in memory, such as one in training, with the options of `config`."""
+        own = cls.__new__(cls)
+        own.config, own.model, own.tokenizer = config, model, model.tokenizer
+        own.device = next(model.parameters()).device
+        return own
 
     def decode(
         self, manifest: str | Path, *, progress: bool = True, shuffle_audio: bool = False
@@ -149,7 +158,7 @@ class Translator:
     def _decode(self, dataset: Any, progress: bool) -> list[Prediction]:
         batches = self.answers(dataset, progress=progress)
         answers = {answer.key: answer for batch in batches for answer in batch}
-        return _predictions(self.config, dataset.items.utterances, dataset.recordings, answers)
+        return predictions_of(self.config, dataset.items.utterances, dataset.recordings, answers)
 
     def answers(
         self,
@@ -215,7 +224,7 @@ class Translator:
         return {key: loss for key, ids, loss in rows if ids}
 
 
-def _predictions(
+def predictions_of(
     config: PotsaConfig,
     rows: Iterable[Utterance],
     recordings: Mapping[str, Utterance],
@@ -318,7 +327,7 @@ def decode_to(
     with alone(Path(prefix).parent, "is decoding", prefix=Path(prefix).name):
         journal = Journal(prefix, made_from)
         in_processes(processes, _decode_share, journal, config, manifest, shuffle_audio)
-        found = _predictions(config, rows, recordings, journal.answers())
+        found = predictions_of(config, rows, recordings, journal.answers())
         write_pred_gt(prefix, found)
         record_file(prefix).unlink(missing_ok=True)
         write_predictions(predictions_file(prefix), found)

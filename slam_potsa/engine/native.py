@@ -23,6 +23,7 @@ from slam_potsa.config import PotsaConfig, TrainConfig
 from slam_potsa.config.check import check
 from slam_potsa.data import epoch as epoch_clock
 from slam_potsa.data.dataset import get_speech_dataset
+from slam_potsa.engine.judge import Judge
 from slam_potsa.engine.prepare import checkpoint_to_resume, first_rank_first, prepare, use_bias
 from slam_potsa.engine.run_directory import (
     BEST,
@@ -100,13 +101,15 @@ class NativeTrainer(Trainer):
     def __init__(self, config: PotsaConfig, model, args: TrainingArguments, data: dict[str, Any]):
         self.potsa = config
         self.data = data
-        self.made_from, self.validated_on = trained_from(config, ["weights"]), validated_on(config)
+        self.made_from, self.judge = trained_from(config, ["weights"]), Judge(config)
+        # What makes two validations comparable.
+        self.validated_on = [validated_on(config), self.judge.by, config.native.choose_sample]
         args.max_steps = _max_steps(config, len(self._loader("train", args)))
         super().__init__(
             model=model, args=args, train_dataset=data["train"], eval_dataset=data.get("val")
         )
         self.controller = model.controller
-        self.best_loss, self.saved_step = math.inf, -1
+        self.best, self.stale, self.saved_step = math.inf, 0, -1
         self.remove_callback(PrinterCallback)
         self.add_callback(_Hooks(self))
 
@@ -116,7 +119,7 @@ class NativeTrainer(Trainer):
                 written = json.loads((resume / CONTROLLER).read_text())["metrics"]
                 MetricsLog(Path(self.args.output_dir) / METRICS).keep(written)
             logger.info("resuming from %s", resume)
-        if resume is not None and step_of(resume) >= self.args.max_steps:
+        if resume is not None and (step_of(resume) >= self.args.max_steps or self._gave_up(resume)):
             self._load_from_checkpoint(str(resume))  # finished: Trainer would do one step more
         else:
             self.train(resume_from_checkpoint=None if resume is None else str(resume))
@@ -172,20 +175,31 @@ class NativeTrainer(Trainer):
             totals += torch.stack(
                 [outputs.loss.float(), accuracy.float(), torch.ones_like(accuracy)]
             )
-        self.model.train()
         if self.args.world_size > 1:
             dist.all_reduce(totals)
         loss, accuracy = (totals[:2] / totals[2]).tolist()
         metrics = {"eval_loss": loss, "eval_accuracy": accuracy}
+        number = self.state.global_step // int(self.args.eval_steps)
+        value = self.judge.value(metrics, self.model, number)
+        self.model.train()
         self.log(metrics)
-        if loss < self.best_loss:
-            self.best_loss = loss
-            if self.args.should_save:
-                save_checkpoint(self.model, Path(self.args.output_dir) / BEST)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
+        if value is not None:
+            self._keep_best(value)
         return metrics
+
+    def _keep_best(self, value: float) -> None:
+        """Lower is better; after `native.patience` values that are not, training stops."""
+        self.stale = 0 if value < self.best else self.stale + 1
+        if value < self.best:
+            self.best = value
+            if self.args.should_save:
+                save_checkpoint(self.model, Path(self.args.output_dir) / BEST)
+        if 0 < self.potsa.native.patience <= self.stale:
+            logger.info("step %d: no better validation", self.state.global_step)
+            self.control.should_training_stop = True
 
     def _loader(self, split: str, args: TrainingArguments) -> DataLoader:
         train = self.potsa.train_config
@@ -213,7 +227,8 @@ class NativeTrainer(Trainer):
         state = {
             "controller": self.controller.state_dict(),
             "metrics": MetricsLog(Path(self.args.output_dir) / METRICS).written(),
-            "best_loss": self.best_loss,
+            "best": self.best,
+            "stale": self.stale,
             "validated_on": self.validated_on,
             "world_size": self.args.world_size,
             "made_from": self.made_from,
@@ -248,8 +263,16 @@ class NativeTrainer(Trainer):
             self.model.teacher.load_state_dict(read_checkpoint(folder / TEACHER))
         state = json.loads((folder / CONTROLLER).read_text())
         self.controller.load_state_dict(state["controller"])
-        if state["validated_on"] == self.validated_on:
-            self.best_loss = state["best_loss"]  # else it was of other recordings
+        if state["validated_on"] == self.validated_on:  # else of other recordings, or otherwise
+            self.best, self.stale = state["best"], state["stale"]
+
+    def _gave_up(self, checkpoint: Path) -> bool:
+        """Whether `native.patience` had stopped the training there."""
+        state, patience = (
+            json.loads((checkpoint / CONTROLLER).read_text()),
+            self.potsa.native.patience,
+        )
+        return 0 < patience <= state["stale"] and state["validated_on"] == self.validated_on
 
 
 class _Hooks(ProgressCallback):

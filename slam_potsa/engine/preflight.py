@@ -53,6 +53,8 @@ def _switches(config: PotsaConfig, launched: bool) -> Iterator[str]:
             "train_config.quantization=true needs engine=native: SLAM-LLM would cast the model, "
             "which an LLM in 8 bits does not survive"
         )
+    if config.native.choose_by != "ce" or config.native.patience:
+        yield "native.choose_by and native.patience need engine=native: SLAM-LLM saves by its loss"
     if not launched:
         yield (
             "SLAM-LLM needs a launcher: start with `torchrun --nproc_per_node 1 ...` (also for one "

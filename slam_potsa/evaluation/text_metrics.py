@@ -55,6 +55,24 @@ def corpus_scores(
     return scores | error_rate(items, convention) | _cross_entropy(items, bootstrap)
 
 
+def mean_bleu(items: Sequence[Prediction]) -> float:
+    """Cased BLEU of all that is translated into a language, the mean over the target languages."""
+    return _mean_score(items, "BLEU")
+
+
+def mean_chrf(items: Sequence[Prediction]) -> float:
+    """The same of chrF."""
+    return _mean_score(items, "chrF")
+
+
+def _mean_score(items: Sequence[Prediction], name: str) -> float:
+    parts: dict[str, list[Prediction]] = {}
+    for item in items:
+        parts.setdefault(item.target_language, []).append(item)
+    scorers = {target: sacrebleu_metrics(target, Convention())[name] for target in parts}
+    return fmean(_corpus_score(scorers[target], part, 0).value for target, part in parts.items())
+
+
 def texts(items: Sequence[Prediction]) -> tuple[list[str], list[str]]:
     """(predictions, references), each on one line, so that files of lines give the same scores."""
     predictions = [one_line(item.prediction) for item in items]

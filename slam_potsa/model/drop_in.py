@@ -17,6 +17,7 @@ import atexit
 import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from slam_potsa.data import dataset as datasets
 from slam_potsa.data.languages import language_code, language_id
 from slam_potsa.data.tasks import USES, check_tasks
 from slam_potsa.errors import InputError, collecting, placed, refuse
+from slam_potsa.files import alone
 from slam_potsa.model.checkpoint import choose_bias, continue_from, read_checkpoint
 from slam_potsa.model.encoder import SpeechEncoder
 from slam_potsa.model.factory import PROJECTOR_OPTIONS, attach, build_projector, check_widths
@@ -97,6 +99,10 @@ def factory(
         sized = config.defaults(config.ModelConfig, sizes | projector)
         asked = {"queries": sized.query_len, "needs_languages": require_languages, "bias": bias}
         refuse(recipe_problems(train_config, recipe, pipeline, **asked))
+        if pipeline.get("trains") and os.environ.get("RANK", "0") == "0":
+            held = ExitStack()
+            held.enter_context(alone(train_config.output_dir))
+            atexit.register(held.close)
         tokenizer = setup_tokenizer(train_config, recipe, **rest)
         encoder = _their_encoder(train_config, recipe, **rest)
         load = setup_llm if int(version("transformers").split(".")[0]) < 5 else _setup_llm

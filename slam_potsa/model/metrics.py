@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from slam_potsa.config import PotsaConfig
@@ -46,35 +45,21 @@ class MetricsLog:
     """Appends the controller's records to a file; `keep` drops lines of a run resumed.
 
     Step 0 begins a file: what an earlier run left is kept beside it, as metrics.before.jsonl.
-    Raises InputError where another process logs to the same file.
     """
 
     def __init__(self, path: str | Path):
-        self.path, self._lock = Path(path), None
-
-    def _begin(self, anew: bool) -> FileLock:
-        """Held as long as this log: of the process, so that it may train twice in a folder."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        place = self.path.with_name(f".{self.path.name}.lock")
-        lock = FileLock(place, timeout=0, fallback_to_soft=False, is_singleton=True)
-        try:
-            lock.acquire()
-        except Timeout:
-            told = "another training writes there: give it another train_config.output_dir"
-            raise InputError(f"{self.path}: {told}") from None
-        except OSError:
-            pass  # a file system without locks
-        if anew and self.path.is_file() and self.path.stat().st_size:
-            self.path.replace(self.path.with_suffix(".before.jsonl"))
-        return lock
+        self.path, self._begun = Path(path), False
 
     def __call__(self, record: dict[str, Any]) -> None:
         line = {k: rounded(v) for k, v in record.items() if k != "tokens"}
         line["tokens_per_second"] = round(record["tokens"] / max(record["seconds"], 1e-9), 1)
-        if self._lock is None:
-            self._lock = self._begin(record["step"] == 0)
-        elif not self.path.is_file():
+        there = self.path.is_file()
+        if there and record["step"] == 0 and self.path.stat().st_size:
+            self.path.replace(self.path.with_suffix(".before.jsonl"))
+        elif self._begun and not there:
             raise InputError(f"{self.path}: removed while the run goes on; was its folder, too?")
+        self._begun = True
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 

@@ -212,6 +212,34 @@ def in_two_processes(config):
     start_processes(train_as, (config, port), nprocs=2, start_method="forkserver")
 
 
+@pytest.mark.parametrize("by", ["accuracy", "bleu"])
+def test_the_best_is_chosen_by_what_is_asked_and_patience_ends_the_run(by, tmp_path, monkeypatch):
+    config = tiny.world(tmp_path)
+    config.native.choose_by, config.native.choose_sample, config.native.patience = by, 4, 2
+    config.train_config.validation_interval, config.native.choose_interval = 1, 2
+    given, heard = iter([2.0, 3.0, 1.0, 1.0, 9.0]), []
+    if by == "bleu":
+        score = lambda items: heard.append(items) or next(given)  # noqa: E731
+        monkeypatch.setattr("slam_potsa.evaluation.text_metrics.mean_bleu", score)
+    else:  # the second is better, then two are not
+        value = lambda *_: -next(given)  # noqa: E731
+        monkeypatch.setattr("slam_potsa.engine.native.Judge.value", value)
+    native.finetune(config)
+    run, steps = Path(config.train_config.output_dir), 8 if by == "bleu" else 4
+    assert len(metrics(config)) == steps and (run / "best" / "model.pt").is_file()
+    native.finetune(config)  # it stays ended
+    assert len(metrics(config)) == steps
+    assert all(len(items) == 4 and items[0].beam == 1 for items in heard)
+    assert all(item.reference and item.sentence_id for items in heard for item in items)
+
+
+def test_what_cannot_be_chosen_by_is_told(tmp_path):
+    config = tiny.world(tmp_path)
+    config.native.choose_by = "blue"
+    with pytest.raises(InputError, match="'blue': known are accuracy, bleu, ce, chrf"):
+        native.finetune(config)
+
+
 @pytest.mark.distributed
 def test_two_processes_agree_and_resume(tmp_path):
     def three_epochs(folder, max_steps=0):
@@ -228,6 +256,7 @@ def test_two_processes_agree_and_resume(tmp_path):
     assert chosen[0] == chosen[1] == [[line["step"], line["layers"], line["ce"]] for line in whole]
     for max_steps in (4, 0):
         config = three_epochs(tmp_path / "again", max_steps)
+        config.native.choose_by, config.native.choose_sample = "chrf", 5
         in_two_processes(config)
     same(metrics(config), whole)
 

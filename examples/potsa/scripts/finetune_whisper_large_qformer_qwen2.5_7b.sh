@@ -32,8 +32,6 @@ torchrun \
     alignment=ot \
     alignment.terms.ot.weight=10 \
     train_config.enable_ddp=true \
-    train_config.freeze_encoder=true \
-    train_config.freeze_llm=true \
     train_config.num_epochs=10 \
     train_config.warmup_steps=1000 \
     train_config.total_steps=100000 \

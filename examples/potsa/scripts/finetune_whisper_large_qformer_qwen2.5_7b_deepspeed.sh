@@ -30,8 +30,6 @@ deepspeed \
     alignment=ot \
     alignment.terms.ot.weight=10 \
     deepspeed_config=zero2_bf16 \
-    train_config.freeze_encoder=true \
-    train_config.freeze_llm=true \
     train_config.num_epochs=10 \
     train_config.warmup_steps=1000 \
     train_config.total_steps=100000 \

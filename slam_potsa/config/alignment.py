@@ -64,14 +64,16 @@ class TermConfig(OptionsOfARow):
     `llm.{layer}` (0 = embeddings); `{layer}` stands for each layer that is aligned. With `teacher.`
     before it, it is that of `alignment.teacher` on the same speech, up to `projector`. Of AI-STA:
     `speech.llm.{layer}` is at the positions of the speech alone, `text.llm.{layer}` what the LLM
-    makes of the transcript in place of the speech, without gradient.
+    makes of the transcript in place of the speech, without gradient; `ctc` what a classification
+    layer of its own makes of the projector's output, to be compared with `text.ids`, the tokens.
     """
 
     distance: str = option(
         "",
-        "ot, mse or cosine; a term without one is refused: choose it by alignment=NAME first",
-        choices=("", "ot", "mse", "cosine"),
-        source="POTSA Table 2",
+        "ot, mse, cosine, dot (of mean tokens) or ctc; a term without one is refused: choose it by "
+        "alignment=NAME first",
+        choices=("", "ot", "mse", "cosine", "dot", "ctc"),
+        source=f"POTSA Table 2; {AI_STA} Table 4",
     )
     weight: float | None = option(
         10.0,
@@ -98,9 +100,9 @@ class TermConfig(OptionsOfARow):
         "plain",
         "how distances become a loss: 'plain' (eq. 4); 'normalised' by the detached mean of "
         "mismatched rows; 'debiased': plain over the Sinkhorn divergence; 'contrastive': InfoNCE "
-        "over the batch with distances as scores",
-        choices=("plain", "normalised", "debiased", "contrastive"),
-        source="POTSA eq. 4; the others are ours, see objective/variants.py",
+        "over the batch with distances as scores; 'n_pair': the like, of mean tokens",
+        choices=("plain", "normalised", "debiased", "contrastive", "n_pair"),
+        source=f"POTSA eq. 4; n_pair: {AI_STA} 6.3; the others are ours: objective/variants.py",
     )
     contrast_temperature: float = option(
         0.1,

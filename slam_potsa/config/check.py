@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from slam_potsa.config.alignment import TEACHER, AlignmentConfig
+from slam_potsa.config.alignment import TEACHER, TEXT, AlignmentConfig
 from slam_potsa.config.option import options
 from slam_potsa.config.sections import ENCODER_PART, PARTS, DatasetConfig, PotsaConfig
 from slam_potsa.config.templates import TASKS, template_problems
 from slam_potsa.errors import refuse
+
+AMONG_ROWS = ("normalised", "contrastive", "n_pair")  # variants that need two rows
 
 
 def check(config: Any) -> None:
@@ -151,20 +153,26 @@ def _terms(alignment: AlignmentConfig) -> Iterator[str]:
             yield f"{where}.variant=debiased needs distance=ot: it is a Sinkhorn divergence"
         elif term.variant == "debiased" and term.weight != 0 and term.marginal_penalty is not None:
             yield f"{where}.variant=debiased needs marginal_penalty=null"
+        elif (term.distance == "ctc") != ((term.first, term.second) == ("ctc", f"{TEXT}ids")):
+            yield f"{where}: distance=ctc, first=ctc and second={TEXT}ids belong together"
+        elif term.distance == "ctc" and (term.variant, term.tokens) != ("plain", "raw"):
+            yield f"{where}.distance=ctc needs variant=plain and tokens=raw"
 
 
 def _paired_terms(config: PotsaConfig) -> Iterator[str]:
     """Terms that compare a row with its partner's, against the pairs that there will be."""
     data, size = config.dataset_config, config.train_config.batch_size_training
     for name, term in config.alignment.active.items():
-        if term.rows != "pairs":
-            continue
         where = f"alignment.terms.{name}"
+        if term.rows != "pairs":
+            if term.variant in AMONG_ROWS and size < 2 and data.pairing == "none":
+                yield f"{where}.variant={term.variant}: batch_size_training={size} is one row"
+            continue
         if data.pairing == "none":
             yield f"{where} needs pairs: dataset_config.pairing=random, or alignment=none"
         if term.detach == "second" and data.pairing not in ("anchor", "joining"):
             yield f"{where}.detach=second needs dataset_config.pairing=anchor, or joining"
-        if term.variant in ("normalised", "contrastive") and size < 2:
+        if term.variant in AMONG_ROWS and size < 2:
             yield (
                 f"{where}.variant={term.variant} compares the pairs of a micro-step, and "
                 f"train_config.batch_size_training={size} is one pair: set it to 2 or more"

@@ -31,6 +31,7 @@ MODEL, SHARED = "model.pt", "model.safetensors"  # SLAM-LLM's, and that of an ex
 PROJECTOR, LORA = "encoder_projector.", "lora_"
 BIAS = f"{PROJECTOR}language_bias."  # what is carried, and a trained table
 BIAS_STATE, TRAINED_TABLE = f"{BIAS}carried", f"{BIAS}trained"
+CTC_HEAD = f"{PROJECTOR}ctc_head."  # of a term of alignment
 
 
 def trainable_state(model: nn.Module) -> dict[str, Tensor]:
@@ -117,6 +118,7 @@ def require_fit(model: nn.Module, state: State, source: Any = "") -> list[str]:
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     absent = sorted(name for name in trainable - state.keys() if not name.startswith(BIAS))
     fatal = [name for name in absent if name.startswith(PROJECTOR) and ".as_" not in name]
+    fatal = [name for name in fatal if not name.startswith(CTC_HEAD)]
     if fatal:
         raise InputError(f"checkpoint {source}: lacks trained parameters: {', '.join(fatal[:8])}")
     return absent
@@ -129,6 +131,7 @@ def _misfits(model: nn.Module, state: State) -> Iterator[str]:
         if name.startswith("encoder.") and not encodes:  # whose features are stored
             continue
         carried = CARRIED in name or ".as_buffer" in name
+        carried |= name.startswith(CTC_HEAD) and name not in own  # decoding has no use for it
         if carried or name.endswith("position_ids"):  # a constant in transformers 4's Q-Former
             continue
         if name not in own:

@@ -33,7 +33,7 @@ from slam_potsa.model.checkpoint import (
 from slam_potsa.model.controller import AlignmentController, schedules_llm
 from slam_potsa.model.encoder import SpeechEncoder, adapt_encoder, load_encoder
 from slam_potsa.model.language_bias import LanguageBias
-from slam_potsa.model.llm import llm_dtype, load_llm, load_tokenizer
+from slam_potsa.model.llm import llm_dtype, load_llm, load_tokenizer, unwrapped
 from slam_potsa.model.metrics import METRICS, MetricsLog
 from slam_potsa.model.speech_llm import SpeechLLM
 from slam_potsa.model.taps import layer_of, llm_blocks
@@ -203,6 +203,12 @@ def build_controller(
 
     Raises InputError where the options do not fit each other or the model's layers.
     """
+    projector, llm = model.encoder_projector, unwrapped(model.llm)
+    if "ctc" in alignment.sides and not hasattr(projector, "ctc_head"):
+        sizes = llm.config.get_text_config()
+        # Of its own, the vocabulary and a blank (AI-STA 6.3); trained and saved with the projector.
+        where = next(projector.parameters()).device
+        projector.ctc_head = nn.Linear(sizes.hidden_size, sizes.vocab_size + 1, device=where)
     try:
         terms = build_terms(alignment)
         layers = model.encoder_projector.num_layers, len(llm_blocks(model.llm))

@@ -8,6 +8,8 @@
     llm.{k}             output of LLM block k = 1..K, before the final norm      [B, S, W]
     speech.llm.{k}      the same at the audio slots alone                        [B, N, W]
     text.llm.{k}        the same of the transcript, without gradient             [B, M, W]
+    text.ids            the transcript's tokens                                  [B, M, 1]
+    ctc                 scores of vocabulary and blank of the speech tokens      [B, N, V + 1]
     teacher.{tap}       the same of `model.teacher`, up to its projector, without gradient
 
 The LLM's taps hold all S positions of its input, speech and text, with its attention mask. These
@@ -37,7 +39,7 @@ from slam_potsa.config.alignment import SPEECH, TEACHER, TEXT
 from slam_potsa.model.llm import unwrapped
 from slam_potsa.objective.terms import Tap
 
-WHOLE = ("encoder", "compensated", "projector")  # taps that have no layers
+WHOLE = ("encoder", "compensated", "projector", "ctc", "text.ids")  # taps that have no layers
 LAYERED = re.compile(r"(?:(?:speech|text)\.(?=llm))?(qformer|llm)\.(\w*)")
 
 
@@ -90,7 +92,9 @@ class TapRecorder:
         read = [name.removeprefix(TEXT) for name in wanted if name.startswith(TEXT)]
         if read:
             wanted = [name for name in wanted if not name.startswith(TEXT)]
-            found = self.read(read, input_ids=transcript_ids)
+            found = self.read([name for name in read if name != "ids"], input_ids=transcript_ids)
+            if "ids" in read and transcript_ids is not None:
+                found["ids"] = Tap(transcript_ids[:, :, None], transcript_ids >= 0)
             self._taps |= {TEXT + name: tap for name, tap in found.items()}
         taught = [name.removeprefix(TEACHER) for name in wanted if name.startswith(TEACHER)]
         for name in wanted:
@@ -138,11 +142,11 @@ class TapRecorder:
         Nothing where neither is given. Raises ValueError for a tap that is not there.
         """
         llm, blocks = self._model.llm, llm_blocks(self._model.llm)
-        deepest = max(layer_of(name, {"llm": len(blocks)}) for name in names)
+        deepest = max((layer_of(name, {"llm": len(blocks)}) for name in names), default=-1)
         options: dict[str, Any] = {"use_cache": False, "inputs_embeds": inputs_embeds}
         if input_ids is not None:
             options["input_ids"] = input_ids.clamp(min=0)
-        elif inputs_embeds is None:
+        if not names or (input_ids is None and inputs_embeds is None):
             return {}
         if "logits_to_keep" in inspect.signature(unwrapped(llm).forward).parameters:
             options["logits_to_keep"] = 1
@@ -169,6 +173,9 @@ class TapRecorder:
             self._taps[name] = Tap(features, mask)
         elif name == "compensated":
             self._taps[name] = Tap(projector.compensate(features, mask), mask)
+        elif name == "ctc":
+            scores = projector.ctc_head(output.to(projector.ctc_head.weight.dtype))
+            self._taps[name] = Tap(scores, None)
         else:
             self._taps[name] = Tap(output, None)
 

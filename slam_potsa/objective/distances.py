@@ -37,6 +37,29 @@ def cosine(
     return _mean_over_positions(1 - F.cosine_similarity(x, y, dim=2), both)
 
 
+def dot(x: Tensor, y: Tensor, x_mask: Tensor | None = None, y_mask: Tensor | None = None) -> Tensor:
+    """−⟨x̄, ȳ⟩ of the means over valid tokens: what the variant "n_pair" is made of (AI-STA 6.3)."""
+    x, y = mean_token(x, x_mask), mean_token(y, y_mask)
+    return -(x * y).sum((1, 2))
+
+
+def ctc(x: Tensor, y: Tensor, x_mask: Tensor | None = None, y_mask: Tensor | None = None) -> Tensor:
+    """−log p(y | x) / M by connectionist temporal classification (Graves et al., 2006; AI-STA 6.3).
+
+    x [P, N, V + 1] are scores of the vocabulary and, last, of the blank; y [P, M, 1] token ids. A
+    text that is longer than its speech has no alignment, and is 0.
+    """
+    lengths = [
+        mask.sum(1) if mask is not None else torch.full(side.shape[:1], side.shape[1])
+        for side, mask in ((x, x_mask), (y, y_mask))
+    ]
+    x = x if x_mask is None else torch.where(x_mask[:, :, None], x, 0.0)
+    scores = x.float().log_softmax(2).transpose(0, 1)
+    ids = y[:, :, 0].long().clamp(min=0)
+    how = {"blank": x.shape[2] - 1, "reduction": "none", "zero_infinity": True}
+    return F.ctc_loss(scores, ids, *lengths, **how) / lengths[1].to(x.device).clamp_min(1)
+
+
 class OptimalTransport:
     """Entropic optimal transport (eq. 3) with its options: fields of :class:`TransportOptions`."""
 
@@ -85,6 +108,16 @@ def measure(distance: Distance) -> Distance:
     return getattr(distance, "monitor", distance)
 
 
+def mean_token(tokens: Tensor, mask: Tensor | None) -> Tensor:
+    """The mean over valid tokens [P, 1, D], in float32 at least; 0 where there is none."""
+    tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+    if mask is None:
+        return tokens.mean(1, keepdim=True)
+    valid = mask[:, :, None]
+    total = torch.where(valid, tokens, 0.0).sum(1, keepdim=True)
+    return total / valid.sum(1, keepdim=True).clamp_min(1)
+
+
 def _unit(tokens: Tensor, mask: Tensor | None) -> Tensor:
     """Each token over its length, in float32 at least: a bfloat16 length is off by 0.4 %."""
     tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
@@ -94,6 +127,7 @@ def _unit(tokens: Tensor, mask: Tensor | None) -> Tensor:
 
 
 DISTANCES: dict[str, Distance] = {"ot": OptimalTransport(), "mse": mse, "cosine": cosine}
+DISTANCES |= {"dot": dot, "ctc": ctc}
 
 
 def build_distance(name: str, **options) -> Distance:

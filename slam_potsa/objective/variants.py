@@ -5,6 +5,7 @@ stop-gradient:
 
     plain         1/P Σ_i d_ii                                      POTSA eq. 3-4
     normalised    1/P Σ_i d_ii / sg(mean of d over mismatched rows)
+    n_pair        1/P Σ_i −log softmax_j(−d_ij)_i                   AI-STA 6.3 (Sohn, 2016)
     contrastive   1/2P Σ_i [−log softmax_j(−d_ij / T)_i − log softmax_j(−d_ji / T)_i],
                   T = temperature · sg(mean of |d| over mismatched rows)
 
@@ -15,7 +16,8 @@ distances as scores) falls only where matched rows come closer than mismatched o
 meaning are never mismatched. A fourth, "debiased", is plain over the Sinkhorn divergence
 OT(x, y) − OT(x, x)/2 − OT(y, y)/2 (Feydy et al. 2019), an option of the distance itself.
 
-None but "plain" is in the paper; the temperature is ours.
+"n_pair" takes mean tokens: with d = −⟨x̄, ȳ⟩ it is the multi-class N-pair loss. None but "plain" and
+that are in the papers; the temperature is ours.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from slam_potsa.objective.distances import Distance, measure
+from slam_potsa.objective.distances import Distance, mean_token, measure
 from slam_potsa.objective.sides import (
     Sides,
     crossed,
@@ -67,20 +69,44 @@ def contrastive(
     if count < 2:
         return None
     values = distance(*crossed(sides)).view(count, count)
-    live = live_rows(sides)
+    return _told_apart(values, live_rows(sides), first, second, temperature, dims=(0, 1))
+
+
+def n_pair(distance: Distance, sides: Sides, first: Tensor, second: Tensor) -> Tensor | None:
+    """Each x among all y, by mean tokens; None with one pair."""
+    count = sides.x.shape[0]
+    if count < 2:
+        return None
+    means = Sides(mean_token(sides.x, sides.x_mask), mean_token(sides.y, sides.y_mask), None, None)
+    values = distance(*crossed(means)).view(count, count)
+    return _told_apart(values, live_rows(sides), first, second, None, dims=(1,))
+
+
+def _told_apart(
+    values: Tensor,
+    live: Tensor,
+    first: Tensor,
+    second: Tensor,
+    temperature: float | None,
+    dims: tuple[int, ...],
+) -> Tensor:
+    """Mean over live rows of −log softmax(−d / T) at the matched, along `dims`; T = 1 for None."""
+    count = len(live)
     matched = torch.eye(count, dtype=torch.bool, device=values.device)
     differ = (first[:, None] != second[None, :]).to(values.device) & live[:, None] & live[None, :]
     differ &= ~matched
-    scale = temperature * masked_mean(values.detach().abs(), differ)
-    scores = -values / torch.where(scale > 0, scale, 1.0)
+    scores = -values
+    if temperature is not None:
+        scale = temperature * masked_mean(values.detach().abs(), differ)
+        scores = scores / torch.where(scale > 0, scale, 1.0)
     # The matched entry stays even in a dead row, so that no row of scores is empty.
     scores = torch.where(matched | differ, scores, float("-inf"))
-    losses = sum(-torch.log_softmax(scores, dim).diagonal() / 2 for dim in (0, 1))
+    losses = sum(-torch.log_softmax(scores, dim).diagonal() / len(dims) for dim in dims)
     return masked_mean(losses, live)
 
 
 VARIANTS: dict[str, Variant] = {"plain": plain, "debiased": plain}  # the distance is debiased
-VARIANTS |= {"normalised": normalised, "contrastive": contrastive}
+VARIANTS |= {"normalised": normalised, "contrastive": contrastive, "n_pair": n_pair}
 
 
 def build_variant(name: str, temperature: float = 0.1) -> Variant:

@@ -191,3 +191,21 @@ def test_what_cannot_be_is_refused_before_a_model_is_loaded(
         own = replace(own, dataset_config=replace(own.dataset_config, **data))
     with pytest.raises(InputError, match=expected):
         train(own, tmp_path / "run")
+
+
+@pytest.mark.parametrize("rival", ["ctc", "cl"])
+def test_rivals_train_from_a_checkpoint_and_decode(config, tmp_path, rival):
+    plain = replace(config, alignment=replace(config.alignment, terms={}))
+    start = replace(plain, native=replace(config.native, max_steps=1))
+    train(start, tmp_path / "start")
+    chosen = compose_config([f"alignment=ai_sta_{rival}"]).alignment
+    own = replace(start, alignment=chosen, ckpt_path=str(tmp_path / "start" / "model.pt"))
+    own.native.max_steps = 3
+    lines = train(own, tmp_path / "run")
+    assert all(line[rival] > 0 for line in lines)
+    assert Translator(load_run(tmp_path / "run")).decode(config.dataset_config.val_data_path)
+    start.alignment = replace(
+        chosen, terms={"ctc": replace(chosen.terms[rival], first="projector")}
+    )
+    with pytest.raises(InputError, match="belong together|is one row"):
+        train(start, tmp_path / "bad", batch_size_training=1 + (rival == "ctc"))

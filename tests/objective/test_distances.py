@@ -19,7 +19,8 @@ MASKS = (
     torch.tensor([[1, 1, 0, 1, 0], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1]]).bool(),
 )
 
-CASES = [*DISTANCES.values(), OnUnitTokens(DISTANCES["ot"])]
+NAMES = [name for name in DISTANCES if name != "ctc"]  # whose second side are tokens, not vectors
+CASES = [*map(DISTANCES.get, NAMES), OnUnitTokens(DISTANCES["ot"])]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_padding_and_empty_rows_leak_nothing(distance):
     assert values[2] == 0 and (sides[0].grad[2] == 0).all() and (sides[1].grad[2] == 0).all()
 
 
-@pytest.mark.parametrize("name", DISTANCES)
+@pytest.mark.parametrize("name", NAMES)
 def test_one_signature(name):
     x = tokens(2, 5, 4).bfloat16().requires_grad_()
     values = DISTANCES[name](x, tokens(2, 5, 4, seed=1).bfloat16(), None, None)

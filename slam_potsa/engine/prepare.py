@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from slam_potsa.config import DatasetConfig, PotsaConfig
-from slam_potsa.config.alignment import TEXT
+from slam_potsa.config.alignment import TEACHER, TEXT
 from slam_potsa.data.dataset import training_items
 from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.manifest import check_manifest, manifest_hash, read_manifest
@@ -47,9 +47,10 @@ from slam_potsa.model.encoder import (
     encoder_state,
     load_encoder,
 )
-from slam_potsa.model.factory import check_layers
+from slam_potsa.model.factory import build_schedule, build_terms
 from slam_potsa.model.language_bias import LanguageBias
 from slam_potsa.model.llm import llm_layers
+from slam_potsa.model.taps import layer_of
 from slam_potsa.provenance import seal
 
 logger = logging.getLogger(__name__)
@@ -208,7 +209,20 @@ def _check_layers(config: PotsaConfig) -> None:
     layers = {"qformer": model.qformer_layers} if model.encoder_projector == "q-former" else {}
     if any("llm." in side for side in config.alignment.sides):
         layers["llm"] = llm_layers(model.llm_path)
-    check_layers(config.alignment, **layers)
+    counts, choices, problems = [layers.get(part, 1000) for part in ("qformer", "llm")], (), []
+    terms = build_terms(config.alignment)
+    try:
+        schedule = build_schedule(config.alignment.schedule, terms, *counts)
+        choices = (*schedule.candidates, *schedule.layers) if schedule else ()
+    except ValueError as error:
+        problems.append(f"alignment: {error}")
+    for term in terms:
+        for name in (side for pair in term.tap_pairs(choices) for side in pair):
+            try:
+                layer_of(name.removeprefix(TEACHER), layers)
+            except ValueError as error:
+                problems.append(f"alignment.terms.{term.name}: {error}")
+    refuse(problems)
 
 
 def _start(config: PotsaConfig) -> dict[str, Tensor]:

@@ -17,7 +17,6 @@ from typing import Any
 from torch import nn
 
 from slam_potsa import config
-from slam_potsa.config.alignment import TEACHER
 from slam_potsa.data.epoch import EpochCounter
 from slam_potsa.errors import InputError, refuse
 from slam_potsa.model.carried_state import CARRIED, carried_names
@@ -36,7 +35,7 @@ from slam_potsa.model.language_bias import LanguageBias
 from slam_potsa.model.llm import llm_dtype, load_llm, load_tokenizer, unwrapped
 from slam_potsa.model.metrics import METRICS, MetricsLog
 from slam_potsa.model.speech_llm import SpeechLLM
-from slam_potsa.model.taps import layer_of, llm_blocks
+from slam_potsa.model.taps import llm_blocks
 from slam_potsa.model.teacher import Teacher
 from slam_potsa.objective.distances import Distance, OnUnitTokens, build_distance
 from slam_potsa.objective.layer_schedule import LayerSchedule, candidate_layers
@@ -248,28 +247,6 @@ def build_schedule(
     options = {**vars(plan), "candidates": candidates, "layers": plan.layers or fixed}
     del options["reward"]  # which loss is reported: the controller's
     return LayerSchedule(**options, seed=seed)
-
-
-def check_layers(alignment: config.AlignmentConfig, **layers: int) -> None:
-    """Raise InputError where a term compares layers that the model would not have.
-
-    Args:
-        layers: how many there are of `qformer` and `llm`.
-    """
-    counts, choices, problems = [layers.get(part, 1000) for part in ("qformer", "llm")], (), []
-    terms = build_terms(alignment)
-    try:
-        schedule = build_schedule(alignment.schedule, terms, *counts)
-        choices = (*schedule.candidates, *schedule.layers) if schedule else ()
-    except ValueError as error:
-        problems.append(f"alignment: {error}")
-    for term in terms:
-        for name in (side for pair in term.tap_pairs(choices) for side in pair):
-            try:
-                layer_of(name.removeprefix(TEACHER), layers)
-            except ValueError as error:
-                problems.append(f"alignment.terms.{term.name}: {error}")
-    refuse(problems)
 
 
 def build_terms(alignment: config.AlignmentConfig) -> list[AlignmentTerm]:

@@ -6,7 +6,7 @@
     projector           the speech tokens that the LLM receives                  [B, N, W]
     llm.0               the LLM's embeddings, as its first block receives them   [B, S, W]
     llm.{k}             output of LLM block k = 1..K, before the final norm      [B, S, W]
-    speech.llm.{k}      the same at the audio slots alone                        [B, N, W]
+    speech.llm.{k}      the same, masked but for the audio slots                 [B, S, W]
     text.llm.{k}        the same of the transcript, without gradient             [B, M, W]
     text.ids            the transcript's tokens                                  [B, M, 1]
     ctc                 scores of vocabulary and blank of the speech tokens      [B, N, V + 1]
@@ -62,7 +62,6 @@ class TapRecorder:
         self._hooks: list[RemovableHandle] = []
         self._llm_mask: Tensor | None = None
         self._slots: Tensor | None = None
-        self._speech_tokens = 1  # N; a batch of text alone never meets the projector
 
     @contextmanager
     def recording(self, wanted: Iterable[str], *inputs: Tensor | None) -> Iterator[dict[str, Tap]]:
@@ -102,8 +101,6 @@ class TapRecorder:
                 self._hooks.append(self._hook(name))
         if taught:
             self._hooks.append(self._teacher_hook(taught))
-        if any(name.startswith(SPEECH) for name in wanted):
-            self._hooks.append(self._model.encoder_projector.register_forward_hook(self._count))
         if any(name.startswith("llm.") for name in wanted):
             # On the outside: peft calls the forward of what it wraps past its hooks.
             llm = self._model.llm
@@ -115,7 +112,6 @@ class TapRecorder:
             hook.remove()
         taps, self._taps, self._hooks = self._taps, {}, []
         self._llm_mask = self._slots = None
-        self._speech_tokens = 1
         return taps
 
     def _hook(self, name: str) -> RemovableHandle:
@@ -179,9 +175,6 @@ class TapRecorder:
         else:
             self._taps[name] = Tap(output, None)
 
-    def _count(self, _projector: nn.Module, _inputs, output: Tensor) -> None:
-        self._speech_tokens = output.shape[1]
-
     def _on_block(self, name: str, _block: nn.Module, _inputs, output: Any) -> None:
         # transformers 4 returns tuples from a block, transformers 5 the tensor.
         self._keep(name, output if isinstance(output, Tensor) else output[0])
@@ -190,10 +183,8 @@ class TapRecorder:
         self._keep(name, inputs[0] if inputs else named["hidden_states"])
 
     def _keep(self, name: str, tensor: Tensor) -> None:
-        if name.startswith(SPEECH) and self._slots is not None:
-            self._taps[name] = at_slots(tensor, self._slots, self._speech_tokens)
-        else:
-            self._taps[name] = Tap(tensor, self._llm_mask if name.startswith("llm.") else None)
+        masks = {"llm": self._llm_mask, "speech": self._slots}
+        self._taps[name] = Tap(tensor, masks.get(name.partition(".")[0]))
 
     def _before_llm(self, _llm: nn.Module, _inputs, named: dict[str, Any]) -> None:
         mask = named.get("attention_mask")
@@ -223,17 +214,6 @@ def layer_of(name: str, layers: Mapping[str, int]) -> int:
             f"tap {name!r}: this model has {part}.{lowest} to {part}.{layers.get(part, '...')}"
         )
     return int(number)
-
-
-def at_slots(tensor: Tensor, slots: Tensor, count: int) -> Tap:
-    """What stands in each row's one run of at most `count` audio slots: [B, S, W] -> [B, count, W].
-
-    `slots` [B, S] marks them. A gather: to look for the longest run would wait for the device.
-    """
-    place = slots.int().argmax(1)[:, None] + torch.arange(count, device=slots.device)
-    index = place.clamp(max=slots.shape[1] - 1)
-    mask = slots.bool().gather(1, index) & (place < slots.shape[1])
-    return Tap(tensor.gather(1, index[:, :, None].expand(-1, -1, tensor.shape[2])), mask)
 
 
 @contextmanager

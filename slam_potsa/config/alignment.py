@@ -175,6 +175,13 @@ class ScheduleConfig(OptionsOfARow):
         choices=("cross_entropy", "alignment"),
         source=f"POTSA eq. 5; alignment: {AUTHORS}",
     )
+    every: str = option(
+        "optimizer_step",
+        "when layers are chosen: at each optimizer step, whose loss is the mean over its "
+        "micro-steps, or at each 'micro_step', each with its own; all ranks choose the same",
+        choices=("optimizer_step", "micro_step"),
+        source=f"ours; micro_step: {AUTHORS}",
+    )
     prefer: str = option(
         "larger",
         "layers of 'larger' rewards (eq. 6), or of 'smaller' ones: the reward's sign turned",

@@ -192,7 +192,7 @@ def clear(output_dir: Path, *, replace: bool = False) -> None:
     for folder in saved_folders(output_dir) if replace else ():
         shutil.rmtree(folder)
     shutil.rmtree(output_dir / TENSORBOARD, ignore_errors=True)
-    for name in (METRICS, SCHEDULE, MODEL, BEST, WANDB_RUN, *[BIAS] * replace):
+    for name in (METRICS, SCHEDULE, MODEL, BEST, TRAINED_BIAS, WANDB_RUN, *[BIAS] * replace):
         for path in (seal(output_dir / name), output_dir / name):
             path.unlink(missing_ok=True)
     if (output_dir / BEST).parent.is_dir() and not any((output_dir / BEST).parent.iterdir()):

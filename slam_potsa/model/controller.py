@@ -30,10 +30,11 @@ from slam_potsa.objective.layer_schedule import LayerSchedule
 from slam_potsa.objective.terms import AlignmentLoss, AlignmentObjective, AlignmentTerm
 
 SCHEDULE_BYTES = 16384  # room for the JSON of the schedule's state; some 100 bytes a layer
+CHOICE_BYTES = 512  # more for each choice beyond one a step
 MAX_SKIPPED = 50  # skipped steps in a row; fp16's loss scale settles within some twenty
 PENDING_STEPS = 2  # losses are read this many steps late: by then they are there, nothing waits
 # What a step's record holds beside the terms.
-COLUMNS = {"step", "ce", "lr", "layers", "choice", "seconds", "tokens", "shared"}
+COLUMNS = {"step", "ce", "lr", "layers", "choices", "outcomes", "seconds", "tokens", "shared"}
 COLUMNS |= {"alignment", "aligned", "not_finite", "arrived"}
 NO_PAIRS = torch.empty(0, 2, dtype=torch.long)
 
@@ -67,6 +68,9 @@ class AlignmentController:
             more backward pass, and of the schedule's rewards and probabilities.
         reward: the loss whose fall rewards the step's layer: "cross_entropy" (eq. 5), or
             "alignment", the sum of the scheduled terms, unweighted, as the authors' tree has it.
+        every: "optimizer_step", or "micro_step": layers are chosen at each training forward, each
+            rewarded by its own loss. Both are the same on all ranks: the draws are the schedule's
+            own, and a loss is the mean over ranks.
 
     Raises ValueError for a term over a tap that the model does not have, or of a name in COLUMNS.
 
@@ -83,10 +87,11 @@ class AlignmentController:
         diagnose_interval: int = 10,
         insight_interval: int = 0,
         reward: str = "cross_entropy",
+        every: str = "optimizer_step",
     ):
         self.projector = model.encoder_projector
         self.objective, self.schedule, self.reward = objective, schedule, reward
-        self.accumulation = accumulation
+        self.accumulation, self._each_micro = accumulation, every == "micro_step"
         self.diagnose_interval, self.insight_interval = diagnose_interval, insight_interval
         self.recorder = TapRecorder(model)
         taken = sorted(COLUMNS.intersection(term.name for term in objective.terms))
@@ -108,11 +113,13 @@ class AlignmentController:
         # What the last loaded checkpoint carried; `load_state_dict` it to continue.
         self.found_state: dict[str, Any] | None = None
         self._choice: tuple[int, tuple[int, ...]] | None = None
+        self._choices: list[tuple[int, tuple[int, ...]]] = []  # of the step, one a loss
         self._micro: list[dict[str, Any]] = []
         self._unread: list[dict[str, Any]] = []
         self._clock: float | None = None
         self._training, self._pairs, self._sentences = False, NO_PAIRS, None
-        self.carried = CarriedState(SCHEDULE_BYTES)
+        more = CHOICE_BYTES * (accumulation - 1) if self._each_micro else 0
+        self.carried = CarriedState(SCHEDULE_BYTES + more)
         # A submodule: SLAM-LLM saves it with the projector.
         self.projector.schedule_state = self.carried
         self.carried.register_state_dict_pre_hook(lambda *_: self.save_to_carried())
@@ -150,8 +157,9 @@ class AlignmentController:
         if len(self._micro) >= self.accumulation:  # fp16's loss scaling skipped the step
             self._skip()
         self.flush(keep=PENDING_STEPS - 1)
-        if self._choice is None:
+        if self._choice is None or self._each_micro:
             self._choice = self.schedule.choose() if self.schedule else (-1, ())
+            self._choices.append(self._choice)
         wanted = self.objective.tap_names(self.layers, paired=len(self._pairs) > 0)
         if self._wants_conflict:
             wanted |= self._scheduled.tap_names(self._all_layers)
@@ -205,7 +213,7 @@ class AlignmentController:
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """The layers aligned in the current step, numbered from 1."""
+        """The layers aligned in the current step (or micro-step), numbered from 1."""
         return self._choice[1] if self._choice else ()
 
     def _is_due(self, interval: int) -> bool:
@@ -226,21 +234,33 @@ class AlignmentController:
         if self._teacher is not None:
             self._teacher.follow(self.projector, self._teacher.decay)
         now, self._skipped = time.perf_counter(), 0
-        record = mean_record(self._micro) | {
+        record = mean_record(self._micro)
+        outcomes = [mean_record([micro]) for micro in self._micro] if self._each_micro else [record]
+        of = ("ce", "alignment", "aligned")
+        record |= {
             "step": self.step,
-            "choice": self._choice[0],
-            "layers": self._choice[1],
+            "choices": [choice for choice, _ in self._choices],
+            "outcomes": torch.stack([torch.stack([found[n] for n in of]) for found in outcomes]),
+            "layers": tuple(dict.fromkeys(k for _, layers in self._choices for k in layers)),
             "lr": float(optimizer.param_groups[0]["lr"]),
             "seconds": now - (self._clock or now),
         }
         self._clock = now
         self._unread.append(start_copy_to_host(record))
-        self._micro.clear()
-        self._choice = None
+        self._forget()
         self.step += 1
+
+    def _forget(self) -> None:
+        self._micro.clear()
+        self._choices.clear()
+        self._choice = None
 
     def _skip(self) -> None:
         self._micro.clear()
+        if self._each_micro:
+            for choice, _ in self._choices if self.schedule else ():
+                self.schedule.observe(choice, math.nan)  # as if it had never been made
+            self._forget()
         self._skipped += 1
         if self._skipped >= MAX_SKIPPED:
             raise NonFiniteLoss(
@@ -255,13 +275,15 @@ class AlignmentController:
 
     def _read(self, record: dict[str, Any]) -> None:
         line = numbers(record)
-        names = ("choice", "alignment", "aligned", "not_finite")
-        choice, alignment, aligned, not_finite = map(line.pop, names)
+        names = ("choices", "outcomes", "aligned", "not_finite")
+        choices, outcomes, aligned, not_finite = map(line.pop, names)
+        del line["alignment"]
         line["layers"] = line["layers"] if aligned else ()  # without pairs none was aligned
         if self.schedule is not None:
-            loss = line["ce"] if self.reward == "cross_entropy" else alignment
-            # Where no rank had rows to compare, the step's loss says nothing of the layer.
-            self.schedule.observe(choice, loss if aligned else math.nan)
+            for choice, (task, alignment, compared) in zip(choices, outcomes, strict=True):
+                loss = task if self.reward == "cross_entropy" else alignment
+                # Where no rank had rows to compare, the loss says nothing of the layer.
+                self.schedule.observe(choice, loss if compared else math.nan)
             if self.insight_interval and line["step"] % self.insight_interval == 0:
                 facts = self.schedule.statistics()["layers"].items()
                 line |= {f"schedule/{k}/{n}": v for k, of in facts for n, v in of.items()}
@@ -286,8 +308,7 @@ class AlignmentController:
         if self.schedule is not None and state["schedule"] is not None:
             self.schedule.load_state_dict(state["schedule"])
         self.step, self._unread = state["step"], list(state["unread"])
-        self._micro.clear()
-        self._choice = None
+        self._forget()
 
     def save_to_carried(self) -> None:
         self.carried.write(json.dumps(self.state_dict()).encode())

@@ -218,6 +218,7 @@ def build_controller(
             schedule,
             diagnose_interval=alignment.diagnose_interval,
             reward=alignment.schedule.reward,
+            every=alignment.schedule.every,
             **options,
         )
     except ValueError as error:
@@ -245,7 +246,7 @@ def build_schedule(
     # Table 3 names no layers for 'single' and 'multi': the second candidate, and all of them.
     fixed = {"single": candidates[:2][-1:], "multi": candidates}.get(plan.strategy, ())
     options = {**vars(plan), "candidates": candidates, "layers": plan.layers or fixed}
-    del options["reward"]  # which loss is reported: the controller's
+    del options["reward"], options["every"]  # which loss is reported, and when: the controller's
     return LayerSchedule(**options, seed=seed)
 
 

@@ -193,4 +193,4 @@ def numbers(record: dict[str, Any]) -> dict[str, Any]:
     arrived = record.pop("arrived", None)
     if arrived is not None:
         arrived.synchronize()
-    return {k: v.item() if isinstance(v, Tensor) else v for k, v in record.items()}
+    return {k: v.tolist() if isinstance(v, Tensor) else v for k, v in record.items()}

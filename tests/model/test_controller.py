@@ -30,7 +30,7 @@ class Projector(nn.Module):
         return x
 
 
-def make(accumulation=1, insight=0, reward="cross_entropy"):
+def make(accumulation=1, insight=0, reward="cross_entropy", every="optimizer_step"):
     torch.manual_seed(0)
     model = nn.Module()  # what the controller needs of a speech LLM
     model.encoder_projector, model.llm = Projector(), None
@@ -42,6 +42,7 @@ def make(accumulation=1, insight=0, reward="cross_entropy"):
         accumulation=accumulation,
         insight_interval=insight,
         reward=reward,
+        every=every,
     )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     return model.encoder_projector, controller, optimizer
@@ -73,6 +74,29 @@ def listened(controller):
     lines = []
     controller.listeners.append(lines.append)
     return lines
+
+
+def test_a_choice_at_every_micro_step_is_rewarded_by_its_own_loss():
+    projector, controller, optimizer = make(accumulation=4, every="micro_step")
+    lines, last = listened(controller), {}
+    skipped = [micro_step(projector, controller, 100.0) for _ in range(4)]  # no optimizer.step
+    for step in range(5):
+        chosen = [micro_step(projector, controller, 10.0 * step + i) for i in range(4)]
+        last |= {layer: 10.0 * step + i for i, (layer,) in enumerate(chosen)}
+        optimizer.step()
+        state = json.loads(json.dumps(controller.state_dict()))
+        projector, resumed, optimizer = make(accumulation=4, every="micro_step")
+        resumed.listeners = controller.listeners
+        resumed.load_state_dict(state)
+        controller.detach()
+        controller = resumed
+    controller.flush()
+    found = dict((layer, state) for layer, *state in controller.schedule.state_dict()["layers"])
+    assert {layer: previous for layer, (_, _, previous) in found.items()} == last
+    assert sum(count for _, count, _ in found.values()) == 20  # the skipped ones were never made
+    assert {*skipped} == {(1,), (2,)} and not controller.schedule.state_dict()["pending"]
+    assert [line["ce"] for line in lines] == [10.0 * step + 1.5 for step in range(5)]
+    assert {layer for line in lines for layer in line["layers"]} == {1, 2}
 
 
 def test_choice_holds_through_accumulation_and_moves_with_the_optimizer():

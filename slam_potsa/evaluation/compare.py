@@ -2,8 +2,9 @@
 
 A group of languages ("seen", "zero-shot", "all") has two scores that differ, and both are given:
 
-* **pooled**: all sentences of the group are one corpus, so an interval exists. It takes recordings
-  for independent; where a sentence recurs in several languages it is narrower than it should be;
+* **pooled**: all sentences of the group are one corpus, so an interval exists. It resamples
+  sentences, whose recordings in several languages go together; paired tests of BLEU and chrF
+  (sacrebleu's) take recordings for independent;
 * **mean of languages**: the unweighted mean of the languages' scores, which is what the papers
   average (POTSA, Tables 1 to 3). sacrebleu has no interval for it, so it has none here.
 

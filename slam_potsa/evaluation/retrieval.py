@@ -20,6 +20,15 @@ Pair = tuple[str, str]  # of languages
 # left of them is rounding (vectors come as float32), and rounding must not decide who is found.
 TIE = 1e-7
 NOTHING = 1e-6
+SEED = 12345  # of the resampling, sacrebleu's
+
+
+class Hits(NamedTuple):
+    """The queries from one language into another."""
+
+    hits: np.ndarray  # [queries], of each, 0 to 1
+    sentences: np.ndarray  # [queries], what each says
+    chance: float
 
 
 class PairRecall(NamedTuple):
@@ -29,9 +38,15 @@ class PairRecall(NamedTuple):
     chance: float  # what random vectors would reach in expectation
 
 
-def recall_at_1(
+def recall_at_1(*args: Any, **options: Any) -> dict[Pair, PairRecall]:
+    """The means of `recall_hits`, by pair; arguments and errors are its own."""
+    found = recall_hits(*args, **options)
+    return {pair: PairRecall(float(of.hits.mean()), of.chance) for pair, of in found.items()}
+
+
+def recall_hits(
     vectors: Any, sentences: Sequence[str], languages: Sequence[str], *, center: bool = True
-) -> dict[Pair, PairRecall]:
+) -> dict[Pair, Hits]:
     """R@1 for every ordered pair of languages (a, b): a's recordings search among b's.
 
     `hit(i) = |{j in B*(i) : s_j = s_i}| / |B*(i)|` with `B*(i)` the candidates of language b whose
@@ -64,6 +79,28 @@ def recall_at_1(
     return found
 
 
+def recall_intervals(
+    found: Mapping[Pair, Hits], heard: Iterable[str] | None = None, resamples: int = 1000
+) -> dict[str, tuple[float, float]]:
+    """The 2.5 % and 97.5 % quantiles of each mean of `means_by_hearing`, by a cluster bootstrap.
+
+    What is resampled are sentences: all queries that say one go together, in every pair. The
+    candidates among which they search stay.
+    """
+    names = np.unique(np.concatenate([of.sentences for of in found.values()]))
+    weights = np.random.default_rng(SEED).multinomial(
+        len(names), np.full(len(names), 1 / len(names)), resamples
+    )
+    means = {}
+    for pair, of in found.items():
+        where = np.searchsorted(names, of.sentences)
+        sums, counts = np.zeros(len(names)), np.bincount(where, minlength=len(names))
+        np.add.at(sums, where, of.hits)
+        means[pair] = (weights @ sums) / np.maximum(weights @ counts, 1)
+    quantiles = means_by_hearing(means, heard).items()
+    return {group: tuple(np.quantile(mean, (0.025, 0.975)).tolist()) for group, mean in quantiles}
+
+
 def means_by_hearing(
     pairs: Mapping[Pair, float], heard: Iterable[str] | None = None
 ) -> dict[str, float]:
@@ -88,12 +125,12 @@ def host_array(vectors: Any) -> np.ndarray:
 
 def _pair(
     units: np.ndarray, sentences: np.ndarray, queries: np.ndarray, candidates: np.ndarray
-) -> PairRecall:
+) -> Hits:
     similarity = units[queries] @ units[candidates].T
     same = sentences[queries][:, None] == sentences[candidates][None, :]
     nearest = similarity >= similarity.max(axis=1, keepdims=True) - TIE
     hits = (nearest & same).sum(axis=1) / nearest.sum(axis=1)
-    return PairRecall(float(hits.mean()), float(same.mean()))
+    return Hits(hits, sentences[queries], float(same.mean()))
 
 
 def _unit(points: np.ndarray, scale: float) -> np.ndarray:

@@ -27,16 +27,18 @@ def losses(items: Sequence[Prediction]) -> list[float]:
     return [] if None in found else found
 
 
+def sentences_of(items: Sequence[Prediction]) -> list[Hashable]:
+    """What each says; a prediction without a sentence id is a sentence by itself."""
+    return [item.sentence_id or (item.key,) for item in items]
+
+
 def resampled_means(
     items: Sequence[Prediction], values: Sequence[float], resamples: int
 ) -> np.ndarray:
-    """[resamples] means of `values`, of as many sentences drawn with replacement; seeded.
-
-    A prediction without a sentence id is a sentence by itself.
-    """
+    """[resamples] means of `values`, of as many sentences drawn with replacement; seeded."""
     clusters: dict[Hashable, list[float]] = defaultdict(list)
-    for item, value in zip(items, values, strict=True):
-        clusters[item.sentence_id or (item.key,)].append(value)
+    for sentence, value in zip(sentences_of(items), values, strict=True):
+        clusters[sentence].append(value)
     sums = np.array([sum(of) for of in clusters.values()])
     counts = np.array([len(of) for of in clusters.values()])
     drawn = np.random.default_rng(SEED).integers(len(sums), size=(resamples, len(sums)))

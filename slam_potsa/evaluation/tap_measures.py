@@ -20,7 +20,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.evaluation.activations import Recorded
-from slam_potsa.evaluation.retrieval import Pair, host_array, means_by_hearing, recall_at_1
+from slam_potsa.evaluation.retrieval import (
+    Pair,
+    host_array,
+    means_by_hearing,
+    recall_hits,
+    recall_intervals,
+)
 from slam_potsa.objective.transport import TransportOptions, transport
 
 
@@ -60,7 +66,8 @@ def measure_tap(
 
     `numbers`: measure -> one number. `pairs`: measure -> two languages, such as "fr it" -> value;
     of R@1 the first searches the second, of the others they are in alphabetical order. Their means
-    by `means_by_hearing` are among the numbers, such as "R@1, among heard".
+    by `means_by_hearing` are among the numbers, such as "R@1, among heard", and the ends of its
+    95 % interval, "R@1 low, among heard" and "R@1 high, among heard".
 
     Token i of a Q-Former comes from query i. Most of its variance says only which query that is
     (63 to 98 % in our demo), and histograms of codes would be histograms of queries; so each
@@ -73,12 +80,12 @@ def measure_tap(
     spread = [row - torch.stack(tokens).mean(0) for row in tokens] if queries else tokens
     sentences, languages = [row.sentence_id for row in rows], [row.language for row in rows]
     known = [sentences[row] for row in detail], [languages[row] for row in detail]
-    recalls = recall_at_1(vectors, sentences, languages)
+    hits = recall_hits(vectors, sentences, languages)
     overlap = code_overlap(spread, *known, settings)
     costs = transport_costs(tokens, *known, settings, device)
     pairs = {
-        "R@1": {pair: found.recall for pair, found in recalls.items()},
-        "R@1 chance": {pair: found.chance for pair, found in recalls.items()},
+        "R@1": {pair: float(found.hits.mean()) for pair, found in hits.items()},
+        "R@1 chance": {pair: found.chance for pair, found in hits.items()},
         "1-JSD": overlap.pairs,
         "1-JSD ceiling": overlap.ceilings,
         "OT matched": {pair: matched for pair, (matched, _) in costs.items()},
@@ -89,6 +96,10 @@ def measure_tap(
         for measure, values in pairs.items()
         for group, mean in means_by_hearing(values, heard).items()
     }
+    for group, ends in recall_intervals(hits, heard).items():
+        numbers |= {
+            f"R@1 {end}, {group}": at for end, at in zip(("low", "high"), ends, strict=True)
+        }
     told = language_probe(vectors, sentences, languages, settings)
     numbers |= {
         "1-JSD / ceiling, all": _ratio(numbers, "1-JSD", "1-JSD ceiling"),

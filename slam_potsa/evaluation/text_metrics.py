@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from statistics import fmean
 from typing import Any
+
+import numpy as np
 
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.errors import InputError
@@ -23,7 +25,8 @@ class Score:
 
     The interval is sacrebleu's: bootstrap mean ± half the distance of the 2.5 % and 97.5 %
     quantiles. It is centred on the bootstrap mean, which small corpora shift from `value`, and can
-    leave the scale there, though no resample does.
+    leave the scale there, though no resample does. Sentences are resampled, recordings of one
+    together.
     """
 
     value: float
@@ -100,14 +103,33 @@ def sacrebleu_metrics(target_language: str, convention: Convention) -> dict[str,
 def _corpus_score(metric: Any, items: Sequence[Prediction], bootstrap: int) -> Score:
     hypotheses, references = texts(items)
     _return_plain_floats(metric)
+    sentences = sentence_loss.sentences_of(items)
+    if clustered := bootstrap > 1 and len(set(sentences)) < len(items):
+        _resample_sentences(metric, sentences)
     result = metric.corpus_score(hypotheses, [references], n_bootstrap=max(bootstrap, 1))
-    signature = str(metric.get_signature())
+    signature = str(metric.get_signature()) + f"|sentences:{len(set(sentences))}" * clustered
     if bootstrap <= 1:
         return Score(result.score, signature=signature)
     # The public form of the interval. A distribution that is zero throughout is left out of it.
     details = json.loads(result.format(width=10, signature=signature, is_json=True))
     mean, half_width = details.get("confidence_mean", 0.0), details.get("confidence_var", 0.0)
     return Score(result.score, mean - half_width, mean + half_width, signature)
+
+
+def _resample_sentences(metric: Any, sentences: Sequence[Hashable]) -> None:
+    """What sacrebleu resamples are then sentences, each with all that was said of it.
+
+    Its counts of n-grams add up, so that the sums over each sentence's recordings give the score.
+    """
+    extract = metric._extract_corpus_statistics
+
+    def extract_sums(*texts: Any) -> list[list[float]]:
+        sums: dict[Hashable, Any] = {}
+        for sentence, counts in zip(sentences, extract(*texts), strict=True):
+            sums[sentence] = np.add(sums.get(sentence, 0), counts)
+        return [found.tolist() for found in sums.values()]
+
+    metric._extract_corpus_statistics = extract_sums
 
 
 def _return_plain_floats(metric: Any) -> None:

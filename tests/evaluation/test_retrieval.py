@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation.retrieval import means_by_hearing, recall_at_1
+from slam_potsa.evaluation.retrieval import Hits, means_by_hearing, recall_at_1, recall_intervals
 
 LANGUAGES = ["en", "es", "fr"]
 
@@ -76,3 +76,16 @@ def test_means_by_what_was_heard():
     assert found == {"all": 0.5, "among heard": 1.0, "with an unheard": 0.25}
     with pytest.raises(InputError, match="no sentence is spoken in two"):
         recall_at_1(clouds()[0], range(60), clouds()[2])
+
+
+def test_the_interval_resamples_sentences_and_shrinks_with_their_number():
+    rng = np.random.default_rng(0)
+    widths = []
+    for count, copies in ((50, 1), (50, 4), (800, 1)):
+        hits = np.repeat((rng.random(count) < 0.5).astype(float), copies)
+        found = {("en", "es"): Hits(hits, np.repeat(np.arange(count), copies), 0.1)}
+        (low, high) = recall_intervals(found)["all"]
+        assert low < hits.mean() < high
+        widths.append(high - low)
+    expected = [2 * 1.96 * np.sqrt(0.25 / count) for count in (50, 50, 800)]
+    assert widths == pytest.approx(expected, rel=0.15)

@@ -39,6 +39,18 @@ def test_scores_intervals_and_signatures_equal_the_command_line(
         assert ours.signature == theirs["signature"]
 
 
+def test_recordings_of_one_sentence_are_resampled_together():
+    """Said twice, a test is no larger; the score of the whole stays sacrebleu's."""
+    once = [replace(item, sentence_id=item.key) for item in make(["fr"], count=40)]
+    twice = once + [replace(item, key=f"{item.key}-again") for item in once]
+    alone = [replace(item, sentence_id=None) for item in twice]
+    one, two, many = (score(items, bootstrap=300).row("fr").bleu for items in (once, twice, alone))
+    assert one.value == pytest.approx(two.value) == pytest.approx(many.value)
+    assert (two.low, two.high) == pytest.approx((one.low, one.high), abs=1e-6)
+    assert many.high - many.low < 0.85 * (two.high - two.low)
+    assert two.signature == f"{one.signature}|sentences:40"
+
+
 def test_perfect_and_hopeless_translations():
     perfect = [replace(item, prediction=item.reference) for item in make()]
     hopeless = [replace(item, prediction="") for item in make()]

@@ -65,9 +65,12 @@ class Run:
     scored: Mapping[str, ScoreTable] = field(default_factory=dict)  # test -> its scores
     analysis: Analysis | None = None
 
-    def recall(self, group: str) -> float | None:
-        """R@1 at the projector's output, 0 to 1: the mean over a group of language pairs."""
-        return self.analysis and self.analysis.numbers["projector"].get(f"R@1, {group}")
+    def recall(self, group: str) -> list[float]:
+        """R@1 at the projector's output, 0 to 1, the mean over a group of language pairs, and the
+        ends of its interval; what there is of them."""
+        numbers = self.analysis.numbers["projector"] if self.analysis else {}
+        names = ("R@1", "R@1 low", "R@1 high")
+        return [numbers[f"{n}, {group}"] for n in names if f"{n}, {group}" in numbers]
 
     def series(self, key: str) -> tuple[list[float], list[float]]:
         """(steps, values) of the lines that have a finite one."""

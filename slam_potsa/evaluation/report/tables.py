@@ -37,9 +37,9 @@ def headline(report: Report) -> Table:
         if (row := group_scores(run, test, group))
     ]
     rows += [
-        ("cross-lingual retrieval", group, run.name, "", "", "", f"{100 * recall:.1f}")
+        ("cross-lingual retrieval", group, run.name, "", "", "", _recall(recall))
         for group, run in places
-        if (recall := run.recall(RECALLS[group])) is not None
+        if (recall := run.recall(RECALLS[group]))
     ]
     head = ("test", "languages", "system", "BLEU", "95 % interval", "chrF", "R@1 %")
     caption = (
@@ -97,6 +97,12 @@ def training_table(runs: Sequence[Run]) -> Table:
 
 def _cells(row: ScoreRow) -> tuple[str, str, str, str]:
     return f"{row.bleu.value:.1f}", row.bleu.interval_text(), f"{row.chrf.value:.1f}", ""
+
+
+def _recall(found: Sequence[float]) -> str:
+    """ "41.2", or "41.2 (38.0 – 44.1)" with an interval."""
+    value, *ends = (f"{100 * each:.1f}" for each in found)
+    return f"{value} ({' – '.join(ends)})" if ends else value
 
 
 def _number(value: float | None) -> str:

@@ -9,15 +9,14 @@ import torch
 from slam_potsa import InputError
 from slam_potsa.config import TermConfig, defaults
 from slam_potsa.config.compose import compose_config
-from slam_potsa.data.dataset import get_speech_dataset
 from slam_potsa.data.manifest import read_manifest, write_manifest
 from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator, load_run
-from slam_potsa.model.factory import model_factory
 from slam_potsa.model.llm import unwrapped
 from slam_potsa.model.metrics import read_metrics
 from slam_potsa.model.taps import TapRecorder
 from tests.support import tiny
+from tests.support.trained import build, one_step
 
 SIDES = ("speech.llm.{layer}", "text.llm.{layer}")
 AI_STA = asdict(compose_config(["alignment=ai_sta"]).alignment)
@@ -41,14 +40,7 @@ def config(tmp_path_factory):
 
 
 def built(config, rows=(0, 1, 5, 9), **train):
-    torch.manual_seed(0)
-    model, tokenizer = model_factory(
-        replace(config.train_config, **train),
-        config.model_config,
-        language_bias=config.language_bias,
-        alignment=config.alignment,
-    )
-    dataset = get_speech_dataset(config.dataset_config, tokenizer, "train")
+    model, dataset = build(replace(config, train_config=replace(config.train_config, **train)))
     return model, dataset.collator([dataset[row] for row in rows])
 
 
@@ -80,47 +72,37 @@ def test_the_transcript_is_read_alone_and_the_speech_at_its_slots(config, parts)
 
 def test_rows_that_lack_a_side_say_nothing_and_alpha_weighs_the_rest(config):
     model, batch = built(config)
-    lines = []
-    model.controller.listeners.append(lines.append)
     batch["transcript_ids"][1] = -100
     batch["modality_mask"][2] = False
-    loss = model.train()(**batch)[0].loss
-    loss.backward()
-    torch.optim.SGD(model.encoder_projector.parameters(), lr=0.0).step()
-    model.controller.flush()
-    line = lines[0]
+    loss, line = one_step(model, batch)
     assert line["ai_sta/mismatched"] > 0
-    assert loss.item() == pytest.approx(0.99 * line["ce"] + 0.01 * line["ai_sta"], rel=1e-5)
+    assert loss == pytest.approx(0.99 * line["ce"] + 0.01 * line["ai_sta"], rel=1e-5)
 
 
 def test_alpha_of_one_is_cross_entropy_to_the_bit(config):
-    losses = []
-    for weight, terms in ((1.0, config.alignment.terms), (1.0, {})):
-        alignment = replace(config.alignment, terms=terms, cross_entropy_weight=weight)
+    losses, gradients = [], []
+    for terms in (config.alignment.terms, {}):
+        alignment = replace(config.alignment, terms=terms, cross_entropy_weight=1.0)
         model, batch = built(replace(config, alignment=alignment))
-        loss = model.train()(**batch)[0].loss
-        loss.backward()
-        losses.append((loss.item(), model.encoder_projector.linear.weight.grad))
-    assert losses[0][0] == losses[1][0] and torch.equal(losses[0][1], losses[1][1])
+        losses.append(one_step(model, batch)[0])
+        gradients.append(model.encoder_projector.linear.weight.grad)
+    assert losses[0] == losses[1] and torch.equal(*gradients)
 
 
 def test_identical_states_have_no_divergence(config):
     model, batch = built(inner(config, variant="debiased", layers=[0, 1, 2]))
     embed = unwrapped(model.llm).get_input_embeddings()
     ids = torch.arange(4).repeat(4, 1) + 2  # as many as there are slots
-    model.encoder_projector.register_forward_hook(lambda *_: embed(ids) + 0.0)
-    lines = []
-    model.controller.listeners.append(lines.append)
-    model.train()(**(batch | {"transcript_ids": ids}))
-    torch.optim.SGD(model.encoder_projector.parameters(), lr=0.0).step()
-    model.controller.flush()
-    assert abs(lines[0]["ai_sta"]) < 1e-4
+    model.encoder_projector.register_forward_hook(
+        lambda _module, _inputs, output: embed(ids) + 0 * output
+    )
+    _, line = one_step(model, batch | {"transcript_ids": ids})
+    assert abs(line["ai_sta"]) < 1e-4
 
 
 def test_what_is_run_again_for_its_gradient_is_no_tap(config):
     model, batch = built(config, train_parts=LORA)
-    decoder = unwrapped(model.llm).get_decoder()
-    expected = {}
+    decoder, found = unwrapped(model.llm).get_decoder(), []
     for again in (False, True):
         if again:
             decoder.gradient_checkpointing_enable({"use_reentrant": False})
@@ -128,12 +110,11 @@ def test_what_is_run_again_for_its_gradient_is_no_tap(config):
         model.zero_grad()
         loss = model.train()(**batch)[0].loss
         loss.backward()
-        grads = [p.grad for p in model.parameters() if p.grad is not None]
-        expected.setdefault("loss", loss.item())
-        expected.setdefault("grads", [g.clone() for g in grads])
-        assert loss.item() == pytest.approx(expected["loss"])
-        for ours, theirs in zip(grads, expected["grads"], strict=True):
-            torch.testing.assert_close(ours, theirs)
+        grads = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        found.append((loss.item(), grads))
+    (once, expected), (twice, grads) = found
+    assert twice == pytest.approx(once)
+    torch.testing.assert_close(grads, expected)
 
 
 def train(config, folder: Path, **train):

@@ -11,8 +11,8 @@ from slam_potsa.engine.encode import estimate_bias
 from slam_potsa.model import speech_llm
 from slam_potsa.model.checkpoint import apply_checkpoint, save_checkpoint, trainable_state
 from slam_potsa.model.encoder import load_encoder
-from slam_potsa.model.factory import model_factory
 from tests.support import tiny
+from tests.support.trained import build
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +24,6 @@ def config(tmp_path_factory):
     bias.save(folder / "bias.safetensors")
     config.language_bias.path = str(folder / "bias.safetensors")
     return config
-
-
-def build(config, **changes):
-    torch.manual_seed(0)
-    rest = {name: getattr(config, name) for name in ("language_bias", "alignment", "decode")}
-    model, tokenizer = model_factory(config.train_config, config.model_config, **rest | changes)
-    return model, get_speech_dataset(config.dataset_config, tokenizer, "train")
 
 
 def first_batch(dataset, items=3):

@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from slam_potsa import InputError
-from slam_potsa.data.dataset import get_speech_dataset
-from slam_potsa.model.factory import model_factory
 from slam_potsa.model.llm import unwrapped
 from slam_potsa.model.taps import TapRecorder
 from tests.support import tiny
+from tests.support.trained import build, one_step
 
 EVERY = ("encoder", "compensated", "qformer.1", "qformer.4", "projector", "llm.0", "llm.1", "llm.2")
 
@@ -24,11 +23,8 @@ def config(tmp_path_factory):
 
 def built(config, **train):
     """A model, the batch of its two first items, and the inputs that its LLM receives."""
-    torch.manual_seed(0)
-    sections = {"language_bias": config.language_bias, "alignment": config.alignment}
-    train = replace(config.train_config, **train)
-    model, tokenizer = model_factory(train, config.model_config, **sections)
-    dataset, inputs = get_speech_dataset(config.dataset_config, tokenizer, "train"), {}
+    model, dataset = build(replace(config, train_config=replace(config.train_config, **train)))
+    inputs = {}
     model.llm.register_forward_pre_hook(
         lambda _llm, _inputs, named: inputs.update(named), with_kwargs=True
     )
@@ -92,16 +88,9 @@ def test_a_term_over_layers_of_the_llm_trains_with_or_without_pairs(config):
     batch.pop("pairs")
     with torch.no_grad():
         plain = model(**batch)[0].loss
-    lines = []
-    model.controller.listeners.append(lines.append)
-    loss = model.train()(**batch)[0].loss
-    loss.backward()
-    torch.optim.SGD(model.encoder_projector.parameters(), lr=0.0).step()
-    model.controller.flush()
-    assert lines[0]["inner"] > 0
-    expected = 0.99 * lines[0]["ce"] + 0.5 * lines[0]["inner"]
-    assert loss.item() == pytest.approx(expected, abs=1e-5)
-    assert plain.item() == pytest.approx(lines[0]["ce"], abs=1e-4)
+    loss, line = one_step(model, batch)
+    assert line["inner"] > 0 and plain.item() == pytest.approx(line["ce"], abs=1e-4)
+    assert loss == pytest.approx(0.99 * line["ce"] + 0.5 * line["inner"], abs=1e-5)
 
 
 def test_a_tap_or_a_term_that_cannot_be_is_refused(config):

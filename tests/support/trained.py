@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 import yaml
 
+from slam_potsa.data.dataset import get_speech_dataset
 from slam_potsa.engine.decode import Translator, load_run
 from slam_potsa.engine.encode import estimate_bias
 from slam_potsa.engine.run_directory import CONFIG, MODEL
@@ -19,6 +20,25 @@ def untrained_run(folder: Path, *, compensated: bool = True, seed: int = 0) -> T
     """A tiny model with fresh weights, saved as the run `folder / "run"` and loaded from there."""
     config = tiny.world(folder, sentences=6, languages=("en", "es", "ru"))
     return save_run(config, compensated=compensated, seed=seed)
+
+
+def build(config, **changes):
+    """A model with fresh weights and the data that it is trained on."""
+    torch.manual_seed(0)
+    rest = {name: getattr(config, name) for name in ("language_bias", "alignment", "decode")}
+    model, tokenizer = model_factory(config.train_config, config.model_config, **rest | changes)
+    return model, get_speech_dataset(config.dataset_config, tokenizer, "train")
+
+
+def one_step(model: torch.nn.Module, batch: dict):
+    """The loss of a training step that moves nothing, and the line that is told of it."""
+    lines = []
+    model.controller.listeners.append(lines.append)
+    loss = model.train()(**batch)[0].loss
+    loss.backward()
+    torch.optim.SGD(model.encoder_projector.parameters(), lr=0.0).step()
+    model.controller.flush()
+    return loss.item(), lines[0]
 
 
 @torch.no_grad()

@@ -27,6 +27,7 @@ from tests.support.recipes import (
     their_batch,
     whole_whisper,
 )
+from tests.support.trained import one_step
 
 PROJECTOR = {"query_len": 4, "qformer_layers": 4, "qformer_dim": 16, "qformer_heads": 2}
 OFF = {"enabled": False}
@@ -133,19 +134,13 @@ def test_terms_are_added_to_the_loss_in_training_only(name, parts, tmp_path):
     model, tokenizer = built(config, sizes, alignment={"terms": terms}, **rest)
     make = dataset_factory(pairing="random", prompt="USER : ")
     data = make(config.dataset_config, tokenizer, "train")
-    batch, records = data.collator([data[0], data[1]]), []
-    model.controller.listeners.append(records.append)
-    total = model(**batch)[0].loss
-    total.backward()
-    torch.optim.SGD(model.encoder_projector.parameters(), lr=0.0).step()
+    batch = data.collator([data[0], data[1]])
+    total, line = one_step(model, batch)
     with torch.no_grad():
-        plain = model(**batch)[0].loss
-    model.controller.flush()
-    (record,) = records
-    assert record["layers"] and record["inner"] > 0
-    assert record["ce"] == pytest.approx(plain.item(), abs=1e-4)
-    added = 2.0 * record["ot"] + 0.5 * record["inner"]
-    assert total.item() == pytest.approx(plain.item() + added, abs=1e-3)
+        plain = model(**batch)[0].loss.item()
+    assert line["layers"] and line["inner"] > 0 and line["ce"] == pytest.approx(plain, abs=1e-4)
+    added = 2.0 * line["ot"] + 0.5 * line["inner"]
+    assert total == pytest.approx(plain + added, abs=1e-3)
     assert read_metrics(tmp_path / "run" / "metrics.jsonl")[0]["layers"]
 
 

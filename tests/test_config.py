@@ -96,13 +96,10 @@ def test_terms_are_chosen_by_name_and_changed_one_by_one(chosen, terms):
     assert {name: term.weight for name, term in config.alignment.terms.items()} == terms
 
 
-def test_an_option_of_a_term_that_was_not_chosen_is_refused():
+def test_keys_that_are_unknown_or_of_a_term_that_was_not_chosen_are_refused():
     with pytest.raises(InputError, match="alignment.terms.ot.distance is not set.*alignment=ot"):
         check(compose("experiment=demo_potsa", "alignment=mse"))
     with pytest.raises(InputError, match="alignment=ot"):
         compose("alignment=mse", "alignment.terms.ot.weight=1")
-
-
-def test_unknown_keys_are_refused_with_the_known_ones():
     with pytest.raises(InputError, match="unknown key peft_config.rank: known are .*lora_alpha"):
         defaults(TrainConfig, {"peft_config": {"rank": 4}})

@@ -59,7 +59,7 @@ def test_commands_are_those_of_the_command_line(page):
 
 
 @pages()
-def test_what_a_page_names_exists(page):
+def test_what_a_page_names_and_shows_exists(page, tmp_path):
     text = page.read_text()
     for group, name in re.findall(r"\b(experiment|recipe)=([\w./-]*\w)", text):
         if not name.endswith(".yaml"):  # a file of the reader's own
@@ -72,10 +72,6 @@ def test_what_a_page_names_exists(page):
     paths = re.findall(r"(?<![\w/])((?:examples/potsa|conf|slam_potsa)/[\w/.*-]*[\w*])", text)
     missing += [path for path in paths if not any(ROOT.glob(path))]
     assert not missing
-
-
-@pages()
-def test_manifest_lines_are_lines_of_a_manifest(page, tmp_path):
     lines = [code for kind, code in FENCE.findall(page.read_text()) if kind == "json"]
     for line in (line for line in lines if '"sentence_id"' in line):
         (tmp_path / "m.jsonl").write_text(line, encoding="utf-8")

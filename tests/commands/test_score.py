@@ -56,6 +56,9 @@ def test_several_files_are_seeds(files, tmp_path, capsys):
     assert "given twice" in scored(capsys, files[0], files[0], code=2)
     write_predictions(other, make(["it"]))
     assert "must be one test" in scored(capsys, files[0], other, code=2)
+    assert "found 2 files for 1" in scored(capsys, files[0], "--baseline", *files, code=2)
+    missing = scored(capsys, "a.jsonl", "b.jsonl", "--baseline", "c.jsonl", code=2)
+    assert all(missing.count(f"{name}.jsonl: ") == 1 for name in "abc")
 
 
 def test_a_baseline_is_tested_and_the_blind_control_is_found(files, tmp_path, capsys):
@@ -86,12 +89,6 @@ def test_a_preset_is_followed_and_dumped_files_have_a_line_an_utterance(files, t
     assert lines["en.hyp"] == [item.prediction for item in english]
     assert lines["en.ref"] == [item.reference for item in english]
     assert lines["fr.src"] == ["bon jour"] * 12 and len(lines["all-pooled.hyp"]) == 36
-
-
-def test_all_that_is_wrong_with_the_files_at_once(files, capsys):
-    assert "found 2 files for 1" in scored(capsys, files[0], "--baseline", *files, code=2)
-    missing = scored(capsys, "a.jsonl", "b.jsonl", "--baseline", "c.jsonl", code=2)
-    assert all(missing.count(f"{name}.jsonl: ") == 1 for name in "abc")
 
 
 def test_slam_llms_files_and_plain_text_score_as_our_own(files, tmp_path, capsys):

@@ -78,19 +78,16 @@ def test_lines_in_their_variants(read, line, expected):
     assert (row.language, row.transcript, row.target, row.target_language) == expected
 
 
-def test_one_text_is_the_translation_where_a_target_language_is_given(read):
+def test_options_say_what_keys_are_made_of_and_what_one_text_is(read):
+    for how, equal in {"transcript": False, "target": True, "audio": True, "key": False}.items():
+        first, second = read(EXAMPLES["llm_srt"][0], "llm_srt", sentence_id=how)
+        assert (first.sentence_id == second.sentence_id) == equal
+        assert (first.key, second.key) == ("eng/test/139", "jpn/test/139")
     line = {"key": "k", "source": "a.wav", "target": "没\n事"}
     codes = {"language": "fra", "target_language": "cmn"}
     (row,) = read([line], "slam_llm", sentence_id="target", **codes)
     assert (row.language, row.transcript) == ("fr", None)
     assert (row.target, row.target_language) == ("没 事", "zh")
-
-
-def test_keys_and_sentence_ids_are_made_of_what_is_asked(read):
-    for how, equal in {"transcript": False, "target": True, "audio": True, "key": False}.items():
-        first, second = read(EXAMPLES["llm_srt"][0], "llm_srt", sentence_id=how)
-        assert (first.sentence_id == second.sentence_id) == equal
-        assert (first.key, second.key) == ("eng/test/139", "jpn/test/139")
 
 
 def test_relative_paths_are_rebased_and_absolute_ones_stay(tmp_path):

@@ -118,7 +118,7 @@ def test_items_are_a_function_of_seed_epoch_and_index(corpus, utterance):
     assert keys(first) == at_four
 
 
-def test_tasks_are_drawn_anew_every_epoch_and_stay_with_their_item(corpus):
+def test_tasks_are_drawn_anew_every_epoch_and_stay_with_their_sentence(corpus, utterance):
     mixed = {"tasks": ["asr", "s2tt", "s2tt"], "seed": 1}
     dataset, again = (ParallelSpeechDataset(corpus, **mixed) for _ in range(2))
     seen = Counter()
@@ -130,9 +130,6 @@ def test_tasks_are_drawn_anew_every_epoch_and_stay_with_their_item(corpus):
     plain = ParallelSpeechDataset(corpus, seed=1)
     assert keys(plain) == keys(dataset) == keys(again)  # the pairs do not depend on the tasks
     assert set(tasks(plain)) == {"s2tt"}
-
-
-def test_a_sentences_task_does_not_depend_on_its_place_in_the_order(utterance):
     rows = [utterance(lang, f"s{i}") for i in range(30) for lang in ("en", "es")]
     some, every = (
         {item[0].sentence_id: task for item, task in zip(part, tasks(part), strict=True)}

@@ -15,7 +15,7 @@ TWO = Prediction("b", "it", "x.tar:b.flac", "en", None, "")
 HEARD = {"heard": "Bonjour", "alternatives": (("Good day.", -0.25), ("Good", -1))}
 
 
-def test_predictions_survive_writing_and_reading(tmp_path):
+def test_predictions_survive_writing_and_slam_llms_files_have_a_text_a_line(tmp_path):
     path, every = tmp_path / "p.jsonl", [ONE, TWO, Prediction(**vars(ONE) | HEARD | {"key": "c"})]
     write_predictions(path, every)
     first = path.read_bytes()
@@ -23,6 +23,9 @@ def test_predictions_survive_writing_and_reading(tmp_path):
     write_predictions(path, read_predictions(path))
     assert path.read_bytes() == first
     assert first.count(b'"heard"') == first.count(b'"alternatives"') == 1  # only where they are
+    write_pred_gt(tmp_path / "log", [ONE, Prediction(**vars(TWO) | {"prediction": "x\ny"})])
+    assert (tmp_path / "log_pred").read_text("utf-8") == "a\tgood\u2028day\nb\tx y\n"
+    assert (tmp_path / "log_gt").read_text("utf-8") == "a\tGood day.\nb\t\n"
 
 
 def test_every_bad_line_is_reported_at_once(tmp_path):
@@ -37,9 +40,3 @@ def test_every_bad_line_is_reported_at_once(tmp_path):
     words += ["'hypothesis': not known", "'alternatives': found", "found '{not json'"]
     for number, (problem, word) in enumerate(zip(caught.value.problems, words, strict=True), 2):
         assert problem.startswith(f"{path}:{number}: ") and word in problem
-
-
-def test_slam_llm_files_have_a_text_a_line(tmp_path):
-    write_pred_gt(tmp_path / "log", [ONE, Prediction(**vars(TWO) | {"prediction": "x\ny"})])
-    assert (tmp_path / "log_pred").read_text("utf-8") == "a\tgood\u2028day\nb\tx y\n"
-    assert (tmp_path / "log_gt").read_text("utf-8") == "a\tGood day.\nb\t\n"

@@ -117,7 +117,7 @@ def test_every_problem_of_every_stage_at_once():
         assert any(problem.startswith(start) for problem in told), start
 
 
-def test_the_command_prints_and_writes(tmp_path, capsys):
+def test_the_command_prints_writes_and_then_refuses(tmp_path, capsys):
     path = tmp_path / "plan.json"
     given = ("experiment=table1_ours", *SMALL, "--gpus", "4", "--utilisation", "0.5")
     assert main(["plan", *given, "--json", str(path)]) == 0
@@ -129,9 +129,6 @@ def test_the_command_prints_and_writes(tmp_path, capsys):
     assert figures["feature_store_bytes"] == 50 * 3600 * 50 * 384 * 2  # hours, frames, width
     assert set(figures["on"]) == set(GPUS)
     assert "4 GPUs x 8 micro-steps" in printed and "--utilisation 0.5" in printed
-
-
-def test_the_command_refuses_after_it_has_printed(capsys):
     large = "train_config.batch_size_training=40"
     assert main(["plan", *SMALL, large, "--gpu", "rtx3090"]) == 2
     said = capsys.readouterr()

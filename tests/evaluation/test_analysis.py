@@ -189,7 +189,7 @@ def run_command(*words):
     return cli.main(["analyze", *map(str, words)])
 
 
-def test_command_line(runs, manifest, capsys):
+def test_command_line(runs, manifest, capsys, tmp_path):
     ours, base = (Path(run.config.ckpt_path).parent for run in runs)
     assert run_command(ours, manifest, "--against", base, "--sentences", 4) == 0
     printed = capsys.readouterr().out
@@ -199,9 +199,6 @@ def test_command_line(runs, manifest, capsys):
         assert found.text() in printed
     assert f"{100 * found.numbers['projector']['R@1, all']:.1f}" in printed
     assert (ours / "analysis" / "arrows_projector.svg").is_file()
-
-
-def test_command_line_tells_all_that_is_wrong_before_it_loads_anything(manifest, tmp_path, capsys):
     assert run_command(tmp_path, manifest, "--against", tmp_path / "none", "--heard", "eo") == 2
     printed = capsys.readouterr().err
     assert printed.startswith("error: 3 problems") and "'eo'" in printed

@@ -99,14 +99,7 @@ def test_the_blind_control_lies_beside_the_file_and_answers_other_recordings(tmp
             find_blind(path, heard)
 
 
-def test_the_interval_over_seeds_is_students():
-    """n = 2: t = 12.7062 and s = √2, so the half-width is t. n = 5: t = 2.7764 and s² = 2.5."""
-    for values, half_width in (([1.0, 3.0], 12.7062), (range(1, 6), 2.7764 * 0.5**0.5)):
-        assert over_seeds(values).half_width == pytest.approx(half_width, abs=1e-4)
-    assert over_seeds([1.0, 3.0]).value == 2.0 and over_seeds([7.0]).half_width is None
-
-
-def test_rows_that_all_seeds_have_have_their_mean():
+def test_rows_that_all_seeds_have_have_their_mean_and_students_interval():
     tables = [score(make(seed=seed), zero_shot=["fr"], bootstrap=0) for seed in range(3)]
     found = seed_means(tables)
     assert all(list(rows) == [row.name for row in tables[0].rows] for rows in found.values())
@@ -114,3 +107,7 @@ def test_rows_that_all_seeds_have_have_their_mean():
     assert seeds_text(found).startswith("BLEU over 3 seeds")
     few = seed_means([tables[0], score(make(["en"]), bootstrap=0)])
     assert set(few["chrF"]) == {"en", "all, pooled", "all, mean of languages"}
+    # n = 2: t = 12.7062 and s = √2, so the half-width is t. n = 5: t = 2.7764 and s² = 2.5.
+    for values, half_width in (([1.0, 3.0], 12.7062), (range(1, 6), 2.7764 * 0.5**0.5)):
+        assert over_seeds(values).half_width == pytest.approx(half_width, abs=1e-4)
+    assert over_seeds([1.0, 3.0]).value == 2.0 and over_seeds([7.0]).half_width is None

@@ -14,6 +14,8 @@ def test_reads_what_was_written_unless_it_is_damaged():
     assert len(pointers) == 2  # safetensors refuses copies that share storage
     state.as_buffer[-1] ^= 1
     assert state.read() is None
+    model = nn.Sequential(nn.Linear(1, 1), CarriedState())
+    assert carried_names(model) == ["1.as_parameter", "1.as_buffer"]
 
 
 def saved_by_ddp(state, dtype):
@@ -33,8 +35,3 @@ def test_it_survives_what_each_host_saves(saved, dtype):
     source.write(bytes(range(256)))
     target.load_state_dict(saved(dict(source.state_dict()), dtype), strict=False)
     assert target.read() == bytes(range(256))
-
-
-def test_names_for_ddp():
-    model = nn.Sequential(nn.Linear(1, 1), CarriedState())
-    assert carried_names(model) == ["1.as_parameter", "1.as_buffer"]

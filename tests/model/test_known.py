@@ -36,7 +36,9 @@ def test_a_model_has_the_published_number_of_parameters(name):
     assert count == pytest.approx(PUBLISHED[name], rel=0.04 if whisper else 0.01)
 
 
-def test_a_local_folder_goes_before_a_known_name(tmp_path, monkeypatch):
+def test_a_local_folder_goes_before_a_known_name_and_an_unknown_one_is_refused(
+    tmp_path, monkeypatch
+):
     config = tmp_path / "Qwen" / "Qwen2.5-7B" / "config.json"
     config.parent.mkdir(parents=True)
     config.write_text('{"model_type": "qwen2", "hidden_size": 64}')
@@ -46,9 +48,6 @@ def test_a_local_folder_goes_before_a_known_name(tmp_path, monkeypatch):
         config.write_text(content)
         with pytest.raises(InputError, match=r"config\.json"):
             model_config("Qwen/Qwen2.5-7B")
-
-
-def test_an_unknown_name_says_what_is_known_and_that_a_folder_works():
     with pytest.raises(InputError) as error:
         model_config("Qwen/Qwen2.5-8B", "model_config.llm_path", "qwen2")
     for piece in ("model_config.llm_path='Qwen/Qwen2.5-8B'", "Qwen/Qwen2.5-7B", "local folder"):

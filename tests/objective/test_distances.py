@@ -35,6 +35,8 @@ def test_rivals_are_means_over_common_positions(name, between):
     assert values[1].item() == pytest.approx(between(x[1, 1:], y[1, 1:]).item())
     assert values[2] == 0
     assert DISTANCES[name](x, y, None, None)[0].item() == pytest.approx(between(x[0], y[0]).item())
+    with pytest.raises(ValueError, match="use .*the distance 'ot'"):
+        DISTANCES[name](tokens(2, 5, 4), tokens(2, 6, 4), None, None)
 
 
 def test_unit_tokens_forget_their_length_and_are_normalised_in_float32():
@@ -73,12 +75,6 @@ def test_one_signature(name):
     values.sum().backward()
     assert values.shape == (2,) and values.dtype == torch.float32 and x.grad.dtype == x.dtype
     assert DISTANCES[name](x[:0], x[:0], None, None).shape == (0,)
-
-
-@pytest.mark.parametrize("name", ["mse", "cosine"])
-def test_position_wise_distances_refuse_other_lengths(name):
-    with pytest.raises(ValueError, match="use .*the distance 'ot'"):
-        DISTANCES[name](tokens(2, 5, 4), tokens(2, 6, 4), None, None)
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_diagnose_tells_matched_from_mismatched():
     assert not any(value.requires_grad for value in report.values())
 
 
-def test_diagnose_leaves_out_mismatched_rows_of_one_meaning():
+def test_diagnose_leaves_out_rows_of_one_meaning_and_compares_with_other_rows_text():
     taps, objective = qformer_taps(), AlignmentObjective([term()])
     pairs = torch.tensor([[0, 1], [2, 3], [0, 3]])
     x = taps["qformer.1"].tensor
@@ -125,9 +125,6 @@ def test_diagnose_leaves_out_mismatched_rows_of_one_meaning():
     expected = transport(x[[0, 0]], x[[3, 3]]).cost.mean()
     assert torch.allclose(report["ot/mismatched"], expected)
     assert set(objective.diagnose(taps, PAIRS[:1], [1])) == {"ot/matched"}
-
-
-def test_diagnose_compares_rows_with_other_rows_text():
     taps = {"speech": tap(3, 6, 8), "text": tap(3, 5, 8, seed=1)}
     same = term(first="speech", second="text", rows="same", distance=build_distance("ot"))
     report = AlignmentObjective([same]).diagnose(taps, NO_PAIRS, [])

@@ -1,6 +1,5 @@
 """Tiny real models and recordings: a whole world that trains in seconds on one core."""
 
-import json
 import random
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 
 from slam_potsa.config import PotsaConfig, flat
 from slam_potsa.data.manifest import Utterance, write_manifest
+from slam_potsa.engine.recipe import literal
 
 WORDS = ["one", "two", "three", "four", "five", "six", "please", "call", "the", "next"]
 QUERIES, LAYERS, WIDTH = 4, 4, 32
@@ -55,11 +55,7 @@ def whisper(folder: Path, seed: int = 0, layers: int = 1) -> Path:
 
 
 def recordings(
-    folder: Path,
-    sentences: int = 6,
-    languages=("en", "es", "ru"),
-    seed: int = 0,
-    words: int | None = None,
+    folder: Path, sentences=6, languages=("en", "es", "ru"), seed=0, words: int | None = None
 ) -> Path:
     """A manifest of noise-like recordings, one of each sentence in each language.
 
@@ -83,27 +79,22 @@ def recordings(
 def world(folder: Path, **recording_options) -> PotsaConfig:
     """Models, recordings and a configuration that trains on them."""
     config = PotsaConfig()
-    config.model_config.llm_path = str(llm(folder / "llm"))
-    config.model_config.encoder_path_hf = str(whisper(folder / "whisper"))
-    config.model_config.encoder_window = config.dataset_config.encoder_window = "trimmed"
-    config.model_config.query_len = config.dataset_config.fix_length_audio = QUERIES
-    config.model_config.qformer_layers = LAYERS
-    config.model_config.qformer_dim, config.model_config.qformer_heads = 16, 2
-    config.model_config.qformer_dropout = 0.0
-    config.dataset_config.mel_size = 80
-    config.dataset_config.prompt = "USER : "
-    manifest = str(recordings(folder / "data", **recording_options))
-    config.dataset_config.train_data_path = manifest
-    config.dataset_config.val_data_path = manifest
-    train = config.train_config
+    model, data, train = config.model_config, config.dataset_config, config.train_config
+    model.llm_path = str(llm(folder / "llm"))
+    model.encoder_path_hf = str(whisper(folder / "whisper"))
+    model.encoder_window = data.encoder_window = "trimmed"
+    model.query_len = data.fix_length_audio = QUERIES
+    model.qformer_layers, model.qformer_dim, model.qformer_heads = LAYERS, 16, 2
+    model.qformer_dropout = 0.0
+    data.mel_size, data.prompt = 80, "USER : "
+    data.train_data_path = str(recordings(folder / "data", **recording_options))
+    data.val_data_path = data.train_data_path
     train.output_dir = str(folder / "run")
     config.log_config.log_file = str(folder / "run" / "train.log")
     train.batch_size_training, train.val_batch_size, train.num_epochs = 2, 4, 2
-    train.num_workers_dataloader = 0
+    train.num_workers_dataloader, train.validation_interval = 0, 4
     train.warmup_steps, train.total_steps, train.lr = 2, 100, 1e-3
-    train.validation_interval = 4
-    config.alignment.terms["ot"].weight = 1.0
-    config.alignment.diagnose_interval = 2
+    config.alignment.terms["ot"].weight, config.alignment.diagnose_interval = 1.0, 2
     config.decode.num_beams, config.decode.max_new_tokens = 2, 6
     return config
 
@@ -111,12 +102,4 @@ def world(folder: Path, **recording_options) -> PotsaConfig:
 def overrides(config: PotsaConfig) -> list[str]:
     """The command line that gives `config`, its terms by files of conf/alignment/."""
     terms = ",".join(config.alignment.terms) or "none"
-    return [f"alignment=[{terms}]", *(f"{k}={_literal(v)}" for k, v in flat(config).items())]
-
-
-def _literal(value) -> str:
-    if isinstance(value, str):
-        return json.dumps(value)
-    if isinstance(value, list):
-        return "[" + ",".join(map(_literal, value)) + "]"
-    return json.dumps(value)
+    return [f"alignment=[{terms}]", *(f"{k}={literal(v)}" for k, v in flat(config).items())]

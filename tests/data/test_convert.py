@@ -69,6 +69,7 @@ def nemo(**line):
         (nemo(text="hi", **DE_EN), ("de", None, "hi", "en")),
         (nemo(text="hallo", **DE_EN, answer="hi"), ("de", "hallo", "hi", "en")),
         (nemo(**DE_EN, taskname="ast", answer="na"), ("de", None, None, None)),
+        (nemo(text="na", lang="de", target_lang="de", taskname="ast"), ("de", None, "na", "de")),
         (nemo(answer="hallo", context="what?", lang="deu"), ("de", "hallo", None, None)),
     ],
 )

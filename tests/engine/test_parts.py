@@ -1,7 +1,5 @@
 """Which parts train: stages one after another, what they keep, and what is refused."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

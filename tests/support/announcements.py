@@ -1,7 +1,5 @@
 """The announcements of `make demo` and `make evidence`, from noise in five languages."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace

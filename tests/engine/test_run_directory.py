@@ -54,7 +54,11 @@ def test_a_continuation_may_be_longer_but_not_another_training(tmp_path):
     config.train_config.num_epochs += 1
     config.decode.num_beams = config.native.save_interval = 7
     assert changed(before[weights], config, weights) == []
-    assert changed(before[everything], config, everything) == ["train_config.num_epochs"]
+    config.dataset_config.val_data_path = str(tmp_path / "dev.jsonl")
+    (tmp_path / "dev.jsonl").write_text("others")
+    validated = "content of dataset_config.val_data_path"
+    found = changed(before[everything], config, everything)
+    assert {*found} == {validated, "train_config.num_epochs"}
     config.alignment.terms = {}
     assert "alignment.terms.ot.weight" in changed(before[weights], config, weights)
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import yaml
@@ -10,6 +11,7 @@ from markupsafe import escape
 import demo
 from slam_potsa.config.compose import compose_config
 from slam_potsa.engine import native
+from slam_potsa.evaluation.tap_measures import MeasureSettings
 from tests.support import tiny
 from tests.support.announcements import LANGUAGES, announcements
 
@@ -23,6 +25,9 @@ def train(command: list[str]) -> SimpleNamespace:
 def test_demo_writes_its_table_chart_and_report(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo.subprocess, "run", train)
     monkeypatch.setattr(demo.announcements, "build", announcements)
+    quick, request = MeasureSettings(codes=8, codebooks=1, shuffles=1), demo.Request
+    monkeypatch.setattr(demo, "analyze", partial(demo.analyze, settings=quick))
+    monkeypatch.setattr(demo, "Request", lambda **given: request(**given | {"bootstrap": 2}))
     monkeypatch.setattr(demo.whisper, "base", tiny.whisper)
     monkeypatch.setattr(demo.smollm2, "build", lambda out, texts: tiny.llm(out))
     monkeypatch.setattr(sys, "argv", ["demo.py", "--output", str(tmp_path), "--steps", "2"])

@@ -22,11 +22,21 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=[*find_packages(include=["slam_potsa*"]), "slam_potsa.conf"],
-    # conf/ stands at the top of a checkout and travels inside the package.
-    package_dir={"slam_potsa.conf": "conf"},
+    # conf/ and examples/potsa/ stand at the top of a checkout and travel inside the package.
+    packages=[
+        *find_packages(include=["slam_potsa*"]),
+        "slam_potsa.conf",
+        "slam_potsa.examples",
+        "slam_potsa.examples.parts",
+    ],
+    package_dir={
+        "slam_potsa.conf": "conf",
+        "slam_potsa.examples": "examples/potsa",
+        "slam_potsa.examples.parts": "examples/potsa/parts",
+    },
     package_data={
         "slam_potsa.conf": ["**/*.yaml", "**/*.json"],
+        "slam_potsa.examples": ["scripts/*.sh"],
         "slam_potsa.data": ["languages.tsv"],
         "slam_potsa.data.sources": ["asterisk_*.txt", "announcements*"],
         "slam_potsa.evaluation": ["*.yaml", "*.j2", "charts.mplstyle"],

@@ -1,7 +1,9 @@
-"""`slam-potsa features | bias | where`: the encoder's output, and paths for SLAM-LLM."""
+"""`slam-potsa features | bias | where | demo`: the encoder's output, paths, the demo."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,15 @@ def add(commands) -> None:
     parser.add_argument("--attend-padding", action="store_true", help=whole)
 
     where = commands.add_parser("where", help="paths for SLAM-LLM's configuration")
-    where.add_argument("what", choices=("model", "dataset", "conf", "drop-in"))
+    where.add_argument("what", choices=("model", "dataset", "conf", "drop-in", "examples"))
     where.set_defaults(command=_where)
+
+    told = "the whole pipeline on real speech, on a laptop; needs the extra demo"
+    demo = commands.add_parser("demo", help=told)
+    demo.add_argument("--output", default="outputs/demo")
+    demo.add_argument("--from", dest="source", help="folder of downloaded packages")
+    demo.add_argument("--steps", type=int, help="training steps; default: as configured")
+    demo.set_defaults(command=_demo)
 
 
 def _features(args) -> None:
@@ -62,10 +71,21 @@ def _encoder(args) -> Any:
 
 
 def _where(args) -> None:
-    from slam_potsa.config.compose import conf_dir
+    from slam_potsa.config.compose import conf_dir, examples_dir
+
+    ready = Path(slam_potsa.__file__).with_name("model") / "drop_in_file.py"
+    found = {"conf": conf_dir, "examples": examples_dir, "drop-in": lambda: ready}
+    if args.what in found:
+        return print(found[args.what]())
     from slam_potsa.engine.slam_llm import plugin_file
 
-    if args.what == "drop-in":
-        print(Path(slam_potsa.__file__).with_name("model") / "drop_in_file.py")
-    else:
-        print(conf_dir() if args.what == "conf" else plugin_file(args.what))
+    print(plugin_file(args.what))
+
+
+def _demo(args) -> None:
+    from slam_potsa.config.compose import examples_dir
+
+    command = [sys.executable, str(examples_dir() / "demo.py"), "--output", args.output]
+    command += ["--from", args.source] if args.source else []
+    command += ["--steps", str(args.steps)] if args.steps else []
+    sys.exit(subprocess.call(command))

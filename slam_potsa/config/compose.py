@@ -18,11 +18,20 @@ NAMED = re.compile(r"(?<=^alignment\.terms\.)\w+")  # a name of the user's choic
 
 def conf_dir() -> Path:
     """The folder of YAML files: `conf/` of a checkout, or its copy in the installed package."""
+    return _shipped("conf", "config.yaml")
+
+
+def examples_dir() -> Path:
+    """The entry scripts: `examples/potsa/` of a checkout, or their copy in the package."""
+    return _shipped("examples", "finetune.py", "potsa")
+
+
+def _shipped(name: str, holds: str, *inner: str) -> Path:
     package = Path(__file__).resolve().parents[1]
-    for folder in (package / "conf", package.parent / "conf"):
-        if (folder / "config.yaml").is_file():
+    for folder in (package / name, package.parent.joinpath(name, *inner)):
+        if (folder / holds).is_file():
             return folder
-    raise InputError("the package was installed without its conf/ folder; install it again")
+    raise InputError(f"the package was installed without its folder {name}; install it again")
 
 
 def register_schema() -> None:

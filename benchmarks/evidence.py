@@ -36,6 +36,7 @@ from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator, load_run
 from slam_potsa.engine.encode import store_features
 from slam_potsa.engine.launch import quieten
+from slam_potsa.engine.pseudo import write_pseudo_targets
 from slam_potsa.evaluation.figures import standalone
 from slam_potsa.evaluation.scores import score
 from slam_potsa.files import atomic_write
@@ -208,17 +209,13 @@ def joining_rows(
 
 def pseudo_targets(start: Path, args: argparse.Namespace) -> dict[str, str]:
     """Sentence id -> what a finished model makes of its English recording."""
-    found = start / "pseudo.json"
-    if not found.is_file():
-        translator = translator_of(start)
-        manifest = args.world / "data/pairs.jsonl"
-        partners = [u for u in read_manifest(manifest) if u.language == "en"]
-        path = start / "partners.jsonl"
-        write_manifest(path, [_placed(u, manifest.parent) for u in partners])
-        answers = {a.key: a.prediction for a in translator.decode(path, progress=False)}
-        content = {u.sentence_id: answers[u.key].strip() for u in partners}
-        atomic_write(found, json.dumps(content))
-    return json.loads(found.read_text())
+    loaded = load_run(start, ckpt_path=str(start / "model.pt"))
+    loaded.decode = replace(loaded.decode, num_beams=1, max_new_tokens=32)
+    loaded.train_config.val_batch_size = BATCH
+    manifest, made = args.world / "data/pairs.jsonl", start / "pseudo.jsonl"
+    write_pseudo_targets(made, loaded, manifest, partner_language="en")
+    nothing = dict.fromkeys((u.sentence_id for u in read_manifest(manifest)), "")
+    return nothing | {u.sentence_id: u.target for u in read_manifest(made) if u.synthetic}
 
 
 def _placed(utterance: Utterance, folder: Path) -> Utterance:

@@ -78,7 +78,7 @@ def _pseudo(args) -> None:
 
     names = ("of", "languages", "partner_language", "target_language", "processes")
     options = {name: getattr(args, name) for name in names}
-    print(write_pseudo_targets(args.output, _searched(args), args.manifest, **options).summary)
+    print(write_pseudo_targets(args.output, _searched(args), args.manifest, **options))
 
 
 def _decode(args) -> None:

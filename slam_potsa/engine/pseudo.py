@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from slam_potsa.config import PotsaConfig
@@ -21,22 +21,6 @@ from slam_potsa.data.predictions import read_predictions
 from slam_potsa.data.tasks import task_to_decode
 from slam_potsa.engine.decode import decode_to, predictions_file, why_decode
 from slam_potsa.errors import InputError, refuse
-from slam_potsa.text import one_line
-
-
-@dataclass(frozen=True)
-class PseudoTargets:
-    """What was written: a count of rows a language, and of those that had to be left out."""
-
-    path: Path
-    made: Counter[str]  # by language
-    left_out: Counter[str]  # by reason
-
-    @property
-    def summary(self) -> str:
-        rows = ", ".join(f"{count:,} of {code}" for code, count in sorted(self.made.items()))
-        lacking = "".join(f"; left out: {n:,} {why}" for why, n in sorted(self.left_out.items()))
-        return f"{self.path}: {rows or 'no rows'} with targets by the model{lacking}"
 
 
 def write_pseudo_targets(
@@ -49,7 +33,7 @@ def write_pseudo_targets(
     partner_language: str | None = None,
     target_language: str | None = None,
     processes: int = 1,
-) -> PseudoTargets:
+) -> str:
     """Write `output`: the rows of `manifest`, those of the joining languages with made targets.
 
     What is decoded stays beside it (`<output>_heard.jsonl`, `<output>_predictions.jsonl`, without
@@ -63,44 +47,50 @@ def write_pseudo_targets(
         partner_language: of the partners; None: any that does not join.
         target_language: where the recordings that are translated do not say it.
 
-    Rows without a partner, or whose answer is empty, are left out and counted. Raises InputError
-    for rows that have a target already, and where no row is left to translate.
+    Returns what was done, in words: rows without a partner, or with an empty answer, are left out
+    and counted. Raises InputError for rows that have a target already, and for no row to translate.
     """
     output, data = Path(output), config.dataset_config
     if task_to_decode(data.tasks, data.test_task) == "asr":
         raise InputError("the run transcribes (dataset_config.tasks): expected one that translates")
     if output.resolve() == Path(manifest).resolve():
         raise InputError(f"{output}: is the input too; give another output")
-    rows = [
-        replace(u, audio=rebased(u.audio, Path(manifest).parent, output))
-        for u in read_manifest(manifest, joining=tuple(languages))
-    ]
+    found = read_manifest(manifest, joining=tuple(languages))
+    rows = [replace(u, audio=rebased(u.audio, Path(manifest).parent, output)) for u in found]
     joining = _joining(rows, languages)
-    if of == "partner":
-        heard = _partners(rows, joining, partner_language)
-    else:
-        heard = {u.key: u for u in rows if u.language in joining}
-    asked = {u.key: _without_text(u, target_language) for u in heard.values()}
+    partners = {} if of == "own" else _partners(rows, joining, partner_language)
+    heard = {  # what is translated, by the key of the row that it is translated for
+        row.key: row if of == "own" else partners[row.sentence_id]
+        for row in rows
+        if row.language in joining and (of == "own" or row.sentence_id in partners)
+    }
+    if not heard:
+        raise InputError(
+            f"{', '.join(sorted(joining))}: no sentence_id is spoken in "
+            f"{partner_language or 'another'} language too; give the same sentence_id to "
+            "recordings of one meaning, or translate their own recordings with --of own"
+        )
+    asked = {row.key: _without_text(row, target_language) for row in heard.values()}
     to_hear, prefix = output.with_name(f"{output.stem}_heard.jsonl"), output.with_suffix("")
     write_manifest(to_hear, asked.values())
     if why_decode(prefix, config, to_hear):
         decode_to(prefix, config, to_hear, processes=processes)
-    made = {found.key: found for found in read_predictions(predictions_file(prefix))}
-    kept, counts, left_out = [], Counter(), Counter()
+    answers = read_predictions(predictions_file(prefix))
+    texts = {answer.key: " ".join(answer.prediction.split()) for answer in answers}
+    written, told = [], Counter()
     for row in rows:
-        if row.language not in joining:
-            kept.append(row)
-        elif row.key not in heard:
-            left_out["without a partner"] += 1
-        elif text := one_line(made[heard[row.key].key].prediction).strip():
-            language = asked[heard[row.key].key].target_language
-            marks = {"target": text, "target_language": language, "synthetic": "target"}
-            kept.append(replace(row, **marks))
-            counts[row.language] += 1
-        else:
-            left_out["with an empty answer"] += 1
-    write_manifest(output, kept)
-    return PseudoTargets(output, counts, left_out)
+        if row.language in joining:
+            source = heard.get(row.key)
+            text = source and texts[source.key]
+            told["with a target by the model" if text else "left out"] += 1
+            if not text:
+                continue
+            code = asked[source.key].target_language
+            row = replace(row, target=text, target_language=code, synthetic="target")
+        written.append(row)
+    write_manifest(output, written)
+    counts = ", ".join(f"{count:,} {what}" for what, count in sorted(told.items()))
+    return f"{output}: of the rows in {', '.join(sorted(joining))} {counts}"
 
 
 def _joining(rows: Sequence[Utterance], languages: Collection[str]) -> set[str]:
@@ -116,20 +106,9 @@ def _joining(rows: Sequence[Utterance], languages: Collection[str]) -> set[str]:
 def _partners(
     rows: Sequence[Utterance], joining: Collection[str], language: str | None
 ) -> dict[str, Utterance]:
-    """By the key of a row that joins, the recording that is translated for it."""
+    """By sentence: the first that has a target, else the first."""
     others = [u for u in rows if u.language not in joining and language in (None, u.language)]
-    first: dict[str, Utterance] = {}
-    for other in sorted(others, key=lambda u: u.target is None):
-        first.setdefault(other.sentence_id, other)
-    own = [u for u in rows if u.language in joining]
-    found = {u.key: first[u.sentence_id] for u in own if u.sentence_id in first}
-    if not found:
-        raise InputError(
-            f"{', '.join(sorted(joining))}: no sentence_id is spoken in {language or 'another'} "
-            "language too; give the same sentence_id to recordings of one meaning, or translate "
-            "their own recordings with --of own"
-        )
-    return found
+    return {u.sentence_id: u for u in sorted(others[::-1], key=lambda u: u.target is not None)}
 
 
 def _without_text(row: Utterance, target_language: str | None) -> Utterance:

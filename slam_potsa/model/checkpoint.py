@@ -74,8 +74,13 @@ def pass_on(found: Path, before: str | Path | None, path: Path) -> None:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of SLAM-LLM's `model.pt`, DeepSpeed's `pytorch_model.bin`, or safetensors."""
-    path, where = weights_file(path), f"ckpt_path={str(path)!r}"
+    """The tensors of SLAM-LLM's `model.pt`, DeepSpeed's `pytorch_model.bin`, or safetensors.
+
+    Of DeepSpeed's own `mp_rank_00_model_states.pt`, those that its engine trained. Nothing is
+    unpickled but tensors and plain values.
+    """
+    path = weights_file(path)
+    where = f"ckpt_path={str(path)!r}"
     if not path.is_file():
         raise InputError(f"{where}: no such file; expected SLAM-LLM's model.pt")
     refuse_damaged(path)
@@ -84,12 +89,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
             return load_file(path)
         # Mapped where it can be: what a stage only passes on takes no memory.
         mapped = {"mmap": zipfile.is_zipfile(path)}
-        state = torch.load(path, map_location="cpu", weights_only=True, **mapped)
+        content = torch.load(path, map_location="cpu", weights_only=True, **mapped)
     except Exception as error:
         raise InputError(f"{where}: not a file of tensors ({error})") from error
-    state = state.get("module", state) if isinstance(state, Mapping) else state
+    state = content.get("module", content) if isinstance(content, Mapping) else content
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise InputError(f"{where}: expected a dict of tensors by parameter name")
+    if groups := content.get("param_shapes") if state is not content else None:
+        trained = {name for group in groups for name in group}
+        state = {name: t for name, t in state.items() if name in trained or ".as_" in name}
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -92,10 +93,10 @@ def test_what_cannot_be_given_away_is_refused(run, tmp_path, capsys):
         share.export_run(run, tmp_path / "mine")
     with pytest.raises(InputError, match="neither a transformers folder here nor a model"):
         share.export_run(run, tmp_path / "out", {"llm": "nobody/nothing"})
-    with pytest.raises(InputError, match="nobody/nothing: no run directory or exported folder"):
+    with pytest.raises(InputError, match="nobody/nothing: no run or exported folder"):
         Translator.from_pretrained("nobody/nothing")
     assert main(["export", str(run), str(tmp_path / "out"), "--push", "me/it"]) == 2
-    assert "is not uploaded" in capsys.readouterr().err
+    assert "frozen models are folders" in capsys.readouterr().err
 
 
 def test_a_frozen_model_is_named_with_its_revision_and_pushed_in_private(
@@ -120,3 +121,55 @@ def test_a_frozen_model_is_named_with_its_revision_and_pushed_in_private(
     front = yaml.safe_load((tmp_path / "out" / share.CARD).read_text().split("---\n")[1])
     assert front["base_model"] == ["b/llm", "a/whisper"] and "license" not in front
     assert Path(load_run(tmp_path / "out").ckpt_path).name == share.SHARED
+
+
+def deepspeed(folder: Path, model, trained) -> None:
+    """As DeepSpeed saves at ZeRO-2: everything in half precision, and what its engine trained."""
+    step = folder / "global_step7"
+    step.mkdir(parents=True)
+    (folder / "latest").write_text("global_step7")
+    half = {f"module.{name}": tensor.bfloat16() for name, tensor in model.state_dict().items()}
+    shapes = OrderedDict((f"module.{name}", tensor.shape) for name, tensor in trained.items())
+    content = {"module": half, "param_shapes": [shapes], "global_steps": 7, "ds_version": "0.19.8"}
+    torch.save(content, step / "mp_rank_00_model_states.pt")
+
+
+def test_a_checkpoint_of_slam_llms_recipes_becomes_such_a_folder(run, tmp_path, capsys):
+    translator, state = Translator.from_pretrained(run), read_checkpoint(run)
+    manifest = translator.config.dataset_config.train_data_path
+    plain = {name: tensor for name, tensor in state.items() if ".language_bias." not in name}
+    biases = translator.model.encoder_projector.language_bias.biases
+    table = torch.stack([-biases[code] for code in ("ru", "en", "es")])
+    (tmp_path / "shards").mkdir()
+    halves = [dict(sorted(plain.items())[part::2]) for part in (0, 1)]
+    for part, tensors in enumerate([halves[0], halves[1] | {"bias_table": table}]):
+        torch.save(tensors, tmp_path / "shards" / f"pytorch_model-{part}.bin")
+    index = {name: f"pytorch_model-{part}.bin" for part in (0, 1) for name in halves[part]}
+    (tmp_path / "shards" / "pytorch_model.bin.index.json").write_text(
+        json.dumps({"weight_map": index})
+    )
+    told = ("llm_path", "encoder_path_hf", "heads", "window", "mel", "prompt", "decode", "batch")
+    words = tiny.overrides(translator.config)[1:]
+    same = [word for word in words if any(name in word.partition("=")[0] for name in told)]
+    known = ["--bias-languages", "ru,en,es"]
+    assert main(["import", str(tmp_path / "shards"), str(tmp_path / "a"), *known, *same]) == 0
+    ours = translator.decode(manifest, progress=False)
+    theirs = Translator.from_pretrained(tmp_path / "a").decode(manifest, progress=False)
+    assert [p.prediction for p in theirs] == [p.prediction for p in ours]
+    assert main(["import", str(tmp_path / "shards"), str(tmp_path / "b"), *same]) == 2
+    assert "a bias_table of 3 languages, and 0 were named" in capsys.readouterr().err
+
+    deepspeed(tmp_path / "ds", translator.model, plain)
+    assert main(["import", str(tmp_path / "ds"), str(tmp_path / "c"), *same]) == 0
+    found = load_file(tmp_path / "c" / share.SHARED)
+    assert plain.keys() <= found.keys()  # what is frozen, in half precision, stays where it was
+    assert all(".language_bias." in name or ".as_" in name for name in found.keys() - plain.keys())
+    assert all(found[name].equal(plain[name].bfloat16()) for name in plain)
+    assert load_run(tmp_path / "c").language_bias.enabled  # the buffer that travels
+    (tmp_path / "ds/global_step7/mp_rank_00_model_states.pt").rename(
+        tmp_path / "ds/global_step7/zero_pp_rank_0_mp_rank_00_model_states.pt"
+    )
+    torch.save({"encoder_projector.linear1.weight": table}, tmp_path / "model.pt")
+    for checkpoint, said in (("ds", "zero_to_fp32.py"), ("model.pt", "no Q-Former")):
+        assert main(["import", str(tmp_path / checkpoint), str(tmp_path / "d")]) == 2
+        assert said in capsys.readouterr().err

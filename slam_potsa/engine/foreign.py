@@ -1,0 +1,81 @@
+"""Checkpoints as SLAM-LLM's recipes leave them, and what their tensors say about the model.
+
+    model.pt                      DDP, and CoT-ST's adapter
+    FOLDER/pytorch_model*.bin     DeepSpeed, put together; in shards, with their index
+    FOLDER/latest, global_stepN/  DeepSpeed's own: mp_rank_00_model_states.pt, also by itself
+
+The last in the half precision it was trained with. What ZeRO-3 parted must be put together first.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from slam_potsa.errors import InputError
+from slam_potsa.model.checkpoint import BIAS_STATE, MODEL, State, read_checkpoint
+from slam_potsa.model.language_bias import LanguageBias
+from slam_potsa.text import some
+
+STATES, WHOLE = "mp_rank_00_model_states.pt", "pytorch_model.bin"
+TABLE = "bias_table"  # [L, E], added to the encoder's output: the authors' public working tree
+LAYER = re.compile(r"encoder_projector\.qformer\.encoder\.layer\.(\d+)\.")
+LORA = re.compile(r"\.(\w+)\.lora_A\.")
+
+
+def read_foreign(path: str | Path, bias_languages: Sequence[str] = ()) -> State:
+    """What was trained; `bias_languages` are the codes of a `bias_table`'s rows, in their order."""
+    file, state = _file(Path(path)), {}
+    index = json.loads(file.read_text())["weight_map"] if file.suffix == ".json" else {"": file}
+    for part in sorted(set(index.values())):
+        state |= read_checkpoint(file.parent / part)
+    table = state.pop(TABLE, torch.empty(0))
+    if len(table) != len(bias_languages):
+        raise InputError(
+            f"{file}: holds a bias_table of {len(table)} languages, and {len(bias_languages)} were "
+            "named: give their codes in its order, --bias-languages en,ja,…"
+        )
+    if bias_languages:
+        rows = dict(zip(bias_languages, -table, strict=True))  # ours are subtracted
+        state[f"{BIAS_STATE}.as_parameter"] = LanguageBias(rows).carried.as_parameter.detach()
+    return state
+
+
+def described(state: State, source: Any = "") -> dict[str, Any]:
+    """The options that the tensors tell, by dotted name. Raises InputError without a Q-Former."""
+    query, out = (state.get(f"encoder_projector.{name}") for name in ("query", "linear.weight"))
+    keys = [t for name, t in state.items() if name.endswith("crossattention.attention.key.weight")]
+    if query is None or out is None or not keys:
+        raise InputError(f"{source}: no Q-Former of SLAM-LLM's in it, but {some(sorted(state), 4)}")
+    lora = {found[1]: t.shape[0] for name, t in state.items() if (found := LORA.search(name))}
+    whole = [part for part in ("encoder", "llm") if any(n.startswith(f"{part}.") for n in state)]
+    options = {
+        "train_config.train_parts": ["projector", *(["llm.lora"] if lora else whole)],
+        "model_config.query_len": query.shape[1],
+        "dataset_config.fix_length_audio": query.shape[1],
+        "model_config.qformer_dim": query.shape[2],
+        "model_config.qformer_layers": len({m[1] for name in state if (m := LAYER.match(name))}),
+        "model_config.encoder_dim": keys[0].shape[1],
+        "model_config.llm_dim": out.shape[0],
+        "language_bias.enabled": any(name.startswith(BIAS_STATE) for name in state),
+    }
+    if lora:
+        options["train_config.peft_config.r"] = max(lora.values())
+        options["train_config.peft_config.target_modules"] = sorted(lora)
+    return options
+
+
+def _file(path: Path) -> Path:
+    """The one to read of what lies in a folder."""
+    step = (path / "latest").read_text().strip() if (path / "latest").is_file() else ""
+    wanted = [MODEL, WHOLE, f"{WHOLE}.index.json", f"{step}/{STATES}"]
+    found = [path] if not path.is_dir() else [path / w for w in wanted if (path / w).is_file()]
+    if not found:
+        known = f"expected {', '.join(wanted)}; ZeRO-3's parts are joined by their zero_to_fp32.py"
+        raise InputError(f"{path}: {known}")
+    return found[0]

@@ -1,21 +1,18 @@
 """The embedded host: trains, resumes to the same numbers, agrees between processes."""
 
 import json
-import multiprocessing
-import os
 import re
-import socket
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from torch.multiprocessing import start_processes
 
 from slam_potsa import InputError
 from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator, load_run
 from slam_potsa.engine.encode import store_features
+from slam_potsa.engine.prepare import first_rank_first
 from slam_potsa.engine.run_directory import complete, complete_checkpoints, last_checkpoint
 from slam_potsa.model import speech_llm
 from slam_potsa.model.checkpoint import read_checkpoint
@@ -23,7 +20,7 @@ from slam_potsa.model.controller import NonFiniteLoss
 from slam_potsa.model.encoder import load_encoder
 from slam_potsa.model.metrics import read_metrics, rounded
 from tests.support import tiny
-from tests.support.torchrun import ROOT, torchrun
+from tests.support.torchrun import ROOT, in_two_processes, torchrun
 
 
 def metrics(config):
@@ -184,11 +181,8 @@ def test_bad_input_is_refused_before_training(tmp_path):
     assert "reads 80 mel bands: set it to 80" in text and "nothing to align" in text
 
 
-def train_as(rank, config, port):
-    """One of two processes; what its schedule chose and saw goes to rank-N.json."""
-    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}
-    os.environ |= {name: str(value) for name, value in names.items()} | {"MASTER_ADDR": "localhost"}
-    torch.set_num_threads(1)
+def train_and_tell(rank, config):
+    """What the schedule of this rank chose and saw goes to rank-N.json."""
     lines, make = [], native.NativeTrainer.__init__
 
     def init(self, *arguments):
@@ -200,16 +194,6 @@ def train_as(rank, config, port):
     native.NativeTrainer.__init__ = init
     native.finetune(config)
     Path(config.train_config.output_dir, f"rank-{rank}.json").write_text(json.dumps(lines))
-
-
-def in_two_processes(config):
-    """As torchrun starts them, but forked from one process that has imported everything."""
-    whole = ["whisper.modeling_whisper", "llama.modeling_llama", "blip_2.modeling_blip_2"]
-    modules = ["slam_potsa.engine.native", *(f"transformers.models.{name}" for name in whole)]
-    multiprocessing.set_forkserver_preload(modules)
-    with socket.create_server(("localhost", 0)) as free:
-        port = free.getsockname()[1]
-    start_processes(train_as, (config, port), nprocs=2, start_method="forkserver")
 
 
 @pytest.mark.parametrize("by", ["accuracy", "bleu"])
@@ -249,7 +233,7 @@ def test_two_processes_agree_and_resume(tmp_path):
         return config
 
     config = three_epochs(tmp_path)
-    in_two_processes(config)
+    in_two_processes(train_and_tell, config)
     whole = metrics(config)
     assert len(whole) == 12  # 16 items, 2 a batch, 2 processes, 3 epochs
     chosen = [json.loads((tmp_path / "run" / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
@@ -257,7 +241,7 @@ def test_two_processes_agree_and_resume(tmp_path):
     for max_steps in (4, 0):
         config = three_epochs(tmp_path / "again", max_steps)
         config.native.choose_by, config.native.choose_sample = "chrf", 5
-        in_two_processes(config)
+        in_two_processes(train_and_tell, config)
     same(metrics(config), whole)
 
 
@@ -291,17 +275,15 @@ def test_a_nan_loss_stops_the_run_with_its_step(tmp_path, monkeypatch):
     assert len(metrics(config)) == 12
 
 
+def write_first(rank, folder):
+    path = folder / str(rank) / "biases"
+    with first_rank_first(path, path.with_name("never")) as is_first:
+        if is_first:
+            path.parent.mkdir()
+            path.write_bytes(b"\0\xff")
+
+
 @pytest.mark.distributed
 def test_a_machine_with_its_own_disk_gets_what_the_first_rank_wrote(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import os, pathlib, sys\n"
-        "from slam_potsa.engine.prepare import first_rank_first\n"
-        "path = pathlib.Path(sys.argv[1], os.environ['RANK'], 'biases')\n"
-        "with first_rank_first(path, path.with_name('never')) as is_first:\n"
-        "    if is_first:\n"
-        "        path.parent.mkdir()\n"
-        "        path.write_bytes(b'\\0\\xff')\n"
-    )
-    torchrun(script, tmp_path, processes=2)
+    in_two_processes(write_first, tmp_path)
     assert [path.read_bytes() for path in tmp_path.glob("*/*")] == [b"\0\xff"] * 2

@@ -1,9 +1,14 @@
 """Scripts in processes of their own, as torchrun starts them."""
 
+import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
+
+import torch
+from torch.multiprocessing import start_processes
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 1800  # seconds for one launch: a guard against hanging, not against a busy machine
@@ -21,3 +26,21 @@ def torchrun(*script, processes: int = 1, cwd=ROOT, succeed: bool = True, **vari
     run = subprocess.run(command, capture_output=True, text=True, **place)
     assert (run.returncode == 0) == succeed, run.stdout[-3000:] + run.stderr[-6000:]
     return run
+
+
+def _as_rank(rank, port, job, arguments):
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in names.items()} | {"MASTER_ADDR": "localhost"}
+    torch.set_num_threads(1)
+    job(rank, *arguments)
+
+
+def in_two_processes(job, *arguments) -> None:
+    """`job(rank, *arguments)` as torchrun starts it, but forked from one process that has imported
+    everything."""
+    whole = ["whisper.modeling_whisper", "llama.modeling_llama", "blip_2.modeling_blip_2"]
+    modules = ["slam_potsa.engine.native", *(f"transformers.models.{name}" for name in whole)]
+    multiprocessing.set_forkserver_preload(modules)
+    with socket.create_server(("localhost", 0)) as free:
+        port = free.getsockname()[1]
+    start_processes(_as_rank, (port, job, arguments), nprocs=2, start_method="forkserver")

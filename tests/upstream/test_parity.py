@@ -13,10 +13,21 @@ from tests.test_joining import joining, taught  # noqa: F401
 from tests.upstream.test_slam_host import launch, pytestmark  # noqa: F401
 
 
-def train(config, engine: str, processes: int) -> list[dict]:
-    entry = "examples/potsa/finetune.py"
-    launch(entry, [*tiny.overrides(config), f"engine={engine}"], processes)
-    return read_metrics(Path(config.train_config.output_dir) / "metrics.jsonl")
+def agree(config, folder: Path, *names: str, processes: int = 1) -> None:
+    """Twenty steps or more by both hosts: layers exactly, losses up to the rounding of sums."""
+    found = []
+    for engine in ("native", "slam_llm"):
+        run = replace(config.train_config, output_dir=str(folder / engine))
+        given = tiny.overrides(replace(config, train_config=run))
+        launch("examples/potsa/finetune.py", [*given, f"engine={engine}"], processes)
+        found.append(read_metrics(folder / engine / "metrics.jsonl"))
+    assert len(found[0]) >= 20
+    for ours, theirs in zip(*found, strict=True):
+        assert ours["layers"] == theirs["layers"], ours["step"]
+        assert ours["lr"] == pytest.approx(theirs["lr"], abs=1e-12), ours["step"]
+        for name in names:
+            expected = pytest.approx(theirs.get(name), rel=1e-4, abs=1e-4)
+            assert ours.get(name) == expected, (ours["step"], name)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -26,43 +37,20 @@ def test_losses_costs_and_layers_agree_for_twenty_steps(tmp_path, processes):
     config = tiny.world(tmp_path, sentences=12)
     config.train_config.num_epochs = 2 * processes
     config.train_config.validation_interval = 5
-    found = {}
-    for engine in ("native", "slam_llm"):
-        run = replace(config.train_config, output_dir=str(tmp_path / engine))
-        found[engine] = train(replace(config, train_config=run), engine, processes)
-    assert len(found["native"]) == len(found["slam_llm"]) >= 20
-    for ours, theirs in zip(found["native"], found["slam_llm"], strict=True):
-        assert ours["layers"] == theirs["layers"], ours["step"]
-        assert ours["lr"] == pytest.approx(theirs["lr"], abs=1e-12), ours["step"]
-        assert ours["ce"] == pytest.approx(theirs["ce"], rel=1e-4), ours["step"]
-        assert ours["ot"] == pytest.approx(theirs["ot"], abs=1e-4), ours["step"]
+    agree(config, tmp_path, "ce", "ot", processes=processes)
 
 
 def test_a_language_joins_the_same_in_both_hosts(taught, tmp_path):  # noqa: F811
-    found = {}
-    for engine in ("native", "slam_llm"):
-        config = joining(taught, tmp_path / engine, joining_share=0.5)
-        found[engine] = train(config, engine, 1)
-    assert len(found["native"]) == len(found["slam_llm"]) >= 20
-    for ours, theirs in zip(found["native"], found["slam_llm"], strict=True):
-        assert ours["ce"] == pytest.approx(theirs["ce"], rel=1e-4), ours["step"]
-        assert ours.get("join") == pytest.approx(theirs.get("join"), abs=1e-4), ours["step"]
+    agree(joining(taught, tmp_path, joining_share=0.5), tmp_path, "ce", "join")
 
 
 def test_speech_is_aligned_with_text_the_same_in_both_hosts(tmp_path):
-    config, found = tiny.world(tmp_path, sentences=14), {}
+    config = tiny.world(tmp_path, sentences=14)
     config.alignment = compose_config(["alignment=[ai_sta,ot]"]).alignment
-    config.train_config = replace(
-        config.train_config, train_parts=["projector", "llm.lora"], validation_interval=7
-    )
+    config.train_config.train_parts = ["projector", "llm.lora"]
+    config.train_config.validation_interval = 7
     config.train_config.peft_config.lora_dropout = 0.0  # the hosts draw it otherwise
-    for engine in ("native", "slam_llm"):
-        run = replace(config.train_config, output_dir=str(tmp_path / engine))
-        found[engine] = train(replace(config, train_config=run), engine, 1)
-    assert len(found["native"]) == len(found["slam_llm"]) >= 20
-    for ours, theirs in zip(found["native"], found["slam_llm"], strict=True):
-        for name in ("ce", "ai_sta", "ot"):
-            assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-4), ours["step"]
+    agree(config, tmp_path, "ce", "ai_sta", "ot")
 
 
 def test_a_tiny_run_under_slam_llm_gives_the_kept_figures(tmp_path):

@@ -1,10 +1,11 @@
 """A language that joins with speech alone: rows without target, a teacher, what is refused."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import json
+import re
+import shlex
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -16,18 +17,21 @@ from slam_potsa import InputError
 from slam_potsa.cli import main
 from slam_potsa.config import TermConfig
 from slam_potsa.config.check import check
+from slam_potsa.config.compose import compose_config
 from slam_potsa.data import epoch
-from slam_potsa.data.dataset import get_speech_dataset, training_items
+from slam_potsa.data.dataset import training_items
 from slam_potsa.data.manifest import check_manifest, read_manifest, write_manifest
 from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator, load_run
 from slam_potsa.engine.run_directory import TEACHER, last_checkpoint
 from slam_potsa.model.checkpoint import read_checkpoint
-from slam_potsa.model.factory import model_factory
 from slam_potsa.model.language_bias import LanguageBias
 from slam_potsa.model.metrics import read_metrics
 from tests.support import tiny
+from tests.support.trained import build, save_run
+from tests.test_docs import FENCE
 
+OFF = {"enabled": False}
 JOIN = {"distance": "ot", "first": "projector", "second": "teacher.projector"}
 
 
@@ -116,13 +120,7 @@ def test_heard_languages_are_paired_too_where_pairing_says_so(taught, tmp_path):
 
 def test_rows_without_target_have_no_label(taught, tmp_path):
     config = joining(taught, tmp_path, prompt="USER {target_language} : ")  # they lack it
-    _, tokenizer = model_factory(
-        config.train_config,
-        config.model_config,
-        language_bias={"enabled": False},
-        alignment={"terms": {}},
-    )
-    dataset = get_speech_dataset(config.dataset_config, tokenizer, "train")
+    _, dataset = build(config, language_bias=OFF, alignment={"terms": {}})
     batch = dataset.collator([item for item in dataset if len(item) == 2])
     first, second = batch["pairs"].unbind(1)
     assert (batch["labels"][first] == -100).all()
@@ -134,13 +132,7 @@ def test_the_llm_reads_rows_without_labels_only_for_terms_over_it(taught, tmp_pa
     config = joining(taught, tmp_path)
     term = TermConfig(distance="ot", first=first, second=first, detach="second")
     alignment = dataclasses.replace(config.alignment, terms={"join": term}, teacher=None)
-    model, tokenizer = model_factory(
-        config.train_config,
-        config.model_config,
-        language_bias={"enabled": False},
-        alignment=alignment,
-    )
-    dataset = get_speech_dataset(config.dataset_config, tokenizer, "train")
+    model, dataset = build(config, language_bias=OFF, alignment=alignment)
     batch = dataset.collator([item for item in dataset if len(item) == 2])
     rows = []
     model.llm.register_forward_pre_hook(
@@ -183,14 +175,7 @@ def test_the_more_it_weighs_the_nearer_it_comes_to_its_teacher(taught, tmp_path)
 
 def test_the_teacher_gets_no_gradient_and_answers_as_when_it_was_trained(taught, tmp_path):
     config = joining(taught, tmp_path)
-    model, tokenizer = model_factory(
-        config.train_config,
-        config.model_config,
-        language_bias={"enabled": True},
-        alignment=config.alignment,
-        ckpt_path=config.ckpt_path,
-    )
-    dataset = get_speech_dataset(config.dataset_config, tokenizer, "train")
+    model, dataset = build(config, ckpt_path=config.ckpt_path)
     batch = dataset.collator([item for item in dataset if len(item) == 2])
     model.train()
     assert not model.teacher.training
@@ -219,8 +204,9 @@ def test_what_does_not_fit_each_other_is_refused_before_a_model_is_loaded(taught
     config = joining(taught, tmp_path)
     config.ckpt_path = None
     assert "alignment.teacher=ckpt_path needs ckpt_path" in problems(config)
-    config.alignment.teacher = None
+    config.alignment.teacher, config.alignment.teacher_decay = None, 0.9
     assert "alignment.teacher and terms over teacher.*" in problems(config)
+    assert "teacher_decay=0.9 needs alignment.teacher=ema" in problems(config)
 
 
 def test_targets_where_none_were_said_to_be_and_partners_that_are_not_there(taught, tmp_path):
@@ -240,14 +226,10 @@ def test_targets_where_none_were_said_to_be_and_partners_that_are_not_there(taug
 
 def test_a_teacher_of_other_sizes_is_refused(taught, tmp_path):
     config = joining(taught, tmp_path)
-    model = dataclasses.replace(config.model_config, qformer_layers=2)
+    config.model_config = dataclasses.replace(config.model_config, qformer_layers=2)
+    config.alignment.teacher = config.ckpt_path
     with pytest.raises(InputError, match=r"alignment\.teacher"):
-        model_factory(
-            config.train_config,
-            model,
-            language_bias={"enabled": False},
-            alignment=dataclasses.replace(config.alignment, teacher=config.ckpt_path),
-        )
+        build(config, language_bias=OFF)
 
 
 def pseudo(taught, *words):
@@ -291,21 +273,9 @@ def test_targets_that_cannot_be_made_are_refused(taught, tmp_path, capsys, words
     assert message in capsys.readouterr().err
 
 
-def build(config, **rest):
-    return model_factory(
-        config.train_config,
-        config.model_config,
-        language_bias={"enabled": True},
-        alignment=config.alignment,
-        ckpt_path=config.ckpt_path,
-        **rest,
-    )
-
-
 def test_the_teacher_computes_the_rows_that_are_compared(taught, tmp_path):
     config = joining(taught, tmp_path)
-    model, tokenizer = build(config)
-    dataset = get_speech_dataset(config.dataset_config, tokenizer, "train")
+    model, dataset = build(config, ckpt_path=config.ckpt_path)
     batch = dataset.collator(list(dataset))
     rows, losses = [], []
     model.teacher.encoder_projector.register_forward_hook(
@@ -322,11 +292,10 @@ def test_the_teacher_computes_the_rows_that_are_compared(taught, tmp_path):
 def test_an_average_follows_what_trains_and_resumes_exactly(taught, tmp_path):
     config = joining(taught, tmp_path)
     config.alignment.teacher, config.alignment.teacher_decay = "ema", 0.75
-    model, tokenizer = build(config)
+    model, dataset = build(config, ckpt_path=config.ckpt_path)
     own = dict(model.teacher.encoder_projector.named_parameters())
     theirs = model.encoder_projector
     assert all(torch.equal(p, own[n]) for n, p in theirs.named_parameters() if n in own)
-    dataset = get_speech_dataset(config.dataset_config, tokenizer, "train")
     batch = dataset.collator(list(dataset)[:8])
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
     model.train()
@@ -353,7 +322,33 @@ def test_an_average_follows_what_trains_and_resumes_exactly(taught, tmp_path):
         assert all(torch.equal(ours[key], other[key]) for key in weights)
 
 
-def test_an_average_is_refused_where_it_would_not_be_one(taught, tmp_path):
-    config = joining(taught, tmp_path)
-    config.alignment.teacher_decay = 0.9
-    assert "teacher_decay=0.9 needs alignment.teacher=ema" in problems(config)
+def test_the_short_way_of_the_page_runs_as_written(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs" / "your_language.md").read_text()
+    shell = [code for kind, code in FENCE.findall(page.split("\n## 1.")[0]) if kind == "bash"]
+    config = tiny.world(tmp_path / "tiny")
+    monkeypatch.chdir(tmp_path)
+    rows = read_manifest(tiny.recordings(Path("data/fleurs"), languages=("en", "xyz")))
+    for name, language in (("train", "en"), ("xyz_spoken", "xyz")):
+        spoken = [row for row in rows if row.language == language]
+        silent = [dataclasses.replace(row, target=None) for row in spoken]
+        write_manifest(f"data/fleurs/{name}.jsonl", spoken if language == "en" else silent)
+    config.train_config.output_dir = "outputs/potsa/3_potsa"
+    config.dataset_config.train_data_path = "data/fleurs/train.jsonl"
+    save_run(config)
+    Path("outputs/potsa/3_potsa/best").mkdir()
+    Path("outputs/potsa/3_potsa/model.pt").rename("outputs/potsa/3_potsa/best/model.pt")
+    config.train_config.output_dir, config.train_config.run_validation = "outputs/join", False
+    tiny_parts = r"(train|model)_config\.|dataset_config\.(mel|fix|encoder_w|prompt)"
+    small = [option for option in tiny.overrides(config) if re.match(tiny_parts, option)]
+    for line in "".join(shell).replace("\\\n", "").splitlines():
+        program, *words = shlex.split(line)
+        if program == "cat":
+            subprocess.run(line, shell=True, check=True)
+        elif program == "slam-potsa":
+            assert main(words) == 0
+        else:
+            given = words[words.index("examples/potsa/finetune.py") + 1 :]
+            native.finetune(compose_config([*given, *small, "native.max_steps=4"]))
+    assert any("join" in line for line in read_metrics("outputs/join/metrics.jsonl"))
+    made = read_manifest("data/fleurs/pseudo.jsonl", needs=("target",))
+    assert {row.language for row in made if row.synthetic} == {"xyz"}

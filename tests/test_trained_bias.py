@@ -12,6 +12,7 @@ from slam_potsa.data.manifest import read_manifest, write_manifest
 from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator, load_run
 from slam_potsa.engine.prepare import check_inputs
+from slam_potsa.engine.share import export_run
 from slam_potsa.model.checkpoint import TRAINED_TABLE, read_checkpoint
 from slam_potsa.model.language_bias import LanguageBias
 from tests.support import tiny
@@ -79,9 +80,9 @@ def test_it_trains_at_its_rate_resumes_exactly_and_decodes(config, tmp_path):
 
     rows = torch.stack(list(found.values()))
     assert torch.equal(read_checkpoint(model)[TRAINED_TABLE], rows)
-    run = load_run(tmp_path / "whole")
-    for is_trained in (True, False):
-        run.language_bias.trained, run.language_bias.lr = is_trained, None
+    fixed, given = load_run(tmp_path / "whole"), export_run(tmp_path / "whole", tmp_path / "given")
+    fixed.language_bias.trained, fixed.language_bias.lr = False, None
+    for run in (fixed, load_run(tmp_path / "whole"), load_run(given)):
         bias = Translator(run).model.encoder_projector.language_bias
         assert torch.equal(bias.lookup(EN)[0], found["en"])
 

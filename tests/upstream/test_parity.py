@@ -40,8 +40,11 @@ def test_losses_costs_and_layers_agree_for_twenty_steps(tmp_path, processes):
     agree(config, tmp_path, "ce", "ot", processes=processes)
 
 
-def test_a_language_joins_the_same_in_both_hosts(taught, tmp_path):  # noqa: F811
-    agree(joining(taught, tmp_path, joining_share=0.5), tmp_path, "ce", "join")
+@pytest.mark.parametrize("teacher", ["ckpt_path", "ema"])
+def test_a_language_joins_the_same_in_both_hosts(taught, tmp_path, teacher):  # noqa: F811
+    config = joining(taught, tmp_path, joining_share=0.5)
+    config.alignment.teacher, config.language_bias.trained = teacher, teacher == "ema"
+    agree(config, tmp_path, "ce", "join")
 
 
 def test_speech_is_aligned_with_text_the_same_in_both_hosts(tmp_path):

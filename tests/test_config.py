@@ -103,3 +103,8 @@ def test_keys_that_are_unknown_or_of_a_term_that_was_not_chosen_are_refused():
         compose("alignment=mse", "alignment.terms.ot.weight=1")
     with pytest.raises(InputError, match="unknown key peft_config.rank: known are .*lora_alpha"):
         defaults(TrainConfig, {"peft_config": {"rank": 4}})
+
+
+def test_two_terms_of_one_name_are_refused():
+    with pytest.raises(InputError, match="ot and ot_paper both have a term 'ot'"):
+        compose_config(["alignment=[ot, ot_paper,mse]"])

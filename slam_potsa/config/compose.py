@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from slam_potsa.config import SLAM_SWITCHES, AlignmentConfig, PotsaConfig, defaults
@@ -76,6 +76,7 @@ def compose_config(
     from omegaconf.errors import OmegaConfBaseException
 
     require_known_keys(overrides, meant)
+    refuse(_terms_twice(overrides))
     register_schema()
     try:
         with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
@@ -116,6 +117,23 @@ def require_known_keys(overrides: Sequence[str], meant: Sequence[str] = ()) -> N
         hint = f"did you mean {', '.join(near)}?" if near else "see docs/configuration.md"
         problems.append(f"unknown key {key!r}: {hint}")
     refuse(problems)
+
+
+def _terms_twice(overrides: Sequence[str]) -> Iterator[str]:
+    """Names of terms that several of the files alignment=[…] have: the last would rule silently."""
+    import yaml
+
+    chosen = [text[len("alignment=[") : -1] for text in overrides if text.startswith("alignment=[")]
+    owners: dict[str, list[str]] = {}
+    for name in chosen[-1].split(",") if chosen else ():
+        path = conf_dir() / "alignment" / f"{name.strip()}.yaml"
+        found = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        for term in found.get("terms", ()):
+            owners.setdefault(term, []).append(name.strip())
+    for term, files in owners.items():
+        if len(files) > 1:
+            told = f"{' and '.join(files)} both have a term {term!r}"
+            yield f"alignment=[{chosen[-1]}]: {told}: choose one"
 
 
 def _known_keys() -> list[str]:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from slam_potsa.config.alignment import AlignmentConfig, LanguageBiasConfig
-from slam_potsa.config.option import COT_ST, OURS, SLAM, option, section
+from slam_potsa.config.option import AI_STA, COT_ST, OURS, SLAM, option, section
 from slam_potsa.config.templates import TASKS
 
 RATES = "ours: PART does not give its rates"
@@ -323,6 +323,15 @@ class NativeConfig:
         low=0,
         source="4 by accuracy: AI-STA A.1",
     )
+    lr_decay: str = option(
+        "linear",
+        "of the rate from train_config.lr to lr_end at total_steps, after a linear warm-up from "
+        "lr_start: 'linear', or 'cosine'",
+        choices=("linear", "cosine"),
+        source=f"linear, from and to 0: SLAM-LLM; cosine, 1e-6 to 3e-5 to 1e-5: {AI_STA} A.1",
+    )
+    lr_start: float = option(0.0, "rate of the first step", low=0)
+    lr_end: float = option(0.0, "rate of the last", low=0)
     max_grad_norm: float = option(0.0, "gradient clipping; 0: none, as SLAM-LLM", low=0)
     bf16: bool = option(False, "bfloat16 autocast")
 

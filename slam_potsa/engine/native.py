@@ -147,10 +147,11 @@ class NativeTrainer(Trainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):
         if self.lr_scheduler is None:
-            train = self.potsa.train_config
+            train, native = self.potsa.train_config, self.potsa.native
+            ends = [rate / (train.lr or 1.0) for rate in (native.lr_start, native.lr_end)]
+            how = train.warmup_steps, train.total_steps, *ends, native.lr_decay
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-                optimizer or self.optimizer,
-                lambda step: learning_rate_factor(step, train.warmup_steps, train.total_steps),
+                optimizer or self.optimizer, lambda step: learning_rate_factor(step, *how)
             )
             self._created_lr_scheduler = True
         return self.lr_scheduler
@@ -324,14 +325,17 @@ def parameter_groups(
     return [group for group in groups.values() if group["params"]]
 
 
-def learning_rate_factor(step: int, warmup: int, total: int) -> float:
-    """SLAM-LLM's schedule: linear from 0 to 1 over `warmup` steps, then linear to 0 at `total`.
+def learning_rate_factor(
+    step: int, warmup: int, total: int, start: float = 0.0, end: float = 0.0, decay: str = "linear"
+) -> float:
+    """Of the peak rate: from `start` to 1 over `warmup` steps, linearly, then to `end` at `total`.
 
-    The very first optimizer step therefore has rate 0 when there is a warm-up.
+    By default SLAM-LLM's, whose very first optimizer step has rate 0 when there is a warm-up.
     """
     if step < warmup:
-        return step / warmup
-    return max(0.0, 1 - (step - warmup) / (total - warmup))
+        return start + (1 - start) * step / warmup
+    left = max(0.0, 1 - (step - warmup) / (total - warmup))
+    return end + (1 - end) * (left if decay == "linear" else (1 - math.cos(math.pi * left)) / 2)
 
 
 def _arguments(config: PotsaConfig) -> TrainingArguments:

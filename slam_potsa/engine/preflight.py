@@ -55,6 +55,9 @@ def _switches(config: PotsaConfig, launched: bool) -> Iterator[str]:
         )
     if config.native.choose_by != "ce" or config.native.patience:
         yield "native.choose_by and native.patience need engine=native: SLAM-LLM saves by its loss"
+    native = config.native
+    if (native.lr_decay, native.lr_start, native.lr_end) != ("linear", 0, 0):
+        yield "native.lr_decay, lr_start and lr_end need engine=native: SLAM-LLM's is linear, to 0"
     if not launched:
         yield (
             "SLAM-LLM needs a launcher: start with `torchrun --nproc_per_node 1 ...` (also for one "

@@ -44,9 +44,9 @@ NUMBERS = 1 << 26  # float32 numbers in work at once, 256 MiB
 TIE = 1e-5  # of distance and squared norm: what is closer is equal, as in a space that collapsed
 
 Tokens = Sequence[Tensor]  # of Q recordings or texts, [n_i, D] each
+Padded = tuple[Tensor, Tensor]  # [Q, N, D], and which are valid [Q, N]
 Pair = tuple[Utterance, Utterance]
-# layer -> (x, y)
-Sides = Callable[[int], tuple[Tokens, Tokens]]
+Sides = Callable[[int], tuple[Tokens, Tokens]]  # layer -> (x, y)
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,8 @@ def _llm(translator: Translator, pairs: Sequence[Pair]) -> tuple[Sides, range]:
     """Speech as the LLM receives it, and transcripts, each through its blocks alone."""
     rows, model = [row for row, _ in pairs], translator.model
     speech = _tokens(translator, rows, ["projector"])["projector"]
-    encode = translator.tokenizer.encode
-    texts = [torch.tensor(encode(row.transcript, add_special_tokens=False)) for row in rows]
+    ids = (translator.tokenizer.encode(r.transcript, add_special_tokens=False) for r in rows)
+    texts = [*map(torch.tensor, ids)]
     size, dtype = translator.config.train_config.val_batch_size, model.llm.dtype
 
     def states(layer: int, name: str, sequences: Tokens) -> list[Tensor]:
@@ -160,9 +160,8 @@ def _qformer(translator: Translator, pairs: Sequence[Pair]) -> tuple[Sides, rang
 def _tokens(
     translator: Translator, rows: Sequence[Utterance], taps: list[str]
 ) -> dict[str, list[Tensor]]:
-    every = range(len(rows))
-    found = record(translator, rows, taps, keep=every, positions=1 << 20)
-    return {tap: [recorded.tokens[row] for row in every] for tap, recorded in found.items()}
+    found = record(translator, rows, taps, keep=range(len(rows)), positions=1 << 20)
+    return {tap: [own.tokens[row] for row in range(len(rows))] for tap, own in found.items()}
 
 
 # -- ranks -----------------------------------------------------------------------------------------
@@ -184,33 +183,26 @@ def reciprocal_ranks(
     settings = settings or SelectionSettings()
     names = list(dict.fromkeys(meanings))
     meant = torch.tensor([names.index(meaning) for meaning in meanings])
-    ys, y_mask = _padded(y, device)
-    every, found = torch.arange(len(x)), []
-    widest = max(map(len, x))
-    block = max(1, NUMBERS // (widest * y_mask.numel()))
+    searched, every, found = _padded(y, device), torch.arange(len(x)), []
+    block = max(1, NUMBERS // (max(map(len, x)) * searched[1].numel()))
     for rows in tqdm(every.split(block), desc="ranks", leave=False, disable=None):
-        xs, x_mask = _padded([x[row] for row in rows], device)
-        matched = _distances(xs, x_mask, ys, y_mask, torch.arange(len(rows)), rows, settings)
-        tie = TIE * (matched + xs.square().sum(2).mean().cpu())
-        near = _at_least(xs, x_mask, ys, y_mask).cpu() <= (matched + tie)[:, None]
+        asked = _padded([x[row] for row in rows], device)
+        matched = _distances(asked, searched, torch.arange(len(rows)), rows, settings)
+        tie = TIE * (matched + asked[0].square().sum(2).mean().cpu())
+        near = _at_least(asked, searched).cpu() <= (matched + tie)[:, None]
         which, other = (near & (meant[rows][:, None] != meant[None])).nonzero().unbind(1)
-        distances = _distances(xs, x_mask, ys, y_mask, which, other, settings)
-        behind, tie = distances - matched[which], tie[which]
+        behind = _distances(asked, searched, which, other, settings) - matched[which]
+        tie = tie[which]
         ahead = (behind < -tie).float() + 0.5 * (behind.abs() <= tie)
         found.append(1 / (1 + torch.zeros(len(rows)).index_add_(0, which, ahead)))
     return torch.cat(found)
 
 
 def _distances(
-    xs: Tensor,
-    x_mask: Tensor,
-    ys: Tensor,
-    y_mask: Tensor,
-    which: Tensor,
-    other: Tensor,
-    settings: SelectionSettings,
+    x: Padded, y: Padded, which: Tensor, other: Tensor, settings: SelectionSettings
 ) -> Tensor:
     """⟨Γ, C⟩ of x[which] and y[other], on the host."""
+    (xs, x_mask), (ys, y_mask) = x, y
     numbers = (xs.shape[1] + ys.shape[1]) * xs.shape[2] + 4 * xs.shape[1] * ys.shape[1]
     size = max(1, NUMBERS // numbers)
     how = {"epsilon": settings.epsilon, "max_iterations": settings.max_iterations}
@@ -221,8 +213,9 @@ def _distances(
     return torch.cat(found)
 
 
-def _at_least(xs: Tensor, x_mask: Tensor, ys: Tensor, y_mask: Tensor) -> Tensor:
+def _at_least(x: Padded, y: Padded) -> Tensor:
     """A lower bound of W [Q_x, Q_y]: each token to its nearest, whatever the others do."""
+    (xs, x_mask), (ys, y_mask) = x, y
     cost = torch.cdist(xs.flatten(0, 1), ys.flatten(0, 1)).square()
     cost = cost.view(*xs.shape[:2], *ys.shape[:2])  # [Q_x, N, Q_y, M]
     there = cost.masked_fill(~y_mask, torch.inf).amin(3)  # [Q_x, N, Q_y]
@@ -232,7 +225,7 @@ def _at_least(xs: Tensor, x_mask: Tensor, ys: Tensor, y_mask: Tensor) -> Tensor:
     return torch.maximum(there, back)
 
 
-def _padded(rows: Tokens, device: Any) -> tuple[Tensor, Tensor]:
+def _padded(rows: Tokens, device: Any) -> Padded:
     valid = [torch.ones(len(row), dtype=torch.bool) for row in rows]
     return tuple(pad_sequence(list(each), batch_first=True).to(device) for each in (rows, valid))
 

@@ -21,6 +21,7 @@ PUBLISHED = {
     "Qwen/Qwen2.5-7B": 7610,
     "Qwen/Qwen2.5-14B": 14700,
     "Qwen/Qwen2-7B": 7610,
+    "lmsys/vicuna-13b-v1.1": 13016,
 }
 
 

@@ -287,3 +287,10 @@ def write_first(rank, folder):
 def test_a_machine_with_its_own_disk_gets_what_the_first_rank_wrote(tmp_path):
     in_two_processes(write_first, tmp_path)
     assert [path.read_bytes() for path in tmp_path.glob("*/*")] == [b"\0\xff"] * 2
+
+
+def test_the_rate_goes_between_given_ends_and_a_cosine_is_half_way_at_half_time():
+    ends = native.learning_rate_factor, {"start": 0.1, "end": 0.2, "decay": "cosine"}
+    rates = [ends[0](step, 10, 110, **ends[1]) for step in (0, 5, 10, 60, 110, 500)]
+    assert rates == pytest.approx([0.1, 0.55, 1.0, 0.6, 0.2, 0.2])
+    assert [native.learning_rate_factor(s, 10, 110) for s in (0, 5, 60, 500)] == [0, 0.5, 0.5, 0]

@@ -48,10 +48,7 @@ def register_schema() -> None:
 
 
 def _selected_layers(path: str) -> list[int]:
-    """`alignment.terms.NAME.layers=${selected_layers:PATH}`: what `slam-potsa select-layers` found.
-
-    Raises ValueError where it found none, for which Hydra's error is the place to say so.
-    """
+    """`alignment.terms.NAME.layers=${selected_layers:PATH}`, a file of `select-layers`."""
     import yaml
 
     found = yaml.safe_load(Path(path).read_text(encoding="utf-8")) if Path(path).is_file() else {}

@@ -148,7 +148,7 @@ class NativeTrainer(Trainer):
     def create_scheduler(self, num_training_steps: int, optimizer=None):
         if self.lr_scheduler is None:
             train, native = self.potsa.train_config, self.potsa.native
-            ends = [rate / (train.lr or 1.0) for rate in (native.lr_start, native.lr_end)]
+            ends = (rate / (train.lr or 1.0) for rate in (native.lr_start, native.lr_end))
             how = train.warmup_steps, train.total_steps, *ends, native.lr_decay
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
                 optimizer or self.optimizer, lambda step: learning_rate_factor(step, *how)
@@ -269,10 +269,8 @@ class NativeTrainer(Trainer):
 
     def _gave_up(self, checkpoint: Path) -> bool:
         """Whether `native.patience` had stopped the training there."""
-        state, patience = (
-            json.loads((checkpoint / CONTROLLER).read_text()),
-            self.potsa.native.patience,
-        )
+        state = json.loads((checkpoint / CONTROLLER).read_text())
+        patience = self.potsa.native.patience
         return 0 < patience <= state["stale"] and state["validated_on"] == self.validated_on
 
 
@@ -328,10 +326,8 @@ def parameter_groups(
 def learning_rate_factor(
     step: int, warmup: int, total: int, start: float = 0.0, end: float = 0.0, decay: str = "linear"
 ) -> float:
-    """Of the peak rate: from `start` to 1 over `warmup` steps, linearly, then to `end` at `total`.
-
-    By default SLAM-LLM's, whose very first optimizer step has rate 0 when there is a warm-up.
-    """
+    """Of the peak: from `start` to 1 over `warmup` steps, then to `end`; by default SLAM-LLM's,
+    whose very first optimizer step has rate 0 when there is a warm-up."""
     if step < warmup:
         return start + (1 - start) * step / warmup
     left = max(0.0, 1 - (step - warmup) / (total - warmup))

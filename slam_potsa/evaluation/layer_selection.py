@@ -62,12 +62,11 @@ class SelectionSettings:
 
 @dataclass(frozen=True)
 class Selection:
-    """MRR by layer, "llm" or "qformer" of a run; `chance` is what a random order would have."""
+    """MRR by layer, "llm" or "qformer" of a run."""
 
     part: str
     made_from: dict[str, Any]
     queries: int
-    chance: float
     mrr: dict[int, float] = field(default_factory=dict)
 
     @property
@@ -75,9 +74,10 @@ class Selection:
         return [k for k, value in self.mrr.items() if value > self.made_from["threshold"]]
 
     def text(self) -> str:
-        rows = "\n".join(f"  {k:3d}  {value:.4f}" for k, value in self.mrr.items())
+        chance = sum(1 / rank for rank in range(1, self.queries + 1)) / self.queries
+        rows = "".join(f"\n  {k:3d}  {value:.4f}" for k, value in self.mrr.items())
         chosen = f"above {self.made_from['threshold']:g}: {self.layers or 'none'}"
-        return f"{self.part}, MRR of {self.queries} (chance {self.chance:.4f})\n{rows}\n{chosen}"
+        return f"{self.part}, MRR of {self.queries} (chance {chance:.4f}){rows}\n{chosen}"
 
 
 def select_layers(
@@ -96,9 +96,7 @@ def select_layers(
     made_from["manifest"] = content_hash(manifest)
     pairs = draw_pairs(manifest, part, how)
     meanings = [y.transcript if part == "llm" else y.sentence_id for _, y in pairs]
-    harmonic = sum(1 / rank for rank in range(1, len(pairs) + 1))
-    found = Selection(part, made_from, len(pairs), harmonic / len(pairs))
-    kept = folder / f"{part}.json"
+    found, kept = Selection(part, made_from, len(pairs)), folder / f"{part}.json"
     if kept.is_file() and (before := json.loads(kept.read_text()))["made_from"] == made_from:
         found.mrr.update({int(layer): value for layer, value in before["mrr"].items()})
     sides, layers = (_llm if part == "llm" else _qformer)(translator, pairs)
@@ -144,10 +142,8 @@ def _llm(translator: Translator, pairs: Sequence[Pair]) -> tuple[Sides, range]:
             found += [row[: len(own)] for row, own in zip(hidden, batch, strict=True)]
         return found
 
-    return (
-        lambda k: (states(k, "inputs_embeds", speech), states(k, "input_ids", texts)),
-        range(len(llm_blocks(model.llm)) + 1),
-    )
+    layers = range(len(llm_blocks(model.llm)) + 1)
+    return lambda k: (states(k, "inputs_embeds", speech), states(k, "input_ids", texts)), layers
 
 
 def _qformer(translator: Translator, pairs: Sequence[Pair]) -> tuple[Sides, range]:
@@ -164,25 +160,16 @@ def _tokens(
     return {tap: [own.tokens[row] for row in range(len(rows))] for tap, own in found.items()}
 
 
-# -- ranks -----------------------------------------------------------------------------------------
-
-
 @torch.inference_mode()
 def reciprocal_ranks(
-    x: Tokens,
-    y: Tokens,
-    meanings: Sequence[str],
-    settings: SelectionSettings | None = None,
-    device: Any = "cpu",
+    x: Tokens, y: Tokens, meanings: Sequence[str], settings: SelectionSettings, device: Any = "cpu"
 ) -> Tensor:
     """1/r_i [Q] of y_i among all y, by W from x_i (eq. 3-4).
 
     Other y of the same meaning are no rivals. Distances that are equal up to rounding count half,
     so that a space that collapsed to a point is not perfect.
     """
-    settings = settings or SelectionSettings()
-    names = list(dict.fromkeys(meanings))
-    meant = torch.tensor([names.index(meaning) for meaning in meanings])
+    meant = torch.tensor([meanings.index(meaning) for meaning in meanings])
     searched, every, found = _padded(y, device), torch.arange(len(x)), []
     block = max(1, NUMBERS // (max(map(len, x)) * searched[1].numel()))
     for rows in tqdm(every.split(block), desc="ranks", leave=False, disable=None):
@@ -230,18 +217,15 @@ def _padded(rows: Tokens, device: Any) -> Padded:
     return tuple(pad_sequence(list(each), batch_first=True).to(device) for each in (rows, valid))
 
 
-# -- what is written -------------------------------------------------------------------------------
-
-
 def write(folder: Path, found: Selection) -> None:
     """The layers as configuration, and MRR over layers as AI-STA's Fig. 4 has it."""
     path = folder / f"{found.part}.yaml"
     told = "".join(f"#   {line}\n" for line in found.text().splitlines())
     use = f"alignment.terms.NAME.layers='${{selected_layers:{path}}}'"
     atomic_write(path, f"# {use}\n{told}layers: {found.layers}\n")
-    line = figures.Series("MRR", list(found.mrr), list(found.mrr.values()))
-    threshold = [found.made_from["threshold"]] * len(found.mrr)
-    lines = [line, figures.Series("threshold", list(found.mrr), threshold, 7, 2)]
+    layers, threshold = [*found.mrr], [found.made_from["threshold"]] * len(found.mrr)
+    lines = [figures.Series("MRR", layers, [*found.mrr.values()])]
+    lines.append(figures.Series("threshold", layers, threshold, 7, 2))
     title = f"Retrieval of {'text' if found.part == 'llm' else 'speech'} by speech, layer by layer"
     svg = figures.line_chart(lines, title=title, x_label="layer", y_label="MRR")
     atomic_write(folder / f"{found.part}.svg", figures.standalone(svg))

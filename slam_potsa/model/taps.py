@@ -139,11 +139,10 @@ class TapRecorder:
         """
         llm, blocks = self._model.llm, llm_blocks(self._model.llm)
         deepest = max((layer_of(name, {"llm": len(blocks)}) for name in names), default=-1)
-        options: dict[str, Any] = {"use_cache": False, "inputs_embeds": inputs_embeds}
-        if input_ids is not None:
-            options["input_ids"] = input_ids.clamp(min=0)
         if not names or (input_ids is None and inputs_embeds is None):
             return {}
+        options: dict[str, Any] = {"use_cache": False, "inputs_embeds": inputs_embeds}
+        options["input_ids"] = None if input_ids is None else input_ids.clamp(min=0)
         if "logits_to_keep" in inspect.signature(unwrapped(llm).forward).parameters:
             options["logits_to_keep"] = 1
         own, mask = TapRecorder(self._model), None if input_ids is None else input_ids >= 0
@@ -202,17 +201,13 @@ def layer_of(name: str, layers: Mapping[str, int]) -> int:
     """
     if name in WHOLE:
         return -1
-    found = LAYERED.fullmatch(name)
-    if not found:
+    if not (found := LAYERED.fullmatch(name)):
         known = "qformer.<layer>, llm.<layer>, speech.llm.<layer> or text.llm.<layer>"
         raise ValueError(f"tap {name!r}: expected {', '.join(WHOLE)}, {known}")
     part, number = found.groups()
-    lowest = 0 if part == "llm" else 1
-    known = number.isdecimal() and lowest <= int(number) <= layers.get(part, int(number))
-    if not known:
-        raise ValueError(
-            f"tap {name!r}: this model has {part}.{lowest} to {part}.{layers.get(part, '...')}"
-        )
+    lowest, highest = int(part == "qformer"), layers.get(part, 10**6)
+    if not (number.isdecimal() and lowest <= int(number) <= highest):
+        raise ValueError(f"tap {name!r}: this model has {part}.{lowest} to {part}.{highest}")
     return int(number)
 
 

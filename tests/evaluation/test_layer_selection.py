@@ -31,15 +31,17 @@ def test_ranks_are_those_of_the_whole_matrix(monkeypatch):
     matrix = torch.tensor([[transport(a[None], b[None], **how).cost.item() for b in y] for a in x])
     ranks = (matrix < matrix.diagonal()[:, None]).sum(1) + 1
     assert 1 < ranks.float().mean() < 6
-    torch.testing.assert_close(reciprocal_ranks(x, y, names), 1 / ranks.float())
+    torch.testing.assert_close(
+        reciprocal_ranks(x, y, names, SelectionSettings()), 1 / ranks.float()
+    )
     # Of two texts that are the same neither is the other's rival.
     names[1], y[1] = names[0], y[0]
-    assert reciprocal_ranks(x, y, names)[0] >= 1 / ranks[0]
+    assert reciprocal_ranks(x, y, names, SelectionSettings())[0] >= 1 / ranks[0]
 
 
 def test_a_space_that_collapsed_is_at_chance():
     x = [torch.ones(4, 3)] * 9
-    found = reciprocal_ranks(x, x, [str(n) for n in range(9)])
+    found = reciprocal_ranks(x, x, [str(n) for n in range(9)], SelectionSettings())
     assert torch.equal(found, torch.full((9,), 1 / 5))  # in the middle
 
 

@@ -59,18 +59,15 @@ def write_pseudo_targets(
     rows = [replace(u, audio=rebased(u.audio, Path(manifest).parent, output)) for u in found]
     joining = _joining(rows, languages)
     partners = {} if of == "own" else _partners(rows, joining, partner_language)
-    heard = {  # what is translated, by the key of the row that it is translated for
-        row.key: row if of == "own" else partners[row.sentence_id]
-        for row in rows
-        if row.language in joining and (of == "own" or row.sentence_id in partners)
-    }
-    if not heard:
+    own = [row for row in rows if row.language in joining]
+    heard = {row.key: row if of == "own" else partners.get(row.sentence_id) for row in own}
+    if not any(heard.values()):
         raise InputError(
             f"{', '.join(sorted(joining))}: no sentence_id is spoken in "
             f"{partner_language or 'another'} language too; give the same sentence_id to "
             "recordings of one meaning, or translate their own recordings with --of own"
         )
-    asked = {row.key: _without_text(row, target_language) for row in heard.values()}
+    asked = {row.key: _without_text(row, target_language) for row in heard.values() if row}
     to_hear, prefix = output.with_name(f"{output.stem}_heard.jsonl"), output.with_suffix("")
     write_manifest(to_hear, asked.values())
     if why_decode(prefix, config, to_hear):
@@ -79,8 +76,8 @@ def write_pseudo_targets(
     texts = {answer.key: " ".join(answer.prediction.split()) for answer in answers}
     written, told = [], Counter()
     for row in rows:
-        if row.language in joining:
-            source = heard.get(row.key)
+        if row.key in heard:
+            source = heard[row.key]
             text = source and texts[source.key]
             told["with a target by the model" if text else "left out"] += 1
             if not text:

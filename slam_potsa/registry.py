@@ -17,6 +17,7 @@ DATA_SOURCES = {
     "asterisk": "slam_potsa.data.sources.asterisk:build",
     "covost2": "slam_potsa.data.sources.covost2:build",
     "fleurs": "slam_potsa.data.sources.fleurs:build",
+    "hf": "slam_potsa.data.sources.hf:build",
 }
 # Of predictions with references, one number, higher is better: for `native.choose_by`.
 SCORES = {

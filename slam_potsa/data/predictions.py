@@ -83,46 +83,39 @@ def read_texts(path: str | Path, origin: Origin) -> list[Prediction]:
 
     Raises InputError where they do not belong together, or a language is not told.
     """
-    path, keyed = Path(path), origin.references is None
-    truth = Path(origin.references or str(path).removesuffix("_pred") + "_gt")
+    keyed = origin.references is None
+    truth = str(path).removesuffix("_pred") + "_gt" if keyed else origin.references
     rows = read_manifest(origin.manifest) if origin.manifest else []
+    known = {row.key if keyed else str(at): row for at, row in enumerate(rows, start=1)}
     found, true = _texts(path, keyed), _texts(truth, keyed)
-    keys, known = [key for key, _ in found], {row.key: row for row in rows}
-    if keys != [key for key, _ in true]:
+    if list(found) != list(true):
         told = f"found {len(found)} and {len(true)} lines, or other keys"
         raise InputError(f"{path} and {truth}: {told}; expected the same texts, in one order")
-    if rows and not keyed:
-        known = {str(number): row for number, row in enumerate(rows, start=1)}
-    strange = [key for key in keys if key not in known] if rows else []
-    if strange or (rows and not keyed and len(rows) != len(keys)):
-        told = (
-            f"{len(keys)} texts, {len(rows)} rows; not there: {some(strange or ['further rows'])}"
-        )
+    if rows and (found.keys() - known.keys() or (not keyed and len(found) != len(rows))):
+        told = some(sorted(found.keys() - known.keys())) or f"only {len(found)} of its rows"
         raise InputError(f"{path}: not of {origin.manifest}: {told}")
-    texts = zip(found, true, strict=True)
-    return [_placed(known.get(key), key, text, gold, origin) for (key, text), (_, gold) in texts]
+    return [_placed(known.get(key), key, found[key], true[key], origin) for key in found]
 
 
 def _placed(row: Utterance | None, key: str, text: str, gold: str, origin: Origin) -> Prediction:
     target = origin.target_language or (row and row.target_language)
-    spoken = origin.language or (row.language if row else "und")
     if not target:
         raise InputError(f"{key!r}: into which language? Give --target-language, or --manifest")
-    about = (row.key, row.audio, row.sentence_id) if row else (key, "", None)
-    return Prediction(about[0], spoken, about[1], target, gold, text, sentence_id=about[2])
+    key, source, sentence = (row.key, row.audio, row.sentence_id) if row else (key, "", None)
+    spoken = origin.language or (row.language if row else "und")
+    return Prediction(key, spoken, source, target, gold, text, sentence_id=sentence)
 
 
-def _texts(path: Path, keyed: bool) -> list[tuple[str, str]]:
+def _texts(path: str | Path, keyed: bool) -> dict[str, str]:
     lines, problems = read_lines(path, "a text a line", blank=not keyed), jsonl.Problems(path)
     if not keyed:
-        return [(str(number), text) for number, text in lines]
-    parts = [(number, *line.partition("\t")) for number, line in lines]
-    for number, key, tab, _ in parts:
-        problems.once(number, key)
-        if not tab:
+        return {str(number): text for number, text in lines}
+    for number, line in lines:
+        problems.once(number, line.partition("\t")[0])
+        if "\t" not in line:
             problems.add(number, "found no tab, expected SLAM-LLM's key<TAB>text")
     problems.check()
-    return [(key, text) for _, key, _, text in parts]
+    return dict(line.split("\t", 1) for _, line in lines)
 
 
 def write_pred_gt(decode_log: str | Path, predictions: Sequence[Prediction]) -> None:

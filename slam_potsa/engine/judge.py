@@ -7,7 +7,6 @@ The lowest cross-entropy is seldom the best translation: what matters can be ask
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,8 +32,7 @@ class Judge:
     """
 
     def __init__(self, config: PotsaConfig):
-        native, self.config = config.native, config
-        self.by = native.choose_by
+        native, self.config, self.by = config.native, config, config.native.choose_by
         if (self.by != "ce" or native.patience) and not config.train_config.run_validation:
             raise InputError("native.choose_by and patience need train_config.run_validation=true")
         if self.by not in MEASURED:
@@ -42,38 +40,36 @@ class Judge:
             self.score = resolve(known, self.by, "native.choose_by")
 
     def value(self, metrics: dict[str, float], model: SpeechLLM, validation: int) -> float | None:
-        """Of the `validation`-th, from 1; None where it is not judged. Adds its score to `metrics`.
+        """Of the `validation`-th, from 1, the same on every rank; None where it is not judged.
 
-        Every rank calls it, and gets the same.
+        Adds its score to `metrics`.
         """
         if validation % self.config.native.choose_interval:
             return None
-        if self.by in MEASURED:
-            name, sign = MEASURED[self.by]
-            return sign * metrics[name]
-        metrics[f"eval_{self.by}"] = self._translated(model)
-        return -metrics[f"eval_{self.by}"]
+        name, sign = MEASURED.get(self.by, (f"eval_{self.by}", -1))
+        if self.by not in MEASURED:
+            metrics[name] = self._translated(model)
+        return sign * metrics[name]
 
     def _translated(self, model: SpeechLLM) -> float:
-        """Each rank translates its share of the sample, greedily."""
-        config, manifest = self.config, self.config.dataset_config.val_data_path
-        rows = read_manifest(manifest, needs=needed_fields(config.dataset_config.tasks))
-        count = min(config.native.choose_sample or len(rows), len(rows))
+        """Each rank translates its share of the sample."""
+        data, native = self.config.dataset_config, self.config.native
+        rows = read_manifest(data.val_data_path, needs=needed_fields(data.tasks))
+        count = min(native.choose_sample or len(rows), len(rows))
         rows = [rows[place * len(rows) // count] for place in range(count)]
-        data = replace(config.dataset_config, inference_mode=True)
-        dataset = build_dataset(data, rows, model.tokenizer, Path(manifest).parent)
-        decode = replace(config.decode, cross_entropy=False, **GREEDY)
-        translator = Translator.around(model, replace(config, decode=decode))
+        asked = replace(data, inference_mode=True), rows, model.tokenizer
+        dataset = build_dataset(*asked, Path(data.val_data_path).parent)
+        decode = replace(self.config.decode, cross_entropy=False, **GREEDY)
+        translator = Translator.around(model, replace(self.config, decode=decode))
         ranks = dist.get_world_size() if dist.is_initialized() else 1
         rank = dist.get_rank() if ranks > 1 else 0
         usual, model.decode = model.decode, model.decode | GREEDY
         try:
-            batches = translator.answers(dataset, (), rank, ranks, progress=False)
-            found: list[Mapping] = [{answer.key: answer for batch in batches for answer in batch}]
+            own = [*translator.answers(dataset, (), rank, ranks, progress=False)]
         finally:
             model.decode = usual
+        shares = [own] * ranks
         if ranks > 1:
-            own, found = found[0], [{}] * ranks
-            dist.all_gather_object(found, own)
-        answers = {key: answer for share in found for key, answer in share.items()}
+            dist.all_gather_object(shares, own)
+        answers = {answer.key: answer for of in shares for batch in of for answer in batch}
         return self.score(predictions_of(translator.config, rows, {}, answers))

@@ -31,19 +31,6 @@ class Hits(NamedTuple):
     chance: float
 
 
-class PairRecall(NamedTuple):
-    """R@1 from one language into another."""
-
-    recall: float  # share of queries whose nearest candidate is the same sentence, 0 to 1
-    chance: float  # what random vectors would reach in expectation
-
-
-def recall_at_1(*args: Any, **options: Any) -> dict[Pair, PairRecall]:
-    """The means of `recall_hits`, by pair; arguments and errors are its own."""
-    found = recall_hits(*args, **options)
-    return {pair: PairRecall(float(of.hits.mean()), of.chance) for pair, of in found.items()}
-
-
 def recall_hits(
     vectors: Any, sentences: Sequence[str], languages: Sequence[str], *, center: bool = True
 ) -> dict[Pair, Hits]:

@@ -97,7 +97,7 @@ def factory(
         sizes = {name: recipe.get(name) for name in ("query_len", "qformer_layers")}
         sizes = {name: int(size) for name, size in sizes.items() if size is not None}
         sized = config.defaults(config.ModelConfig, sizes | projector)
-        asked = {"queries": sized.query_len, "needs_languages": require_languages, "bias": bias}
+        asked = {"queries": sized.query_len, "bias": bias if require_languages else None}
         refuse(recipe_problems(train_config, recipe, pipeline, **asked))
         if pipeline.get("trains") and os.environ.get("RANK", "0") == "0":
             held = ExitStack()
@@ -168,20 +168,14 @@ def _recipes_prompt(prompt: str | None, options: Mapping[str, Any]) -> dict[str,
 def with_languages(
     get_dataset: Callable[..., Any], key: str | Callable[[Any], str] = "language"
 ) -> Callable[..., Dataset]:
-    """A recipe's own dataset function, whose batches then hold `language_ids`.
+    """A recipe's own dataset function, made to batch `language_ids`.
 
-    Args:
-        get_dataset: makes a dataset that holds its rows as `data_list`, as SLAM-LLM's do.
-        key: the field of a row that holds its language's code, or what makes the code of a row.
-
-    Raises InputError, when the dataset is made, with the rows that have none.
+    `get_dataset` makes a dataset that holds its rows as `data_list`, as SLAM-LLM's do; `key` is the
+    field of a row with its language's code, or makes the code of a row. Raises InputError, when the
+    dataset is made, with rows that have none.
     """
     code = key if callable(key) else lambda row: row.get(key)
-
-    def get_speech_dataset(dataset_config: Any, tokenizer: Any, split: str) -> Dataset:
-        return _WithLanguages(get_dataset(dataset_config, tokenizer, split), code)
-
-    return get_speech_dataset
+    return lambda *arguments: _WithLanguages(get_dataset(*arguments), code)
 
 
 class _WithLanguages(Dataset):
@@ -204,20 +198,17 @@ class _WithLanguages(Dataset):
 
 
 def from_yaml(path: str = "potsa.yaml") -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """(model_factory, dataset function) with the options of a file in the working directory.
-
-    Its keys are the arguments of `factory`, and `dataset`, those of `dataset_factory`.
-    """
+    """(model_factory, dataset function) by the options of a file in the working directory: the
+    arguments of `factory`, and as `dataset` those of `dataset_factory`."""
     import yaml
 
-    known = [*inspect.signature(factory).parameters, "dataset"]
+    known, place = [*inspect.signature(factory).parameters, "dataset"], Path(path).absolute()
     try:
-        given = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        given = yaml.safe_load(place.read_text(encoding="utf-8")) or {}
         unknown = sorted(given.keys() - set(known))
     except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
-        told = f"{error}; expected a YAML file with some of {', '.join(known)}"
-        raise InputError(f"{Path(path).absolute()}: {told} (docs/drop_in.md)") from None
-    with placed(Path(path).absolute()):
+        raise InputError(f"{place}: {error}; expected YAML, some of {', '.join(known)}") from None
+    with placed(place):
         refuse(f"unknown {name}; known are {', '.join(known)}" for name in unknown)
         data = dataset_factory(**given.pop("dataset", None) or {})
         return factory(**given), data

@@ -31,55 +31,37 @@ def calling_pipeline() -> Mapping[str, Any]:
 
 
 def recipe_problems(
-    train: Any,
-    recipe: Any,
-    pipeline: Mapping[str, Any],
-    *,
-    queries: int,
-    bias: LanguageBias | None,
-    needs_languages: bool,
+    train: Any, recipe: Any, pipeline: Mapping[str, Any], *, queries: int, bias: LanguageBias | None
 ) -> Iterator[str]:
-    """What is wrong with a recipe's sections for a projector of ours.
+    """What is wrong with a recipe's sections for a projector of `queries` tokens an utterance.
 
-    Args:
-        train, recipe: train_config, and model_config as `drop_in` completed it.
-        pipeline: what `calling_pipeline` found.
-        queries: the projector's tokens an utterance.
-        needs_languages: a batch without them would be refused.
+    `bias` is None where batches may lack languages; `pipeline` is what `calling_pipeline` found.
     """
-    if pipeline.get("trains"):
-        yield from _batching(train)
+    strategy, processes = train.batching_strategy, int(os.environ.get("WORLD_SIZE", "1"))
+    if pipeline.get("trains") and strategy in ("padding", "packing"):
+        yield (
+            f"train_config.batching_strategy={strategy!r}: SLAM-LLM then ignores the dataset's own "
+            "collator, and pairs and languages are lost; set it to custom"
+        )
+    if pipeline.get("trains") and strategy == "dynamic" and processes > 1:
+        yield (
+            "train_config.batching_strategy='dynamic': ranks get unequal numbers of batches, and "
+            f"one of these {processes} would wait for the others for ever; set it to custom"
+        )
     casts = getattr(pipeline.get("fsdp_config"), "pure_bf16", False)
     if casts and "whisper" in str(recipe.encoder_name) and not recipe.encoder_path_hf:
         yield (
             "fsdp_config.pure_bf16=true: openai-whisper's LayerNorm fails in bfloat16; give the "
             "folder of a transformers Whisper as ++model_config.encoder_path"
         )
-    data = pipeline.get("dataset_config")
-    if data is not None:
-        yield from _dataset(data, queries, bias, needs_languages)
+    if (data := pipeline.get("dataset_config")) is not None:
+        yield from _dataset(data, queries, bias)
 
 
-def _batching(train: Any) -> Iterator[str]:
-    strategy, processes = train.batching_strategy, int(os.environ.get("WORLD_SIZE", "1"))
-    if strategy in ("padding", "packing"):
-        yield (
-            f"train_config.batching_strategy={strategy!r}: SLAM-LLM then ignores the dataset's own "
-            "collator, and pairs and languages are lost; set it to custom"
-        )
-    if strategy == "dynamic" and (processes > 1 or train.enable_deepspeed):
-        yield (
-            "train_config.batching_strategy='dynamic': ranks get unequal numbers of batches, and "
-            f"one of these {processes} would wait for the others for ever; set it to custom"
-        )
-
-
-def _dataset(
-    data: Any, queries: int, bias: LanguageBias | None, needs_languages: bool
-) -> Iterator[str]:
+def _dataset(data: Any, queries: int, bias: LanguageBias | None) -> Iterator[str]:
     file, _, name = str(data.file).partition(":")
     text = Path(file).read_text(encoding="utf-8") if Path(file).is_file() else ""
-    if text and bias is not None and needs_languages and not KNOWS_LANGUAGES.search(text):
+    if text and bias is not None and not KNOWS_LANGUAGES.search(text):
         yield (
             f"dataset_config.file={str(data.file)!r}: its batches hold no language_ids, which the "
             "biases need: name a file with drop_in.dataset_factory or drop_in.with_languages, or "
@@ -90,10 +72,8 @@ def _dataset(
         ours = runpy.run_path(file).get(name) if "slam_potsa" in text else None
         found = vars(ours.settings(data)) if hasattr(ours, "settings") else data
         if (slots := found.get("fix_length_audio")) != queries:
-            problems.append(
-                f"dataset_config.fix_length_audio={slots}, but the projector has {queries} query "
-                f"tokens, one a slot: give ++dataset_config.fix_length_audio={queries}"
-            )
+            told = f"dataset_config.fix_length_audio={slots}, one a query token: give ++"
+            problems.append(f"{told}dataset_config.fix_length_audio={queries}")
         if bias is not None:  # SLAM-LLM's own datasets mark the whole window
             bias.check_frames(found.get("attend_padding", True))
     yield from problems

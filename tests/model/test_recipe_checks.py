@@ -26,8 +26,8 @@ def problems(folder, text=OWN, train=None, data=None, bias="", **asked):
     pipeline["fsdp_config"] = SimpleNamespace(pure_bf16=asked.pop("pure_bf16", False))
     recipe = SimpleNamespace(encoder_name="whisper", encoder_path_hf=None)
     means = LanguageBias({"en": torch.zeros(2)}, fingerprint=bias)
-    asked = {"queries": 4, "bias": means, "needs_languages": True} | asked
-    return list(recipe_problems(SimpleNamespace(**train), recipe, pipeline, **asked))
+    means = means if asked.get("needs_languages", True) else None
+    return list(recipe_problems(SimpleNamespace(**train), recipe, pipeline, queries=4, bias=means))
 
 
 @pytest.mark.parametrize(

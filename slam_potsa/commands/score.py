@@ -60,10 +60,11 @@ def add(commands) -> None:
     no_blind = "leave out the blind control, NAME_blind_predictions.jsonl beside each file"
     add("--no-blind", action="store_true", help=no_blind)
 
-    parser = commands.add_parser("table", help="Tables 1 to 3 of the paper, filled in from runs")
+    parser = commands.add_parser("table", help="the papers' tables, filled in from runs")
     parser.set_defaults(command=_table)
     add = parser.add_argument
-    add("number", type=int, choices=(1, 2, 3))
+    number = {"type": lambda text: int(text) if text.isdecimal() else text}
+    add("number", **number, choices=(1, 2, 3, "ai-sta-2", "ai-sta-3", "ai-sta-4"))
     add("runs", nargs="*", type=Path, metavar="RUN", help="run directories, or folders of them")
     preset = "whose way of scoring, as `score` has them (default potsa)"
     add("--preset", default="potsa", help=preset)

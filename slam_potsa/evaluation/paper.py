@@ -1,4 +1,4 @@
-"""Tables 1 to 3 of the POTSA paper: its figures (`paper.yaml`), and beside them those of our runs.
+"""Tables of the papers: their figures (`paper.yaml`), and beside them those of our runs.
 
 BLEU of a language is sacrebleu's over that language's utterances; an average is the unweighted mean
 of the languages, as in the paper. Over seeds: the mean and a Student-t interval, and the median of
@@ -123,13 +123,13 @@ PAPER_TABLES = {number: _table(found) for number, found in PAPER["tables"].items
 
 
 def fill_table(
-    number: int,
+    number: int | str,
     paths: Sequence[str | Path],
     *,
     convention: Convention | None = None,
     bootstrap: int = 1000,
 ) -> PaperTable:
-    """Table `number` of the paper with the scores of runs.
+    """Table `number` of POTSA's, or such as "ai-sta-2", with the scores of runs.
 
     Args:
         paths: run directories or folders of them, in any order; none gives the paper's figures.
@@ -149,7 +149,7 @@ def fill_table(
         of_system[run.system].append(run)
     rows: list[PaperRow] = []
     signatures: list[str] = []
-    for row in tqdm(paper.rows, desc=f"Table {number}", unit="row", disable=None, leave=False):
+    for row in tqdm(paper.rows, desc=f"table {number}", unit="row", disable=None, leave=False):
         filled, used = _filled(row, paper, of_system[row.system], convention)
         pair = [of_system[name] for name in paper.comparisons.get(row.system, ())]
         if pair and bootstrap:

@@ -131,7 +131,8 @@ def _nearest_row(config: PotsaConfig, systems: Sequence[str]) -> tuple[str, str]
         system: [text for key, text in _differing(config, system).items() if key in of_row]
         for system in systems
     }
-    nearest = min(told, key=lambda system: len(told[system]))
+    # Rows of different LLMs have the same options of a row: then all options tell.
+    nearest = min(told, key=lambda name: (len(told[name]), len(_differing(config, name))))
     return nearest, some(told[nearest], 5)
 
 

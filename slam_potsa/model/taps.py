@@ -91,7 +91,8 @@ class TapRecorder:
         read = [name.removeprefix(TEXT) for name in wanted if name.startswith(TEXT)]
         if read:
             wanted = [name for name in wanted if not name.startswith(TEXT)]
-            found = self.read([name for name in read if name != "ids"], input_ids=transcript_ids)
+            layers = [name for name in read if name != "ids"]
+            found = self.read(layers, input_ids=transcript_ids) if layers else {}
             if "ids" in read and transcript_ids is not None:
                 found["ids"] = Tap(transcript_ids[:, :, None], transcript_ids >= 0)
             self._taps |= {TEXT + name: tap for name, tap in found.items()}
@@ -138,8 +139,8 @@ class TapRecorder:
         Nothing where neither is given. Raises ValueError for a tap that is not there.
         """
         llm, blocks = self._model.llm, llm_blocks(self._model.llm)
-        deepest = max((layer_of(name, {"llm": len(blocks)}) for name in names), default=-1)
-        if not names or (input_ids is None and inputs_embeds is None):
+        deepest = max(layer_of(name, {"llm": len(blocks)}) for name in names)
+        if input_ids is None and inputs_embeds is None:
             return {}
         options: dict[str, Any] = {"use_cache": False, "inputs_embeds": inputs_embeds}
         options["input_ids"] = None if input_ids is None else input_ids.clamp(min=0)
@@ -168,11 +169,12 @@ class TapRecorder:
             self._taps[name] = Tap(features, mask)
         elif name == "compensated":
             self._taps[name] = Tap(projector.compensate(features, mask), mask)
-        elif name == "ctc":
-            scores = projector.ctc_head(output.to(projector.ctc_head.weight.dtype))
-            self._taps[name] = Tap(scores, None)
         else:
-            self._taps[name] = Tap(output, None)
+            a_token = getattr(projector, "frames_per_token", 0)  # where tokens follow the speech
+            mask = mask[:, ::a_token] if a_token and mask is not None else None
+            if name == "ctc":
+                output = projector.ctc_head(output.to(projector.ctc_head.weight.dtype))
+            self._taps[name] = Tap(output, mask)
 
     def _on_block(self, name: str, _block: nn.Module, _inputs, output: Any) -> None:
         # transformers 4 returns tuples from a block, transformers 5 the tensor.

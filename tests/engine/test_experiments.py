@@ -11,7 +11,9 @@ from slam_potsa.model.metrics import read_metrics
 from tests.support import tiny_recipe
 
 FILES = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
-FILES = [name for name in FILES if "join" not in name]  # rows without target: test_joining.py
+AI_STA = [name for name in FILES if name.startswith("ai_sta")]
+# Rows without target: test_joining.py.
+FILES = [name for name in FILES if "join" not in name and name not in AI_STA]
 NAMES = ("train_config.model_name", "train_config.output_dir", "log_config.log_file")
 TERM = "alignment.terms.ot."
 # What a row of the tables changes of table1_ours, and nothing else.
@@ -96,3 +98,19 @@ def test_an_experiment_trains(world, tmp_path, name):
         assert aligned == config.alignment.active.keys() and len(line["layers"]) == layers
     assert (tmp_path / "language_bias.safetensors").is_file() == config.language_bias.enabled
     assert Path(config.train_config.output_dir, "model.pt").is_file()
+
+
+@pytest.mark.parametrize("name", AI_STA)
+def test_a_row_of_ai_sta_trains(world, tmp_path, name):
+    parts, whole = world[0], compose_config([f"experiment={name}"])
+    base = composed("ai_sta_vicuna_base" if "vicuna" in name else "ai_sta_base")
+    changed = {k for k, v in base.items() if k != "terms" and flat(whole)[k] != v} - {*NAMES}
+    assert not [k for k in changed if not k.startswith("alignment.")] or name == "ai_sta_cl"
+    given = tiny_recipe.sizes(parts, tmp_path, 2)
+    given += ["native.patience=0", "native.choose_by=ce", "native.bf16=false", "ckpt_path=null"]
+    if "ai_sta" in whole.alignment.terms:
+        layers = [k for k in whole.alignment.terms["ai_sta"].layers if k < 3]
+        given += [f"alignment.terms.ai_sta.layers={layers}"]
+    native.finetune(compose_config([f"experiment={name}", *given]))
+    for line in read_metrics(tmp_path / "metrics.jsonl"):
+        assert {"ai_sta", "ctc", "cl"} & line.keys() == whole.alignment.active.keys()

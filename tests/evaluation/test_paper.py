@@ -62,12 +62,13 @@ def test_the_papers_tables_agree_with_each_other_and_with_its_claims():
     for paper in PAPER_TABLES[1].rows:
         mean = sum(paper.paper[language][0] for language in SEEN) / len(SEEN)
         assert paper.paper[AVERAGE][0] == pytest.approx(mean, abs=0.006), paper.label
-    ours = {number: row(table, "table1_ours") for number, table in PAPER_TABLES.items()}
+    ours = {number: row(PAPER_TABLES[number], "table1_ours") for number in (1, 2, 3)}
     assert {each.paper[AVERAGE][0] for each in ours.values()} == {31.84}
     baseline = row(PAPER_TABLES[1], "table1_baseline")
     gains = [ours[1].paper[c][0] - baseline.paper[c][0] for c in (AVERAGE, ZERO_AVERAGE)]
     assert gains == pytest.approx([1.29, 2.93])
     names = {path.stem for path in (conf_dir() / "experiment").glob("table*.yaml")}
+    names |= {path.stem for path in (conf_dir() / "experiment").glob("ai_sta*.yaml")}
     systems = {row.system for table in PAPER_TABLES.values() for row in table.rows}
     # Tables 2 and 3 have a name of their own for table1_ours.
     assert names == systems - {None} | {"table2_ot", "table3_ucb_lower"}
@@ -121,7 +122,7 @@ def test_the_names_of_one_system_fill_one_row(tmp_path):
     run(tmp_path / "recipe" / "3_potsa", "table1_ours", seed=3)
     (tmp_path / "recipe" / "2_s2tt").mkdir()
     (tmp_path / "recipe" / "2_s2tt" / "config.yaml").write_text("not: read")
-    for number in PAPER_TABLES:
+    for number in (1, 2, 3):
         assert row(fill_table(number, [tmp_path], bootstrap=0), "table1_ours").seeds == [1, 2, 3]
 
 
@@ -224,3 +225,14 @@ def test_runs_must_share_utterances_and_references(tmp_path):
     write_predictions(place, [dataclasses.replace(one, reference=None), two, *rest])
     (problem,) = problems(2, second)
     assert "have no reference" in problem and "en-0" in problem
+
+
+def test_rows_of_two_llms_are_told_apart_and_a_direction_is_a_column(tmp_path):
+    for name in ("ai_sta_base", "ai_sta_vicuna_base", "ai_sta"):
+        run(tmp_path / name, name, tests=("en_zh",))
+    filled = fill_table("ai-sta-2", [tmp_path], bootstrap=20)
+    assert {r.system for r in filled.rows if "En-Zh" in r.figures} == {
+        "ai_sta_base", "ai_sta_vicuna_base", "ai_sta"
+    }  # fmt: skip
+    assert row(filled, "ai_sta").p_value("en_zh") is not None
+    assert "AI-STA Table 4" in fill_table("ai-sta-4", []).text()

@@ -72,20 +72,16 @@ def _encoder(args) -> Any:
 
 def _where(args) -> None:
     from slam_potsa.config.compose import conf_dir, examples_dir
+    from slam_potsa.engine.slam_llm import plugin_file
 
     ready = Path(slam_potsa.__file__).with_name("model") / "drop_in_file.py"
     found = {"conf": conf_dir, "examples": examples_dir, "drop-in": lambda: ready}
-    if args.what in found:
-        return print(found[args.what]())
-    from slam_potsa.engine.slam_llm import plugin_file
-
-    print(plugin_file(args.what))
+    print(found[args.what]() if args.what in found else plugin_file(args.what))
 
 
 def _demo(args) -> None:
     from slam_potsa.config.compose import examples_dir
 
-    command = [sys.executable, str(examples_dir() / "demo.py"), "--output", args.output]
-    command += ["--from", args.source] if args.source else []
-    command += ["--steps", str(args.steps)] if args.steps else []
-    sys.exit(subprocess.call(command))
+    asked = {"--output": args.output, "--from": args.source, "--steps": args.steps}
+    words = [str(word) for pair in asked.items() if pair[1] for word in pair]
+    sys.exit(subprocess.call([sys.executable, str(examples_dir() / "demo.py"), *words]))

@@ -302,27 +302,14 @@ class NativeConfig:
     keep_checkpoints: int = option(2, "resumable checkpoints kept", affects="nothing", low=1)
     choose_by: str = option(
         "ce",
-        "what the best checkpoint is best in, on the validation set: ce (cross-entropy), accuracy "
-        "(of tokens), or bleu, chrf, or what registry.SCORES has, of greedy translations",
+        "what the best checkpoint is best in: ce, accuracy (of tokens), or, of greedy translations "
+        "of a sample of the validation set, bleu, chrf, or what registry.SCORES has",
         affects="outcome",
         source=OURS,
     )
-    choose_sample: int = option(
-        200,
-        "validation recordings translated for it, evenly drawn; 0: all",
-        affects="outcome",
-        low=0,
-    )
-    choose_interval: int = option(
-        1, "every n-th validation chooses; a score costs its decoding", affects="outcome", low=1
-    )
-    patience: int = option(
-        0,
-        "stop after so many of these without a better one; 0: never",
-        affects="outcome",
-        low=0,
-        source="4 by accuracy: AI-STA A.1",
-    )
+    choose_sample: int = option(200, "recordings of that sample; 0: all", affects="outcome", low=0)
+    choose_interval: int = option(1, "every n-th validation chooses", affects="outcome", low=1)
+    patience: int = option(0, "stop after so many without a better", affects="outcome", low=0)
     lr_decay: str = option(
         "linear",
         "of the rate from train_config.lr to lr_end at total_steps, after a linear warm-up from "

@@ -236,6 +236,11 @@ class SeedMean:
     deviation: float | None = None
     half_width: float | None = None
 
+    @property
+    def ends(self) -> tuple[float, float] | tuple[None, None]:
+        half = self.half_width
+        return (None, None) if half is None else (self.value - half, self.value + half)
+
 
 def over_seeds(values: Sequence[float]) -> SeedMean:
     """Mean and Student-t interval of one score a seed: x̄ ± t_{0.975, n−1} · s / √n.
@@ -274,7 +279,7 @@ def seeds_text(means: Mapping[str, Mapping[str, SeedMean]]) -> str:
     for metric, rows in means.items():
         body = []
         for name, found in rows.items():
-            low, high = found.value - found.half_width, found.value + found.half_width
+            low, high = found.ends
             n = sentence_loss.DIGITS if metric == sentence_loss.NAME else 2
             row = [name, f"{found.value:.{n}f}", f"{found.deviation:.{n}f}"]
             row += [

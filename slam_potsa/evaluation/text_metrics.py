@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from statistics import fmean
 from typing import Any
@@ -58,22 +58,16 @@ def corpus_scores(
     return scores | error_rate(items, convention) | _cross_entropy(items, bootstrap)
 
 
-def mean_bleu(items: Sequence[Prediction]) -> float:
-    """Cased BLEU of all that is translated into a language, the mean over the target languages."""
-    return _mean_score(items, "BLEU")
-
-
-def mean_chrf(items: Sequence[Prediction]) -> float:
-    """The same of chrF."""
-    return _mean_score(items, "chrF")
-
-
 def _mean_score(items: Sequence[Prediction], name: str) -> float:
+    """Cased BLEU or chrF of all that is translated into a language, the mean over these."""
     parts: dict[str, list[Prediction]] = {}
     for item in items:
         parts.setdefault(item.target_language, []).append(item)
     scorers = {target: sacrebleu_metrics(target, Convention())[name] for target in parts}
     return fmean(_corpus_score(scorers[target], part, 0).value for target, part in parts.items())
+
+
+mean_bleu, mean_chrf = partial(_mean_score, name="BLEU"), partial(_mean_score, name="chrF")
 
 
 def texts(items: Sequence[Prediction]) -> tuple[list[str], list[str]]:

@@ -136,12 +136,9 @@ def micro_steps(settings: dict[str, Any]) -> int:
     """Micro-steps an optimizer step, as DeepSpeed works them out of its file."""
     names = ("gradient_accumulation_steps", "train_batch_size", "train_micro_batch_size_per_gpu")
     steps, whole, micro = (settings.get(name) for name in names)
-    for name, value in zip(names, (steps, whole, micro), strict=True):
-        if value == "auto":
-            raise InputError(
-                f'deepspeed_config: {name}="auto", which only examples/potsa/ and Hugging Face '
-                "fill in: give a number"
-            )
+    if "auto" in (steps, whole, micro):
+        told = f'none of {", ".join(names)} may be "auto", which only examples/potsa/ fills in'
+        raise InputError(f"deepspeed_config: {told}: give numbers")
     if not steps and whole and micro:
         steps = whole // (micro * int(os.environ.get("WORLD_SIZE", "1")))
     return int(steps or 1)

@@ -208,10 +208,7 @@ class LanguageBias(nn.Module):
             )
 
     def check_frames(self, attend_padding: bool) -> None:
-        """Raise InputError when b_l was averaged over other frames than batches mark as valid.
-
-        Where a file says nothing of its encoder it says nothing of its frames.
-        """
+        """Raise InputError when b_l was averaged over other frames than batches mark as valid."""
         if not self.fingerprint or self.fingerprint.endswith(PADDED) == attend_padding:
             return
         found, there = ("spoken frames", "all 30 s")[:: 1 if attend_padding else -1]

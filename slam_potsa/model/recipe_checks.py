@@ -1,8 +1,4 @@
-"""What cannot work in a recipe of SLAM-LLM's, told before a model is loaded.
-
-SLAM-LLM keeps dataset_config and fsdp_config from its model factory, so they are read where its
-pipeline holds them.
-"""
+"""What cannot work in a recipe of SLAM-LLM's, told before a model is loaded."""
 
 from __future__ import annotations
 
@@ -21,7 +17,8 @@ KNOWS_LANGUAGES = re.compile("slam_potsa|language_ids")  # text of a dataset's f
 
 
 def calling_pipeline() -> Mapping[str, Any]:
-    """The variables of SLAM-LLM's pipeline that calls, and `trains`; {} where none does."""
+    """The variables of SLAM-LLM's pipeline that calls (its factory is not told dataset_config and
+    fsdp_config), and `trains`; {} where none does."""
     frame = sys._getframe()
     while frame := frame.f_back:
         module = frame.f_globals.get("__name__", "")

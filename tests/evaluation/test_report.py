@@ -13,7 +13,7 @@ from slam_potsa.errors import InputError
 from slam_potsa.evaluation import analysis
 from slam_potsa.evaluation.report import Report, Request, collect, headline_text, tables, write_page
 from slam_potsa.evaluation.report.collect import Run
-from slam_potsa.evaluation.report.page import render
+from slam_potsa.evaluation.report.page import changes, render
 from slam_potsa.evaluation.tap_measures import MeasureSettings
 from tests.support import run_directories, trained
 
@@ -149,6 +149,30 @@ def test_what_slam_llm_decoded_is_read_with_its_manifest(paths):
     found = collect(paths[:1], replace(UNSURE, origin=Origin(manifest=manifest)))
     assert found.scores("slam")["base"].row("fr").bleu.value == pytest.approx(100)
     assert "--target-language" in collect(paths[:1], UNSURE).left_out[0]
+
+
+def test_seeds_of_one_system_are_one_bar(tmp_path):
+    runs, manifest = [], run_directories.data(tmp_path / "data")
+    for name, prefix, seed in (
+        ("a1", "well ", 1),
+        ("a2", "so well ", 2),
+        ("b1", "", 1),
+        ("b2", "", 2),
+    ):
+        texts = run_directories.predictions(prefix)
+        runs.append(run_directories.write(tmp_path / name, manifest, texts, aligned=name[0] == "b"))
+        config = runs[-1] / "config.yaml"
+        text = config.read_text()
+        config.write_text(re.sub(r"(?m)^( +seed:) \d+$", rf"\1 {seed}", text))
+    report = collect(runs, UNSURE)
+    assert [[run.name for run in own] for own in tables.systems(report.runs)] == [
+        ["a1", "a2"],
+        ["b1", "b2"],
+    ]
+    categories, bars = changes(report)
+    assert [name.split()[-1] for name in categories] == ["en", "es", "fr"]
+    assert bars["a1"] == [None] * 3 and all(bar.low < bar.value < bar.high for bar in bars["b1"])
+    assert "Did it help" in words(report)
 
 
 def test_all_text_is_escaped(paths):

@@ -21,7 +21,8 @@ from slam_potsa.evaluation.figures import Series
 from slam_potsa.evaluation.report import tables
 from slam_potsa.evaluation.report.collect import Report, Run
 from slam_potsa.evaluation.report.media import Players, marked
-from slam_potsa.evaluation.scores import ScoreRow
+from slam_potsa.evaluation.scores import ScoreRow, over_seeds
+from slam_potsa.evaluation.text_metrics import Score
 from slam_potsa.files import atomic_write
 
 Rows = Mapping[str, Mapping[str, ScoreRow]]  # corpus -> run -> its scores
@@ -54,6 +55,7 @@ def render(report: Report) -> str:
         players=Players(),
         marked=marked,
         bars=bars,
+        changes=changes(report) if report.runs[1:] else ([], {}),
         curves=curves,
         layer_curves=layer_curves,
         rows_of=rows_of,
@@ -82,6 +84,23 @@ def bars(rows: Rows, metric: str) -> tuple[list[str], dict[str, list[Any]]]:
     return list(rows), {
         run: [getattr(found.get(run), metric, None) for found in rows.values()] for run in runs
     }
+
+
+def changes(report: Report) -> tuple[list[str], dict[str, list[Any]]]:
+    """(languages, system -> a bar each): BLEU less the first system's, the mean over seeds."""
+    first, *others = tables.systems(report.runs)
+    found: dict[str, dict[str, Score]] = {}
+    for test, title in report.tests.items():
+        for language, rows in rows_of(report, test, "language").items():
+            bleu = {run: row.bleu.value for run, row in rows.items()}
+            for own in others:
+                both = [(a.name, b.name) for a, b in zip(first, own, strict=False)]
+                if values := [bleu[b] - bleu[a] for a, b in both if a in bleu and b in bleu]:
+                    mean = over_seeds(values)
+                    place = found.setdefault(textwrap.fill(f"{title}: {language}", 22), {})
+                    place[own[0].name] = Score(mean.value, *mean.ends)
+    names = [own[0].name for own in (first, *others)]  # the first for its colour
+    return list(found), {name: [of.get(name) for of in found.values()] for name in names}
 
 
 def curves(runs: Sequence[Run], key: str, suffix: str = "", dash: int = 0) -> list[Series]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from slam_potsa.text import table
 
 # A group of scores, and the mean of R@1 over language pairs that belongs beside it.
 RECALLS = {"seen": "among heard", "zero-shot": "with an unheard", "all": "all"}
+OF_A_SEED = re.compile(r"(seed|ckpt_path|teacher|language_bias\.path)$")  # options
 
 
 class Table(NamedTuple):
@@ -55,6 +57,18 @@ def group_scores(run: Run, test: str, group: str) -> ScoreRow | None:
     rows = run.scored[test].rows if test in run.scored else ()
     kinds = {row.kind: row for row in rows if row.group == group}
     return kinds.get("pooled") or kinds.get("mean")
+
+
+def systems(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs that differ in their seeds, and the files that these start from, go together."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        options = flat(run.config, affects=("weights", "outcome", "answers"))
+        same = {name: value for name, value in options.items() if not OF_A_SEED.search(name)}
+        found.setdefault(str(same), []).append(run)
+    seeds = [[run.config.train_config.seed for run in own] for own in found.values()]
+    pairs = zip(found.values(), seeds, strict=True)
+    return [part for own, of in pairs for part in ([own] if len({*of}) == len(of) else zip(own))]
 
 
 def headline_text(report: Report) -> str:

@@ -49,6 +49,7 @@ setup(
         "torch>=2.4",
         "transformers>=4.57",
         "accelerate>=1.1",
+        "peft>=0.13",
         "filelock>=4",
         "hydra-core>=1.3",
         "safetensors>=0.4",
@@ -65,7 +66,6 @@ setup(
     extras_require={
         # What SLAM-LLM imports and its own requirements do not all name.
         "slam": [
-            "peft>=0.13",
             "deepspeed>=0.15",
             "wandb",
             "fire",
@@ -92,7 +92,6 @@ setup(
             "pytest>=8",
             "ruff>=0.6",
             "POT>=0.9.4",
-            "peft>=0.13",
             "av>=12",
             "tensorboard>=2.15",
             "selenium>=4.20",

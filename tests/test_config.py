@@ -105,6 +105,15 @@ def test_keys_that_are_unknown_or_of_a_term_that_was_not_chosen_are_refused():
         defaults(TrainConfig, {"peft_config": {"rank": 4}})
 
 
+@pytest.mark.parametrize(("chosen", "weight"), [("ai_sta", 0.01), ("ai_sta,ai_sta_ctc", 0.005)])
+def test_terms_without_a_weight_share_what_cross_entropy_leaves(chosen, weight):
+    config = compose(f"alignment=[{chosen}]").alignment
+    found = [term.weight for term in config.active.values()]
+    assert found == [pytest.approx(weight)] * (1 + chosen.count(","))
+    config.cross_entropy_weight = 1.0
+    assert not config.active
+
+
 def test_two_terms_of_one_name_are_refused():
     with pytest.raises(InputError, match="ot and ot_paper both have a term 'ot'"):
         compose_config(["alignment=[ot, ot_paper,mse]"])

@@ -77,7 +77,8 @@ class TermConfig(OptionsOfARow):
     )
     weight: float | None = option(
         10.0,
-        "lambda of eq. 4; 0: as if not chosen; null: 1 - cross_entropy_weight, AI-STA's 1 - alpha",
+        "lambda of eq. 4; 0: as if not chosen; null: AI-STA's 1 - alpha, which is "
+        "1 - cross_entropy_weight over the number of such terms",
         low=0,
         source="POTSA 4.1",
     )
@@ -227,7 +228,8 @@ class AlignmentConfig(OptionsOfARow):
     @property
     def active(self) -> dict[str, TermConfig]:
         """The terms that have a weight, by name; without any, training is plain cross-entropy."""
-        rest = 1 - self.cross_entropy_weight
+        lacking = [term for term in self.terms.values() if term.weight is None]
+        rest = (1 - self.cross_entropy_weight) / max(1, len(lacking))
         weighed = {
             name: replace(term, weight=rest) if term.weight is None else term
             for name, term in self.terms.items()

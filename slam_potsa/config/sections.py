@@ -44,7 +44,6 @@ class PeftConfig:
     bias: str = option("none", "which biases train", source=SLAM)
     task_type: str = option("CAUSAL_LM", "peft's task type", affects="nothing", source=SLAM)
     lora_dropout: float = option(0.05, "dropout of the update's input", low=0, high=1, source=SLAM)
-    inference_mode: bool = option(False, "load the adapter frozen", source=SLAM)
 
 
 @dataclass
@@ -209,7 +208,8 @@ class DatasetConfig:
         "random",
         "'random': two random languages a pair; 'anchor': every pair holds anchor_language; "
         "'partner': each utterance, and one of another language for alignment only, to which "
-        "nothing is answered; 'joining': only what joins is paired; 'none': single utterances",
+        "nothing is answered (the LLM reads it where a term compares its layers); "
+        "'joining': only what joins is paired; 'none': single utterances",
         choices=("random", "anchor", "partner", "joining", "none"),
         source="POTSA 4.2, Table 1 (c), (d); partner and joining are ours",
         row=True,

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from slam_potsa.config import PotsaConfig, TrainConfig
+from slam_potsa.config import NativeConfig, PotsaConfig, TrainConfig, flat
 from slam_potsa.data.dataset import training_items
 from slam_potsa.data.manifest import read_manifest
 from slam_potsa.data.tasks import needed_fields
@@ -53,11 +53,12 @@ def _switches(config: PotsaConfig, launched: bool) -> Iterator[str]:
             "train_config.quantization=true needs engine=native: SLAM-LLM would cast the model, "
             "which an LLM in 8 bits does not survive"
         )
-    if config.native.choose_by != "ce" or config.native.patience:
-        yield "native.choose_by and native.patience need engine=native: SLAM-LLM saves by its loss"
-    native = config.native
-    if (native.lr_decay, native.lr_start, native.lr_end) != ("linear", 0, 0):
-        yield "native.lr_decay, lr_start and lr_end need engine=native: SLAM-LLM's is linear, to 0"
+    of = {"affects": ("weights", "outcome")}
+    given, usual = flat(config.native, **of).items(), flat(NativeConfig(), **of)
+    unread = [f"native.{name}={value}" for name, value in given if value != usual[name]]
+    unread += ["log_config.use_tensorboard=true"] * config.log_config.use_tensorboard
+    if unread:
+        yield f"{', '.join(unread)}: SLAM-LLM never reads it; leave it out, or set engine=native"
     if not launched:
         yield (
             "SLAM-LLM needs a launcher: start with `torchrun --nproc_per_node 1 ...` (also for one "

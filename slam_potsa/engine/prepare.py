@@ -129,6 +129,8 @@ def prepare(config: PotsaConfig, resume: Path | None) -> None:
     check_inputs(config)
     path, items = config.dataset_config.train_data_path, training_items(config.dataset_config)
     logger.info("%s: %d items, %d of them pairs", path, len(items), items.num_pairs)
+    for name in config.alignment.terms.keys() - config.alignment.active.keys():
+        logger.warning("alignment.terms.%s weighs 0: training goes as if it were not there", name)
     if resume is None:
         for manifest in manifests_to_hear(config):
             check_recordings(manifest)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from slam_potsa.config import PotsaConfig
+from slam_potsa.config import NativeConfig, PotsaConfig
 from slam_potsa.engine import deepspeed, launch, slam_llm
 from slam_potsa.engine.preflight import first_validation, preflight
 from slam_potsa.errors import InputError
@@ -136,6 +136,14 @@ def test_averages_and_trained_tables_need_whole_weights(config, tmp_path, averag
     assert problems(config) == []
     with_deepspeed(config, tmp_path, zero_optimization={"stage": 3})
     assert ["start with torchrun" in problem for problem in problems(config)] == [True]
+
+
+def test_what_only_the_native_host_reads_is_refused_there(config):
+    config.native = NativeConfig(bf16=True, max_steps=5, choose_by="bleu", save_interval=1)
+    config.log_config.use_tensorboard = True
+    (problem,) = problems(config)
+    names = {word.partition("=")[0].rpartition(".")[2] for word in problem.split(": ")[0].split()}
+    assert names == {"bf16", "max_steps", "choose_by", "use_tensorboard"}
 
 
 @pytest.mark.parametrize("content", [None, "[1, 2]", "{broken"])

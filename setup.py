@@ -85,6 +85,9 @@ setup(
             "gguf>=0.10",
         ],
         "hf": ["datasets>=3"],
+        # Recordings above 30 s: silero-vad finds the pauses to cut at.
+        "long": ["silero-vad>=6.2"],
+        "serve": ["gradio>=6"],
         "quant": ["bitsandbytes>=0.50"],
         "eval": [*EVALUATION, "sacrebleu[ja,ko]>=2.4"],
         "dev": [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from slam_potsa.errors import InputError, collecting, placed, refuse
 
@@ -38,13 +39,15 @@ def add(commands) -> None:
     pseudo.set_defaults(command=_pseudo)
 
     translate = commands.add_parser("translate", help="translate recordings with a trained run")
-    translate.add_argument("recordings", nargs="+", type=Path)
+    translate.add_argument("recordings", nargs="+", type=Path, help="of any length")
     translate.add_argument("--language", required=True, help="spoken language, such as fr")
     translate.add_argument(
         "--target-language", help="default: that of the run's training manifest, if it is one"
     )
     translate.add_argument("--run", type=Path, default=Path("outputs/demo/potsa"))
     translate.add_argument("--bias", type=Path, help="language biases to use instead of the run's")
+    forms = ("text", "json", "srt", "vtt")
+    translate.add_argument("--format", choices=forms, default="text", help="others with times")
     translate.set_defaults(command=_translate)
 
 
@@ -93,16 +96,20 @@ def _decode(args) -> None:
 
 
 def _translate(args) -> None:
+    from slam_potsa.data.pieces import translated, written
     from slam_potsa.engine.decode import Translator
     from slam_potsa.engine.launch import quieten
 
     quieten()
-    _check_speech(args)
-    config = _run(args)
-    target = args.target_language or target_language(args.run, config)
-    texts = Translator(config).translate(args.recordings, args.language, target)
-    for path, text in zip(args.recordings, texts, strict=True):
-        print(f"{path}\t{text}" if len(texts) > 1 else text)
+    with TemporaryDirectory() as folder:
+        spoken = _pieces(args, folder)
+        config = _run(args)
+        target = args.target_language or target_language(args.run, config)
+        translator = Translator(config)
+        found = translated(spoken, lambda files: translator.translate(files, args.language, target))
+    for path, pieces in zip(args.recordings, found, strict=True):
+        text = written(pieces, args.format)
+        print(f"{path}\t{text}" if len(found) > 1 else text)
 
 
 def target_language(run, config) -> str:
@@ -114,7 +121,7 @@ def target_language(run, config) -> str:
     if task_to_decode(data.tasks, data.test_task) == "asr":
         return ""
     with placed("--target-language is not given: the run's training manifest"):
-        targets = languages(run).written
+        targets = languages(run)["written"]
     if len(targets) != 1:
         raise InputError(
             "--target-language is not given and the run was trained to translate into "
@@ -138,14 +145,19 @@ def _run(args):
     return config
 
 
-def _check_speech(args) -> None:
-    """Raise InputError with all that is wrong, before a model is loaded."""
-    from slam_potsa.data.audio import measure_audio
+def _pieces(args, folder: str) -> list:
+    """The recordings, cut. Raises InputError with all that is wrong, before a model is loaded."""
     from slam_potsa.data.languages import language_id
+    from slam_potsa.data.pieces import cut
 
-    problems: list[str] = []
-    languages = [(language_id, code) for code in (args.language, args.target_language) if code]
-    for check, value in [*languages, *((measure_audio, str(path)) for path in args.recordings)]:
+    problems, spoken = [], []
+    if len(args.recordings) > 1 and args.format != "text":
+        problems.append(f"--format {args.format}: expected one recording, got several")
+    for code in filter(None, (args.language, args.target_language)):
         with collecting(problems):
-            check(value)
+            language_id(code)
+    for path in args.recordings:
+        with collecting(problems):
+            spoken.append(cut(path, Path(folder, str(len(spoken))), progress=True))
     refuse(problems)
+    return spoken

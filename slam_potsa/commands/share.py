@@ -1,7 +1,9 @@
-"""`slam-potsa export | import`: a run, or another's checkpoint, as a folder to give away."""
+"""`slam-potsa export | import | serve`: a trained run, or another's, given away; a page."""
 
 from __future__ import annotations
 
+import argparse
+import runpy
 import sys
 from pathlib import Path
 
@@ -9,46 +11,36 @@ from slam_potsa.errors import InputError
 
 
 def add(commands) -> None:
-    export = commands.add_parser(
-        "export",
-        help="what a run trained as safetensors, with configuration and model card: to give away",
-    )
-    export.add_argument("run", type=Path, help="output_dir of a training that has ended")
-    export.add_argument("out", type=Path, help="folder to write")
-    export.add_argument("--push", metavar="USER/NAME", help="upload to the hub, private if new")
+    told = "what a run trained as safetensors, with configuration and model card: to give away"
+    export = commands.add_parser("export", help=told).add_argument
+    export("run", type=Path, help="output_dir of a training that has ended")
+    export("out", type=Path, help="folder to write")
+    export("--push", metavar="USER/NAME", help="upload to the hub, private if new")
     for kind in ("encoder", "llm"):
-        text = f"hub name of the {kind}, NAME or NAME@REVISION, where the run had it from a folder"
-        export.add_argument(f"--{kind}", metavar="NAME", help=text)
-    export.add_argument("--license", default="", help="of the trained weights, such as cc-by-4.0")
-    export.add_argument("--data", default="", help="what it was trained on, and its licence")
-    export.set_defaults(command=_export)
+        export(f"--{kind}", metavar="NAME", help=f"hub name of the {kind}, NAME or NAME@REVISION")
+    export("--license", default="", help="of the trained weights, such as cc-by-4.0")
+    export("--data", default="", help="what it was trained on, and its licence")
+    commands.choices["export"].set_defaults(command=_export)
 
-    taken = commands.add_parser(
-        "import",
-        help="a checkpoint of SLAM-LLM, CoT-ST or DeepSpeed as such a folder",
-    )
-    taken.add_argument("checkpoint", type=Path, help="model.pt, or DeepSpeed's folder or states")
-    taken.add_argument("out", type=Path, help="folder to write")
-    taken.add_argument("assignments", nargs="*", metavar="key=value")
-    taken.add_argument(
-        "--bias-languages", default="", metavar="en,ja,…", help="a bias_table's rows"
-    )
-    taken.set_defaults(command=_import)
+    scripts = {"import": "SLAM-LLM's or DeepSpeed's checkpoint as such a folder"}
+    scripts["serve"] = "a page and an endpoint that translate recordings, on this machine"
+    for command, told in scripts.items():  # of examples/potsa/, with a --help of their own
+        parser = commands.add_parser(command, help=told, add_help=False)
+        parser.add_argument("arguments", nargs=argparse.REMAINDER)
+        parser.set_defaults(command=_script)
 
 
 def _export(args) -> None:
-    from slam_potsa.engine.decode import load_run
     from slam_potsa.engine.launch import quieten
-    from slam_potsa.engine.share import export_run, is_local
+    from slam_potsa.engine.share import export_run
     from slam_potsa.evaluation.card import write_card
 
     quieten()
     export_run(args.run, args.out, {"encoder": args.encoder, "llm": args.llm})
     name = args.push or args.out.name
-    for reason in write_card(args.run, args.out, name, args.license, args.data):
-        print(f"left out of the card: {reason}", file=sys.stderr)
-    if local := " ".join(f"--{kind} NAME" for kind in is_local(load_run(args.out))):
-        text = f"{args.out}: frozen models are folders of this machine; to share it, give {local}"
+    if local := write_card(args.run, args.out, name, args.license, args.data):
+        names = " ".join(f"--{kind} NAME" for kind in local)
+        text = f"{args.out}: frozen models are folders of this machine; to share it, give {names}"
         if args.push:
             raise InputError(text)
         print(text, file=sys.stderr)
@@ -67,15 +59,9 @@ def _push(folder: Path, name: str) -> str:
         raise InputError(f"--push {name}: not uploaded ({why}); see `hf auth login`") from None
 
 
-def _import(args) -> None:
-    from slam_potsa.config.compose import compose_config
-    from slam_potsa.engine.foreign import described, read_foreign
-    from slam_potsa.engine.recipe import literal
-    from slam_potsa.engine.share import Languages, write_shared
+def _script(args) -> None:
+    from slam_potsa.config.compose import examples_dir
 
-    codes = [code for code in args.bias_languages.split(",") if code]
-    state = read_foreign(args.checkpoint, codes)
-    told = [f"{name}={literal(value)}" for name, value in described(state, args.checkpoint).items()]
-    plain = ["alignment=none", "dataset_config.pairing=none"]
-    config = compose_config([*plain, *told, *args.assignments])
-    print(write_shared(args.out, config, state, Languages(sorted(codes))))
+    (script,) = examples_dir().glob(f"{args.name}*.py")
+    sys.argv = [script.name, *args.arguments]
+    runpy.run_path(str(script), run_name="__main__")

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -45,9 +47,8 @@ def load_audio(
     """
     name, member = split_reference(reference)
     path = Path(base or ".", name)
-    with _open(path, member) as stream, placed(f"{path}:{member}" if member else path):
-        _check_not_cut_off(stream)
-        samples = _decode(stream, max_seconds)
+    with open_audio(path, member) as file:
+        samples = _decode(file, max_seconds)
         _check_samples(samples)
     return np.ascontiguousarray(samples, dtype=np.float32)
 
@@ -140,24 +141,33 @@ def _declared_wav_end(stream: BinaryIO) -> int | None:
     return None
 
 
-def _decode(stream: BinaryIO, max_seconds: float | None) -> np.ndarray:
-    """[samples] at 16 kHz, channels averaged."""
+@contextmanager
+def open_audio(path: Path, member: str | None = None) -> Iterator[Any]:
+    """The soundfile.SoundFile; InputErrors inside begin with its name, those of libsndfile too."""
     import soundfile
+
+    with _open(path, member) as stream, placed(f"{path}:{member}" if member else path):
+        _check_not_cut_off(stream)
+        try:
+            with soundfile.SoundFile(stream) as file:
+                yield file
+        except soundfile.LibsndfileError as error:
+            # libsndfile's own words, without the stream's address.
+            reason = getattr(error, "error_string", str(error)).rstrip(".")
+            raise InputError(
+                f"broken, truncated or no audio ({reason}); copy or download it again, or convert "
+                "it to wav, flac, ogg or mp3"
+            ) from None
+
+
+def _decode(file: Any, max_seconds: float | None) -> np.ndarray:
+    """[samples] at 16 kHz, channels averaged."""
     import soxr
 
-    try:
-        with soundfile.SoundFile(stream) as file:
-            declared, rate = file.frames, file.samplerate
-            if max_seconds is not None and declared / rate > max_seconds:  # not decoded first
-                raise InputError(_TOO_LONG.format(declared / rate, max_seconds))
-            samples = file.read(dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        # libsndfile's own words, without the stream's address.
-        reason = getattr(error, "error_string", str(error)).rstrip(".")
-        raise InputError(
-            f"broken, truncated or no audio ({reason}); copy or download it again, or convert it "
-            f"to wav, flac, ogg or mp3"
-        ) from None
+    declared, rate = file.frames, file.samplerate
+    if max_seconds is not None and declared / rate > max_seconds:  # not decoded first
+        raise InputError(_TOO_LONG.format(declared / rate, max_seconds))
+    samples = file.read(dtype="float32", always_2d=True)
     if len(samples) < declared:
         raise InputError(_TRUNCATED.format(f"{declared} samples", len(samples)))
     mono = samples.mean(axis=1)

@@ -139,7 +139,7 @@ class Translator:
     def translate(
         self, recordings: Sequence[str | Path], language: str, target_language: str = ""
     ) -> list[str]:
-        """Translations of recordings spoken in `language`, without a manifest."""
+        """Translations of recordings in `language`, of 30 s or less (longer: `data.pieces`)."""
         spoken = [
             Utterance(
                 key=str(path),
@@ -153,7 +153,7 @@ class Translator:
         ]
         data = replace(self.config.dataset_config, feature_store=None, inference_mode=True)
         dataset = build_dataset(data, spoken, self.tokenizer)
-        return [found.prediction for found in self._decode(dataset, progress=False)]
+        return [found.prediction for found in self._decode(dataset, progress=len(spoken) > 1)]
 
     def _decode(self, dataset: Any, progress: bool) -> list[Prediction]:
         batches = self.answers(dataset, progress=progress)

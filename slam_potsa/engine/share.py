@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,32 +32,21 @@ PLACES = ("train_data_path", "val_data_path", "test_data_path", "file")  # of da
 BASES = {"encoder": "encoder_path_hf", "llm": "llm_path"}
 
 
-@dataclass(frozen=True)
-class Languages:
-    """Of a training, by code."""
-
-    spoken: list[str] = field(default_factory=list)
-    written: list[str] = field(default_factory=list)  # the answers' of translation
-
-
 def load_shared(name: str | Path) -> PotsaConfig | None:
-    """The configuration of an exported folder, or of its hub name; None where it is a run.
-
-    Raises InputError where the hub has nothing of that name.
-    """
-    folder = _fetched(name)
-    if not (content := _content(folder)):
+    """The configuration of an exported folder, or of its hub name; None where it is a run."""
+    folder, content = _shared(name)
+    if not content:
         return None
     return replace(defaults(PotsaConfig, content["options"]), ckpt_path=str(folder / SHARED))
 
 
-def languages(run: str | Path) -> Languages:
-    """Of a run's training manifest, or as its export has them. Raises InputError without either."""
-    if content := _content(_fetched(run)):
-        return Languages(**content["languages"])
+def languages(run: str | Path) -> dict[str, list[str]]:
+    """{"spoken": codes, "written": codes} of a training: its manifest's, or as its export says."""
+    if content := _shared(run)[1]:
+        return content["languages"]
     rows = read_manifest(read_config(run).dataset_config.train_data_path)
     written = sorted({row.target_language for row in rows if row.target_language})
-    return Languages(sorted({row.language for row in rows}), written)
+    return {"spoken": sorted({row.language for row in rows}), "written": written}
 
 
 def export_run(run: str | Path, out: str | Path, named: Mapping[str, str] | None = None) -> Path:
@@ -72,11 +61,11 @@ def export_run(run: str | Path, out: str | Path, named: Mapping[str, str] | None
     return write_shared(Path(out), config, state, languages(run))
 
 
-def write_shared(out: Path, config: PotsaConfig, state: State, known: Languages) -> Path:
+def write_shared(out: Path, config: PotsaConfig, state: State, known: dict[str, list[str]]) -> Path:
     """Weights and configuration into the folder `out`, which holds nothing else."""
     if out.exists() and any(file.name not in (SHARED, CONFIG, CARD) for file in out.iterdir()):
         raise InputError(f"{out}: holds other files; choose a folder of its own")
-    content = {"format": FORMAT, "languages": asdict(known), "options": asdict(_to_decode(config))}
+    content = {"format": FORMAT, "languages": known, "options": asdict(_to_decode(config))}
     with atomic_path(out / SHARED) as temporary:  # cloned: safetensors refuses shared storage
         save_file({n: t.clone().contiguous() for n, t in state.items()}, temporary)
     atomic_write(out / CONFIG, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
@@ -85,25 +74,19 @@ def write_shared(out: Path, config: PotsaConfig, state: State, known: Languages)
 
 def _to_decode(config: PotsaConfig) -> PotsaConfig:
     """Without places of the machine that trained, and without what rules a training alone."""
-    model, data = config.model_config, config.dataset_config
-    bases = {key: _pinned(key, getattr(model, key)) for key in BASES.values()}
-    data = replace(data, **dict.fromkeys(PLACES, ""), feature_store=None)
+    bases = {key: _pinned(key, getattr(config.model_config, key)) for key in BASES.values()}
+    data = replace(config.dataset_config, **dict.fromkeys(PLACES, ""), feature_store=None)
     train = replace(config.train_config, output_dir=PotsaConfig().train_config.output_dir)
     return replace(
         config,
         train_config=train,
-        model_config=replace(model, file="", load_encoder=True, **bases),
+        model_config=replace(config.model_config, file="", load_encoder=True, **bases),
         dataset_config=replace(data, pairing="none", joining=[], joining_share=0.0),
         language_bias=replace(config.language_bias, path=None),
         alignment=AlignmentConfig(terms={}),
         log_config=LogConfig(),
         **dict.fromkeys(("ckpt_path", "deepspeed_config", "decode_log")),
     )
-
-
-def is_local(config: PotsaConfig) -> list[str]:
-    """The frozen models that only this machine has: kinds of `BASES`."""
-    return [kind for kind, key in BASES.items() if Path(getattr(config.model_config, key)).exists()]
 
 
 def _pinned(key: str, path: str) -> str:
@@ -116,26 +99,19 @@ def _pinned(key: str, path: str) -> str:
     return f"{path}@{found._commit_hash}" if getattr(found, "_commit_hash", None) else path
 
 
-def _content(folder: Path | None) -> dict[str, Any]:
-    """What an exported folder's `config.json` says; nothing of another program's."""
-    file = folder and folder / CONFIG
-    content = json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else {}
-    return content if content.get("format") == FORMAT else {}
+def _shared(name: str | Path) -> tuple[Path, dict[str, Any]]:
+    """An exported folder, or the hub's of that name, and its `config.json`; {} where it is none."""
+    folder = Path(name)
+    if not folder.exists() and str(name).count("/") == 1 and str(name)[0] not in "./~":
+        from huggingface_hub import snapshot_download
 
-
-def _fetched(name: str | Path) -> Path | None:
-    """The folder of that name, or what the hub has under it; None where it can be no hub's name."""
-    if Path(name).exists() or str(name).count("/") != 1 or str(name)[0] in "./~":
-        return Path(name) if Path(name).is_dir() else None
-    from huggingface_hub import snapshot_download
-
-    repository, revision = split_revision(str(name))
-    try:
-        wanted = [CONFIG, SHARED, CARD]
-        found = snapshot_download(repository, revision=revision or None, allow_patterns=wanted)
-    except (OSError, ValueError) as error:  # all of the hub's are
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"{name}: no run or exported folder here or on the hub ({reason})"
-        ) from None
-    return Path(found)
+        repository, revision = split_revision(str(name))
+        options = {"revision": revision or None, "allow_patterns": [CONFIG, SHARED, CARD]}
+        try:
+            folder = Path(snapshot_download(repository, **options))
+        except (OSError, ValueError) as error:  # all of the hub's are
+            why = f"no run or exported folder here or on the hub ({str(error).splitlines()[0]})"
+            raise InputError(f"{name}: {why}") from None
+    file = folder / CONFIG
+    content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return folder, content if content.get("format") == FORMAT else {}

@@ -1,4 +1,6 @@
-"""Checkpoints as SLAM-LLM's recipes leave them, and what their tensors say about the model.
+"""A checkpoint of SLAM-LLM's recipes as `slam-potsa export` writes a run: `slam-potsa import`.
+
+Sizes are read off its tensors; models, prompts and tasks are what key=value says, or the defaults.
 
     model.pt                      DDP, and CoT-ST's adapter
     FOLDER/pytorch_model*.bin     DeepSpeed, put together; in shards, with their index
@@ -9,14 +11,19 @@ The last in the half precision it was trained with. What ZeRO-3 parted must be p
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from slam_potsa.config.compose import compose_config
+from slam_potsa.engine.recipe import literal
+from slam_potsa.engine.share import write_shared
 from slam_potsa.errors import InputError
 from slam_potsa.model.checkpoint import BIAS_STATE, MODEL, State, read_checkpoint
 from slam_potsa.model.language_bias import LanguageBias
@@ -79,3 +86,21 @@ def _file(path: Path) -> Path:
         known = f"expected {', '.join(wanted)}; ZeRO-3's parts are joined by their zero_to_fp32.py"
         raise InputError(f"{path}: {known}")
     return found[0]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="slam-potsa import", description=__doc__.split("\n")[0])
+    parser.add_argument("checkpoint", type=Path, help="model.pt, or DeepSpeed's folder or states")
+    parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument("--bias-languages", default="", metavar="en,ja,…", help="of a bias_table")
+    args, options = parser.parse_known_args(arguments)
+    codes = [code for code in args.bias_languages.split(",") if code]
+    state = read_foreign(args.checkpoint, codes)
+    told = [f"{name}={literal(value)}" for name, value in described(state, args.checkpoint).items()]
+    plain = ["alignment=none", "dataset_config.pairing=none"]
+    config = compose_config([*plain, *told, *options])
+    print(write_shared(args.out, config, state, {"spoken": sorted(codes), "written": []}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

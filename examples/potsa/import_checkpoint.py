@@ -25,7 +25,7 @@ from slam_potsa.config.compose import compose_config
 from slam_potsa.engine.recipe import literal
 from slam_potsa.engine.share import write_shared
 from slam_potsa.errors import InputError
-from slam_potsa.model.checkpoint import BIAS_STATE, MODEL, State, read_checkpoint
+from slam_potsa.model.checkpoint import BIAS_STATE, MODEL, State, carried_bias, read_checkpoint
 from slam_potsa.model.language_bias import LanguageBias
 from slam_potsa.text import some
 
@@ -99,7 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     told = [f"{name}={literal(value)}" for name, value in described(state, args.checkpoint).items()]
     plain = ["alignment=none", "dataset_config.pairing=none"]
     config = compose_config([*plain, *told, *options])
-    print(write_shared(args.out, config, state, {"spoken": sorted(codes), "written": []}))
+    bias = carried_bias(state)  # of each language that was spoken in training
+    spoken = list(LanguageBias.from_bytes(bias).languages) if bias else []
+    print(write_shared(args.out, config, state, {"spoken": spoken, "written": []}))
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise InputError(f"serve needs {error.name}: pip install slam-potsa[serve]") from None
     quieten()
     config = load_run(args.run)
+    config.train_config.num_workers_dataloader = 0  # started anew for every request
     target = args.target_language or target_language(args.run, config)
     app = application(Translator(config), languages(args.run)["spoken"], target, args.minutes)
     print(f"http://{args.host}:{args.port}  (and POST /v1/audio/translations)", flush=True)
@@ -54,7 +55,7 @@ def application(translator: Any, spoken: list[str], target: str, minutes: float 
     app, turn = FastAPI(title="slam_potsa"), Lock()
 
     def hear(path: str | Path, language: str, into: str) -> list[Any]:
-        for code in filter(None, (language, into)):
+        for code in (language, into) if into else (language,):
             language_id(code)
         with open_audio(Path(path)) as file:
             if (long := file.frames / file.samplerate / 60) > minutes:
@@ -107,12 +108,13 @@ def application(translator: Any, spoken: list[str], target: str, minutes: float 
 
     names = {known.code: known.name for known in LANGUAGES}
     heard = [(names.get(code, code), code) for code in spoken]
-    others = [
-        (f"{name} (not heard in training)", c) for c, name in names.items() if c not in spoken
-    ]
+    mark = " (not heard in training)" if spoken else ""  # of an imported one nobody knows
+    others = [(names[code] + mark, code) for code in names if code not in spoken]
     with gradio.Blocks(title="slam_potsa", analytics_enabled=False) as page:
         speech = gradio.Audio(sources=["microphone", "upload"], type="filepath", label="Speech")
-        choice = gradio.Dropdown(heard + others, value=spoken[0], label="Spoken language")
+        choice = gradio.Dropdown(
+            heard + others, value=(spoken or [None])[0], label="Spoken language"
+        )
         into = gradio.Textbox(target, label="Translated into", max_lines=1)
         text = gradio.Textbox(label="Translation", lines=4)
         button = gradio.Button("Translate", variant="primary")

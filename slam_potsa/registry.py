@@ -11,7 +11,10 @@ from typing import Any
 
 from slam_potsa.errors import InputError
 
-PROJECTORS = {"q-former": "slam_potsa.model.qformer:BiasCompensatedQFormer"}
+PROJECTORS = {
+    "q-former": "slam_potsa.model.qformer:BiasCompensatedQFormer",
+    "transformer-cnn": "slam_potsa.model.transformer_cnn:TransformerCnn",
+}
 DATA_SOURCES = {
     "announcements": "slam_potsa.data.sources.announcements:build",
     "asterisk": "slam_potsa.data.sources.asterisk:build",

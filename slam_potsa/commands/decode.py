@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from slam_potsa.config.templates import TASKS
 from slam_potsa.errors import InputError, collecting, placed, refuse
 
 # Flags of `decode` that stand for an option of the section `decode`; without one, the run's.
@@ -59,7 +60,7 @@ def _searching(commands, name: str, help: str):
     for flag, (option, kind, meaning) in _OPTIONS.items():
         parser.add_argument(flag, dest=option, type=kind, help=f"{meaning}; default: the run's")
     parser.add_argument("--batch-size", type=int, help="utterances at once; default: the run's")
-    parser.add_argument("--task", choices=("asr", "s2tt", "cot"), help="default: the run's")
+    parser.add_argument("--task", choices=TASKS, help="default: the run's")
     parser.add_argument("--bias", type=Path, help="language biases to use instead of the run's")
     parser.add_argument("--processes", type=int, default=1, help="each decodes a share, on its GPU")
     return parser

@@ -99,7 +99,8 @@ def score_tests(recipe) -> None:
 
     last = recipe.stages[-1]
     data = last.config.dataset_config
-    heard = {u.language for u in read_manifest(data.train_data_path)} - {*data.joining}
+    rows = read_manifest(data.train_data_path, needs=())
+    heard = {row.language for row in rows if row.audio} - {*data.joining}
     tables = {}
     for test, (prefix, _) in tests_of(recipe).items():
         predictions = read_predictions(predictions_file(prefix))

@@ -15,6 +15,7 @@ from slam_potsa.config.templates import TASKS, template_problems
 from slam_potsa.errors import refuse
 
 AMONG_ROWS = ("normalised", "contrastive", "n_pair")  # variants that need two rows
+WINDOW = 1500  # encoder frames of 30 s
 
 
 def check(config: Any) -> None:
@@ -44,6 +45,18 @@ def _cross_checks(config: PotsaConfig) -> Iterator[str]:
             f"dataset_config.fix_length_audio={data.fix_length_audio} must equal "
             f"model_config.query_len={model.query_len}: a row has one slot a query token"
         )
+    if data.frames_per_token != model.frames_per_token:
+        yield "dataset_config.frames_per_token must equal model_config.frames_per_token"
+    follows = {"q-former": False, "transformer-cnn": True}.get(model.encoder_projector)
+    if follows is not None and follows != (model.frames_per_token > 0):
+        told = f"model_config.frames_per_token={model.frames_per_token}"
+        yield f"{told}: q-former reads none, set it to 0; transformer-cnn needs one, such as 8"
+    if 0 < model.query_len * model.frames_per_token < WINDOW:
+        most = f"{-(-WINDOW // model.frames_per_token)} tokens of frames_per_token"
+        yield f"model_config.query_len={model.query_len}: 30 s are up to {most}"
+    sides = [side for side in config.alignment.sides if "llm." not in side]
+    if sides and model.frames_per_token:
+        yield f"alignment over {sides[0]}: its length is the audio's there; compare llm.* instead"
     if data.encoder_window != model.encoder_window:
         yield "dataset_config.encoder_window must equal model_config.encoder_window"
     yield from _paired_terms(config)
@@ -124,6 +137,13 @@ def _task_problems(data: DatasetConfig) -> Iterator[str]:
             yield f"dataset_config.tasks: found {task!r}, expected some of {', '.join(TASKS)}"
     if not data.tasks:
         yield f"dataset_config.tasks=[]: expected some of {', '.join(TASKS)}"
+    shares, where = data.task_shares, f"dataset_config.task_shares={data.task_shares}"
+    if shares and (len(shares) != len(data.tasks) or len(set(data.tasks)) < len(data.tasks)):
+        yield f"{where}: expected one share for each of tasks={data.tasks}, none listed twice"
+    if shares and min(shares) <= 0:
+        yield f"{where}: expected numbers above 0; leave a task out of tasks that is to have none"
+    if shares and data.joining:
+        yield f"{where}: not with dataset_config.joining, whose joining_share it would break"
     yield from template_problems(vars(data), "dataset_config.")
 
 

@@ -13,7 +13,7 @@ from slam_potsa.config.alignment import AlignmentConfig, LanguageBiasConfig
 from slam_potsa.config.option import AI_STA, COT_ST, OURS, SLAM, option, section
 from slam_potsa.config.templates import TASKS
 
-RATES = "ours: PART does not give its rates"
+NOT_PART = "ours: PART does not give it"
 
 SLAM_SWITCHES = ("freeze_encoder", "freeze_llm", "use_peft")  # by train_config.train_parts
 PARTS = ("projector", "encoder", "llm", "llm.lora")
@@ -79,10 +79,10 @@ class TrainConfig:
         source="POTSA 4.1; PART 2.3",
     )
     encoder_lr: float | None = option(
-        None, "peak rate of the encoder; null: lr; native host only", low=0, source=RATES
+        None, "peak rate of the encoder; null: lr; native host only", low=0, source=NOT_PART
     )
     llm_lr: float | None = option(
-        None, "peak rate of the LLM; null: lr; native host only", low=0, source=RATES
+        None, "peak rate of the LLM; null: lr; native host only", low=0, source=NOT_PART
     )
     peft_config: PeftConfig = section(PeftConfig)
     quantization: bool = option(
@@ -152,8 +152,13 @@ class ModelConfig:
     load_encoder: bool = option(
         True, "false: none in memory; every batch brings stored features", affects="nothing"
     )
-    encoder_projector: str = option("q-former", "projector's registry name", source=SLAM)
-    query_len: int = option(80, "query tokens N an utterance", low=1, source="POTSA 4.1")
+    encoder_projector: str = option(
+        "q-former", "projector's registry name; PART's adapter: transformer-cnn", source=SLAM
+    )
+    query_len: int = option(80, "speech tokens N, at most", low=1, source="POTSA 4.1")
+    frames_per_token: int = option(
+        0, "encoder frames (20 ms) a token of transformer-cnn; q-former: 0", low=0, source=NOT_PART
+    )
     qformer_layers: int = option(8, "Transformer blocks L", low=1, source="POTSA 4.1")
     qformer_dim: int = option(768, "width D of the Q-Former", low=1, source=COT_ST)
     qformer_heads: int = option(12, "attention heads, a divisor of qformer_dim", low=1)
@@ -173,6 +178,7 @@ class DatasetConfig:
     fix_length_audio: int = option(
         80, "audio slots a row = model_config.query_len", affects="nothing", low=1
     )
+    frames_per_token: int = option(0, "= model_config.frames_per_token", affects="nothing", low=0)
     encoder_window: str = option(
         "30s", "= model_config.encoder_window", affects="nothing", choices=("30s", "trimmed")
     )
@@ -188,8 +194,15 @@ class DatasetConfig:
     )
     tasks: list[str] = option(
         ["s2tt"],
-        "asr | s2tt | cot: each item draws one, anew every epoch; listed twice, it weighs double",
-        source="asr before s2tt: POTSA 4.1; cot: CoT-ST; asr and s2tt mixed: PART, stage 3",
+        "asr | s2tt | cot | mt | instruct (the last two without audio): each item draws one, anew "
+        "every epoch; listed twice, it weighs double",
+        source="asr before s2tt: POTSA 4.1; cot: CoT-ST; asr, s2tt, text-based tasks mixed: PART",
+    )
+    task_shares: list[float] = option(
+        [],
+        "of an epoch's items, up to a factor, for each of tasks: rows then serve in turn the tasks "
+        "whose fields they have, and may lack audio; []: every row serves every task",
+        source=NOT_PART,
     )
     test_task: str = option(
         "",
@@ -203,6 +216,14 @@ class DatasetConfig:
         "{transcript}<|{target_language}|>{target}",
         "answer of cot; what stands between {transcript} and {target} is where decoding splits it",
         source=COT_ST,
+    )
+    mt_prompt: str = option(
+        "USER: Translate to {target_language_name}: {transcript}\n ASSISTANT: ",
+        "prompt of mt, translation of the transcript without audio, as `prompt`",
+        source=NOT_PART,
+    )
+    instruct_prompt: str = option(
+        "USER: {transcript}\n ASSISTANT: ", "of instruct, as mt_prompt", source=NOT_PART
     )
     pairing: str = option(
         "random",

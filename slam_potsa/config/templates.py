@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-TASKS = ("asr", "s2tt", "cot")  # transcribe; translate; transcribe, then translate
+# Transcribe; translate; transcribe, then translate; without audio: translate, follow instructions.
+TASKS = ("asr", "s2tt", "cot", "mt", "instruct")
 IN_PROMPTS = ("language", "target_language", "language_name", "target_language_name")
-IN_ANSWERS = ("transcript", "target", *IN_PROMPTS)
+IN_TEXT_PROMPTS = ("transcript", *IN_PROMPTS)
+IN_ANSWERS = ("target", *IN_TEXT_PROMPTS)
 TEMPLATES = {
     "prompt": IN_PROMPTS,
     "asr_prompt": IN_PROMPTS,
     "cot_prompt": IN_PROMPTS,
+    "mt_prompt": IN_TEXT_PROMPTS,
+    "instruct_prompt": IN_TEXT_PROMPTS,
     "cot_answer": IN_ANSWERS,
 }
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")

@@ -136,10 +136,10 @@ def convert(
             f"out, or say with --from what format the input is in"
         )
     else:
-        utterances = manifest.read_manifest(source)
-    moved = (replace(u, audio=rebased(u.audio, base, output)) for u in utterances)
+        utterances = manifest.read_manifest(source, needs=())
+    moved = (replace(u, audio=u.audio and rebased(u.audio, base, output)) for u in utterances)
     manifest.write_manifest(output, moved)
-    absent = sum(not (base / split_reference(u.audio)[0]).is_file() for u in utterances)
+    absent = sum(not (base / split_reference(u.audio)[0]).is_file() for u in utterances if u.audio)
     return Conversion(output, len(utterances), absent)
 
 

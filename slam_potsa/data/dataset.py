@@ -72,7 +72,7 @@ class SpeechTranslationDataset(Dataset):
         self.recordings: dict[str, Utterance] = {}
         self.features = FeatureStore.open(data.feature_store) if data.feature_store else None
         if self.features is not None:
-            self.features.require(utterance.key for utterance in items.utterances)
+            self.features.require(u.key for u in items.utterances if u.audio)
         self.eos_id: int = tokenizer.eos_token_id
         pad_id = tokenizer.pad_token_id
         self.pad_id: int = self.eos_id if pad_id is None else pad_id
@@ -99,7 +99,7 @@ class SpeechTranslationDataset(Dataset):
                 "prompt_ids": self._encode(tasks.question(self.data, task, utterance)),
                 "answer_ids": self._answer_ids(task, utterance),
                 "transcript_ids": self._encode(utterance.transcript or ""),
-                **self._speech(self.heard(utterance)),
+                **(self._silence() if task in tasks.TEXT else self._speech(self.heard(utterance))),
             }
 
     def _answer_ids(self, task: str, utterance: Utterance) -> list[int]:
@@ -110,6 +110,16 @@ class SpeechTranslationDataset(Dataset):
     def _encode(self, text: str) -> list[int]:
         # Prompt and answer apart, so that the border between them never depends on either.
         return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def _silence(self) -> dict[str, Any]:
+        """In a row of text alone: no audio slots, and the least that encoder and projector take.
+
+        They run all the same, so that a batch of text alone leaves no weight out of the graph.
+        """
+        stored = self.features is not None
+        shape = (1, self.features.width) if stored else (2, self.data.mel_size)
+        speech = torch.zeros(shape, dtype=torch.float16 if stored else torch.float32)
+        return {"speech": speech, "frames": 0}
 
     def _speech(self, utterance: Utterance) -> dict[str, Any]:
         """{"speech": [F, n_mels] or [T, E], "frames": valid encoder frames}."""
@@ -145,6 +155,9 @@ class SpeechTranslationDataset(Dataset):
             "language_ids": torch.tensor([row["language_id"] for row in rows]),
             "sentence_ids": torch.tensor([sentences.index(row["sentence_id"]) for row in rows]),
         }
+        heard = [i for i, row in enumerate(rows) if row["frames"]]
+        if 0 < len(heard) < len(rows):
+            batch["heard"] = torch.tensor(heard)
         if self.data.inference_mode:
             batch["keys"] = [row["key"] for row in rows]
             batch["targets"] = [row["target"] or "" for row in rows]
@@ -158,8 +171,14 @@ class SpeechTranslationDataset(Dataset):
             batch["transcript_ids"] = pad_sequence(ids, batch_first=True, padding_value=IGNORED)
         return batch
 
+    def _slots(self, frames: int) -> int:
+        """Audio slots of a row; none of text alone."""
+        a_token, most = self.data.frames_per_token, self.data.fix_length_audio
+        return min(most, -(-frames // a_token)) if a_token else most * bool(frames)
+
     def _tokens(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        start = self.data.fix_length_audio + max(len(row["prompt_ids"]) for row in rows)
+        slots = [self._slots(row["frames"]) for row in rows]
+        start = max(n + len(row["prompt_ids"]) for n, row in zip(slots, rows, strict=True))
         answers = [[] if self.data.inference_mode else row["answer_ids"] for row in rows]
         columns = start + max(map(len, answers))
         shape = (len(rows), columns)
@@ -169,7 +188,7 @@ class SpeechTranslationDataset(Dataset):
         modality_mask = torch.zeros(shape, dtype=torch.bool)
         for index, row in enumerate(rows):
             prompt = start - len(row["prompt_ids"])  # where the prompt begins
-            audio, end = prompt - self.data.fix_length_audio, start + len(answers[index])
+            audio, end = prompt - slots[index], start + len(answers[index])
             input_ids[index, audio:prompt] = AUDIO_SLOT
             input_ids[index, prompt:start] = torch.tensor(row["prompt_ids"])
             input_ids[index, start:end] = labels[index, start:end] = torch.tensor(answers[index])
@@ -209,8 +228,10 @@ def get_speech_dataset(dataset_config: Any, tokenizer: Any, split: str) -> Speec
     base = Path(path).parent
     if split == "train":
         return SpeechTranslationDataset(training_items(data), tokenizer, data, base)
-    needs = () if data.inference_mode else tasks.needed_fields(data.tasks)
-    return build_dataset(data, read_manifest(path, needs=needs), tokenizer, base)
+    if data.inference_mode:
+        asked = tasks.NEEDS[tasks.task_to_decode(data.tasks, data.test_task)][:1]
+        return build_dataset(data, read_manifest(path, needs=asked), tokenizer, base)
+    return build_dataset(data, read_rows(data, path), tokenizer, base)
 
 
 def build_dataset(
@@ -224,6 +245,7 @@ def build_dataset(
         seed=data.seed,
         shuffle=False,
         tasks=asked if data.inference_mode else data.tasks,
+        shares=() if data.inference_mode else data.task_shares,
     )
     return SpeechTranslationDataset(items, tokenizer, data, base)
 
@@ -234,20 +256,26 @@ def training_items(data: DatasetConfig) -> ParallelSpeechDataset:
     Raises InputError with every bad line, of which one that lacks what a task needs is one.
     """
     return ParallelSpeechDataset(
-        training_rows(data),
+        read_rows(data, data.train_data_path, data.joining),
         pairing=data.pairing,
         anchor_language=data.anchor_language,
         seed=data.seed,
         tasks=data.tasks,
         joining=data.joining,
         joining_share=data.joining_share,
+        shares=data.task_shares,
     )
 
 
-def training_rows(data: DatasetConfig) -> list[Utterance]:
-    """The training manifest: all rows have what the tasks need, but for languages that join."""
-    needs = tasks.needed_fields(data.tasks)
-    return read_manifest(data.train_data_path, needs=needs, joining=data.joining)
+def read_rows(
+    data: DatasetConfig, path: str, joining: Sequence[str] = (), needs: Sequence[str] = ()
+) -> list[Utterance]:
+    """A manifest whose rows have `needs` and what the tasks need, but for languages that join.
+
+    Where tasks have shares, a row serves those that it fits; whether there is one, the items tell.
+    """
+    fields = () if data.task_shares else tasks.needed_fields(data.tasks)
+    return read_manifest(path, needs=[*fields, *needs], joining=joining)
 
 
 def exchanged_recordings(utterances: Iterable[Utterance], seed: int = 0) -> dict[str, Utterance]:

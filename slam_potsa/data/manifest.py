@@ -31,7 +31,7 @@ from slam_potsa.errors import InputError, each, placed
 from slam_potsa.provenance import content_hash, fingerprint, why_outdated, write_record
 from slam_potsa.text import table
 
-REQUIRED = ("key", "audio", "language", "sentence_id")
+REQUIRED = ("key", "language", "sentence_id")
 EXPECTED = "a manifest: write one, or build one with `slam-potsa prepare`"
 HAS_TARGET = (
     "found a translation, expected null: the language is one that joins (dataset_config.joining), "
@@ -46,7 +46,7 @@ class Utterance:
     """One recording of one sentence; the fields are the manifest's."""
 
     key: str  # unique in the manifest; no tab or line break (prediction files are key<TAB>text)
-    audio: str  # path relative to the manifest, or archive.tar:member
+    audio: str | None  # path relative to the manifest, or archive.tar:member; None: text alone
     language: str  # spoken language, such as "fr"
     sentence_id: str  # the same string = the same meaning
     transcript: str | None = None  # what is said, in `language`
@@ -70,13 +70,13 @@ TELLTALES = {
 
 
 def read_manifest(
-    path: str | Path, *, needs: Sequence[str] = (), joining: Sequence[str] = ()
+    path: str | Path, *, needs: Sequence[str] = ("audio",), joining: Sequence[str] = ()
 ) -> list[Utterance]:
     """Read and validate every line of `path`; a file that did not change is read once a process.
 
     Args:
-        needs: optional fields that this task cannot do without, such as `("target",)`.
-        joining: languages whose rows need none of them, and must have no target.
+        needs: optional fields that this task cannot do without, such as `("audio", "target")`.
+        joining: languages whose rows need audio alone, and must have no target.
 
     Raises:
         InputError: naming every bad line as `file:line: field 'x': found ..., expected ...`; of
@@ -92,7 +92,7 @@ def read_manifest(
 
 def _is_unfit(utterance: Utterance, needs: Sequence[str], joining: Sequence[str]) -> bool:
     if utterance.language in joining:
-        return utterance.target is not None
+        return utterance.target is not None or utterance.audio is None
     return any(getattr(utterance, name) is None for name in needs)
 
 
@@ -106,12 +106,12 @@ def _read(
     for row in rows:
         number, values = row
         joins = values.get("language") in joining
-        if jsonl.check_fields(row, VALID, problems, (*REQUIRED, *(() if joins else needs))):
+        if jsonl.check_fields(row, VALID, problems, (*REQUIRED, *(("audio",) if joins else needs))):
             if joins and values.get("target") is not None:
                 problems.add(number, f"field 'target': {HAS_TARGET}")
             problems.once(number, values["key"])
             present = {name: values[name] for name in FIELDS if values.get(name) is not None}
-            utterances.append(Utterance(**present))
+            utterances.append(Utterance(**{"audio": None} | present))
     if problems and rows and (name := foreign_format(rows[0].values)):
         remedy = f"slam-potsa prepare convert {path} OUT.jsonl --from {name}"
         hint = f"{path}: these look like {name}'s fields: {remedy}"
@@ -247,6 +247,7 @@ def check_manifest(
             longer than 30 s, or no audio, each as `file: key 'k': ...`.
     """
     utterances, warnings = read_manifest(path, needs=needs), []
+    utterances = [utterance for utterance in utterances if utterance.audio]  # what can be heard
     seconds = [utterance.duration or 0.0 for utterance in utterances]
     if audio and (again or not is_checked(path)):
         read = content_hash(path)

@@ -21,13 +21,15 @@ import math
 import os
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import accumulate
+from typing import Any
 
 from slam_potsa.data import epoch as clock
 from slam_potsa.data.manifest import Utterance
-from slam_potsa.data.tasks import check_tasks, draw_task
-from slam_potsa.errors import InputError
+from slam_potsa.data.tasks import NEEDS, TEXT, check_tasks, draw_task, fits
+from slam_potsa.errors import InputError, refuse
 
 PAIRINGS = ("random", "anchor", "partner", "joining", "none")
 Item = tuple[Utterance, ...]  # a pair of one sentence in two languages, or one utterance
@@ -44,13 +46,16 @@ class ParallelSpeechDataset:
         seed: of the pairs, of the order and of the tasks.
         shuffle: False keeps the manifest's order, as decoding and validation want it.
         tasks: names of `slam_potsa.data.tasks`; every item draws one, see `task`.
+        shares: of an epoch's items, by task, up to a factor. A task takes the items that fit it in
+            a random order, on from where it stopped in the epoch before; none goes by itself.
         joining: languages without targets.
         joining_share: of the items, pairs with these at least: their recordings take turns, over
             epochs too, once an epoch at least. Of any w items that a rank draws one after the
             other, floor(w * share) are such pairs, where torch's DistributedSampler draws (as in
             both hosts) and WORLD_SIZE says among how many; but for what it adds at the very end.
 
-    Raises InputError where a language that joins has no sentence in common with the translated.
+    Raises InputError where a language that joins has no sentence in common with the translated,
+    a task with a share has no row, a row no task.
 
     An utterance without a partner is an item of its own, once an epoch. The epoch is the process's
     (`slam_potsa.data.epoch`). `len()` is the same in every epoch.
@@ -68,11 +73,12 @@ class ParallelSpeechDataset:
         tasks: Sequence[str] = ("s2tt",),
         joining: Sequence[str] = (),
         joining_share: float = 0.0,
+        shares: Sequence[float] = (),
     ):
         self.utterances = list(utterances)
         self.pairing, self.anchor_language = pairing, anchor_language
         self.seed, self.shuffle = seed, shuffle
-        self.tasks = check_tasks(tasks)
+        self.tasks, self.shares = check_tasks(tasks), tuple(shares)
         self.joining, self.joining_share = tuple(joining), joining_share
         self._check()
         self._sentences = self._group()
@@ -83,8 +89,9 @@ class ParallelSpeechDataset:
         self._taught = self._with_partner()
         needed = self.joining_share / (1 - self.joining_share) * len(self._slots)
         self._num_joins = max(len(self._taught), math.ceil(needed - 1e-9)) if joining else 0
+        self._pools = self._pool() if shares else {}
         self._born = 0  # see __getstate__
-        self._order: tuple[int, list[int]] | None = None
+        self._order: tuple[int, list[Any]] | None = None
 
     @property
     def epoch(self) -> int:
@@ -114,9 +121,13 @@ class ParallelSpeechDataset:
         that every validation asks the same.
         """
         epoch = self.epoch
+        if self._pools and self.shuffle:
+            return self._mixture(epoch)[index][1]
         key, draw = self._slot(index, epoch)
         name = self.utterances[key].key if isinstance(key, int) else key
-        return draw_task(self.tasks, self.seed, epoch if self.shuffle else "", name, draw)
+        shares = {t: s for t, s in zip(self.tasks, self.shares, strict=False) if self._fits(t, key)}
+        place = self.seed, epoch if self.shuffle else "", name, draw
+        return draw_task([*shares] or self.tasks, *place, shares=[*shares.values()])
 
     def __iter__(self):
         return (self[index] for index in range(len(self)))
@@ -147,12 +158,12 @@ class ParallelSpeechDataset:
         """sentence_id -> language -> recordings."""
         sentences: dict[str, dict[str, list[Utterance]]] = defaultdict(lambda: defaultdict(list))
         for utterance in self.utterances:
-            if utterance.language not in self.joining:
+            if utterance.language not in self.joining and utterance.audio:
                 sentences[utterance.sentence_id][utterance.language].append(utterance)
         return {sentence: dict(spoken) for sentence, spoken in sentences.items()}
 
     def _has_pairs(self, sentence: str) -> bool:
-        spoken = self._sentences[sentence]
+        spoken = self._sentences.get(sentence, {})
         anchored = self.pairing != "anchor" or self.anchor_language in spoken
         return self.pairing in ("random", "anchor") and len(spoken) > 1 and anchored
 
@@ -162,14 +173,58 @@ class ParallelSpeechDataset:
             sentence = utterance.sentence_id
             if utterance.language in self.joining:
                 continue
-            if not self._has_pairs(sentence):
-                has_partner = self.pairing == "partner" and len(self._sentences[sentence]) > 1
+            if not self._has_pairs(sentence) or not utterance.audio:
+                partners = self._sentences[sentence] if utterance.audio else ()
+                has_partner = self.pairing == "partner" and len(partners) > 1
                 slots.append((index, 0 if has_partner else None))
             elif sentence not in planned:
                 planned.add(sentence)
                 recordings = sum(map(len, self._sentences[sentence].values()))
                 slots += [(sentence, draw) for draw in range((recordings + 1) // 2)]
         return slots
+
+    def _fits(self, task: str, key: str | int) -> bool:
+        """Whether all recordings of a slot have what the task needs."""
+        one = [[self.utterances[key]]] if isinstance(key, int) else self._sentences[key].values()
+        return all(fits(task, utterance) for own in one for utterance in own)
+
+    def _pool(self) -> dict[str, list[tuple[Any, int | None]]]:
+        """By task, the slots that fit it; what is read and not heard is never paired."""
+        alone = [(index, None) for index in range(len(self.utterances))]
+        slots = {task: alone if task in TEXT else self._slots for task in self.tasks}
+        pools = {task: [s for s in own if self._fits(task, s[0])] for task, own in slots.items()}
+        idle = [u.key for u in self.utterances if not any(fits(task, u) for task in self.tasks)]
+        problems = [
+            f"task {task!r} has a share, and no row has its {', '.join(NEEDS[task])}: add some, or "
+            "take it out of dataset_config.tasks and task_shares"
+            for task in self.tasks
+            if not pools[task] and self.shuffle
+        ]
+        told = f"{len(idle)} rows have the fields of none of the tasks, such as {idle[:1]}"
+        refuse(problems + [told] * bool(idle))
+        return pools
+
+    def _mixture(self, epoch: int) -> list[tuple[tuple[Any, int | None], str]]:
+        """(Slot, task) by item of an epoch."""
+        if self._order is None or self._order[0] != epoch:
+            ends = [0, *accumulate(self.shares)]
+            ends = [round(len(self) * end / ends[-1]) for end in ends]
+            placed = []
+            for task, begin, end in zip(self.tasks, ends, ends[1:], strict=False):
+                count = end - begin
+                placed += [(slot, task) for slot in self._turn(task, epoch * count, count)]
+            random.Random(f"order:{self.seed}:{epoch}").shuffle(placed)
+            self._order = (epoch, placed)
+        return self._order[1]
+
+    def _turn(self, task: str, start: int, count: int) -> Iterator[tuple[Any, int | None]]:
+        """`count` of a task's slots from `start` on, in one random order after the other."""
+        pool = self._pools[task]
+        for lap in range(start // len(pool), (start + count - 1) // len(pool) + 1):
+            order = pool.copy()
+            random.Random(f"mix:{self.seed}:{task}:{lap}").shuffle(order)
+            first = lap * len(pool)
+            yield from order[max(0, start - first) : start + count - first]
 
     def _with_partner(self) -> list[int]:
         """The indices of what joins and has a partner."""
@@ -186,6 +241,8 @@ class ParallelSpeechDataset:
     def _slot(self, index: int, epoch: int) -> tuple[str, int] | tuple[int, None]:
         if not 0 <= index < len(self):
             raise IndexError(f"item {index} of {len(self)}")
+        if self._pools and self.shuffle:
+            return self._mixture(epoch)[index][0]
         place = self._permutation(epoch)[index] if self.shuffle else index
         if place < len(self._slots):
             return self._slots[place]

@@ -1,9 +1,11 @@
 """What a row asks of the model: to transcribe (asr), to translate (s2tt), or both in turn (cot).
 
-    task    prompt         answer                                          scored against
-    asr     asr_prompt     transcript                                      transcript
-    s2tt    prompt         target                                          target
-    cot     cot_prompt     cot_answer: the transcript, a marker, target    target
+    task      prompt           answer                                          scored against
+    asr       asr_prompt       transcript                                      transcript
+    s2tt      prompt           target                                          target
+    cot       cot_prompt       cot_answer: the transcript, a marker, target    target
+    mt        mt_prompt        target, of the transcript without audio         target
+    instruct  instruct_prompt  target, a response without audio                target
 
 Prompts and `cot_answer` are options of dataset_config; what stands in braces is filled in from the
 utterance. Those of asr and cot default to CoT-ST's (SLAM-LLM's `st_covost2`): the speech of
@@ -24,15 +26,18 @@ from slam_potsa.data.languages import find_language
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.errors import InputError, refuse
 
-NEEDS = {"asr": ("transcript",), "s2tt": ("target",), "cot": ("transcript", "target")}
+TEXT = ("mt", "instruct")  # without audio
+NEEDS = {"asr": ("audio", "transcript"), "s2tt": ("audio", "target")}
+NEEDS |= {"cot": ("audio", "transcript", "target"), **dict.fromkeys(TEXT, ("transcript", "target"))}
 USES = {"asr": ("asr_prompt",), "s2tt": ("prompt",), "cot": ("cot_prompt", "cot_answer")}
+USES |= {"mt": ("mt_prompt",), "instruct": ("instruct_prompt",)}
 
 
 def needed_fields(tasks: Iterable[str]) -> tuple[str, ...]:
     """The manifest's optional fields that `tasks` cannot do without, for `read_manifest(needs=)`.
 
     >>> needed_fields(["asr", "s2tt", "s2tt"])
-    ('transcript', 'target')
+    ('audio', 'transcript', 'target')
     """
     return tuple(dict.fromkeys(field for task in check_tasks(tasks) for field in NEEDS[task]))
 
@@ -45,17 +50,23 @@ def check_tasks(tasks: Iterable[str]) -> tuple[str, ...]:
     return tasks
 
 
-def draw_task(tasks: Sequence[str], *place: Any) -> str:
+def fits(task: str, utterance: Utterance) -> bool:
+    """Whether the utterance has what the task needs."""
+    return all(getattr(utterance, field) is not None for field in NEEDS[task])
+
+
+def draw_task(tasks: Sequence[str], *place: Any, shares: Sequence[float] = ()) -> str:
     """One of `tasks`, a function of `place` alone; a name that is listed twice weighs double."""
     if len(set(tasks)) == 1:
         return tasks[0]
-    return random.Random(":".join(map(str, ("task", *place)))).choice(list(tasks))
+    rng = random.Random(":".join(map(str, ("task", *place))))
+    return rng.choices(tasks, shares)[0] if shares else rng.choice(list(tasks))
 
 
 def task_to_decode(tasks: Sequence[str], wanted: str = "") -> str:
-    """`wanted`, or where it is empty the first of s2tt, cot and asr that was trained."""
+    """`wanted`, or where it is empty the first of s2tt, cot, asr, mt, instruct that was trained."""
     tasks = check_tasks([wanted] if wanted else tasks)
-    return next(task for task in ("s2tt", "cot", "asr") if task in tasks)
+    return next(task for task in ("s2tt", "cot", "asr", *TEXT) if task in tasks)
 
 
 def reference(task: str, utterance: Utterance) -> str | None:
@@ -70,14 +81,14 @@ def written_language(task: str, utterance: Utterance) -> str | None:
 
 def question(data: DatasetConfig, task: str, utterance: Utterance) -> str:
     """The prompt. Whether the utterance has what it asks for is `require`'s to tell."""
-    return _filled(getattr(data, USES[task][0]), utterance)
+    return filled(getattr(data, USES[task][0]), utterance)
 
 
 def answer(data: DatasetConfig, task: str, utterance: Utterance) -> str | None:
     """What the model is to write; None where the utterance lacks what the task needs."""
-    if any(getattr(utterance, field) is None for field in NEEDS[task]):
+    if not fits(task, utterance):
         return None
-    return _filled(data.cot_answer, utterance) if task == "cot" else reference(task, utterance)
+    return filled(data.cot_answer, utterance) if task == "cot" else reference(task, utterance)
 
 
 @dataclass(frozen=True)
@@ -93,9 +104,10 @@ def read_answer(data: DatasetConfig, task: str, utterance: Utterance, text: str)
     """The inverse of `answer`, of what a model wrote: split at the first marker."""
     if task != "cot":
         return Reading(text.strip())
-    filled = [_filled(part, utterance) for part in COT_ANSWER.fullmatch(data.cot_answer).groups()]
+    parts = COT_ANSWER.fullmatch(data.cot_answer).groups()
     # Tokenizers may lose blanks at a border; a marker of blanks alone stays as it is.
-    before, marker, after = (part.strip() or part for part in filled)
+    texts = (filled(part, utterance) for part in parts)
+    before, marker, after = (part.strip() or part for part in texts)
     heard, found, translation = text.partition(marker)
     if not found:
         return Reading(text.strip(), malformed=True)
@@ -107,12 +119,13 @@ def require(data: DatasetConfig, tasks: Iterable[str], utterances: Sequence[Utte
     """Raise InputError with all that prompts and answers of `tasks` ask for and utterances lack.
 
     Whether there is a transcript and a target is `read_manifest(needs=needed_fields(tasks))`'s.
-    What joins without a target is asked nothing.
+    What joins without a target is asked nothing, nor what fits no task that has a share.
     """
     problems = []
-    for name in dict.fromkeys(name for task in tasks for name in USES[task]):
+    for used, name in dict.fromkeys((task, name) for task in tasks for name in USES[task]):
         for field in dict.fromkeys(PLACEHOLDER.findall(getattr(data, name))):
             asked = [u for u in utterances if u.language not in data.joining or u.target]
+            asked = [u for u in asked if not data.task_shares or fits(used, u)]
             lacking = [u.key for u in asked if _value(u, field) is None]
             if lacking and field in IN_PROMPTS:
                 others = f" (and {len(lacking) - 1:,} others)" if len(lacking) > 1 else ""
@@ -121,7 +134,7 @@ def require(data: DatasetConfig, tasks: Iterable[str], utterances: Sequence[Utte
     refuse(problems)
 
 
-def _filled(template: str, utterance: Utterance) -> str:
+def filled(template: str, utterance: Utterance) -> str:
     """`template` with this utterance's values in place of what stands in braces."""
     return PLACEHOLDER.sub(lambda found: str(_value(utterance, found[1])), template)
 

@@ -28,6 +28,7 @@ from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.manifest import Utterance, read_manifest
 from slam_potsa.data.predictions import Prediction, write_pred_gt, write_predictions
 from slam_potsa.data.tasks import (
+    NEEDS,
     read_answer,
     reference,
     require,
@@ -231,7 +232,7 @@ def predictions_of(
     answers: Mapping[str, Answer],
 ) -> list[Prediction]:
     """`answers` by key to `rows`, which heard `recordings` where there are any for their keys."""
-    found = [_prediction(config, answers[u.key], u, recordings.get(u.key, u).audio) for u in rows]
+    found = [_prediction(config, answers[u.key], u, recordings.get(u.key, u)) for u in rows]
     data = config.dataset_config
     malformed = sum(prediction.heard is None for prediction in found)
     if malformed and task_to_decode(data.tasks, data.test_task) == "cot":
@@ -245,7 +246,7 @@ def predictions_of(
 
 
 def _prediction(
-    config: PotsaConfig, answer: Answer, utterance: Utterance, source: str
+    config: PotsaConfig, answer: Answer, utterance: Utterance, heard: Utterance
 ) -> Prediction:
     """`answer` to `utterance` as it is scored: the format of the task taken off again."""
     data = config.dataset_config
@@ -258,7 +259,7 @@ def _prediction(
     return Prediction(
         key=utterance.key,
         language=utterance.language,
-        source=source,
+        source=heard.audio or "",
         target_language=written_language(task, utterance) or "",
         reference=reference(task, utterance),
         prediction=readings[0].text,
@@ -320,20 +321,29 @@ def decode_to(
 ) -> list[Prediction]:
     """Decode `manifest` into files that start with `prefix`, and continue where one was stopped."""
     check(config)
-    data, rows = config.dataset_config, read_manifest(manifest)
-    require(data, [task_to_decode(data.tasks, data.test_task)], rows)
+    data = replace(config.dataset_config, task_shares=[])
+    task = task_to_decode(data.tasks, data.test_task)
+    rows = read_manifest(manifest, needs=NEEDS[task][:1])
+    require(data, [task], rows)
     recordings = exchanged_recordings(rows) if shuffle_audio else {}
     made_from = decoded_from(config, manifest, shuffle_audio)  # before: of what it reads
     with alone(Path(prefix).parent, "is decoding", prefix=Path(prefix).name):
         journal = Journal(prefix, made_from)
         in_processes(processes, _decode_share, journal, config, manifest, shuffle_audio)
         found = predictions_of(config, rows, recordings, journal.answers())
-        write_pred_gt(prefix, found)
-        record_file(prefix).unlink(missing_ok=True)
-        write_predictions(predictions_file(prefix), found)
-        where = {"manifest": str(Path(manifest).resolve())}
-        write_record(record_file(prefix), made_from, [predictions_file(prefix)], notes=where)
-        journal.remove()
+        return write_decoded(prefix, journal, found, manifest)
+
+
+def write_decoded(
+    prefix: str | Path, journal: Journal, found: list[Prediction], manifest: str | Path
+) -> list[Prediction]:
+    """Write the files of a decoding that has ended; its journal goes."""
+    write_pred_gt(prefix, found)
+    record_file(prefix).unlink(missing_ok=True)
+    write_predictions(predictions_file(prefix), found)
+    where = {"manifest": str(Path(manifest).resolve())}
+    write_record(record_file(prefix), journal.made_from, [predictions_file(prefix)], notes=where)
+    journal.remove()
     return found
 
 

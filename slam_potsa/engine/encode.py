@@ -62,10 +62,15 @@ def store_features(
     with alone(folder, "is storing features"):
         store = add_features(*which, [])
         for manifest in map(Path, manifests):
-            missing = [u for u in read_manifest(manifest) if u.key not in store]
+            missing = [u for u in _spoken(manifest) if u.key not in store]
             found = encode(encoder, missing, manifest.parent, **options)
             store = add_features(*which, ((u.key, features.numpy()) for u, features in found))
     return store
+
+
+def _spoken(manifest: Path) -> list[Utterance]:
+    """The rows that are more than text."""
+    return [utterance for utterance in read_manifest(manifest, needs=()) if utterance.audio]
 
 
 def estimate_bias(
@@ -87,7 +92,7 @@ def estimate_bias(
     statistics = BiasStatistics()
     wanted = None if languages is None else set(languages)
     for manifest in map(Path, manifests):
-        utterances = [u for u in read_manifest(manifest) if wanted is None or u.language in wanted]
+        utterances = [u for u in _spoken(manifest) if wanted is None or u.language in wanted]
         if features is not None:
             features.require(u.key for u in utterances)
             found = ((u, torch.from_numpy(features[u.key])) for u in utterances)

@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from slam_potsa.config import NativeConfig, PotsaConfig, TrainConfig, flat
-from slam_potsa.data.dataset import training_items
-from slam_potsa.data.manifest import read_manifest
-from slam_potsa.data.tasks import needed_fields
+from slam_potsa.data.dataset import read_rows, training_items
 from slam_potsa.engine import deepspeed
 from slam_potsa.engine.run_directory import complete_checkpoints, saved_folders
 from slam_potsa.errors import InputError, refuse
@@ -90,7 +88,7 @@ def _lengths(config: PotsaConfig, world_size: int) -> Iterator[str]:
     train, data = config.train_config, config.dataset_config
     sizes = [("train_data_path", len(training_items(data)), "batch_size_training")]
     if train.run_validation and data.val_data_path:
-        rows = read_manifest(data.val_data_path, needs=needed_fields(data.tasks))
+        rows = read_rows(data, data.val_data_path)
         sizes.append(("val_data_path", len(rows), "val_batch_size"))
     elif train.run_validation:
         yield "dataset_config.val_data_path is not set: SLAM-LLM saves at validations only"

@@ -17,14 +17,13 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from slam_potsa.config import DatasetConfig, PotsaConfig
 from slam_potsa.config.alignment import TEACHER, TEXT
-from slam_potsa.data.dataset import training_items
+from slam_potsa.data.dataset import read_rows, training_items
 from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.manifest import check_manifest, manifest_hash, read_manifest
-from slam_potsa.data.tasks import needed_fields, require
+from slam_potsa.data.tasks import require
 from slam_potsa.engine.encode import estimate_bias
 from slam_potsa.engine.run_directory import (
     BIAS,
@@ -227,24 +226,18 @@ def _check_layers(config: PotsaConfig) -> None:
     refuse(problems)
 
 
-def _start(config: PotsaConfig) -> dict[str, Tensor]:
-    """The checkpoint that this training starts from, where it is there."""
-    path = config.ckpt_path
-    return read_checkpoint(path) if path and Path(path).exists() else {}
-
-
 def _load_encoder(config: PotsaConfig) -> SpeechEncoder:
     """As this training begins: with the weights that stages before have trained."""
-    model = config.model_config
-    return load_encoder(model.encoder_path_hf, model.encoder_window, _start(config))
+    model, start = config.model_config, config.ckpt_path
+    state = read_checkpoint(start) if start and Path(start).exists() else {}
+    return load_encoder(model.encoder_path_hf, model.encoder_window, state)
 
 
 def _fingerprint(config: PotsaConfig) -> str:
-    if encoder_state(_start(config)):
+    model, start = config.model_config, config.ckpt_path
+    if start and Path(start).exists() and encoder_state(read_checkpoint(start)):
         return _load_encoder(config).fingerprint()
-    return encoder_fingerprint(
-        config.model_config.encoder_path_hf, config.model_config.encoder_window
-    )
+    return encoder_fingerprint(model.encoder_path_hf, model.encoder_window)
 
 
 def _check_rows(data: DatasetConfig, option: str, *needs: str) -> None:
@@ -253,10 +246,10 @@ def _check_rows(data: DatasetConfig, option: str, *needs: str) -> None:
     if not manifest:
         raise InputError(f"dataset_config.{option} is not set: give it a manifest")
     joining = data.joining if option == "train_data_path" else ()
-    rows = read_manifest(manifest, needs=[*needed_fields(data.tasks), *needs], joining=joining)
+    rows = read_rows(data, manifest, joining, needs)
     require(data, data.tasks, rows)
     if data.feature_store:
-        FeatureStore.open(data.feature_store).require(row.key for row in rows)
+        FeatureStore.open(data.feature_store).require(row.key for row in rows if row.audio)
 
 
 def _check_pairs(config: PotsaConfig) -> None:
@@ -272,10 +265,12 @@ def _check_pairs(config: PotsaConfig) -> None:
 
 def _check_table(config: PotsaConfig) -> None:
     """A trained table of a file has a row for each language; the mean of all is none to train."""
-    bias, rows = config.language_bias, read_manifest(config.dataset_config.train_data_path)
+    bias, manifest = config.language_bias, config.dataset_config.train_data_path
+    rows = read_manifest(manifest, needs=())
     if not (bias.trained and bias.path):
         return
-    lacking = {row.language for row in rows} - set(LanguageBias.load(bias.path).languages)
+    known = LanguageBias.load(bias.path).languages
+    lacking = {row.language for row in rows if row.audio} - set(known)
     refuse(
         f"language_bias.trained=true: {bias.path} has no row for {code!r}, which is in the "
         "training manifest; null language_bias.path, so that the table begins with its means, or "

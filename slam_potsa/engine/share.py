@@ -44,9 +44,9 @@ def languages(run: str | Path) -> dict[str, list[str]]:
     """{"spoken": codes, "written": codes} of a training: its manifest's, or as its export says."""
     if content := _shared(run)[1]:
         return content["languages"]
-    rows = read_manifest(read_config(run).dataset_config.train_data_path)
+    rows = read_manifest(read_config(run).dataset_config.train_data_path, needs=())
     written = sorted({row.target_language for row in rows if row.target_language})
-    return {"spoken": sorted({row.language for row in rows}), "written": written}
+    return {"spoken": sorted({row.language for row in rows if row.audio}), "written": written}
 
 
 def export_run(run: str | Path, out: str | Path, named: Mapping[str, str] | None = None) -> Path:

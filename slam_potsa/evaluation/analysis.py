@@ -129,9 +129,8 @@ def analyze(
 def heard_in_training(config: PotsaConfig) -> list[str] | None:
     """The languages of the run's training manifest; None where it cannot be read."""
     with suppress(InputError):
-        return sorted(
-            {row.language for row in read_manifest(config.dataset_config.train_data_path)}
-        )
+        rows = read_manifest(config.dataset_config.train_data_path, needs=())
+        return sorted({row.language for row in rows if row.audio})
     return None
 
 

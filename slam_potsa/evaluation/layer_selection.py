@@ -110,7 +110,7 @@ def select_layers(
 
 def draw_pairs(manifest: str | Path, part: str, how: SelectionSettings) -> list[Pair]:
     """An utterance with itself; or two of one sentence, in two languages that were drawn."""
-    rows = read_manifest(manifest, needs=["transcript"] if part == "llm" else [])
+    rows = read_manifest(manifest, needs=["audio", *["transcript"] * (part == "llm")])
     pairs = [(row, row) for row in rows]
     if part == "qformer":
         drawn = (item for item in ParallelSpeechDataset(rows, seed=how.seed) if len(item) == 2)

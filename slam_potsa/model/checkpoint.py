@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import re
-import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -37,8 +36,7 @@ CTC_HEAD = f"{PROJECTOR}ctc_head."  # of a term of alignment
 def trainable_state(model: nn.Module) -> dict[str, Tensor]:
     """What `model.pt` holds, by SLAM-LLM's names: what trains, carried state included.
 
-    And what stages before have trained and this one keeps as it is (`continue_from`), so that the
-    next stage finds all that was ever trained, to the bit.
+    And, to the bit, what stages before have trained and this one keeps (`continue_from`).
     """
     for module in model.modules():  # the same hooks that SLAM-LLM's state_dict() fires
         if isinstance(module, (CarriedState, LanguageBias)):
@@ -57,20 +55,6 @@ def write_tensors(path: str | Path, state: State) -> None:
     """What `read_checkpoint` reads."""
     with sealed(path) as temporary, open(temporary, "wb") as file:
         torch.save(dict(state), file)  # given a path, it would write the path's name too
-
-
-def pass_on(found: Path, before: str | Path | None, path: Path) -> None:
-    """Write to `path` what SLAM-LLM saved in `found`, with what it leaves out of `before`.
-
-    It saves what trains, not what stages before have trained.
-    """
-    state, earlier = read_checkpoint(found), read_checkpoint(before) if before else {}
-    lacking = {n: t for n, t in earlier.items() if n not in state and ".as_" not in n}
-    with sealed(path) as temporary:
-        if lacking:
-            torch.save({**lacking, **state}, temporary)
-        else:
-            shutil.copyfile(found, temporary)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
@@ -143,7 +127,8 @@ def _misfits(model: nn.Module, state: State) -> Iterator[str]:
         if carried or name.endswith("position_ids"):  # a constant in transformers 4's Q-Former
             continue
         if name not in own:
-            yield f"unexpected {name} {list(tensor.shape)}{_hint(name, own)}"
+            hint = ": LoRA weights need llm.lora in train_parts" if LORA in name else ""
+            yield f"unexpected {name} {list(tensor.shape)}{hint}"
         elif own[name].shape != tensor.shape:
             yield (
                 f"{name} has shape {list(tensor.shape)}, this model {list(own[name].shape)}: "
@@ -151,28 +136,14 @@ def _misfits(model: nn.Module, state: State) -> Iterator[str]:
             )
 
 
-def _hint(name: str, own: State) -> str:
-    if LORA in name:
-        return ": LoRA weights need llm.lora in train_config.train_parts"
-    if name.startswith("llm.") and any(LORA in other for other in own):
-        return ": an LLM that was trained whole goes on whole (llm), not under LoRA (llm.lora)"
-    return ""
-
-
 def require_parts(state: State, train: TrainConfig, source: Any) -> None:
-    """Raise InputError, before a model is loaded, where `state` has what `train` cannot take up."""
+    """Raise InputError, before a model is loaded, where `train` cannot take up what `state` has."""
     has_lora = any(LORA in name for name in state)
     whole = any(re.match(r"llm\.(?!base_model\.).*\.(weight|bias)$", name) for name in state)
-    if has_lora and not train.use_peft:
-        raise InputError(
-            f"checkpoint {source} has LoRA weights: put llm.lora into train_config.train_parts="
-            f"{train.train_parts}, or start from one without"
-        )
-    if whole and train.use_peft:
-        raise InputError(
-            f"checkpoint {source} has an LLM that was trained whole: take llm in place of llm.lora "
-            "in train_config.train_parts"
-        )
+    if has_lora > train.use_peft or (whole and train.use_peft):
+        has, wanted = ("LoRA weights", "llm.lora") if has_lora else ("an LLM trained whole", "llm")
+        parts = f"train_config.train_parts={train.train_parts}"
+        raise InputError(f"checkpoint {source} has {has}: put {wanted} into {parts}")
 
 
 def carried_bias(state: State | None) -> bytes | None:

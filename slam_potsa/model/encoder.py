@@ -94,24 +94,20 @@ class SpeechEncoder(nn.Module):
         return self._fingerprint
 
 
-def adapt_encoder(encoder: SpeechEncoder, layers: int | None, frozen: torch.dtype) -> SpeechEncoder:
-    """Freeze all but the last `layers` (None: all of it trains) and the norm behind them.
+def adapt_encoder(encoder: SpeechEncoder, layers: int | None, dtype: torch.dtype) -> SpeechEncoder:
+    """Freeze all but the last `layers` and the norm behind them; None: all of it trains.
 
-    Whisper's sinusoidal positions never train. What is frozen throughout is cast to `frozen`; what
-    trains stays in float32, since AdamW's small updates would vanish in half precision. Raises
-    InputError where there are not as many layers.
+    Whisper's positions never train. Frozen throughout, it is cast to `dtype`. Raises InputError
+    where there are not as many layers.
     """
     whisper = encoder.whisper
-    if (layers or 0) > len(whisper.layers):
-        raise InputError(
-            f"train_config.train_parts: encoder.last_{layers}, but the encoder has "
-            f"{len(whisper.layers)} layers"
-        )
+    if (layers or 0) > (there := len(whisper.layers)):
+        raise InputError(f"train_config.train_parts: encoder.last_{layers}, but there are {there}")
     encoder.requires_grad_(layers is None)
     for part in (*whisper.layers[-layers:], whisper.layer_norm) if layers else ():
         part.requires_grad_(True)
     whisper.embed_positions.requires_grad_(False)
-    return encoder.to(frozen) if layers == 0 else encoder
+    return encoder.to(dtype) if layers == 0 else encoder
 
 
 def load_encoder(
@@ -132,14 +128,10 @@ def load_encoder(
     else:
         whisper = from_pretrained(WhisperModel, path, ENCODER, dtype=torch.float32).get_encoder()
     encoder = SpeechEncoder(whisper.eval(), window)
-    trained, own = encoder_state(state or {}), encoder.state_dict()
-    misfits = [n for n in trained if n not in own or trained[n].shape != own[n].shape]
-    if misfits:
-        raise InputError(
-            f"the checkpoint's encoder.{misfits[0]} does not fit model_config.encoder_path_hf="
-            f"{path!r}: give the encoder that was trained"
-        )
-    encoder.load_state_dict(trained, strict=False)
+    own = encoder.state_dict()
+    trained = encoder_state(state or {}).items()  # what does not fit, `require_fit` tells of
+    fitting = {n: tensor for n, tensor in trained if n in own and own[n].shape == tensor.shape}
+    encoder.load_state_dict(own | fitting)
     return encoder
 
 

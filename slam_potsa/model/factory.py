@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -46,7 +47,7 @@ from slam_potsa.registry import PROJECTORS, resolve
 
 # Keys of model_config that are a projector's arguments.
 PROJECTOR_OPTIONS = ["query_len", "qformer_layers", "qformer_dim", "qformer_heads"]
-PROJECTOR_OPTIONS += ["qformer_dropout"]
+PROJECTOR_OPTIONS += ["qformer_dropout", "frames_per_token"]
 _BUILT: list[SpeechLLM] | None = None
 
 
@@ -96,12 +97,9 @@ def _read_train(given: Any) -> config.TrainConfig:
     """Our train_config. Raises InputError where a switch of SLAM-LLM's says otherwise."""
     ignored = [*config.SLAM_ONLY["train_config"], *config.SLAM_SWITCHES]
     train = config.defaults(config.TrainConfig, given, ignored=ignored)
-    refuse(
-        f"train_config.{name}={getattr(given, name)}, but train_parts={train.train_parts}: set "
-        "train_parts alone"
-        for name in config.SLAM_SWITCHES
-        if getattr(given, name, getattr(train, name)) != getattr(train, name)
-    )
+    for name in config.SLAM_SWITCHES:
+        if getattr(given, name, own := getattr(train, name)) != own:
+            raise InputError(f"train_config.{name}={not own}, but train_parts={train.train_parts}")
     return train
 
 
@@ -160,7 +158,8 @@ def build_projector(
 ) -> nn.Module:
     """The projector registered as `model_config.encoder_projector`; `options` are its own."""
     kind = resolve(PROJECTORS, model.encoder_projector, "model_config.encoder_projector")
-    sizes = {name: getattr(model, name) for name in PROJECTOR_OPTIONS}
+    taken = inspect.signature(kind).parameters
+    sizes = {name: getattr(model, name) for name in PROJECTOR_OPTIONS if name in taken}
     return kind(encoder_dim, llm_dim, **sizes, **options)
 
 

@@ -14,7 +14,47 @@ from slam_potsa.errors import InputError
 from slam_potsa.model.language_bias import LanguageBias
 
 
-class BiasCompensatedQFormer(nn.Module):
+class BiasCompensated(nn.Module):
+    """What projectors share: the languages of a batch, and eq. 2."""
+
+    layers: nn.ModuleList  # the blocks, to hook; `layers[0]` is the paper's layer 1
+
+    def __init__(
+        self, encoder_dim: int, language_bias: LanguageBias | None = None,
+        language_optional: bool = False,
+    ):  # fmt: skip
+        super().__init__()
+        if language_bias is not None and language_bias.width != encoder_dim:
+            raise InputError(
+                f"language biases have width {language_bias.width}, the encoder {encoder_dim}: "
+                "they belong to another encoder; estimate them again with `slam-potsa bias`"
+            )
+        self.language_bias, self.language_optional = language_bias, language_optional
+        self.language_ids: Tensor | None = None
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.layers)
+
+    def set_languages(self, language_ids: Tensor | None) -> None:
+        """Languages [B] of the next `forward` (`data.languages.language_id`)."""
+        self.language_ids = language_ids
+
+    def compensate(self, x: Tensor, atts: Tensor | None = None) -> Tensor:
+        """H~ of eq. 2; frames outside `atts` are zero, so that no padding value can leak."""
+        if self.language_bias is None or (self.language_ids is None and self.language_optional):
+            return x if atts is None else torch.where(atts.bool()[..., None], x, 0.0)
+        if self.language_ids is None:
+            raise InputError(
+                "bias compensation needs every row's language, but the batch had no language_ids: "
+                "use slam_potsa's dataset (in SLAM-LLM's own recipes drop_in.dataset_factory), add "
+                "them in your collator (data.languages.language_id), or set "
+                "language_bias.enabled=false"
+            )
+        return self.language_bias(x, atts, self.language_ids)
+
+
+class BiasCompensatedQFormer(BiasCompensated):
     """Encoder output [B, T, E] -> N tokens of the LLM's width [B, N, W].
 
         H~ = H - b_l          (eq. 1-2, where `language_bias` is given)
@@ -45,14 +85,9 @@ class BiasCompensatedQFormer(nn.Module):
         language_bias: LanguageBias | None = None,
         language_optional: bool = False,
     ):
-        super().__init__()
+        super().__init__(encoder_dim, language_bias, language_optional)
         from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
-        if language_bias is not None and language_bias.width != encoder_dim:
-            raise InputError(
-                f"language biases have width {language_bias.width}, the encoder {encoder_dim}: "
-                "they belong to another encoder; estimate them again with `slam-potsa bias`"
-            )
         self.query = nn.Parameter(torch.randn(1, query_len, qformer_dim))
         self.qformer = Blip2QFormerModel(
             Blip2QFormerConfig(
@@ -67,21 +102,10 @@ class BiasCompensatedQFormer(nn.Module):
         )
         self.linear = nn.Linear(qformer_dim, llm_dim)
         self.norm = nn.LayerNorm(llm_dim, eps=1e-5)
-        self.language_bias, self.language_optional = language_bias, language_optional
-        self.language_ids: Tensor | None = None
 
     @property
     def layers(self) -> nn.ModuleList:
-        """The L blocks, to hook; `layers[0]` is the paper's layer 1."""
         return self.qformer.encoder.layer
-
-    @property
-    def num_layers(self) -> int:
-        return len(self.layers)
-
-    def set_languages(self, language_ids: Tensor | None) -> None:
-        """Languages [B] of the next `forward` (`data.languages.language_id`)."""
-        self.language_ids = language_ids
 
     def forward(self, x: Tensor, atts: Tensor | None = None) -> Tensor:
         """`x` [B, T, E] encoder output, `atts` [B, T] true (or 1) on valid frames -> [B, N, W]."""
@@ -92,16 +116,3 @@ class BiasCompensatedQFormer(nn.Module):
             encoder_attention_mask=None if atts is None else atts.long(),
         ).last_hidden_state
         return self.norm(self.linear(tokens))
-
-    def compensate(self, x: Tensor, atts: Tensor | None = None) -> Tensor:
-        """H~ of eq. 2; frames outside `atts` are zero, so that no padding value can leak."""
-        if self.language_bias is None or (self.language_ids is None and self.language_optional):
-            return x if atts is None else torch.where(atts.bool()[..., None], x, 0.0)
-        if self.language_ids is None:
-            raise InputError(
-                "bias compensation needs every row's language, but the batch had no language_ids: "
-                "use slam_potsa's dataset (in SLAM-LLM's own recipes drop_in.dataset_factory), add "
-                "them in your collator (data.languages.language_id), or set "
-                "language_bias.enabled=false"
-            )
-        return self.language_bias(x, atts, self.language_ids)

@@ -108,6 +108,7 @@ class SpeechLLM(Aligned, nn.Module):
         label_start: int | None = None,
         answered: Tensor | None = None,
         transcript_ids: Tensor | None = None,
+        heard: Tensor | None = None,
         **_unused: Any,
     ) -> tuple[Any, Tensor]:
         """`(ModelOutput(loss, logits), accuracy)`, as SLAM-LLM's trainers unpack it.
@@ -120,6 +121,7 @@ class SpeechLLM(Aligned, nn.Module):
             label_start: first column with a label; without it, it is looked up on the device.
             answered: [R] the rows that have labels; None: all. The LLM reads no others, unless a
                 term of alignment compares what it makes of them.
+            heard: [R] the rows whose speech is encoded; None: all. The others are text alone.
             transcript_ids: [B, M] tokens of what is said, below 0 behind them; for `text.*` taps.
 
         Logits exist at label positions only, [B, A, V], or [R, A, V].
@@ -130,7 +132,7 @@ class SpeechLLM(Aligned, nn.Module):
         text = modality_mask, transcript_ids
         self.controller.begin(language_ids, pairs, training, sentence_ids, *text)
         speech = audio_mel, audio_mel_post_mask, encoder_features
-        embeds = self._embed(input_ids, modality_mask, *speech)
+        embeds = self._embed(input_ids, modality_mask, *speech, heard)
         labels = torch.full_like(input_ids, IGNORE_INDEX) if labels is None else labels
         start = _first_label(labels) if label_start is None else label_start
         if answered is not None and not self.controller.reads_llm:
@@ -140,8 +142,6 @@ class SpeechLLM(Aligned, nn.Module):
         logits = self._logits(embeds, attention_mask, start)
         answer = labels[:, start:]
         cross_entropy, targets = _cross_entropy(logits, answer)
-        if training and audio_mel is None and encoder_features is None:
-            cross_entropy = cross_entropy + self._untouched()
         loss = self.controller.end(cross_entropy, targets, attention_mask.sum())
         return CausalLMOutput(loss=loss, logits=logits), _accuracy(logits, answer, targets)
 
@@ -216,12 +216,13 @@ class SpeechLLM(Aligned, nn.Module):
         audio_mel_post_mask: Tensor | None = None,
         encoder_features: Tensor | None = None,
         language_ids: Tensor | None = None,
+        heard: Tensor | None = None,
     ) -> Tensor:
         """Speech tokens [B, N, W] as the LLM receives them, of mel or of stored features."""
         if language_ids is not None:
             self.encoder_projector.set_languages(language_ids)
         if encoder_features is not None:
-            features = encoder_features.to(self.encoder_projector.query.dtype)
+            features = encoder_features.to(next(self.encoder_projector.parameters()).dtype)
         elif self.encoder is None:
             raise InputError(
                 "the model was built without its encoder, but the batch has no encoder_features: "
@@ -229,16 +230,22 @@ class SpeechLLM(Aligned, nn.Module):
             )
         else:
             with torch.set_grad_enabled(torch.is_grad_enabled() and bool(_trained(self.encoder))):
-                features = self.encoder(audio_mel, audio_mel_post_mask)
+                features = self._encode(audio_mel, audio_mel_post_mask, heard)
         return self.encoder_projector(features, audio_mel_post_mask)
 
-    def _embed(self, input_ids, modality_mask, audio_mel, post_mask, encoder_features) -> Tensor:
+    def _encode(self, mel: Tensor, mask: Tensor, heard: Tensor | None) -> Tensor:
+        if heard is None:
+            return self.encoder(mel, mask)
+        found = self.encoder(mel[heard], mask[heard])  # zero in the others, which are text alone
+        return found.new_zeros(len(mel), *found.shape[1:]).index_copy(0, heard, found)
+
+    def _embed(self, input_ids, modality_mask, mel, post_mask, features, heard=None) -> Tensor:
         """LLM inputs [B, S, W]: text embeddings, with the speech tokens in the audio slots."""
         # Clamped: the caller's ids are -1 at audio slots, and stay as they are.
         text = unwrapped(self.llm).get_input_embeddings()(input_ids.clamp(min=0))
-        if audio_mel is None and encoder_features is None:
+        if mel is None and features is None:
             return text
-        speech = self.project(audio_mel, post_mask, encoder_features).to(text.dtype)
+        speech = self.project(mel, post_mask, features, heard=heard).to(text.dtype)
         # Slot i of a row takes token i: a gather, since a loop over rows would wait for the device.
         slot = modality_mask.long().cumsum(1) - 1
         filled = modality_mask.bool() & (slot < speech.shape[1])
@@ -267,14 +274,6 @@ class SpeechLLM(Aligned, nn.Module):
         mask = attention_mask.long()
         output = self.llm(inputs_embeds=embeds, attention_mask=mask, use_cache=False, **extra)
         return output.logits[:, -wanted:-1]
-
-    def _untouched(self) -> Tensor:
-        """Zero, through every trained weight that a batch of text alone leaves out of the graph.
-
-        DDP fails on parameters without gradient.
-        """
-        parts = filter(None, (self.encoder, self.encoder_projector))
-        return sum((0.0 * p.sum() for part in parts for p in _trained(part)), torch.tensor(0.0))
 
 
 def _trained(part: nn.Module) -> list[nn.Parameter]:

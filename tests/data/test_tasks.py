@@ -26,9 +26,10 @@ def hello(utterance):
 
 
 def test_fields_and_the_task_to_decode_follow_the_tasks():
-    assert needed_fields(["asr"]) == ("transcript",)
-    assert needed_fields(["s2tt", "s2tt"]) == ("target",)
-    assert needed_fields(["cot"]) == needed_fields(["asr", "s2tt"]) == ("transcript", "target")
+    assert needed_fields(["asr"]) == ("audio", "transcript")
+    assert needed_fields(["s2tt", "s2tt"]) == ("audio", "target")
+    both = ("audio", "transcript", "target")
+    assert needed_fields(["cot"]) == needed_fields(["asr", "s2tt"]) == both
     for tasks in (["st", "asr"], []):
         with pytest.raises(InputError, match="expected some of asr, s2tt, cot"):
             needed_fields(tasks)
@@ -70,11 +71,11 @@ def test_reading_inverts_the_answer(hello, cot_answer):
 def test_the_configuration_and_all_rows_are_checked_for_them(hello, utterance):
     config = PotsaConfig()
     data = config.dataset_config
-    data.tasks, data.test_task = ["asr", "mt"], "mt"
+    data.tasks, data.test_task = ["asr", "sing"], "sing"
     data.cot_prompt, data.cot_answer = "{to} {transcript}", "{transcript}{target}"
     with pytest.raises(InputError) as caught:
         check(config)
-    places = ["tasks: found 'mt'", "test_task='mt'", "cot_prompt: unknown placeholder {to}"]
+    places = ["tasks: found 'sing'", "test_task='sing'", "cot_prompt: unknown placeholder {to}"]
     places += ["cot_prompt: unknown placeholder {transcript}", "cot_answer='{transcript}{target}'"]
     assert len(caught.value.problems) == len(places)
     assert all(f"dataset_config.{place}" in str(caught.value) for place in places)

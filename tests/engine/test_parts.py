@@ -1,10 +1,15 @@
 """Which parts train: stages one after another, what they keep, and what is refused."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from slam_potsa import InputError
+from slam_potsa.cli import main
 from slam_potsa.config.check import check
+from slam_potsa.data.manifest import read_manifest, write_manifest
+from slam_potsa.data.predictions import read_predictions
 from slam_potsa.engine import launch, native
 from slam_potsa.engine.prepare import check_inputs
 from slam_potsa.engine.recipe import load_recipe
@@ -13,6 +18,7 @@ from slam_potsa.model.checkpoint import carried_bias, read_checkpoint
 from slam_potsa.model.encoder import load_encoder
 from slam_potsa.model.factory import models_built
 from slam_potsa.model.language_bias import LanguageBias
+from tests.engine.test_stages import killed_in_the_second_stage
 from tests.support import tiny, tiny_recipe
 
 PLAIN = {
@@ -35,8 +41,18 @@ STAGES = {
 }
 
 
+MIXED = {"tasks": ["asr", "s2tt", "mt", "instruct"], "task_shares": [3, 3, 1, 1]}
+
+
 def write(folder, stages=STAGES, **top):
+    """The third stage has rows of text alone."""
+    mixed = folder / "world/data/mixed.jsonl"
+    data = PLAIN["dataset_config"] | MIXED | {"train_data_path": str(mixed)}
+    stages = stages | {"joint": stages["joint"] | {"dataset_config": data}}
     path = tiny_recipe.write(folder, stages=stages, **top)
+    spoken = read_manifest(mixed.with_name("manifest.jsonl"))
+    text = [replace(u, key=f"text-{u.key}", audio=None) for u in spoken[:4]]
+    write_manifest(mixed, [*spoken, *text])
     tiny.whisper(folder / "world/whisper", layers=2)
     return load_recipe(str(path))
 
@@ -164,3 +180,20 @@ def test_slam_llms_switches_follow_from_the_parts(finished):
     train.freeze_llm = False
     with pytest.raises(InputError, match="freeze_llm=False, but train_parts"):
         native.model_factory(train, config.model_config)
+
+
+def test_a_model_of_speech_translates_text_that_it_does_not_hear(finished, tmp_path):
+    """Zero-shot, and trained: `decode --task mt`, of rows with and without audio."""
+    joint = finished[0].stages[2]
+    mixed, out = joint.config.dataset_config.train_data_path, tmp_path / "out"
+    line = ["decode", str(joint.folder), mixed, "--task", "mt", "--output", str(out)]
+    assert main(line) == 0
+    found = read_predictions(f"{out}_predictions.jsonl")
+    assert len(found) == 22 and [item.source for item in found[-4:]] == [""] * 4
+    assert main([*line[:4], "s2tt", *line[5:]]) == 2  # which needs audio
+
+
+@pytest.mark.slow
+def test_it_is_killed_in_its_second_stage_and_continues_to_the_same_model(finished, tmp_path):
+    recipe = finished[0]
+    killed_in_the_second_stage(recipe.stages[0].folder.parents[1], recipe, tmp_path)

@@ -179,8 +179,11 @@ def test_tests_are_decoded_and_scored_once(finished, capsys):
 
 @pytest.mark.slow
 def test_a_killed_command_continues_in_processes_of_its_own(finished, tmp_path):
-    """SIGKILL of everything in the second stage; then the same command, to the end."""
-    folder, whole = finished
+    killed_in_the_second_stage(*finished, tmp_path)
+
+
+def killed_in_the_second_stage(folder, whole, tmp_path) -> None:
+    """SIGKILL of everything there; then the same command, to the end."""
     recipe = again(folder, tmp_path)
     line = [sys.executable, "-m", "slam_potsa.cli", "run", f"recipe={folder / 'recipe.yaml'}"]
     line += [f"output_dir={tmp_path / 'out'}"]
@@ -197,6 +200,8 @@ def test_a_killed_command_continues_in_processes_of_its_own(finished, tmp_path):
     assert not (second / "done.json").exists()
     done = subprocess.run(line, capture_output=True, text=True, **place)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "1/3 asr: done" in done.stdout and "2/3 s2tt: continues from" in done.stdout
+    count, names = len(recipe.stages), [stage.name for stage in recipe.stages]
+    assert f"1/{count} {names[0]}: done" in done.stdout
+    assert f"2/{count} {names[1]}: continues from" in done.stdout
     assert "BLEU" in done.stdout
     assert_same_run(recipe, whole)

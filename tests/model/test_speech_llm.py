@@ -133,18 +133,12 @@ def test_a_row_alone_is_computed_in_the_columns_of_a_batch(config, monkeypatch):
     torch.testing.assert_close(seen[0]["inputs_embeds"][0], seen[1]["inputs_embeds"][0])
 
 
-def test_batches_of_text_alone_and_without_labels(config):
+def test_batches_without_labels(config):
     model, dataset = build(config)
     batch = first_batch(dataset)
     no_labels = batch | {"labels": torch.full_like(batch["labels"], -100)}
     output, accuracy = model.train()(**no_labels)
     assert torch.isfinite(output.loss) and output.loss != 0 and accuracy == 0
-    for name in ("audio_mel", "audio_mel_post_mask", "modality_mask", "pairs"):
-        batch.pop(name)
-    model(**batch)[0].loss.backward()
-    trained = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
-    trained = {k: grad for k, grad in trained.items() if not k.endswith("as_parameter")}
-    assert all(grad is not None and not grad.any() for grad in trained.values())
 
 
 def test_checkpoint_round_trip_carries_biases_and_schedule(config, tmp_path):

@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from slam_potsa.config import DatasetConfig, PotsaConfig
 from slam_potsa.data.dataset import training_items
-from slam_potsa.data.tasks import NEEDS, USES
+from slam_potsa.data.tasks import USES
 from slam_potsa.engine.plan.assumptions import CORPORA
 from slam_potsa.errors import InputError
 
@@ -44,14 +45,17 @@ def corpus_of(config: PotsaConfig, given: Mapping[str, float]) -> Corpus:
     counted = Path(data.train_data_path or "").is_file()
     speech = _counted(data) if counted else _assumed(data)
     seconds = 3600 * speech["hours"] / speech["recordings"]
+    written = {"asr": ("transcript",), "cot": ("transcript", "target")}
     answers = [
-        1 + seconds * sum(given[f"{field}_tokens"] for field in NEEDS[task]) for task in data.tasks
+        1 + seconds * sum(given[f"{field}_tokens"] for field in written.get(task, ("target",)))
+        for task in data.tasks
     ]
+    shares = data.task_shares or [1] * len(answers)
     letters = max(len(getattr(data, USES[task][0])) for task in data.tasks)
     return Corpus(
         **speech,
         mean_seconds=seconds,
-        mean_answer=sum(answers) / len(answers),
+        mean_answer=fmean(answers, shares),
         longest_answer=given["longest_answer"] * max(answers),
         prompt=math.ceil(letters * given["tokens_per_letter"]),
     )
@@ -59,7 +63,7 @@ def corpus_of(config: PotsaConfig, given: Mapping[str, float]) -> Corpus:
 
 def _counted(data: DatasetConfig) -> dict[str, Any]:
     items = training_items(data)
-    seconds = [utterance.duration for utterance in items.utterances]
+    seconds = [utterance.duration for utterance in items.utterances if utterance.audio]
     if None in seconds:
         raise InputError(
             f"{data.train_data_path}: {seconds.count(None)} recordings have no `duration`, which a "

@@ -141,7 +141,10 @@ class Stage:
 
     def _batch(self, rows: int, seconds: float, answer: float) -> Batch:
         whole_window = self.built.encoder.window == "30s" and not self._stored_width
-        positions = self.config.model_config.query_len + self.corpus.prompt + math.ceil(answer)
+        model = self.config.model_config
+        a_token = model.frames_per_token or 1e-9  # none: all of query_len
+        speech = math.ceil(min(model.query_len, seconds * FRAMES_PER_SECOND / a_token))
+        positions = speech + self.corpus.prompt + math.ceil(answer)
         return Batch(
             rows=rows,
             pairs=rows // 2 if self.corpus.pairs else 0,

@@ -63,19 +63,19 @@ def add(commands) -> None:
     parser = commands.add_parser("table", help="the papers' tables, filled in from runs")
     parser.set_defaults(command=_table)
     add = parser.add_argument
-    number = {"type": lambda text: int(text) if text.isdecimal() else text}
-    add("number", **number, choices=(1, 2, 3, "ai-sta-2", "ai-sta-3", "ai-sta-4"))
+    numbers = (1, 2, 3, *(f"{paper}-{n}" for paper in ("ai-sta", "part") for n in (2, 3, 4)))
+    add("number", type=lambda text: int(text) if text.isdecimal() else text, choices=numbers)
     add("runs", nargs="*", type=Path, metavar="RUN", help="run directories, or folders of them")
-    preset = "whose way of scoring, as `score` has them (default potsa)"
-    add("--preset", default="potsa", help=preset)
+    preset = "whose way of scoring, as `score` has them (default: the paper's)"
+    add("--preset", help=preset)
     add("--bootstrap", type=int, default=1000, help="resamples of the paired tests; 0: none")
     add("--json", type=Path, metavar="FILE", help="write the table here too")
 
 
 def _table(args) -> None:
-    from slam_potsa.evaluation.paper import fill_table
+    from slam_potsa.evaluation.paper import PAPER_TABLES, fill_table
 
-    convention = find_preset(args.preset)
+    convention = find_preset(args.preset or PAPER_TABLES[args.number].preset)
     filled = fill_table(args.number, args.runs, convention=convention, bootstrap=args.bootstrap)
     print(filled.text())
     _write_json(args.json, asdict(filled))

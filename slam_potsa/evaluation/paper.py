@@ -13,13 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
-from slam_potsa.evaluation.compare import Comparison, match, paired_test
+from slam_potsa.data.predictions import Prediction
+from slam_potsa.evaluation.compare import Comparison, corpora, match, paired_test
 from slam_potsa.evaluation.paper_runs import PAPER, PaperTest, TableRun, read_runs
 from slam_potsa.evaluation.presets import Convention
-from slam_potsa.evaluation.scores import SeedMean, over_seeds, score
+from slam_potsa.evaluation.scores import SeedMean, over_seeds
+from slam_potsa.evaluation.text_metrics import corpus_scores
 from slam_potsa.text import table
 
 GAP = "·"
@@ -66,6 +68,7 @@ class PaperTable:
         comparisons: by the system whose row shows the p value, (baseline, system) that are
             compared; `compared`: the same in words.
         notes: what a reader of the paper, and of our runs, should know.
+        preset: whose way of scoring it has; `options`: what tells its rows' runs apart.
     """
 
     title: str
@@ -76,6 +79,8 @@ class PaperTable:
     compared: str
     notes: Sequence[str] = ()
     signatures: Sequence[str] = ()
+    preset: str = "potsa"
+    options: Sequence[str] = ()
 
     def text(self) -> str:
         """Aligned plain text, with legend, notes and signatures below."""
@@ -112,7 +117,8 @@ class PaperTable:
 def _table(found: dict[str, Any]) -> PaperTable:
     rows = []
     for label, system, *cells in found["rows"]:
-        pairs = [cell if isinstance(cell, list) else [cell] for cell in cells]
+        lists = [cell if isinstance(cell, list) else [cell] for cell in cells]
+        pairs = [[figure for figure in pair if figure is not None] for pair in lists]
         rows.append(PaperRow(label, system, dict(zip(found["columns"], pairs, strict=False))))
     tests = [TESTS[name] for name in found["tests"]]
     return PaperTable(**(found | {"rows": rows, "tests": tests}))
@@ -140,10 +146,10 @@ def fill_table(
     """
     from tqdm import tqdm
 
-    # The table has BLEU only.
-    convention = replace(convention or Convention(), more_bleu={}, error_rate=None)
     paper = PAPER_TABLES[number]
-    runs, notes = read_runs(paths, [row.system for row in paper.rows if row.system], paper.tests)
+    convention = replace(convention or Convention(), more_bleu={})
+    systems = [row.system for row in paper.rows if row.system]
+    runs, notes = read_runs(paths, systems, paper.tests, paper.options)
     of_system: dict[str | None, list[TableRun]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: run.seed):
         of_system[run.system].append(run)
@@ -170,17 +176,31 @@ def _filled(
     signatures = []
     for run, test in product(runs, paper.tests):
         if test.name in run.tests:
-            predictions = run.tests[test.name]
-            found = score(predictions, bootstrap=0, convention=convention, guards=False)
-            signatures += [text for text in found.signatures if text.startswith("BLEU")]
-            bleu = {row.name: row.bleu.value for row in found.rows}
-            columns = {language: bleu[language] for language in test.languages if language in bleu}
-            if len(columns) == len(test.languages):
-                columns[test.average] = bleu["all, mean of languages"]
+            columns, used = _scores(test, run.tests[test.name], convention)
+            signatures += used
             for column in filter(columns.__contains__, paper.columns):
                 values[column].append(columns[column])
     figures = {column: over_seeds(found) for column, found in values.items()}
     return replace(row, seeds=[run.seed for run in runs], figures=figures), signatures
+
+
+def _scores(
+    test: PaperTest, items: Sequence[Prediction], convention: Convention
+) -> tuple[dict[str, float], list[str]]:
+    """(A test's measure by column, their mean where there are all; the signatures.)"""
+    names = ("WER", "CER") if test.metric == "error rate" else ("BLEU",)
+    spoken = [corpus.items for corpus in corpora(items) if corpus.kind == "language"]
+    own = {(rows[0].language, rows[0].target_language): rows for rows in spoken}
+    columns, signatures = {}, []
+    for column, direction in test.columns.items():
+        if direction in own:
+            scores = corpus_scores(own[direction], convention, 0)
+            (name,) = filter(scores.__contains__, names)
+            columns[column] = scores[name].value
+            signatures.append(f"{name}|{scores[name].signature}")
+    if test.average and len(columns) == len(test.columns):
+        columns[test.average] = fmean(columns.values())
+    return columns, signatures
 
 
 def _compared(

@@ -9,7 +9,7 @@ at once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,19 @@ class PaperTest:
     """A test set of a table: its name, languages, the columns of their mean and of a p value."""
 
     name: str
-    target: str
-    languages: Sequence[str]
-    average: str
-    p_column: str
+    languages: Sequence[str] = ()
+    target: str = ""  # "": each is written in itself
+    average: str = ""
+    p_column: str = ""
+    metric: str = "BLEU"  # or "error rate"
+    prefix: str = ""  # of the columns
+    directions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> dict[str, tuple[str, str]]:
+        """(Language spoken, language written) by column."""
+        own = {f"{self.prefix}{name}": (name, self.target or name) for name in self.languages}
+        return own | {column: tuple(pair) for column, pair in self.directions.items()}
 
 
 @dataclass(frozen=True)
@@ -54,9 +63,15 @@ class TableRun:
 
 
 def read_runs(
-    paths: Sequence[str | Path], systems: Sequence[str], tests: Sequence[PaperTest]
+    paths: Sequence[str | Path],
+    systems: Sequence[str],
+    tests: Sequence[PaperTest],
+    options: Sequence[str] = (),
 ) -> tuple[list[TableRun], list[str]]:
-    """(Every run of one of the `systems`, which are experiments; notes for the table's foot.)
+    """(Every run of one of the `systems`, experiments or recipes; notes for the table's foot.)
+
+    Args:
+        options: what tells the systems apart; by default all that makes a row.
 
     Raises InputError: every path without a decoded run, every broken file, reference or utterance
     that differs between runs, every second run of a row and seed.
@@ -76,7 +91,7 @@ def read_runs(
     for path in folders.values():
         with collecting(problems):
             config = read_config(path)
-            system, told = _nearest_row(config, systems)
+            system, told = _nearest_row(config, systems, options)
             if told:
                 notes.append(f"{path}: no row of this table; nearest {system}, but {told}")
                 continue
@@ -106,13 +121,10 @@ def _read_test(path: Path, test: PaperTest, notes: list[str]) -> list[Prediction
         told = f"missing; decode it: slam-potsa decode {path} data/fleurs/{test.name}.jsonl"
         notes.append(f"{place}: {told}")
         return []
-    items = [
-        item
-        for item in read_predictions(place)
-        if item.language in test.languages and item.target_language == test.target
-    ]
-    found = {item.language for item in items}
-    missing = ", ".join(language for language in test.languages if language not in found)
+    wanted = {direction: column for column, direction in test.columns.items()}
+    items = [i for i in read_predictions(place) if (i.language, i.target_language) in wanted]
+    found = {wanted[item.language, item.target_language] for item in items}
+    missing = ", ".join(column for column in wanted.values() if column not in found)
     if missing:
         notes.append(f"{place}: no {missing}, so there is no average")
     return items
@@ -121,16 +133,23 @@ def _read_test(path: Path, test: PaperTest, notes: list[str]) -> list[Prediction
 # -- settings --------------------------------------------------------------------------------------
 
 
-def _nearest_row(config: PotsaConfig, systems: Sequence[str]) -> tuple[str, str]:
+def _nearest_row(
+    config: PotsaConfig, systems: Sequence[str], options: Sequence[str]
+) -> tuple[str, str]:
     """(The system whose row it is, or nearly is; in which of a row's options it differs.)
 
     A trial may have its own weight of a term.
     """
+    now = flat(config)
     of_row = {key for key in flat(config, row=True) if not key.endswith(".weight")} | {TERMS}
-    told = {
-        system: [text for key, text in _differing(config, system).items() if key in of_row]
-        for system in systems
-    }
+
+    def differing(system: str) -> list[str]:
+        if options:
+            then = flat(_experiment(system))
+            return [f"{k} {now[k]!r} / {then[k]!r}" for k in options if now[k] != then[k]]
+        return [text for key, text in _differing(config, system).items() if key in of_row]
+
+    told = {system: differing(system) for system in systems}
     # Rows of different LLMs have the same options of a row: then all options tell.
     nearest = min(told, key=lambda name: (len(told[name]), len(_differing(config, name))))
     return nearest, some(told[nearest], 5)
@@ -149,7 +168,10 @@ def _differing(config: PotsaConfig, system: str) -> dict[str, str]:
 @cache
 def _experiment(name: str) -> PotsaConfig:
     from slam_potsa.config.compose import compose_config
+    from slam_potsa.engine.recipe import load_recipe
 
+    if name.startswith("recipe/"):
+        return load_recipe(name.removeprefix("recipe/")).stages[-1].config
     return compose_config([f"experiment={name}"])
 
 

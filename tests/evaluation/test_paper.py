@@ -11,10 +11,11 @@ import yaml
 from slam_potsa.cli import main
 from slam_potsa.config.compose import compose_config, conf_dir
 from slam_potsa.data.predictions import read_predictions, write_predictions
+from slam_potsa.engine.recipe import load_recipe
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation.compare import match, paired_test
 from slam_potsa.evaluation.paper import PAPER_TABLES, TESTS, fill_table
-from slam_potsa.evaluation.presets import Convention
+from slam_potsa.evaluation.presets import PRESETS, Convention
 from slam_potsa.evaluation.scores import over_seeds, score
 from tests.support.predictions import make
 
@@ -69,7 +70,8 @@ def test_the_papers_tables_agree_with_each_other_and_with_its_claims():
     assert gains == pytest.approx([1.29, 2.93])
     names = {path.stem for path in (conf_dir() / "experiment").glob("table*.yaml")}
     names |= {path.stem for path in (conf_dir() / "experiment").glob("ai_sta*.yaml")}
-    systems = {row.system for table in PAPER_TABLES.values() for row in table.rows}
+    tables = [table for name, table in PAPER_TABLES.items() if not str(name).startswith("part")]
+    systems = {row.system for table in tables for row in table.rows}
     # Tables 2 and 3 have a name of their own for table1_ours.
     assert names == systems - {None} | {"table2_ot", "table3_ucb_lower"}
 
@@ -236,3 +238,36 @@ def test_rows_of_two_llms_are_told_apart_and_a_direction_is_a_column(tmp_path):
     }  # fmt: skip
     assert row(filled, "ai_sta").p_value("en_zh") is not None
     assert "AI-STA Table 4" in fill_table("ai-sta-4", []).text()
+
+
+def test_parts_tables_have_its_averages_and_are_filled_from_recipes(tmp_path):
+    paper = row(PAPER_TABLES["part-2"], "recipe/part_8b").paper
+    for prefix, average in (("FLEURS ", 3.73), ("CV15 ", 6.29)):
+        columns = [name for name in paper if name.startswith(prefix) and "avg" not in name]
+        assert len(columns) == 10
+        assert sum(paper[name][0] for name in columns) / 10 == pytest.approx(average, abs=0.001)
+        assert paper[f"{prefix}avg."] == [average]
+    folders = []
+    for name in ("part", "part_two_stages", "part_two_stages_full"):
+        folder = tmp_path / name
+        folder.mkdir()
+        config = load_recipe(name).stages[-1].config
+        (folder / "config.yaml").write_text(yaml.safe_dump(dataclasses.asdict(config)))
+        noise = {"part": 0.1}.get(name, 0.5)
+        for test in ("fleurs_asr", "covost2"):
+            pairs = TESTS[test].columns.values()
+            made = [item for one, two in pairs for item in make([one], 4, noise, 1, target=two)]
+            made = [dataclasses.replace(item, key=f"{i}") for i, item in enumerate(made)]
+            write_predictions(folder / f"{test}_predictions.jsonl", made)
+        folders.append(folder)
+    filled = fill_table("part-4", folders, convention=PRESETS["part"], bootstrap=0)
+    for system in ("recipe/part_two_stages", "recipe/part_two_stages_full"):
+        assert row(filled, system).seeds == [42]
+        assert set(row(filled, system).figures) == {"FLEURS avg.", "CoVoST2 avg."}
+    assert any("nearest recipe/part_two_stages" in note for note in filled.notes)
+    filled = fill_table("part-2", folders[:2], convention=PRESETS["part"], bootstrap=0)
+    ours, two = row(filled, "recipe/part"), row(filled, "recipe/part_two_stages")
+    assert len(ours.figures) == 11 and not row(filled, "recipe/part_8b").figures
+    assert ours.figures["FLEURS avg."].value < two.figures["FLEURS avg."].value
+    assert {text[:3] for text in filled.signatures} == {"WER", "CER"}
+    assert main(["table", "part-3", str(folders[0])]) == 0

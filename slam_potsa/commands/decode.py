@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,6 +22,9 @@ _OPTIONS = {
 def add(commands) -> None:
     decode = _searching(commands, "decode", "translate a manifest with a trained run")
     decode.add_argument("--output", help="prefix of the files; default: RUN/<manifest's name>")
+    peer = "first of all: another system in place of RUN, such as whisper; needs --model"
+    decode.add_argument("--system", action=_System, help=peer)
+    decode.add_argument("--model", help="folder or hub name of its weights")
     decode.add_argument(
         "--shuffle-audio",
         action="store_true",
@@ -50,6 +54,15 @@ def add(commands) -> None:
     forms = ("text", "json", "srt", "vtt")
     translate.add_argument("--format", choices=forms, default="text", help="others with times")
     translate.set_defaults(command=_translate)
+
+
+class _System(argparse.Action):
+    """Where another system decodes, no RUN is given."""
+
+    def __call__(self, parser, args, value, _flag=None):
+        args.system = value
+        (run,) = (action for action in parser._actions if action.dest == "run")
+        run.nargs = "?"
 
 
 def _searching(commands, name: str, help: str):
@@ -85,7 +98,27 @@ def _pseudo(args) -> None:
     print(write_pseudo_targets(args.output, _searched(args), args.manifest, **options))
 
 
+def _decode_peer(args) -> None:
+    from slam_potsa.engine.decode import predictions_file
+    from slam_potsa.engine.peers import decode_peer
+
+    given = {name: getattr(args, name) for name, _, _ in _OPTIONS.values()}
+    search = {name: value for name, value in given.items() if value is not None}
+    unread = [f"--{name.replace('_', '-')}" for name in ("batch_size", "bias", "shuffle_audio")
+              if getattr(args, name)]  # fmt: skip
+    unread += ["--n-best"] * ("num_return_sequences" in search)
+    refuse(f"{flag}: not with --system" for flag in unread)
+    if not args.model:
+        raise InputError("--system needs --model, the folder or hub name of its weights")
+    prefix = args.output or f"outputs/{args.system}/{args.manifest.stem}"
+    search = {"max_new_tokens": 200} | search
+    decode_peer(args.system, args.model, args.manifest, prefix, args.task or "s2tt", **search)
+    print(predictions_file(prefix))
+
+
 def _decode(args) -> None:
+    if args.system:
+        return _decode_peer(args)
     from slam_potsa.engine.decode import decode_to, predictions_file
 
     config = _searched(args)

@@ -13,9 +13,8 @@ from pathlib import Path
 import torch.distributed as dist
 
 from slam_potsa.config import PotsaConfig
-from slam_potsa.data.dataset import build_dataset
-from slam_potsa.data.manifest import read_manifest
-from slam_potsa.data.tasks import needed_fields
+from slam_potsa.data.dataset import build_dataset, read_rows
+from slam_potsa.data.tasks import fits, task_to_decode
 from slam_potsa.engine.decode import Translator, predictions_of
 from slam_potsa.errors import InputError
 from slam_potsa.model.speech_llm import SpeechLLM
@@ -54,7 +53,8 @@ class Judge:
     def _translated(self, model: SpeechLLM) -> float:
         """Each rank translates its share of the sample."""
         data, native = self.config.dataset_config, self.config.native
-        rows = read_manifest(data.val_data_path, needs=needed_fields(data.tasks))
+        task = task_to_decode(data.tasks, data.test_task)
+        rows = [row for row in read_rows(data, data.val_data_path) if fits(task, row)]
         count = min(native.choose_sample or len(rows), len(rows))
         rows = [rows[place * len(rows) // count] for place in range(count)]
         asked = replace(data, inference_mode=True), rows, model.tokenizer

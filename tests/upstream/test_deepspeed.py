@@ -2,12 +2,14 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from slam_potsa.config.compose import conf_dir
+from slam_potsa.data.manifest import read_manifest, write_manifest
 from slam_potsa.engine.decode import Translator
 from slam_potsa.model.carried_state import CarriedState
 from slam_potsa.model.checkpoint import carried_bias, read_checkpoint
@@ -67,6 +69,28 @@ def test_trains_saves_and_decodes(tmp_path, stage, precision, processes, accumul
         assert len(schedules) == processes and all(found == schedules[0] for found in schedules)
     if saved[-1].parent.name.startswith(f"potsa_epoch_{train.num_epochs}_"):
         same_weights(saved[-1], run / "model.pt")
+
+
+@pytest.mark.parametrize(("stage", "precision"), [(2, "bf16"), (3, "none")])
+def test_ranks_may_have_text_alone_while_the_encoder_trains(tmp_path, stage, precision):
+    """One row a rank a step: in a third of the steps the other one has no speech, or none has."""
+    config = tiny.world(tmp_path, sentences=8)
+    train, data = config.train_config, config.dataset_config
+    spoken = read_manifest(data.train_data_path)
+    text = [replace(u, key=f"text-{u.key}", audio=None) for u in spoken]
+    write_manifest(data.train_data_path, [*spoken, *text])
+    data.tasks, data.task_shares, data.pairing = ["asr", "mt"], [1, 1], "none"
+    config.language_bias.enabled, config.alignment.terms = False, {}
+    train.train_parts, train.batch_size_training = ["projector", "encoder"], 1
+    train.num_epochs, train.validation_interval = 1, 12
+    config.deepspeed_config = settings(tmp_path, stage, precision)
+    overrides = tiny.overrides(config) + ["engine=slam_llm"]
+    launch("tests/support/finetune_deepspeed_on_cpu.py", overrides, 2)
+    lines = read_metrics(Path(train.output_dir) / "metrics.jsonl")
+    assert len(lines) == 24 and all(math.isfinite(line["ce"]) for line in lines)
+    state = read_checkpoint(Path(train.output_dir) / "model.pt")
+    assert any(name.startswith("encoder.") for name in state)
+    assert all(torch.isfinite(tensor).all() for tensor in state.values())
 
 
 def schedule_of_every_rank(folder: Path) -> list[dict]:

@@ -334,9 +334,7 @@ def decode_to(
         return write_decoded(prefix, journal, found, manifest)
 
 
-def write_decoded(
-    prefix: str | Path, journal: Journal, found: list[Prediction], manifest: str | Path
-) -> list[Prediction]:
+def write_decoded(prefix: str | Path, journal: Journal, found: list, manifest: str | Path) -> list:
     """Write the files of a decoding that has ended; its journal goes."""
     write_pred_gt(prefix, found)
     record_file(prefix).unlink(missing_ok=True)

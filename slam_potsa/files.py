@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,7 +16,9 @@ from slam_potsa.errors import InputError
 
 logger = logging.getLogger(__name__)
 LOCK, OWNER = ".lock", ".owner"
-TEMPORARY = ".slam-potsa-"  # how the names of files begin that are being written; a process's id
+# How the names of files begin that are being written; after it PROCESS@HOST@ and some of the name:
+# on a file system of many machines a process is alive on its own alone.
+TEMPORARY, HOST, SHOWN = ".slam-potsa-", socket.gethostname(), 32
 
 
 @contextmanager
@@ -24,7 +27,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix is kept: libraries such as soundfile choose the format by it.
-    prefix = f"{TEMPORARY}{os.getpid()}-"
+    prefix = f"{TEMPORARY}{os.getpid()}@{HOST}@{path.stem[:SHOWN]}-"
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
@@ -57,8 +60,8 @@ def alone(
 ) -> Iterator[None]:
     """Hold `folder` while writing: a second process there would write into the same files.
 
-    What a process left half-written that was killed is removed first. The lock is the process's,
-    which may take it again, and ends with it, however it ends.
+    What a process of this machine left half-written that was killed is removed first. The lock is
+    the process's, which may take it again, and ends with it, however it ends.
 
     Args:
         doing: what the process does there, for the others' message.
@@ -78,7 +81,7 @@ def alone(
     try:
         lock.acquire(patience)
         if lock.lock_counter == 1:
-            _remove_temporaries(folder)
+            _remove_temporaries(folder, prefix)
         owner.write_text(f"{os.getpid()} {doing}")
     except Timeout:
         who = owner.read_text().strip() if owner.is_file() else "unknown works"
@@ -96,9 +99,12 @@ def alone(
             folder.rmdir()
 
 
-def _remove_temporaries(folder: Path) -> None:
-    for path in folder.rglob(f"{TEMPORARY}*"):
-        process = path.name.removeprefix(TEMPORARY).partition("-")[0]
+def _remove_temporaries(folder: Path, prefix: str) -> None:
+    """Below `folder`, or with a prefix, beside which others may work, of its files alone."""
+    for path in (folder.glob if prefix else folder.rglob)(f"{TEMPORARY}*@{HOST}@*"):
+        process, _, name = path.name.removeprefix(TEMPORARY).split("@", 2)
+        if not name.startswith(prefix[:SHOWN]):
+            continue
         with suppress(ValueError, PermissionError):  # no name of ours; a process of somebody else
             try:
                 os.kill(int(process), 0)

@@ -29,7 +29,7 @@ from slam_potsa.files import atomic_path, atomic_write, on_disk
 
 SHOWN = 40  # characters of a value in a message
 BLOCK = 1 << 24  # bytes read at once
-_HASHED: dict[tuple[str, int, int], str] = {}
+_HASHED: dict[tuple[str | int, ...], str] = {}
 
 
 @dataclass(frozen=True)
@@ -143,10 +143,10 @@ def _changed(record: Record, folder: Path) -> Iterator[str]:
 
 
 def content_hash(path: str | Path) -> str:
-    """SHA-256 of a file; read once by a process as long as its size and time of change stay."""
+    """SHA-256 of a file; read once by a process as long as inode, size and time of change stay."""
     path = Path(path).resolve()
     state = path.stat()
-    key = (str(path), state.st_size, state.st_mtime_ns)
+    key = (str(path), state.st_ino, state.st_size, state.st_mtime_ns)
     if key not in _HASHED:
         digest = hashlib.sha256()
         with open(path, "rb") as file:

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from slam_potsa.config import PotsaConfig, TrainConfig
 from slam_potsa.config.compose import conf_dir
 from slam_potsa.errors import InputError
-from slam_potsa.files import atomic_path, atomic_write
+from slam_potsa.files import atomic_write
 from slam_potsa.model.carried_state import CarriedState
+from slam_potsa.model.checkpoint import write_tensors
 
 SETTINGS = "deepspeed.json"  # in the run directory: what DeepSpeed was really given
 AUTO = "auto"
@@ -108,8 +109,7 @@ def save_whole(model: nn.Module, path: str | Path, *, writes: bool) -> None:
             # ZeRO resets or partitions the parameter; the buffer is what was written.
             state[f"{name}.as_parameter"] = module.as_buffer.float().cpu()
     if writes:
-        with atomic_path(path) as temporary:
-            torch.save(state, temporary)
+        write_tensors(path, state)
 
 
 def _whole(parameter: nn.Parameter) -> Tensor:

@@ -250,7 +250,7 @@ class NativeTrainer(Trainer):
         if self.args.world_size > 1:
             dist.barrier()  # every rank's random state is there
         if self.args.should_save:
-            complete(folder)
+            complete(folder, self.args.world_size)
             # Only now: the one before must stay until this one is whole.
             for old in complete_checkpoints(self.args.output_dir)[
                 : -self.potsa.native.keep_checkpoints

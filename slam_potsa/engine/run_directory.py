@@ -21,7 +21,7 @@ from typing import Any
 
 from slam_potsa.config import PotsaConfig, defaults, flat
 from slam_potsa.data.feature_store import FeatureStore
-from slam_potsa.errors import InputError
+from slam_potsa.errors import InputError, refuse
 from slam_potsa.files import TEMPORARY, atomic_write
 from slam_potsa.model.checkpoint import weights_file
 from slam_potsa.model.metrics import METRICS, TENSORBOARD, WANDB_RUN
@@ -48,8 +48,17 @@ def complete_checkpoints(output_dir: str | Path) -> list[Path]:
     return [path for path in _checkpoints(output_dir) if (path / COMPLETE).is_file()]
 
 
-def complete(checkpoint: Path) -> None:
-    """Note that it is whole, with the content of its files."""
+def complete(checkpoint: Path, processes: int = 1) -> None:
+    """Note that it is whole, with the content of its files.
+
+    Raises InputError without what a continuation needs: transformers would go on without a word.
+    """
+    ranks = [f"_{rank}" for rank in range(processes)] if processes > 1 else [""]
+    needed = [MODEL, CONTROLLER, "optimizer.pt", "scheduler.pt", "trainer_state.json"]
+    needed += [f"rng_state{rank}.pth" for rank in ranks]
+    lacking = [name for name in needed if not (checkpoint / name).is_file()]
+    shared = "all processes must write into one train_config.output_dir"
+    refuse(f"{checkpoint}: {name} was not written; {shared}" for name in lacking)
     files = [path for path in sorted(checkpoint.iterdir()) if path.name != COMPLETE]
     write_record(checkpoint / COMPLETE, {}, files)
 

@@ -11,7 +11,7 @@ import pytest
 
 from slam_potsa import InputError
 from slam_potsa.engine.encode import store_features
-from slam_potsa.engine.run_directory import best_checkpoint, changes_since, trained_from
+from slam_potsa.engine.run_directory import best_checkpoint, changes_since, complete, trained_from
 from slam_potsa.files import alone
 from slam_potsa.model.encoder import load_encoder
 from slam_potsa.provenance import sealed
@@ -40,6 +40,16 @@ def test_the_best_by_validation_comes_first_then_slam_llms_newest(tmp_path):
     ):
         put(tmp_path / better)
         assert best_checkpoint(tmp_path).parent == (tmp_path / better).parent
+
+
+def test_a_checkpoint_is_whole_with_what_every_process_writes_alone(tmp_path):
+    names = ["model.pt", "controller.json", "optimizer.pt", "scheduler.pt", "trainer_state.json"]
+    put(*(tmp_path / name for name in (*names, "rng_state_0.pth")))
+    with pytest.raises(InputError, match=r"rng_state_1\.pth was not written"):
+        complete(tmp_path, 2)
+    put(tmp_path / "rng_state_1.pth")
+    complete(tmp_path, 2)
+    assert (tmp_path / "complete").is_file()
 
 
 def changed(before, config, *affects):

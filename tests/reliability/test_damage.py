@@ -13,7 +13,7 @@ from slam_potsa.engine import native
 from slam_potsa.engine.decode_processes import Answer, Journal
 from slam_potsa.engine.run_directory import complete_checkpoints, last_checkpoint
 from slam_potsa.errors import InputError
-from slam_potsa.files import TEMPORARY, alone
+from slam_potsa.files import HOST, TEMPORARY, alone, atomic_path
 from slam_potsa.model.checkpoint import read_checkpoint
 from slam_potsa.model.language_bias import LanguageBias
 from slam_potsa.model.metrics import MetricsLog
@@ -118,9 +118,24 @@ def test_a_damaged_journal_gives_no_other_answers(tmp_path, damage, caplog):
 
 
 def test_what_a_killed_process_left_half_written_goes_at_the_next_start(tmp_path):
-    dead, living = (tmp_path / "in" / f"{TEMPORARY}{pid}-x" for pid in (2**22 + 1, os.getppid()))
-    for path in (dead, living):
-        path.parent.mkdir(exist_ok=True)
+    dead = 2**22 + 1
+    ours, below, living, elsewhere, beside = (
+        tmp_path / folder / f"{TEMPORARY}{process}@{host}@{name}"
+        for folder, process, host, name in (
+            (".", dead, HOST, "ours-x"),
+            ("in", dead, HOST, "ours-x"),
+            (".", os.getppid(), HOST, "ours-x"),
+            (".", dead, "another", "ours-x"),
+            (".", dead, HOST, "theirs-x"),
+        )
+    )
+    (tmp_path / "in").mkdir()
+    for path in (ours, below, living, elsewhere, beside):
         path.touch()
+    with alone(tmp_path, prefix="ours"):
+        assert not ours.exists() and below.exists() and beside.exists()
     with alone(tmp_path):
-        assert not dead.exists() and living.exists()
+        assert not below.exists() and not beside.exists()
+    assert living.exists() and elsewhere.exists()
+    with atomic_path(tmp_path / "ours.wav") as path:
+        assert path.match(f"{TEMPORARY}{os.getpid()}@{HOST}@ours-*.wav")

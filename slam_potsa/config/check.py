@@ -59,7 +59,7 @@ def _cross_checks(config: PotsaConfig) -> Iterator[str]:
         yield f"alignment over {sides[0]}: its length is the audio's there; compare llm.* instead"
     if data.encoder_window != model.encoder_window:
         yield "dataset_config.encoder_window must equal model_config.encoder_window"
-    yield from _paired_terms(config)
+    yield from paired_terms(config.alignment, data, train.batch_size_training)
     yield from _joining_problems(config)
     yield from _bias_problems(config)
     yield from _task_problems(data)
@@ -179,10 +179,9 @@ def _terms(alignment: AlignmentConfig) -> Iterator[str]:
             yield f"{where}.distance=ctc needs variant=plain and tokens=raw"
 
 
-def _paired_terms(config: PotsaConfig) -> Iterator[str]:
-    """Terms that compare a row with its partner's, against the pairs that there will be."""
-    data, size = config.dataset_config, config.train_config.batch_size_training
-    for name, term in config.alignment.active.items():
+def paired_terms(alignment: AlignmentConfig, data: DatasetConfig, size: int) -> Iterator[str]:
+    """Terms that compare a row with its partner's, against the pairs of a batch of `size` items."""
+    for name, term in alignment.active.items():
         where = f"alignment.terms.{name}"
         if term.rows != "pairs":
             if term.variant in AMONG_ROWS and size < 2 and data.pairing == "none":

@@ -98,7 +98,7 @@ def factory(
         sizes = {name: int(size) for name, size in sizes.items() if size is not None}
         sized = config.defaults(config.ModelConfig, sizes | projector)
         asked = {"queries": sized.query_len, "bias": bias if require_languages else None}
-        refuse(recipe_problems(train_config, recipe, pipeline, **asked))
+        refuse(recipe_problems(train_config, recipe, pipeline, alignment=alignment, **asked))
         if pipeline.get("trains") and os.environ.get("RANK", "0") == "0":
             held = ExitStack()
             held.enter_context(alone(train_config.output_dir))

@@ -10,6 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from slam_potsa.config import AlignmentConfig, DatasetConfig
+from slam_potsa.config.alignment import TEXT
+from slam_potsa.config.check import paired_terms
+from slam_potsa.data.manifest import read_manifest
 from slam_potsa.errors import collecting
 from slam_potsa.model.language_bias import LanguageBias
 
@@ -28,7 +32,13 @@ def calling_pipeline() -> Mapping[str, Any]:
 
 
 def recipe_problems(
-    train: Any, recipe: Any, pipeline: Mapping[str, Any], *, queries: int, bias: LanguageBias | None
+    train: Any,
+    recipe: Any,
+    pipeline: Mapping[str, Any],
+    *,
+    queries: int,
+    bias: LanguageBias | None,
+    alignment: AlignmentConfig,
 ) -> Iterator[str]:
     """What is wrong with a recipe's sections for a projector of `queries` tokens an utterance.
 
@@ -52,10 +62,13 @@ def recipe_problems(
             "folder of a transformers Whisper as ++model_config.encoder_path"
         )
     if (data := pipeline.get("dataset_config")) is not None:
-        yield from _dataset(data, queries, bias)
+        terms = alignment if pipeline.get("trains") else AlignmentConfig(terms={})
+        yield from _dataset(data, queries, bias, terms, train)
 
 
-def _dataset(data: Any, queries: int, bias: LanguageBias | None) -> Iterator[str]:
+def _dataset(
+    data: Any, queries: int, bias: LanguageBias | None, alignment: AlignmentConfig, train: Any
+) -> Iterator[str]:
     file, _, name = str(data.file).partition(":")
     text = Path(file).read_text(encoding="utf-8") if Path(file).is_file() else ""
     if text and bias is not None and not KNOWS_LANGUAGES.search(text):
@@ -67,10 +80,23 @@ def _dataset(data: Any, queries: int, bias: LanguageBias | None) -> Iterator[str
     problems: list[str] = []
     with collecting(problems):
         ours = runpy.run_path(file).get(name) if "slam_potsa" in text else None
-        found = vars(ours.settings(data)) if hasattr(ours, "settings") else data
+        settings = ours.settings(data) if hasattr(ours, "settings") else None
+        found = vars(settings) if settings else data
         if (slots := found.get("fix_length_audio")) != queries:
             told = f"dataset_config.fix_length_audio={slots}, one a query token: give ++"
             problems.append(f"{told}dataset_config.fix_length_audio={queries}")
         if bias is not None:  # SLAM-LLM's own datasets mark the whole window
             bias.check_frames(found.get("attend_padding", True))
+        problems += _terms(alignment, settings, train.batch_size_training)
     yield from problems
+
+
+def _terms(alignment: AlignmentConfig, data: DatasetConfig | None, size: int) -> Iterator[str]:
+    """What alignment compares must be in the batches: pairs, and transcripts; None: not ours."""
+    has_text = any(side.startswith(TEXT) for side in alignment.sides)
+    if data is None and has_text:
+        yield "alignment: terms over text.* need our dataset, which holds transcripts"
+    elif has_text:
+        read_manifest(data.train_data_path, needs=["transcript"])
+    for problem in paired_terms(alignment, data or DatasetConfig(pairing="none"), size):
+        yield f"{problem}; in potsa.yaml `dataset: {{pairing: …}}` or `alignment: {{terms: {{}}}}`"

@@ -1,11 +1,13 @@
 """What a recipe of SLAM-LLM's is refused for, before a model is loaded; SLAM-LLM is not needed."""
 
+import json
 import re
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from slam_potsa.config import AlignmentConfig, defaults
 from slam_potsa.errors import InputError
 from slam_potsa.model.drop_in import dataset_factory, from_yaml
 from slam_potsa.model.factory import micro_steps
@@ -14,20 +16,27 @@ from slam_potsa.model.recipe_checks import recipe_problems
 
 OURS = "from slam_potsa.model.drop_in import dataset_factory\nget = dataset_factory({})\n"
 THEIRS = "import torch"
+SPOKEN = {"distance": "ctc", "first": "ctc", "second": "text.ids", "rows": "same"}
+ONE_ROW = {"batch_size_training": 1}
 OWN = OURS.format("prompt='USER: '")
 
 
 def problems(folder, text=OWN, train=None, data=None, bias="", **asked):
     (folder / "data.py").write_text(text)
-    train = {"batching_strategy": "custom", "enable_deepspeed": False} | (train or {})
+    train = {"batching_strategy": "custom", "batch_size_training": 4} | (train or {})
     data = {"file": f"{folder}/data.py:get", "fix_length_audio": 4} | (data or {})
+    row = {"key": "a", "audio": "a.wav", "language": "en", "sentence_id": "1"}
+    (folder / "data.jsonl").write_text(json.dumps(row | asked.get("row", {})) + "\n")
+    data["train_data_path"] = f"{folder}/data.jsonl"
     section = type("Section", (dict,), {"__getattr__": dict.__getitem__})
     pipeline = {"dataset_config": section(data), "trains": True}
     pipeline["fsdp_config"] = SimpleNamespace(pure_bf16=asked.pop("pure_bf16", False))
     recipe = SimpleNamespace(encoder_name="whisper", encoder_path_hf=None)
     means = LanguageBias({"en": torch.zeros(2)}, fingerprint=bias)
     means = means if asked.get("needs_languages", True) else None
-    return list(recipe_problems(SimpleNamespace(**train), recipe, pipeline, queries=4, bias=means))
+    terms = {name: {"distance": "ot", **term} for name, term in asked.get("terms", {}).items()}
+    asked = {"alignment": defaults(AlignmentConfig, {"terms": terms}), "queries": 4, "bias": means}
+    return list(recipe_problems(SimpleNamespace(**train), recipe, pipeline, **asked))
 
 
 @pytest.mark.parametrize(
@@ -45,6 +54,14 @@ def problems(folder, text=OWN, train=None, data=None, bias="", **asked):
         ("", {"bias": "abc"}),
         ("means over all 30 s", {"bias": "abc" + PADDED}),
         ("bias --attend-padding", {"bias": "abc", "text": "language_ids"}),
+        ("", {"terms": {"ot": {}}}),
+        ("needs pairs", {"terms": {"ot": {}}, "text": OURS.format("pairing='none', prompt='A'")}),
+        ("needs pairs", {"terms": {"ot": {}}, "text": "language_ids"}),
+        ("pairing=anchor", {"terms": {"ot": {"detach": "second"}}}),
+        ("is one pair", {"terms": {"ot": {"variant": "n_pair"}}, "train": ONE_ROW}),
+        ("need our dataset", {"terms": {"ctc": SPOKEN}, "text": "language_ids"}),
+        ("data.jsonl:1: .*transcript", {"terms": {"ctc": SPOKEN}}),
+        ("", {"terms": {"ctc": SPOKEN}, "row": {"transcript": "so"}}),
     ],
 )
 def test_what_cannot_work_is_told(told, case, tmp_path, monkeypatch):

@@ -12,7 +12,6 @@ PACKAGE = Path(__file__).resolve().parents[1] / "slam_potsa"
 # Each may import those before it, never those after.
 ORDER = ["errors", "files", "provenance", "text", "stand_ins", "config", "registry", "data"]
 ORDER += ["objective", "model", "plugin", "engine", "evaluation", "commands", "cli"]
-ORDER += ["plugin", "engine", "evaluation", "commands", "cli"]
 # Lines of each folder, with a little air: to shrink (the aim is 15,000 in all), not to grow.
 BUDGET = {
     "config": 1_400,

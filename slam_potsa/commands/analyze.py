@@ -49,7 +49,7 @@ def _select_layers(args) -> None:
     with collecting(problems):
         config = load_run(args.run)
     refuse(problems)
-    folder = args.run / layers.FOLDER
+    folder = _home(args.run) / layers.FOLDER
     print(layers.select_layers(Translator(config), args.manifest, folder, part, **given).text())
     print(folder / f"{part}.yaml")
 
@@ -80,5 +80,10 @@ def _analyze(args) -> None:
     for run, config in zip(runs, configs, strict=True):
         how["name"] = run.resolve().name
         found.append(analysis.analyze(Translator(config), args.manifests, **how))
-        print(f"{found[-1].text()}\n{analysis.write_analysis(run, found[-1])}\n")
-    write_figures(args.run / analysis.FOLDER, draw(*found))
+        print(f"{found[-1].text()}\n{analysis.write_analysis(_home(run), found[-1])}\n")
+    write_figures(_home(args.run) / analysis.FOLDER, draw(*found))
+
+
+def _home(run: Path) -> Path:
+    """Where results go: a folder named user/name would be read in place of the hub's afterwards."""
+    return run if run.is_dir() else Path("_".join(run.parts))

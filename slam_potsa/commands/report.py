@@ -40,6 +40,9 @@ def add(commands) -> None:
 def _report(args) -> None:
     from slam_potsa.data.predictions import Origin
     from slam_potsa.engine.launch import quieten
+    from slam_potsa.evaluation.figures import require
+
+    require("jinja2")
     from slam_potsa.evaluation import report
 
     quieten()

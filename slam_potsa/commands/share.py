@@ -33,6 +33,9 @@ def add(commands) -> None:
 def _export(args) -> None:
     from slam_potsa.engine.launch import quieten
     from slam_potsa.engine.share import export_run
+    from slam_potsa.evaluation.figures import require
+
+    require("jinja2")
     from slam_potsa.evaluation.card import write_card
 
     quieten()

@@ -239,7 +239,8 @@ def arrow_chart(
 def require(*modules: str) -> None:
     """InputError where one of these packages is missing."""
     refuse(
-        f"{name}: not installed; charts and analyses need it: pip install slam-potsa[eval]"
+        f"{name}: not installed; charts, analyses, reports and model cards need it: "
+        "pip install slam-potsa[eval]"
         for name in modules
         if find_spec(name) is None
     )

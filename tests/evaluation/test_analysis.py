@@ -202,3 +202,10 @@ def test_command_line(runs, manifest, capsys, tmp_path):
     assert run_command(tmp_path, manifest, "--against", tmp_path / "none", "--heard", "eo") == 2
     printed = capsys.readouterr().err
     assert printed.startswith("error: 3 problems") and "'eo'" in printed
+
+
+@pytest.mark.parametrize("words", ["report RUN", "export RUN OUT", "analyze RUN M.jsonl"])
+def test_a_package_that_is_missing_is_named_with_its_extra(words, monkeypatch, capsys):
+    monkeypatch.setattr("slam_potsa.evaluation.figures.find_spec", lambda name: None)
+    assert cli.main(words.split()) == 2
+    assert "pip install slam-potsa[eval]" in capsys.readouterr().err

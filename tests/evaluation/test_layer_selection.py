@@ -91,12 +91,18 @@ def test_a_planted_layer_is_found_kept_and_taken_up(run, tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize(("flags", "layers"), [([], range(3)), (["--qformer"], range(1, 5))])
-def test_the_command_measures_every_layer_of_a_run(run, tmp_path, capsys, flags, layers):
+def test_the_command_measures_every_layer_of_a_run(
+    run, tmp_path, capsys, monkeypatch, flags, layers
+):
     config = run.config
     folder, manifest = config.train_config.output_dir, config.dataset_config.test_data_path
     assert cli.main(["select-layers", folder, manifest, *flags, "--pairs", "8"]) == 0
     printed = capsys.readouterr().out
     assert all(f"\n  {layer:3d}  0." in printed for layer in layers)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("slam_potsa.engine.decode.load_run", lambda _: config)
+    assert cli.main(["select-layers", "me/it", manifest, *flags, "--pairs", "8"]) == 0
+    assert (tmp_path / "me_it" / "layers").is_dir() and not (tmp_path / "me").exists()
     lacking = tmp_path / "lacking.jsonl"
     lacking.write_text('{"key": "a", "audio": "a", "language": "en", "sentence_id": "a"}\n')
     assert cli.main(["select-layers", folder, str(lacking), *flags]) == 2

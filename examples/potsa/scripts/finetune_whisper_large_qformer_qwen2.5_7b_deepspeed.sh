@@ -41,4 +41,4 @@ deepspeed \
     train_config.output_dir=$output_dir \
     log_config.log_file=$output_dir/train.log
     # ckpt_path=/root/tmp/cot_st/model.pt
-    # train_config.use_peft=true
+    # train_config.train_parts='[projector,llm.lora]'

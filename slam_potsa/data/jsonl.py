@@ -14,6 +14,7 @@ import gzip
 import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,8 @@ SHOWN = 60  # characters of a value in a message
 CHECKSUM = "crc32"  # the field of `log_line`
 
 Fields = Mapping[str, tuple[Callable[[Any], bool], str]]  # name -> (is it right?, what is expected)
+MOST = 1e300  # of numbers
+_HALVES, _CONTROL = re.compile("[\ud800-\udfff]"), re.compile("[\x00-\x1f\x7f-\x9f]")
 _BROKEN = (ValueError, RecursionError)  # of json.loads; the first covers text that is no UTF-8
 # What differs between problems of one kind: values (but not nothing), numbers, remarks.
 _VALUES = re.compile(r"found (?!nothing).*?(?=, )|(?<!field )'[^']*'|[\d.]+|\(.*\)")
@@ -106,11 +109,18 @@ def check_fields(
 
 
 def is_text(value: Any) -> bool:
-    return isinstance(value, str)
+    """A string of Unicode's characters: JSON's escapes can write halves of some."""
+    return isinstance(value, str) and not _HALVES.search(value)
+
+
+def is_line(value: Any) -> bool:
+    """A text that is not blank and has no tab, line break or other control character."""
+    return is_text(value) and bool(value.strip()) and not _CONTROL.search(value)
 
 
 def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Finite; of any number of digits (JSON's integers have no end)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -MOST < value < MOST
 
 
 def read_rows(path: str | Path, problems: Problems, expected: str = "JSON Lines") -> list[Row]:
@@ -121,14 +131,25 @@ def read_rows(path: str | Path, problems: Problems, expected: str = "JSON Lines"
     rows = []
     for number, line in read_lines(path, expected):
         try:
-            values, why = json.loads(line), ""
+            values, why = _loads(line), ""
         except _BROKEN as error:
-            values, why = None, f" ({error})"
+            values, why = None, f" ({str(error)[:SHOWN]})"
         if isinstance(values, dict):
             rows.append(Row(number, values))
         else:
             problems.add(number, f"found {short(line)}, expected a JSON object{why}")
     return rows
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        again = next(name for name, count in Counter(n for n, _ in pairs).items() if count > 1)
+        raise ValueError(f"field {short(again)} is there twice")
+    return values
+
+
+_loads = json.JSONDecoder(object_pairs_hook=_object).decode
 
 
 def read_lines(path: str | Path, expected: str, *, blank: bool = False) -> list[tuple[int, str]]:
@@ -138,9 +159,11 @@ def read_lines(path: str | Path, expected: str, *, blank: bool = False) -> list[
     """
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():  # reading a pipe or a device might never end
+            raise OSError("it is a folder, a pipe or a device")
         content = path.read_bytes()
         text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, ValueError) as error:
         absent = isinstance(error, FileNotFoundError)
         why = "no such file" if absent else f"cannot be read ({error})"
         raise InputError(f"{path}: {why}; expected {expected}, in UTF-8") from None
@@ -191,5 +214,8 @@ def wrong_field(field: str, found: Any, expected: str) -> str:
 
 def short(value: Any) -> str:
     """`repr(value)`, cut where it is long."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested beyond measure, an integer of 5,000 digits
+        text = f"a {type(value).__name__} too large to show"
     return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."

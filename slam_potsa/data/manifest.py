@@ -14,7 +14,7 @@ begins with `_` are the user's own.
 from __future__ import annotations
 
 import hashlib
-import math
+import os
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +28,13 @@ from slam_potsa.data import jsonl
 from slam_potsa.data.archives import COMPRESSED, split_reference
 from slam_potsa.data.languages import CODE
 from slam_potsa.errors import InputError, each, placed
-from slam_potsa.provenance import content_hash, fingerprint, why_outdated, write_record
+from slam_potsa.provenance import (
+    content_hash,
+    fingerprint,
+    read_record,
+    why_outdated,
+    write_record,
+)
 from slam_potsa.text import table
 
 REQUIRED = ("key", "language", "sentence_id")
@@ -38,6 +44,8 @@ HAS_TARGET = (
     "which is for speech without text; take it out of the list, or null its targets"
 )
 DURATION_TOLERANCE = 0.1  # seconds between the manifest's duration and the file's, then a warning
+LONGEST_DURATION = 86_400  # seconds: what is longer is a mistake
+LONGEST_PATH, LONGEST_NAME = 4_095, 255  # bytes, Linux's
 HEX_DIGITS = 16  # of a sentence's hash, 64 bits: among 10^6, two collide with probability 3e-8
 
 
@@ -111,6 +119,8 @@ def _read(
                 problems.add(number, f"field 'target': {HAS_TARGET}")
             problems.once(number, values["key"])
             present = {name: values[name] for name in FIELDS if values.get(name) is not None}
+            # Equal to the eye, equal here: one file writes é as one character, another as two.
+            present["sentence_id"] = unicodedata.normalize("NFC", values["sentence_id"]).strip()
             utterances.append(Utterance(**{"audio": None} | present))
     if problems and rows and (name := foreign_format(rows[0].values)):
         remedy = f"slam-potsa prepare convert {path} OUT.jsonl --from {name}"
@@ -156,20 +166,17 @@ def text_sentence_id(text: str, language: str) -> str:
 def foreign_format(row: Mapping[str, Any]) -> str | None:
     """The format of `slam-potsa prepare convert` that a line's object seems to be in."""
     name = next((name for name, fields in TELLTALES.items() if fields <= row.keys()), None)
-    if name == "cot_st" and str(row["prompt"]).count("<|") > 1:
+    if name == "cot_st" and jsonl.is_text(row["prompt"]) and row["prompt"].count("<|") > 1:
         return "llm_srt"  # the spoken language too
     return None if name == "slam_llm" and "audio" in row else name
 
 
-def _is_line(value: object) -> bool:
-    return jsonl.is_text(value) and bool(value.strip()) and not set("\t\n\r") & set(value)
-
-
 def _is_audio(value: object) -> bool:
-    if not jsonl.is_text(value) or not value.strip():
+    if not jsonl.is_line(value) or len(value.encode()) > LONGEST_PATH:
         return False
     path, member = split_reference(value)
-    return member is None or not path.endswith(COMPRESSED)
+    named = max(len(part.encode()) for part in path.split("/")) <= LONGEST_NAME
+    return named and (member is None or not path.endswith(COMPRESSED))
 
 
 def _is_language(value: object) -> bool:
@@ -177,22 +184,22 @@ def _is_language(value: object) -> bool:
 
 
 def _is_duration(value: object) -> bool:
-    return jsonl.is_number(value) and math.isfinite(value) and value > 0
+    return jsonl.is_number(value) and 0 < value <= LONGEST_DURATION
 
 
-_ONE_LINE = "without tabs and line breaks"
+_ONE_LINE = "without tabs, line breaks and other control characters"
 VALID: jsonl.Fields = {
-    "key": (_is_line, f"a unique string {_ONE_LINE}"),
+    "key": (jsonl.is_line, f"a unique string {_ONE_LINE}"),
     "audio": (
         _is_audio,
-        "a path relative to the manifest, or archive.tar:member, gunzipped",
+        "a path that a file may have, relative to the manifest, or archive.tar:member, gunzipped",
     ),
     "language": (_is_language, "a language code such as 'fr'"),
-    "sentence_id": (_is_line, f"a string {_ONE_LINE}, the same for the same meaning"),
-    "transcript": (_is_line, f"what is said, as a string {_ONE_LINE}"),
-    "target": (_is_line, f"the translation, as a string {_ONE_LINE}"),
+    "sentence_id": (jsonl.is_line, f"a string {_ONE_LINE}, the same for the same meaning"),
+    "transcript": (jsonl.is_line, f"what is said, as a string {_ONE_LINE}"),
+    "target": (jsonl.is_line, f"the translation, as a string {_ONE_LINE}"),
     "target_language": (_is_language, "a language code such as 'en'"),
-    "duration": (_is_duration, "seconds, a number above 0"),
+    "duration": (_is_duration, f"seconds, a number above 0, at most {LONGEST_DURATION:,}"),
     "synthetic": (lambda value: value in ("target", "audio"), "'target' or 'audio'"),
 }
 
@@ -303,16 +310,49 @@ def mark_checked(path: str | Path, content: str | None = None) -> None:
 
     Raises OSError where its folder cannot be written to.
     """
-    write_record(f"{path}.checked", {"manifest": content or content_hash(path)})
+    made_from = {"manifest": content or content_hash(path), "recordings": recordings_hash(path)}
+    write_record(f"{path}.checked", made_from, notes={"state": _recordings_state(path)})
 
 
 def is_checked(path: str | Path) -> bool:
-    """Whether the recordings of the manifest, as it is now, were decoded before (`mark_checked`).
-
-    Of the manifest only: a recording that was exchanged under the same name is not noticed.
-    """
-    now = {"manifest": content_hash(path)} if Path(path).is_file() else {}
+    """Whether the recordings that the manifest names now were decoded before (`mark_checked`)."""
+    if not Path(path).is_file() or not Path(f"{path}.checked").is_file():
+        return False
+    now = {"manifest": content_hash(path), "recordings": recordings_hash(path)}
     return not why_outdated(f"{path}.checked", now)
+
+
+def recordings_hash(path: str | Path) -> str:
+    """A hash of the content of all recordings of a manifest, of archives as a whole.
+
+    They are read where their sizes or times are not those of `<manifest>.checked`.
+    """
+    state, record = _recordings_state(path), read_record(f"{path}.checked")
+    if record and record.notes.get("state") == state:
+        return str(record.made_from.get("recordings"))
+    return _recordings_hash(str(path), state)
+
+
+@lru_cache(maxsize=8)
+def _recordings_hash(path: str, state: str) -> str:
+    files = _recordings(path)
+    found = each(lambda name: content_hash(name) if os.path.isfile(name) else "", files.values())
+    return fingerprint(recordings={name: found[file] for name, file in files.items()})
+
+
+def _recordings_state(path: str | Path) -> str:
+    states = {}
+    for name, file in _recordings(path).items():
+        with suppress(OSError):
+            state = os.stat(file)
+            states[name] = [state.st_size, state.st_mtime_ns]
+    return fingerprint(recordings=states)
+
+
+def _recordings(path: str | Path) -> dict[str, str]:
+    """Where the files are that a manifest names."""
+    names = {split_reference(u.audio)[0] for u in read_manifest(path) if u.audio}
+    return {name: os.path.join(Path(path).parent, name) for name in sorted(names)}
 
 
 def manifest_hash(manifests: Iterable[str | Path]) -> str:

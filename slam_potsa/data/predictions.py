@@ -134,7 +134,8 @@ def _are_answers(value: Any) -> bool:
     return pairs and all(jsonl.is_text(text) and jsonl.is_number(score) for text, score in value)
 
 
-_VALID: jsonl.Fields = {field.name: (jsonl.is_text, "a string") for field in fields(Prediction)} | {
+_VALID: jsonl.Fields = {field.name: (jsonl.is_text, "a string") for field in fields(Prediction)}
+_VALID |= {name: (jsonl.is_line, "a line of text") for name in ("key", "language", "source")} | {
     "beam": (_is_count, "1, 2, …"),
     "cross_entropy": (jsonl.is_number, "a number"),
     "alternatives": (_are_answers, "a list of [text, score]"),

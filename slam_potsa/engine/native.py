@@ -101,7 +101,8 @@ class NativeTrainer(Trainer):
     def __init__(self, config: PotsaConfig, model, args: TrainingArguments, data: dict[str, Any]):
         self.potsa = config
         self.data = data
-        self.made_from, self.judge = trained_from(config, ["weights"]), Judge(config)
+        self.made_from = trained_from(config, ["weights"]) if args.should_save else None
+        self.judge = Judge(config)
         # What makes two validations comparable.
         self.validated_on = [validated_on(config), self.judge.by, config.native.choose_sample]
         args.max_steps = _max_steps(config, len(self._loader("train", args)))

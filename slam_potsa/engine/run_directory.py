@@ -19,14 +19,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from slam_potsa.config import PotsaConfig, defaults, flat
+from slam_potsa.config import DatasetConfig, PotsaConfig, defaults, flat
 from slam_potsa.data.feature_store import FeatureStore
+from slam_potsa.data.manifest import recordings_hash
 from slam_potsa.errors import InputError, refuse
 from slam_potsa.files import TEMPORARY, atomic_write
 from slam_potsa.model.checkpoint import weights_file
 from slam_potsa.model.metrics import METRICS, TENSORBOARD, WANDB_RUN
 from slam_potsa.objective.layer_schedule import LayerSchedule
-from slam_potsa.provenance import content_hash, differences, seal, why_outdated, write_record
+from slam_potsa.provenance import (
+    content_hash,
+    differences,
+    folder_hash,
+    seal,
+    why_outdated,
+    write_record,
+)
 
 logger = logging.getLogger(__name__)
 CONFIG, BIAS, MODEL = "config.yaml", "language_bias.safetensors", "model.pt"
@@ -226,7 +234,8 @@ def trained_from(
     alignment, teacher = config.alignment, config.alignment.teacher_path(config.ckpt_path)
     alignment = replace(alignment, teacher=None if teacher else alignment.teacher)
     options = replace(config, ckpt_path=None, dataset_config=placeless, alignment=alignment)
-    contents = {
+    contents = frozen_models(config) | {
+        "content of the recordings": recordings_of(data, data.train_data_path),
         "content of ckpt_path": file_hash(config.ckpt_path),
         "content of alignment.teacher": file_hash(teacher),
         "content of dataset_config.train_data_path": file_hash(data.train_data_path),
@@ -235,6 +244,30 @@ def trained_from(
     if "outcome" in affects:
         contents["content of dataset_config.val_data_path"] = validated_on(config)
     return flat(options, affects=affects) | contents
+
+
+def frozen_models(config: PotsaConfig) -> dict[str, str]:
+    """The options that name the LLM and the encoder, by what lies there; a hub's name is one."""
+    model = config.model_config
+    paths = {"llm_path": model.llm_path, "encoder_path_hf": model.encoder_path_hf}
+    return {f"model_config.{name}": _model_hash(path) for name, path in paths.items()}
+
+
+def _model_hash(path: str) -> str:
+    if Path(path).is_dir():
+        return folder_hash(path)
+    return GONE if Path(path).is_absolute() or path.count("/") > 1 else path
+
+
+def recordings_of(data: DatasetConfig, manifest: str | None) -> str | None:
+    """The content of a manifest's recordings; None where features stand for them, or no manifest
+    is. What lies there is not read where `check_audio` is off."""
+    if data.feature_store or not manifest or not data.check_audio:
+        return None
+    try:
+        return recordings_hash(manifest)
+    except InputError:
+        return GONE
 
 
 def validated_on(config: PotsaConfig) -> str | None:

@@ -1,5 +1,7 @@
+import io
 import tarfile
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -54,6 +56,10 @@ def test_truncated_recordings_are_refused(tmp_path, recording, name):
         (np.zeros(0), "the header is there but no samples"),
         (np.array([0.5, np.nan]), "has samples that are not finite"),
         (np.full(16_000 * 31, 0.1), "31.00 s long, expected 30 s or less"),
+        (np.full(9, 0.1), "9 samples at 16 kHz, expected 160 or more"),
+        (np.full((900, 9), 0.1), "9 channels at 16000 Hz, expected 8 channels"),
+        (np.full(900, 3e3), "its peak is 3000 times full scale: .*divide them, by 32768"),
+        (np.full((900, 2), [0.5, -0.5]), "its channels cancel each other out"),
     ],
 )
 def test_unusable_recordings(tmp_path, content, message):
@@ -68,15 +74,58 @@ def test_unusable_recordings(tmp_path, content, message):
 def test_what_is_unusual_and_taken(tmp_path, recording, tone):
     assert len(load_audio(recording("a.wav", 31.0), tmp_path, max_seconds=None)) == 31 * 16_000
     assert len(load_audio(recording("b.wav", 30.0), tmp_path)) == 30 * 16_000
-    path = tmp_path / recording("pipe.wav")
-    content = bytearray(path.read_bytes())
-    position = content.index(b"data") + 4
-    content[4:8] = content[position : position + 4] = b"\xff\xff\xff\xff"  # of unknown length
-    path.write_bytes(content)
-    assert len(load_audio("pipe.wav", tmp_path)) == 8000
+    soundfile.write(tmp_path / "c.wav", np.full(8000, 0.1), 16_000, "GSM610")
+    assert len(load_audio("c.wav", tmp_path)) == 26 * 320  # its blocks
+    with pytest.raises(InputError, match="60 s or less"):
+        load_audio(recording("d.flac", 61.0), tmp_path, max_seconds=None)
     left, right = tone(frequency=300), tone(frequency=500)
     soundfile.write(tmp_path / "a.wav", np.stack([left, right, 0 * left], 1), 16_000, "FLOAT")
     np.testing.assert_allclose(load_audio("a.wav", tmp_path), (left + right) / 3, atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [0, 0x7FFFF000, 0xFFFFFFDB, 2_000_000_000, 9_000, 17_000])
+def test_the_length_that_a_wav_promises_is_compared_with_what_is_there(tmp_path, recording, length):
+    """Programs that write to a pipe put the first four there."""
+    path = tmp_path / recording("a.wav")
+    content = bytearray(path.read_bytes())
+    place = content.index(b"data") + 4
+    content[place : place + 4] = length.to_bytes(4, "little")
+    path.write_bytes(content)
+    if length not in (9_000, 17_000):
+        assert len(load_audio("a.wav", tmp_path)) == 8000
+        return
+    with pytest.raises(InputError, match="the header promises (4500 s|17000 b)"):
+        load_audio("a.wav", tmp_path)
+
+
+@pytest.mark.parametrize("variable", [False, True])
+def test_an_mp3_without_a_length_is_decoded_to_its_end(tmp_path, tone, variable):
+    """As a pipe gets it: libsndfile guesses from the first frames."""
+    loud = tone(8.0) + np.pad(np.random.default_rng(0).normal(size=16_000), (0, 112_000)) / 9
+    content = io.BytesIO()
+    with av.open(content, "w", format="mp3", options={"write_xing": "0"}) as file:
+        stream = file.add_stream("libmp3lame", rate=16_000, layout="mono")
+        if variable:
+            stream.codec_context.flags |= av.codec.context.Flags.qscale
+            stream.codec_context.global_quality = 118 * 5
+        frame = av.AudioFrame.from_ndarray(loud[None].astype("f4"), "fltp", "mono")
+        frame.sample_rate = 16_000
+        file.mux([*stream.encode(frame), *stream.encode(None)])
+    (tmp_path / "a.mp3").write_bytes(content.getvalue())
+    assert abs(measure_audio("a.mp3", tmp_path) - 8.0) < 0.15  # frames of 36 ms
+    (tmp_path / "a.mp3").write_bytes(content.getvalue()[:-100])
+    with pytest.raises(InputError, match="truncated"):
+        load_audio("a.mp3", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.aiff", "a.au", "a.w64", "a.rf64"])
+def test_other_containers_that_end_early_are_refused(tmp_path, tone, name):
+    path = tmp_path / name
+    soundfile.write(path, tone(1.0), 16_000, "PCM_16")
+    assert len(load_audio(name, tmp_path)) == 16_000
+    path.write_bytes(path.read_bytes()[:-9_000])
+    with pytest.raises(InputError, match="truncated"):
+        load_audio(name, tmp_path)
 
 
 @pytest.mark.parametrize("n_mels", [80, 128])

@@ -1,6 +1,8 @@
 """The reader of JSON Lines: bad lines by the thousand, and lines of other projects' formats."""
 
 import gzip
+import json
+import os
 
 import pytest
 
@@ -26,6 +28,30 @@ def test_rows_are_numbered_and_other_lines_are_told_of_at_once(tmp_path):
     for name in ("none.jsonl", "utf16.jsonl", "a.gz"):
         with pytest.raises(InputError, match=f"{name}: .*expected JSON Lines"):
             read_rows(tmp_path / name, Problems(name))
+
+
+def test_what_json_allows_and_no_reader_survives_is_a_bad_line(tmp_path):
+    path, bad = tmp_path / "m.jsonl", ["[" * 10**5, '{"a": ' + "9" * 5000 + "}"]
+    bad += ['{"a": 1, "a": 2}', '{"a": ' + '{"b":' * 5000 + "1" + "}" * 5001, '{"\x00": 1}']
+    path.write_text("\n".join(bad) + "\n")
+    problems = Problems(path)
+    assert read_rows(path, problems) == [] and len(problems.texts()) == len(bad)
+    good = {"key": "a", "audio": "a.wav", "language": "fr", "sentence_id": "s"}
+    wrong = [
+        ("key", "a\x00"),
+        ("transcript", "\ud83d"),
+        ("audio", "a" * 256),
+        ("duration", 10**400),
+    ]
+    lines = [json.dumps(good | {"key": f"k{n}", f: v}) for n, (f, v) in enumerate(wrong)]
+    path.write_text("\n".join([*lines, json.dumps(good)[:-1] + ', "duration": 1e400}']))
+    with pytest.raises(InputError) as caught:
+        read_manifest(path)
+    for problem, name in zip(caught.value.problems, [*dict(wrong), "duration"], strict=True):
+        assert f"field '{name}'" in problem
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(InputError, match="a pipe or a device"):
+        read_manifest(tmp_path / "pipe.jsonl")
 
 
 def test_a_log_ends_where_a_crash_cut_it_off(tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from slam_potsa import InputError
+from slam_potsa.data.manifest import is_checked, mark_checked
 from slam_potsa.engine.encode import store_features
 from slam_potsa.engine.run_directory import best_checkpoint, changes_since, complete, trained_from
 from slam_potsa.files import alone
@@ -98,6 +99,23 @@ def test_data_and_start_are_compared_by_content(tmp_path):
         path.unlink()
     Path(data.feature_store).rename(tmp_path / "elsewhere")
     assert changed(before, config) == []  # what is gone has not changed
+
+
+def test_other_models_and_recordings_at_the_same_paths_are_another_training(tmp_path):
+    config = tiny.world(tmp_path)
+    config.language_bias.enabled = False
+    manifest = Path(config.dataset_config.train_data_path)
+    mark_checked(manifest)
+    before = trained_from(config)
+    for path in (manifest.parent / "audio").glob("*.wav"):
+        os.utime(path)  # copied, not exchanged
+    assert changed(before, config) == [] and is_checked(manifest)
+    tiny.llm(tmp_path / "llm", seed=1)
+    tiny.whisper(tmp_path / "whisper", seed=1)
+    one, other = (manifest.parent / "audio" / f"{name}-0.wav" for name in ("en", "es"))
+    other.write_bytes(one.read_bytes())
+    names = ["content of the recordings", "model_config.encoder_path_hf", "model_config.llm_path"]
+    assert changed(before, config) == names and not is_checked(manifest)
 
 
 def test_a_second_process_is_kept_out_until_the_first_has_gone(tmp_path, monkeypatch):

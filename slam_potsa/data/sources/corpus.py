@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,7 +25,7 @@ from typing import Any
 
 from slam_potsa.data import manifest
 from slam_potsa.data.archives import split_reference
-from slam_potsa.data.audio import measure_audio
+from slam_potsa.data.audio import MAX_DECODED, measure_audio
 from slam_potsa.data.jsonl import log_line, read_log, write_rows
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.errors import InputError, each
@@ -37,6 +38,7 @@ LISTED_TWICE = "listed twice"  # the reason of a line that is no further recordi
 BATCH = 512  # recordings that are lost at most where listening is interrupted
 MAD_TO_DEVIATION = 1.4826  # median absolute deviation to standard deviation, of a normal law
 LEAST_DEVIATION = 0.1  # of log characters per second: where all speak alike, none is an outlier
+_TOO_LONG = re.compile(r"\d s long, expected")
 LEAST_RECORDINGS = 20  # of one language: below it, its usual rate is not known
 
 
@@ -152,7 +154,8 @@ def measure(
         found = known[name]
         if isinstance(found, str):
             # The reader refuses silence, so that it could not be trained on or decoded either.
-            recording.drop("silent" if found.startswith("silent") else "unreadable", found)
+            long = f"longer than {MAX_DECODED:g} s" if _TOO_LONG.search(found) else "unreadable"
+            recording.drop("silent" if found.startswith("silent") else long, found)
         else:
             recording.utterance = replace(recording.utterance, duration=round(found, 4))
 

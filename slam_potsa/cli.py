@@ -17,7 +17,7 @@ from slam_potsa.commands import (
     score,
     share,
 )
-from slam_potsa.errors import InputError
+from slam_potsa.errors import InputError, told
 
 GROUPS = (prepare, model, plan, run, decode, score, analyze, report, share)
 EXIT_INPUT = 2
@@ -31,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_INPUT
+    except OSError as error:
+        print(f"error: {told(error)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted; run the same command again to continue", file=sys.stderr)
         return 130

@@ -39,6 +39,12 @@ def refuse(problems: Iterable[str]) -> None:
         raise InputError(found)
 
 
+def told(error: OSError) -> str:
+    """In one line what the file system refuses: a full disk, a folder that is gone or read-only."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}; mend it and run the same command again"
+
+
 @contextmanager
 def collecting(problems: list[str], place: object = "") -> Iterator[None]:
     """Add what an InputError inside says to `problems`, so that the next one is found too.

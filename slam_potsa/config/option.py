@@ -116,8 +116,10 @@ def defaults(kind: type, given: Any = None, ignored: Collection[str] = ()) -> An
     SLAM-LLM hands a factory only what the user's configuration holds; what is missing there takes
     its default from here. Raises InputError on unknown keys that are not in `ignored`.
     """
-    values = _plain(given).items()
-    return _from_mapping(kind, {k: v for k, v in values if k not in ignored}, "")
+    plain = _plain(given)
+    if isinstance(plain, Mapping):
+        plain = {name: value for name, value in plain.items() if name not in ignored}
+    return _from_mapping(kind, plain, "")
 
 
 def _plain(given: Any) -> Mapping[str, Any]:

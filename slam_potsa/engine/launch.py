@@ -26,7 +26,7 @@ from slam_potsa.engine.run_directory import (
     read_config,
     trained_from,
 )
-from slam_potsa.errors import InputError
+from slam_potsa.errors import InputError, told
 from slam_potsa.files import alone, atomic_path
 from slam_potsa.model.checkpoint import read_checkpoint
 from slam_potsa.model.controller import NonFiniteLoss
@@ -64,6 +64,8 @@ def _errors_as_messages() -> Iterator[None]:
     except (InputError, NonFiniteLoss) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_INPUT if isinstance(error, InputError) else 1)
+    except OSError as error:
+        sys.exit(f"error: {told(error)}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

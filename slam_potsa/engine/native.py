@@ -49,6 +49,7 @@ from slam_potsa.model.checkpoint import (
     apply_checkpoint,
     read_checkpoint,
     save_checkpoint,
+    saving,
     write_tensors,
 )
 from slam_potsa.model.factory import model_factory
@@ -246,7 +247,8 @@ class NativeTrainer(Trainer):
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save:  # one of this step may be there, from before a resume
             (folder / COMPLETE).unlink(missing_ok=True)
-        super()._save_checkpoint(model, trial)
+        with saving(folder):
+            super()._save_checkpoint(model, trial)
         self.saved_step = self.state.global_step
         if self.args.world_size > 1:
             dist.barrier()  # every rank's random state is there

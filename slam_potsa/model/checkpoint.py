@@ -6,11 +6,13 @@ and the state of the layer schedule (see `carried_state`).
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +53,20 @@ def save_checkpoint(model: nn.Module, path: str | Path) -> None:
     write_tensors(path, trainable_state(model))
 
 
+@contextmanager
+def saving(path: str | Path) -> Iterator[None]:
+    """torch.save says RuntimeError of a full disk; this, OSError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "inline_container" not in str(error):
+            raise
+        raise OSError(errno.EIO, "cannot be written: is the disk full?", str(path)) from None
+
+
 def write_tensors(path: str | Path, state: State) -> None:
     """What `read_checkpoint` reads."""
-    with sealed(path) as temporary, open(temporary, "wb") as file:
+    with saving(path), sealed(path) as temporary, open(temporary, "wb") as file:
         torch.save(dict(state), file)  # given a path, it would write the path's name too
 
 

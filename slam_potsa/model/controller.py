@@ -9,10 +9,14 @@ gradients and labels, an optimizer step is seen by torch's own hook.
 from __future__ import annotations
 
 import json
+import logging
 import math
+import os
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import torch
@@ -26,6 +30,7 @@ from slam_potsa.model.metrics import mean_record, numbers, start_copy_to_host
 from slam_potsa.model.taps import TapRecorder
 from slam_potsa.model.teacher import Teacher
 from slam_potsa.objective.conflict import gradient_conflict, scheduled_terms
+from slam_potsa.objective.distances import unconverged
 from slam_potsa.objective.layer_schedule import LayerSchedule
 from slam_potsa.objective.terms import AlignmentLoss, AlignmentObjective, AlignmentTerm
 
@@ -36,6 +41,7 @@ PENDING_STEPS = 2  # losses are read this many steps late: by then they are ther
 # What a step's record holds beside the terms.
 COLUMNS = {"step", "ce", "lr", "layers", "choices", "outcomes", "seconds", "tokens", "shared"}
 COLUMNS |= {"alignment", "aligned", "not_finite", "arrived"}
+_warn_once = cache(logging.getLogger(__name__).warning)
 NO_PAIRS = torch.empty(0, 2, dtype=torch.long)
 
 
@@ -180,6 +186,8 @@ class AlignmentController:
         record = {"shared": shared, **loss.terms, "tokens": tokens}
         if taps and self._is_due(self.diagnose_interval):
             record |= self.objective.diagnose(taps, rows, self.layers, self._sentences)
+            errors = {term.name: unconverged(term.distance) for term in self.objective.terms}
+            record |= {f"{n}/marginal_error": e for n, e in errors.items() if e is not None}
         if self._wants_conflict:
             compared = taps, rows, self._all_layers, self._sentences
             record |= gradient_conflict(self.objective, cross_entropy, *compared)
@@ -287,6 +295,12 @@ class AlignmentController:
             if self.insight_interval and line["step"] % self.insight_interval == 0:
                 facts = self.schedule.statistics()["layers"].items()
                 line |= {f"schedule/{k}/{n}": v for k, of in facts for n, v in of.items()}
+        for name in [name for name in line if name.endswith("/marginal_error")]:
+            if line[name] == 0:  # within the tolerance
+                del line[name]
+            else:
+                remedy = "raise max_iterations or epsilon"
+                _warn_once(f"{name}: sweeps ended early, the gradient is inexact; {remedy}")
         for listener in self.listeners:
             listener(dict(line))
         if not_finite:
@@ -304,8 +318,11 @@ class AlignmentController:
         return {"step": self.step, "schedule": schedule, "unread": self._unread}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state`. Raises ValueError for a schedule of another kind."""
-        if self.schedule is not None and state["schedule"] is not None:
+        """Continue from `state`. Raises ValueError, and changes nothing, where it does not fit."""
+        records = state.get("unread")
+        if type(state.get("step")) is not int or not isinstance(records, list):
+            raise ValueError("the saved state: expected a step and the losses that are unread")
+        if self.schedule is not None and state.get("schedule") is not None:
             self.schedule.load_state_dict(state["schedule"])
         self.step, self._unread = state["step"], list(state["unread"])
         self._forget()
@@ -316,7 +333,11 @@ class AlignmentController:
     def _load_from_carried(self) -> None:
         payload = self.carried.read()
         if payload is not None:
-            self.found_state = json.loads(payload)
+            with suppress(ValueError, RecursionError):
+                found = json.loads(payload)
+                self.found_state = (
+                    found if isinstance(found, dict) and "schedule" in found else None
+                )
 
     def detach(self) -> None:
         """Stop listening to optimizers."""
@@ -324,9 +345,10 @@ class AlignmentController:
 
 
 def _non_finite(record: dict[str, Any]) -> NonFiniteLoss:
+    rank = f"rank {os.environ['RANK']}, " if "RANK" in os.environ else ""
     bad = [f"{k}={v}" for k, v in record.items() if isinstance(v, float) and not math.isfinite(v)]
     return NonFiniteLoss(
-        f"step {record['step']}: {', '.join(bad) or 'a loss on another rank'}. Lower "
+        f"{rank}step {record['step']}: {', '.join(bad) or 'a loss on another rank'}. Lower "
         "train_config.lr or alignment.terms.*.weight, use bf16 rather than fp16, and check the "
         "recordings of this step; the last checkpoint is still good"
     )

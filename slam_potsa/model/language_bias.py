@@ -224,7 +224,13 @@ def _restore_tables(module: LanguageBias, _incompatible) -> None:
     payload = module.carried.read()
     if payload is None:
         return
-    biases, about = _parse(payload)
+    try:
+        biases, about = _parse(payload)
+        if {bias.shape for bias in biases.values()} != {(module.width,)}:
+            raise ValueError(f"expected {module.width} numbers for each language")
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        module.carried.write(module._serialize())
+        raise InputError(f"language biases of the checkpoint: damaged ({error})") from None
     module.fingerprint, module.manifest = about["fingerprint"], about["manifest"]
     module._set(biases, about["counts"])
 
@@ -234,4 +240,15 @@ def _parse(payload: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors = load(payload)
     length = int.from_bytes(payload[:8], "little")  # safetensors: header length, header, tensors
     header = json.loads(payload[8 : 8 + length])
-    return tensors, json.loads(header["__metadata__"][METADATA])
+    about = json.loads(header["__metadata__"][METADATA])
+    kinds = {"center": str, "unseen_language": str, "fingerprint": str, "manifest": str}
+    kinds["counts"] = dict
+    if not isinstance(about, dict) or {k: type(v) for k, v in about.items()} != kinds:
+        raise ValueError(f"expected {', '.join(kinds)}")
+    if not all(type(n) is int and n > 0 for n in about["counts"].values()):
+        raise ValueError("counts: expected numbers of utterances")
+    for code, bias in tensors.items():
+        language_id(code)
+        if bias.ndim != 1 or not bias.is_floating_point() or not bool(bias.isfinite().all()):
+            raise ValueError(f"{code}: expected a row of finite numbers, got {list(bias.shape)}")
+    return tensors, about

@@ -97,7 +97,8 @@ def from_pretrained(kind: Any, path: str, option: str, **options: Any) -> Any:
     """
     name, revision = split_revision(path)
     try:
-        return kind.from_pretrained(name, **options, **({"revision": revision} if revision else {}))
+        options |= {"revision": revision} if revision else {}
+        return kind.from_pretrained(name, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
         where = f"{option}={path!r}: neither a transformers folder here nor a model to be fetched"
         raise InputError(f"{where} ({str(error).splitlines()[0]})") from error

@@ -64,7 +64,7 @@ class OptimalTransport:
     """Entropic optimal transport (eq. 3) with its options: fields of :class:`TransportOptions`."""
 
     def __init__(self, **options):
-        TransportOptions(**options)  # refuses bad ones now
+        self.tolerance = TransportOptions(**options).tolerance  # refuses bad ones now
         self.options = options
 
     def __call__(self, *sides: Tensor | None) -> Tensor:
@@ -72,7 +72,11 @@ class OptimalTransport:
 
     def monitor(self, *sides: Tensor | None) -> Tensor:
         """⟨Γ, C⟩, which unlike the entropic value is never negative: the figure to log."""
-        return transport(*sides, **self.options).cost
+        found = transport(*sides, **self.options)
+        error = found.marginal_error.amax()
+        error = torch.where(error > self.tolerance, error, 0.0)
+        self.marginal_error = torch.maximum(error, getattr(self, "marginal_error", error))
+        return found.cost
 
     def __repr__(self) -> str:
         return f"OptimalTransport({self.options})"
@@ -101,6 +105,13 @@ class OnUnitTokens:
 
     def __repr__(self) -> str:
         return f"OnUnitTokens({self.distance!r})"
+
+
+def unconverged(distance: Distance) -> Tensor | None:
+    """The largest marginal error [] since this was last asked, 0 within the tolerance; None: it has
+    none."""
+    inner = getattr(distance, "distance", distance)
+    return vars(inner).pop("marginal_error", None) if isinstance(inner, OptimalTransport) else None
 
 
 def measure(distance: Distance) -> Distance:

@@ -246,9 +246,11 @@ class LayerSchedule:
         """Continue exactly where :meth:`state_dict` was taken.
 
         Raises:
-            ValueError: the state is of another strategy, other candidates, layers or seed.
+            ValueError: the state is of another strategy, other candidates, layers or seed, or none
+                that could have been saved; nothing is changed then.
         """
-        expected, found = self._identity(), dict(state["identity"])
+        identity = state.get("identity") if isinstance(state, Mapping) else None
+        expected, found = self._identity(), identity if isinstance(identity, Mapping) else {}
         differing = [key for key in expected if expected[key] != found.get(key)]
         if differing:
             raise ValueError(
@@ -256,9 +258,26 @@ class LayerSchedule:
                 + "; ".join(f"{k}: expected {expected[k]}, got {found.get(k)}" for k in differing)
                 + "; resume with the saved configuration, or start without the saved schedule"
             )
-        self._choices, self._draws = int(state["choices"]), int(state["draws"])
-        self._state = {layer: _Layer(*rest) for layer, *rest in state["layers"]}
-        self._pending = {int(choice): tuple(layers) for choice, layers in state["pending"]}
+        try:
+            layers = {layer: _Layer(*rest) for layer, *rest in state["layers"]}
+            pending = {choice: tuple(chosen) for choice, chosen in state["pending"]}
+            choices, draws = state["choices"], state["draws"]
+            known = {*self.candidates, *self.layers}
+            sound = _is_count(choices) and _is_count(draws) and choices <= draws
+            sound &= (
+                tuple(layers) == tuple(self.candidates) == tuple(n for n, *_ in state["layers"])
+            )
+            sound &= all(_is_count(one.count) and one.count <= draws for one in layers.values())
+            losses = [n for one in layers.values() for n in (one.reward, one.previous_loss or 0.0)]
+            sound &= all(type(n) in (int, float) and abs(n) < math.inf for n in losses)
+            sound &= len(pending) == len(state["pending"]) <= choices
+            sound &= all(_is_count(choice) and choice < draws for choice in pending)
+            sound &= all(chosen and known >= {*chosen} for chosen in pending.values())
+        except (KeyError, TypeError, ValueError, OverflowError):
+            sound = False
+        if not sound:
+            raise ValueError("the saved layer schedule is damaged; start without it")
+        self._choices, self._draws, self._state, self._pending = choices, draws, layers, pending
 
     # ------------------------------------------------------------ inside
 
@@ -282,6 +301,10 @@ class LayerSchedule:
     def _scheduled(self, layers: Sequence[int]) -> list[int]:
         """Those of the layers that statistics are kept of: fixed ones need be no candidates."""
         return [layer for layer in layers if layer in self._state]
+
+
+def _is_count(number: object) -> bool:
+    return type(number) is int and number >= 0
 
 
 def _are_layers(numbers: Sequence[int]) -> bool:

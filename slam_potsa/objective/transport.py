@@ -26,7 +26,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from slam_potsa.objective.checks import is_positive, unexpected
 from slam_potsa.objective.sinkhorn import Problem, dual_value, sinkhorn
@@ -191,8 +190,9 @@ class _EntropicTransport(torch.autograd.Function):
         return value, *result, solution.iterations
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad_value, *_):
+        if torch.is_grad_enabled():  # create_graph: the plan's own derivative is not known here
+            raise RuntimeError("transport_loss: can be differentiated once, not twice")
         x, y, plan = ctx.saved_tensors
         with torch.autocast(x.device.type, enabled=False):
             flow = plan * (2 * ctx.factor * grad_value)[:, None, None]
@@ -250,7 +250,10 @@ def _epsilon(mean_cost: Tensor, options: TransportOptions) -> Tensor:
 
 def _softness(epsilon: Tensor, marginal_penalty: float | None) -> Tensor | None:
     """ε/ρ [B, 1, 1], or None for hard marginals."""
-    return None if marginal_penalty is None else (epsilon / marginal_penalty)[:, None, None]
+    if marginal_penalty is None:
+        return None
+    # Below float's own precision marginals are as good as hard, and 0/0 is near.
+    return (epsilon / marginal_penalty).clamp_min(torch.finfo(epsilon.dtype).eps)[:, None, None]
 
 
 # ---------------------------------------------------------------- arguments and precision

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import field
 from typing import Any, Literal
 
-from slam_potsa.errors import InputError
+from slam_potsa.errors import InputError, refuse
 
 AI_STA = "AI-STA"
 NOT_IN_PAPER = "not given by the POTSA paper; ours, see benchmarks"
@@ -142,7 +143,21 @@ def _from_mapping(kind: type, given: Any, path: str) -> Any:
         raise InputError(
             [f"unknown key {path}{key}: known are {', '.join(sorted(known))}" for key in unknown]
         )
+    hints = typing.get_type_hints(kind)
+    refuse(
+        f"{path}{key}={value!r}: expected {known[key].type}"
+        for key, value in given.items()
+        if section_kind(known[key]) is None and not _fits(value, hints[key])
+    )
     return kind(**{key: _value(known[key], v, f"{path}{key}.") for key, v in given.items()})
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """An int may stand for a float, and a list holds what its hint says."""
+    if typing.get_origin(hint) is list:
+        return isinstance(value, list) and all(_fits(v, typing.get_args(hint)[0]) for v in value)
+    kinds = typing.get_args(hint) or (hint,)
+    return any(type(value) in ((int, float) if kind is float else (kind,)) for kind in kinds)
 
 
 def _value(spec: dataclasses.Field, value: Any, path: str) -> Any:
@@ -151,4 +166,6 @@ def _value(spec: dataclasses.Field, value: Any, path: str) -> Any:
         return value
     if "each" not in spec.metadata:
         return _from_mapping(kind, value, path)
+    if not isinstance(value, Mapping):
+        raise InputError(f"{path[:-1]}={value!r}: expected sections by name")
     return {name: _from_mapping(kind, one, f"{path}{name}.") for name, one in value.items()}

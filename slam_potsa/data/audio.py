@@ -31,7 +31,7 @@ SILENCE_PEAK = 1e-4  # of full scale, -80 dB: below it a recording is taken to b
 
 CANCELLED = 0.05  # of a channel's peak: what the channels' mean falls below is lost, not quiet
 MIN_SAMPLES = 160  # one mel frame
-# What is decoded at all, whoever asks: a small file may hold more than the memory does.
+# What is decoded where no limit is given: a small file may hold more than the memory does.
 MAX_DECODED, MAX_CHANNELS, MAX_RATE = 60.0, 8, 192_000  # seconds, channels, samples per second
 MAX_PEAK = 4.0  # times full scale: resampled or lossy speech may exceed 1, 16-bit numbers do by far
 
@@ -62,7 +62,7 @@ def load_audio(
     name, member = split_reference(reference)
     path = Path(base or ".", name)
     with open_audio(path, member) as file:
-        samples = _decode(file, min(max_seconds or MAX_DECODED, MAX_DECODED))
+        samples = _decode(file, MAX_DECODED if max_seconds is None else max_seconds)
         _check_samples(samples)
     return np.ascontiguousarray(samples, dtype=np.float32)
 
@@ -213,13 +213,18 @@ def _with_ffmpeg(stream: BinaryIO) -> Iterator[np.ndarray]:
     import av
 
     stream.seek(0)
-    with av.open(stream) as container:
-        for packet in container.demux(audio=0):
-            if (length := _mp3_frame_length(bytes(packet)[:4])) > packet.size:
-                raise InputError(_TRUNCATED.format(f"a last frame of {length} bytes", packet.size))
-            for frame in packet.decode():
-                samples = av.AudioResampler("fltp").resample(frame)[0].to_ndarray()
-                yield np.ascontiguousarray(samples.T)
+    try:
+        with av.open(stream) as container:
+            for packet in container.demux(audio=0):
+                if (length := _mp3_frame_length(bytes(packet)[:4])) > packet.size:
+                    raise InputError(
+                        _TRUNCATED.format(f"a last frame of {length} bytes", packet.size)
+                    )
+                for frame in packet.decode():
+                    samples = av.AudioResampler("fltp").resample(frame)[0].to_ndarray()
+                    yield np.ascontiguousarray(samples.T)
+    except av.FFmpegError as error:
+        raise ValueError(str(error)) from None
 
 
 def _mp3_frame_length(frame: bytes) -> int:

@@ -44,7 +44,6 @@ from slam_potsa.engine.run_directory import (
     file_hash,
     frozen_models,
     read_config,
-    recordings_of,
 )
 from slam_potsa.engine.share import load_shared
 from slam_potsa.errors import InputError
@@ -377,26 +376,21 @@ def decoded_from(
 ) -> dict[str, Any]:
     """All that the answers to `manifest` depend on, by name; no model is loaded for it.
 
-    Weights, manifest, recordings, biases and frozen models by their content, stored features by
-    their encoder.
+    Weights, biases, models, manifest, recordings by content; stored features by their encoder.
     """
     data, bias = config.dataset_config, config.language_bias.path
     # Compared by what they are, not by where they lie.
     placeless = replace(data, train_data_path="", feature_store=None, test_task="")
     options = replace(config, ckpt_path=None, dataset_config=placeless)
-    return (
-        flat(options, affects=["weights", "answers"])
-        | frozen_models(config)
-        | {
-            "the recordings": recordings_of(data, str(manifest)),
-            "task": task_to_decode(data.tasks, data.test_task),
-            "recordings are exchanged": shuffle_audio,
-            "the model's weights": file_hash(config.ckpt_path),
-            "the biases": file_hash(bias),
-            "the manifest's content": file_hash(manifest),
-            "the stored features": features_of(data.feature_store),
-        }
-    )
+    known = flat(options, affects=["weights", "answers"]) | frozen_models(config, str(manifest))
+    return known | {
+        "task": task_to_decode(data.tasks, data.test_task),
+        "recordings are exchanged": shuffle_audio,
+        "the model's weights": file_hash(config.ckpt_path),
+        "the biases": file_hash(bias),
+        "the manifest's content": file_hash(manifest),
+        "the stored features": features_of(data.feature_store),
+    }
 
 
 def why_decode(prefix: str | Path, config: PotsaConfig, manifest: str | Path) -> list[str]:

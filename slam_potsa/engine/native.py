@@ -100,16 +100,14 @@ class NativeTrainer(Trainer):
     """Trainer with SLAM-LLM's optimizer, schedule, sampler and checkpoints."""
 
     def __init__(self, config: PotsaConfig, model, args: TrainingArguments, data: dict[str, Any]):
-        self.potsa = config
-        self.data = data
+        self.potsa, self.data = config, data
         self.made_from = trained_from(config, ["weights"]) if args.should_save else None
         self.judge = Judge(config)
         # What makes two validations comparable.
         self.validated_on = [validated_on(config), self.judge.by, config.native.choose_sample]
         args.max_steps = _max_steps(config, len(self._loader("train", args)))
-        super().__init__(
-            model=model, args=args, train_dataset=data["train"], eval_dataset=data.get("val")
-        )
+        sets = {"train_dataset": data["train"], "eval_dataset": data.get("val")}
+        super().__init__(model=model, args=args, **sets)
         self.controller = model.controller
         self.best, self.stale, self.saved_step = math.inf, 0, -1
         self.remove_callback(PrinterCallback)

@@ -234,8 +234,7 @@ def trained_from(
     alignment, teacher = config.alignment, config.alignment.teacher_path(config.ckpt_path)
     alignment = replace(alignment, teacher=None if teacher else alignment.teacher)
     options = replace(config, ckpt_path=None, dataset_config=placeless, alignment=alignment)
-    contents = frozen_models(config) | {
-        "content of the recordings": recordings_of(data, data.train_data_path),
+    contents = frozen_models(config, data.train_data_path) | {
         "content of ckpt_path": file_hash(config.ckpt_path),
         "content of alignment.teacher": file_hash(teacher),
         "content of dataset_config.train_data_path": file_hash(data.train_data_path),
@@ -246,11 +245,12 @@ def trained_from(
     return flat(options, affects=affects) | contents
 
 
-def frozen_models(config: PotsaConfig) -> dict[str, str]:
-    """The options that name the LLM and the encoder, by what lies there; a hub's name is one."""
-    model = config.model_config
-    paths = {"llm_path": model.llm_path, "encoder_path_hf": model.encoder_path_hf}
-    return {f"model_config.{name}": _model_hash(path) for name, path in paths.items()}
+def frozen_models(config: PotsaConfig, manifest: str | None) -> dict[str, str | None]:
+    """The options that name the LLM and the encoder, by what lies there (a hub's name is one), and
+    the content of a manifest's recordings."""
+    named = vars(config.model_config)
+    found = {f"model_config.{n}": _model_hash(named[n]) for n in ("llm_path", "encoder_path_hf")}
+    return found | {"content of the recordings": _recordings_of(config.dataset_config, manifest)}
 
 
 def _model_hash(path: str) -> str:
@@ -259,9 +259,8 @@ def _model_hash(path: str) -> str:
     return GONE if Path(path).is_absolute() or path.count("/") > 1 else path
 
 
-def recordings_of(data: DatasetConfig, manifest: str | None) -> str | None:
-    """The content of a manifest's recordings; None where features stand for them, or no manifest
-    is. What lies there is not read where `check_audio` is off."""
+def _recordings_of(data: DatasetConfig, manifest: str | None) -> str | None:
+    """The content of a manifest's recordings; None where they are not read, or not checked."""
     if data.feature_store or not manifest or not data.check_audio:
         return None
     try:

@@ -89,9 +89,7 @@ def is_done(stage: Stage) -> bool:
 
 def check_history(stage: Stage) -> None:
     """Raise InputError where a stage that is done would be trained otherwise now."""
-    if not is_done(stage):
-        return
-    changed = [f"{DONE} is damaged"]
+    changed = [f"{DONE} is damaged"] * is_done(stage)
     if record := read_record(stage.folder / DONE):
         changed = changes_since(record.made_from, trained_from(stage.config))
         changed += changed_files(record, stage.folder) * (stage.folder / BEST).is_file()

@@ -47,7 +47,7 @@ def test_speech_of_a_long_recording_is_cut_out_where_it_is(vad, tmp_path, rate, 
     for piece in pieces:
         sound = load_audio(piece.audio)
         assert len(sound) / SAMPLE_RATE == pytest.approx(piece.end - piece.start, abs=1e-3)
-    whole = load_audio(str(path), max_seconds=None)[int(70.1 * SAMPLE_RATE) :][: SAMPLE_RATE * 20]
+    whole = load_audio(str(path), max_seconds=130)[int(70.1 * SAMPLE_RATE) :][: SAMPLE_RATE * 20]
     start = round((70.1 - pieces[1].start) * SAMPLE_RATE)
     assert np.abs(load_audio(pieces[1].audio)[start:][: len(whole)] - whole).max() < 2e-3
     assert sorted(file.name for file in (tmp_path / "cut").iterdir()) == ["00000.wav", "00001.wav"]

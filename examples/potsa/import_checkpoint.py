@@ -38,9 +38,8 @@ LORA = re.compile(r"\.(\w+)\.lora_A\.")
 def read_foreign(path: str | Path, bias_languages: Sequence[str] = ()) -> State:
     """What was trained; `bias_languages` are the codes of a `bias_table`'s rows, in their order."""
     file, state = _file(Path(path)), {}
-    index = json.loads(file.read_text())["weight_map"] if file.suffix == ".json" else {"": file}
-    for part in sorted(set(index.values())):
-        state |= read_checkpoint(file.parent / part)
+    for part in _shards(file) if file.suffix == ".json" else [file]:
+        state |= read_checkpoint(part)
     table = state.pop(TABLE, torch.empty(0))
     if len(table) != len(bias_languages):
         raise InputError(
@@ -75,6 +74,14 @@ def described(state: State, source: Any = "") -> dict[str, Any]:
         options["train_config.peft_config.r"] = max(lora.values())
         options["train_config.peft_config.target_modules"] = sorted(lora)
     return options
+
+
+def _shards(index: Path) -> list[Path]:
+    try:
+        parts = json.loads(index.read_text())["weight_map"].values()
+        return sorted({index.parent / part for part in parts})
+    except (ValueError, TypeError, LookupError, AttributeError):
+        raise InputError(f'{index}: expected {{"weight_map": {{PARAMETER: FILE, …}}}}') from None
 
 
 def _file(path: Path) -> Path:

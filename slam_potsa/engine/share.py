@@ -1,8 +1,8 @@
 """A trained run as a small folder to give away, and such a folder, or its hub name, read again.
 
     model.safetensors  what was trained, by SLAM-LLM's names: projector, LoRA, the biases it carries
-    config.json        all that decoding depends on, the frozen models by name and revision, and the
-                       languages that were spoken and written in training
+    config.json        all that decoding depends on, the frozen models by name and revision, the
+                       languages that were spoken and written in training, the weights' SHA-256
     README.md          the model card (evaluation/card.py)
 
 What is frozen is never in it. The tokenizer is the LLM's, and fixed by its revision.
@@ -23,8 +23,9 @@ from slam_potsa.data.manifest import read_manifest
 from slam_potsa.engine.run_directory import DONE, MODEL, STAGE, best_checkpoint, read_config
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_path, atomic_write
-from slam_potsa.model.checkpoint import SHARED, State, choose_bias, read_checkpoint
+from slam_potsa.model.checkpoint import CTC_HEAD, SHARED, State, choose_bias, read_checkpoint
 from slam_potsa.model.llm import from_pretrained, split_revision
+from slam_potsa.provenance import content_hash
 
 CONFIG, CARD = "config.json", "README.md"
 FORMAT = "slam_potsa 1"
@@ -37,6 +38,9 @@ def load_shared(name: str | Path) -> PotsaConfig | None:
     folder, content = _shared(name)
     if not content:
         return None
+    weights = folder / SHARED
+    if not weights.is_file() or content_hash(weights) != content["sha256"]:
+        raise InputError(f"{weights}: not the file of {CONFIG}: copy or download both again")
     return replace(defaults(PotsaConfig, content["options"]), ckpt_path=str(folder / SHARED))
 
 
@@ -55,6 +59,7 @@ def export_run(run: str | Path, out: str | Path, named: Mapping[str, str] | None
     if not (run / MODEL).is_file() or ((run / STAGE).is_file() and not (run / DONE).is_file()):
         raise InputError(f"{run}: its training has not ended: the command that started it goes on")
     state = read_checkpoint(best_checkpoint(run))
+    state = {name: t for name, t in state.items() if not name.startswith(CTC_HEAD)}  # of training
     choose_bias(replace(config.language_bias, path=None), state)  # they are in it
     bases = {BASES[kind]: name for kind, name in (named or {}).items() if name}
     config = replace(config, model_config=replace(config.model_config, **bases))
@@ -68,6 +73,7 @@ def write_shared(out: Path, config: PotsaConfig, state: State, known: dict[str, 
     content = {"format": FORMAT, "languages": known, "options": asdict(_to_decode(config))}
     with atomic_path(out / SHARED) as temporary:  # cloned: safetensors refuses shared storage
         save_file({n: t.clone().contiguous() for n, t in state.items()}, temporary)
+    content["sha256"] = content_hash(out / SHARED)
     atomic_write(out / CONFIG, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return out
 
@@ -112,6 +118,18 @@ def _shared(name: str | Path) -> tuple[Path, dict[str, Any]]:
         except (OSError, ValueError) as error:  # all of the hub's are
             why = f"no run or exported folder here or on the hub ({str(error).splitlines()[0]})"
             raise InputError(f"{name}: {why}") from None
-    file = folder / CONFIG
-    content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return folder, content if content.get("format") == FORMAT else {}
+    return folder, _content(folder / CONFIG)
+
+
+def _content(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        if content.get("format") != FORMAT:
+            return {}
+        content["sha256"], dict(content["options"])
+        for kind in ("spoken", "written"):
+            list(content["languages"][kind])
+        return content
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise InputError(f"{file}: not what `slam-potsa export` writes ({what})") from None

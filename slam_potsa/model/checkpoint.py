@@ -90,9 +90,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     except Exception as error:
         raise InputError(f"{where}: not a file of tensors ({error})") from error
     state = content.get("module", content) if isinstance(content, Mapping) else content
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         raise InputError(f"{where}: expected a dict of tensors by parameter name")
     if groups := content.get("param_shapes") if state is not content else None:
+        if not isinstance(groups, list) or not all(isinstance(g, Mapping) for g in groups):
+            raise InputError(f"{where}: param_shapes: expected DeepSpeed's list of shapes by name")
         trained = {name for group in groups for name in group}
         state = {name: t for name, t in state.items() if name in trained or ".as_" in name}
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}

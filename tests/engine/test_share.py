@@ -17,7 +17,7 @@ from slam_potsa.cli import main
 from slam_potsa.data.manifest import read_manifest
 from slam_potsa.engine import share
 from slam_potsa.engine.decode import decode_to, load_run
-from slam_potsa.model.checkpoint import read_checkpoint, save_checkpoint
+from slam_potsa.model.checkpoint import read_checkpoint, save_checkpoint, write_tensors
 from tests.support import tiny
 from tests.support.trained import make_it_listen, save_run
 
@@ -126,6 +126,42 @@ def test_a_frozen_model_is_named_with_its_revision_and_pushed_in_private(
     front = yaml.safe_load((tmp_path / "out" / share.CARD).read_text().split("---\n")[1])
     assert front["base_model"] == ["b/llm", "a/whisper"] and "license" not in front
     assert Path(load_run(tmp_path / "out").ckpt_path).name == share.SHARED
+
+
+def test_the_head_of_ctc_stays_behind_and_what_is_damaged_is_refused(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    write_tensors(
+        tmp_path / "run/model.pt",
+        read_checkpoint(run) | {"encoder_projector.ctc_head.weight": torch.zeros(2, 2)},
+    )
+    out = share.export_run(tmp_path / "run", tmp_path / "out")
+    assert load_file(out / share.SHARED).keys() == read_checkpoint(run).keys()
+    text, weights = (out / share.CONFIG).read_text(), (out / share.SHARED).read_bytes()
+    content = json.loads(text)
+    kept = [{n: content[n] for n in content if n != name} for name in ("sha256", "options")]
+    kept += [content | {"options": 1}, content | {"languages": {"spoken": ["en"]}}]
+    for damaged in ("{", "[]", *map(json.dumps, kept)):
+        (out / share.CONFIG).write_text(damaged)
+        with pytest.raises(InputError, match="not what `slam-potsa export` writes"):
+            load_run(out)
+    (out / share.CONFIG).write_text(text)
+    (out / share.SHARED).write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    with pytest.raises(InputError, match="not the file of config.json"):
+        load_run(out)
+
+
+@pytest.mark.parametrize("index", ["{", "[]", "{}", '{"weight_map": {"a": 1}}'])
+def test_an_index_without_its_files_is_refused(index, tmp_path, capsys):
+    (tmp_path / "pytorch_model.bin.index.json").write_text(index)
+    assert main(["import", str(tmp_path), str(tmp_path / "out")]) == 2
+    assert 'expected {"weight_map"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shapes", [1, "abc", [1], {"a": 1}])
+def test_strange_shapes_of_deepspeed_are_refused(shapes, tmp_path):
+    torch.save({"module": {"a": torch.ones(1)}, "param_shapes": shapes}, tmp_path / "model.pt")
+    with pytest.raises(InputError, match="param_shapes"):
+        read_checkpoint(tmp_path)
 
 
 def deepspeed(folder: Path, model, trained) -> None:

@@ -14,6 +14,7 @@ from slam_potsa.errors import InputError
 PROJECTORS = {
     "q-former": "slam_potsa.model.qformer:BiasCompensatedQFormer",
     "transformer-cnn": "slam_potsa.model.transformer_cnn:TransformerCnn",
+    "window-q-former": "slam_potsa.model.window_qformer:WindowQFormer",
 }
 DATA_SOURCES = {
     "announcements": "slam_potsa.data.sources.announcements:build",

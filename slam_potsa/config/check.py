@@ -47,14 +47,16 @@ def _cross_checks(config: PotsaConfig) -> Iterator[str]:
         )
     if data.frames_per_token != model.frames_per_token:
         yield "dataset_config.frames_per_token must equal model_config.frames_per_token"
-    follows = {"q-former": False, "transformer-cnn": True}.get(model.encoder_projector)
+    follows = {"q-former": False, "transformer-cnn": True, "window-q-former": True}
+    follows = follows.get(model.encoder_projector)
     if follows is not None and follows != (model.frames_per_token > 0):
         told = f"model_config.frames_per_token={model.frames_per_token}"
-        yield f"{told}: q-former reads none, set it to 0; transformer-cnn needs one, such as 8"
+        yield f"{told}: q-former reads none, set it to 0; the others need one, such as 8 or 17"
     if 0 < model.query_len * model.frames_per_token < WINDOW:
         most = f"{-(-WINDOW // model.frames_per_token)} tokens of frames_per_token"
         yield f"model_config.query_len={model.query_len}: 30 s are up to {most}"
-    sides = [side for side in config.alignment.sides if "llm." not in side]
+    by_token = (".ids", "ctc", "projector")  # whose masks follow the audio
+    sides = [s for s in config.alignment.sides if "llm." not in s and not s.endswith(by_token)]
     if sides and model.frames_per_token:
         yield f"alignment over {sides[0]}: its length is the audio's there; compare llm.* instead"
     if data.encoder_window != model.encoder_window:

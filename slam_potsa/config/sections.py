@@ -157,7 +157,10 @@ class ModelConfig:
     )
     query_len: int = option(80, "speech tokens N, at most", low=1, source="POTSA 4.1")
     frames_per_token: int = option(
-        0, "encoder frames (20 ms) a token of transformer-cnn; q-former: 0", low=0, source=NOT_PART
+        0,
+        "encoder frames (20 ms) a token of transformer-cnn, window-q-former; q-former: 0",
+        low=0,
+        source=NOT_PART,
     )
     qformer_layers: int = option(8, "Transformer blocks L", low=1, source="POTSA 4.1")
     qformer_dim: int = option(768, "width D of the Q-Former", low=1, source=COT_ST)

@@ -31,6 +31,7 @@ class TransformerCnn(BiasCompensated):
         kind = partial(nn.TransformerEncoderLayer, *sizes, batch_first=True, norm_first=True)
         self.layers = nn.ModuleList(kind() for _ in range(qformer_layers))
         self.cnn = nn.Conv1d(width, llm_dim, frames_per_token, frames_per_token)
+        self.frames_per_token = frames_per_token
 
     def forward(self, x: Tensor, atts: Tensor | None = None) -> Tensor:
         """`x` [B, T, E] encoder output, `atts` [B, T] true (or 1) on valid frames -> [B, N, W]."""

@@ -101,12 +101,13 @@ def test_an_experiment_trains(world, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", AI_STA)
-def test_a_row_of_ai_sta_trains(world, tmp_path, name):
+def test_a_row_of_ai_sta_trains_with_tokens_that_follow_the_speech(world, tmp_path, name):
     parts, whole = world[0], compose_config([f"experiment={name}"])
     base = composed("ai_sta_vicuna_base" if "vicuna" in name else "ai_sta_base")
     changed = {k for k, v in base.items() if k != "terms" and flat(whole)[k] != v} - {*NAMES}
     assert not [k for k in changed if not k.startswith("alignment.")] or name == "ai_sta_cl"
-    given = tiny_recipe.sizes(parts, tmp_path, 2)
+    tiny = ["encoder_projector=window-q-former", "frames_per_token=17", "query_len=89"]
+    given = [*tiny_recipe.sizes(parts, tmp_path, 2), *(f"model_config.{text}" for text in tiny)]
     given += ["native.patience=0", "native.choose_by=ce", "native.bf16=false", "ckpt_path=null"]
     if "ai_sta" in whole.alignment.terms:
         layers = [k for k in whole.alignment.terms["ai_sta"].layers if k < 3]

@@ -60,7 +60,7 @@ def test_a_row_has_as_many_slots_as_tokens_and_a_run_trains_and_answers(config):
 @pytest.mark.parametrize(
     "change, said",
     [
-        ({"frames_per_token": 0}, "transformer-cnn needs one"),
+        ({"frames_per_token": 0}, "the others need one"),
         ({"frames_per_token": 4}, "are up to 375 tokens"),
         ({"encoder_projector": "q-former"}, "q-former reads none"),
     ],

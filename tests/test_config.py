@@ -114,6 +114,24 @@ def test_terms_without_a_weight_share_what_cross_entropy_leaves(chosen, weight):
     assert not config.active
 
 
+@pytest.mark.parametrize(
+    ("alignment", "parts", "moves"),
+    [
+        ("ot", ["llm.lora"], False),
+        ("ot", ["encoder.last_1"], True),
+        ("ot_output", ["llm"], False),
+        ("ai_sta", ["llm.lora"], True),
+    ],
+)
+def test_terms_that_would_move_nothing_are_refused(alignment, parts, moves):
+    config = compose(f"alignment={alignment}", "ckpt_path=a.pt")
+    config.train_config.train_parts, config.language_bias.enabled = parts, False
+    if moves:
+        return check(config)
+    with pytest.raises(InputError, match="moves nothing"):
+        check(config)
+
+
 def test_two_terms_of_one_name_are_refused():
     with pytest.raises(InputError, match="ot and ot_paper both have a term 'ot'"):
         compose_config(["alignment=[ot, ot_paper,mse]"])

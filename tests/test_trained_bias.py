@@ -11,9 +11,9 @@ from slam_potsa.data.languages import language_id
 from slam_potsa.data.manifest import read_manifest, write_manifest
 from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator, load_run
-from slam_potsa.engine.prepare import check_inputs
+from slam_potsa.engine.prepare import check_inputs, provide_bias
 from slam_potsa.engine.share import export_run
-from slam_potsa.model.checkpoint import TRAINED_TABLE, read_checkpoint
+from slam_potsa.model.checkpoint import TRAINED_TABLE, read_checkpoint, save_checkpoint
 from slam_potsa.model.language_bias import LanguageBias
 from tests.support import tiny
 
@@ -68,6 +68,14 @@ def trained(config, folder, stops=(0,), **bias):
     return LanguageBias.load(folder / "language_bias_trained.safetensors").biases, model
 
 
+def biases(config, folder, **changes):
+    """The file that a training in `folder` would begin with."""
+    run = dataclasses.replace(config, **changes)
+    run.train_config = dataclasses.replace(config.train_config, output_dir=str(folder))
+    provide_bias(run, progress=False)
+    return folder / "language_bias.safetensors"
+
+
 def test_it_trains_at_its_rate_resumes_exactly_and_decodes(config, tmp_path):
     found, model = trained(config, tmp_path / "whole")
     means = LanguageBias.load(tmp_path / "whole" / "language_bias.safetensors").biases
@@ -85,6 +93,21 @@ def test_it_trains_at_its_rate_resumes_exactly_and_decodes(config, tmp_path):
     for run in (fixed, load_run(tmp_path / "whole"), load_run(given)):
         bias = Translator(run).model.encoder_projector.language_bias
         assert torch.equal(bias.lookup(EN)[0], found["en"])
+
+
+def test_a_training_goes_on_with_the_trained_table(config, tmp_path):
+    """Whatever the means are: only a language that is new to it gets its own."""
+    learned = LanguageBias({"en": torch.ones(16), "it": torch.zeros(16)}, trained=True)
+    model = torch.nn.Module()
+    model.encoder_projector = torch.nn.Module()
+    model.encoder_projector.language_bias = learned
+    save_checkpoint(model, tmp_path / "model.pt")
+    means = LanguageBias.load(biases(config, tmp_path / "means")).biases
+    found = biases(config, tmp_path / "on", ckpt_path=str(tmp_path / "model.pt"))
+    table = LanguageBias.load(found).biases
+    assert table.keys() == {"en", "es", "it", "ru"}
+    assert all(torch.equal(table[code], learned.biases[code]) for code in ("en", "it"))
+    assert all(torch.equal(table[code], means[code]) for code in ("es", "ru"))
 
 
 def test_a_language_without_a_row_is_refused_before_training(config, tmp_path):

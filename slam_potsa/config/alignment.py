@@ -44,8 +44,8 @@ class LanguageBiasConfig(OptionsOfARow):
     )
     trained: bool = option(
         False,
-        "the table trains with the projector, from the means on; all languages of the training "
-        "manifest must have a row",
+        "the table trains with the projector, from the means on, or from the trained table of "
+        "ckpt_path; all languages of the training manifest must have a row",
         source=AUTHORS,
     )
     lr: float | None = option(

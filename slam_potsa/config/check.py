@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from slam_potsa.config.alignment import TEACHER, TEXT, AlignmentConfig
+from slam_potsa.config.alignment import SPEECH, TEACHER, TEXT, AlignmentConfig
 from slam_potsa.config.option import options
 from slam_potsa.config.sections import ENCODER_PART, PARTS, DatasetConfig, PotsaConfig
 from slam_potsa.config.templates import TASKS, template_problems
@@ -110,6 +110,12 @@ def _part_problems(config: PotsaConfig) -> Iterator[str]:
         yield f"{where}: expected each of projector, encoder and llm once"
     if parts and "projector" not in parts and not config.ckpt_path:
         yield f"{where}: a new projector would stay random; train it, or give ckpt_path"
+    moved_by = {"encoder": {"encoder"}, "teacher": set(), "text": set(), "llm": {*families}}
+    for name, term in config.alignment.active.items():
+        sides = (term.first, term.second) if term.detach == "none" else (term.first,)
+        taps = [side.removeprefix(SPEECH).partition(".")[0] for side in sides]
+        if not any({*families} & moved_by.get(tap, {"projector", "encoder"}) for tap in taps):
+            yield f"alignment.terms.{name} moves nothing: {where}; add projector, or alignment=none"
     for name, frozen in (("encoder", train.freeze_encoder), ("llm", "llm" not in families)):
         if getattr(train, f"{name}_lr") is not None and frozen:
             yield f"train_config.{name}_lr is not read: {name} is not in train_parts; null it"

@@ -14,9 +14,11 @@ import torch.distributed as dist
 
 from slam_potsa.config import PotsaConfig
 from slam_potsa.data.dataset import build_dataset, read_rows
-from slam_potsa.data.tasks import fits, task_to_decode
+from slam_potsa.data.manifest import Utterance
+from slam_potsa.data.predictions import Prediction
+from slam_potsa.data.tasks import fits, task_to_decode, written_language
 from slam_potsa.engine.decode import Translator, predictions_of
-from slam_potsa.errors import InputError
+from slam_potsa.errors import InputError, collecting, refuse
 from slam_potsa.model.speech_llm import SpeechLLM
 from slam_potsa.registry import SCORES, resolve
 
@@ -38,6 +40,17 @@ class Judge:
             known = SCORES | dict.fromkeys(MEASURED, "")
             self.score = resolve(known, self.by, "native.choose_by")
 
+    def try_out(self) -> None:
+        """Raise InputError where what it takes to score a language is not installed."""
+        if self.by in MEASURED or not self.config.dataset_config.val_data_path:
+            return
+        task, rows = self._rows()
+        problems = [] if rows else [f"the validation manifest has no row for {task}"]
+        for written in sorted({written_language(task, row) or "" for row in rows}):
+            with collecting(problems):
+                self.score([Prediction("", "", "", written, reference="a", prediction="a")])
+        refuse(f"native.choose_by={self.by}: {problem}" for problem in problems)
+
     def value(self, metrics: dict[str, float], model: SpeechLLM, validation: int) -> float | None:
         """Of the `validation`-th, from 1, the same on every rank; None where it is not judged.
 
@@ -50,11 +63,16 @@ class Judge:
             metrics[name] = self._translated(model)
         return sign * metrics[name]
 
+    def _rows(self) -> tuple[str, list[Utterance]]:
+        """The task that is decoded, and all that can be asked it."""
+        data = self.config.dataset_config
+        task = task_to_decode(data.tasks, data.test_task)
+        return task, [row for row in read_rows(data, data.val_data_path) if fits(task, row)]
+
     def _translated(self, model: SpeechLLM) -> float:
         """Each rank translates its share of the sample."""
         data, native = self.config.dataset_config, self.config.native
-        task = task_to_decode(data.tasks, data.test_task)
-        rows = [row for row in read_rows(data, data.val_data_path) if fits(task, row)]
+        _, rows = self._rows()
         count = min(native.choose_sample or len(rows), len(rows))
         rows = [rows[place * len(rows) // count] for place in range(count)]
         asked = replace(data, inference_mode=True), rows, model.tokenizer

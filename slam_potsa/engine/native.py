@@ -24,24 +24,23 @@ from slam_potsa.config.check import check
 from slam_potsa.data import epoch as epoch_clock
 from slam_potsa.data.dataset import get_speech_dataset
 from slam_potsa.engine.judge import Judge
-from slam_potsa.engine.prepare import checkpoint_to_resume, first_rank_first, prepare, use_bias
+from slam_potsa.engine.prepare import prepare_together
 from slam_potsa.engine.run_directory import (
     BEST,
-    BIAS,
     COMPLETE,
     CONTROLLER,
     MODEL,
     TEACHER,
-    TRAINED_BIAS,
     complete,
     complete_checkpoints,
     remove_checkpoint,
     step_of,
     trained_from,
     validated_on,
+    write_model,
     write_schedule,
 )
-from slam_potsa.errors import InputError, refuse
+from slam_potsa.errors import InputError, collecting, refuse
 from slam_potsa.files import atomic_write
 from slam_potsa.model.checkpoint import (
     PROJECTOR,
@@ -67,11 +66,7 @@ def finetune(config: PotsaConfig) -> Path:
     check(config)
     check_host(config)
     args = _arguments(config)
-    with first_rank_first(Path(config.train_config.output_dir) / BIAS) as is_first:
-        if is_first:
-            prepare(config, checkpoint_to_resume(config))
-    resume = checkpoint_to_resume(config)
-    use_bias(config)
+    resume = prepare_together(config)
     torch.manual_seed(config.train_config.seed)
     model, tokenizer = model_factory(
         config.train_config,
@@ -128,10 +123,7 @@ class NativeTrainer(Trainer):
         self.controller.flush()
         final = Path(self.args.output_dir) / MODEL
         if self.args.should_save:
-            save_checkpoint(self.model, final)
-            if self.potsa.language_bias.trained:
-                bias = self.model.encoder_projector.language_bias
-                bias.save(final.with_name(TRAINED_BIAS))
+            write_model(self.model, final)
             write_schedule(self.args.output_dir, self.controller.schedule)
         self.controller.detach()
         return final
@@ -374,6 +366,8 @@ def check_host(config: PotsaConfig) -> None:
         problems.append("train_config.enable_deepspeed and enable_fsdp need engine=slam_llm")
     if train.use_fp16 and not torch.cuda.is_available():
         problems.append("train_config.use_fp16=true needs CUDA")
+    with collecting(problems):
+        Judge(config).try_out()
     refuse(problems)
 
 

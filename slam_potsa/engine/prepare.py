@@ -14,9 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from slam_potsa.config import DatasetConfig, PotsaConfig
 from slam_potsa.config.alignment import TEACHER, TEXT
@@ -31,6 +33,7 @@ from slam_potsa.engine.run_directory import (
     MODEL,
     changes_since,
     clear,
+    file_hash,
     last_checkpoint,
     remove_unfinished,
     trained_from,
@@ -38,7 +41,7 @@ from slam_potsa.engine.run_directory import (
 )
 from slam_potsa.errors import InputError, collecting, refuse
 from slam_potsa.files import atomic_write
-from slam_potsa.model.checkpoint import read_checkpoint
+from slam_potsa.model.checkpoint import TRAINED_TABLE, carried_bias, read_checkpoint
 from slam_potsa.model.encoder import (
     SpeechEncoder,
     encoder_config,
@@ -78,28 +81,31 @@ def world_size() -> int:
 
 
 @contextmanager
-def first_rank_first(*made: Path) -> Iterator[bool]:
-    """Rank 0 enters with True while the others wait, with False, until it has left.
+def first_rank_first(*made: Path) -> Iterator[SimpleNamespace]:
+    """Rank 0 enters with `is_first` while the others wait, without, until it has left.
 
+    They enter with what it then has in `told`, a text.
     `made` are files that it may write and the others read: a machine that does not share its disk
     gets them by the same path. Where it fails, the others leave quietly. By the launcher's
     key-value store: SLAM-LLM creates the process group itself later, and a group made and destroyed
     before leaves addresses in that store that make the second one fail.
     """
     if world_size() == 1:
-        yield True
+        yield SimpleNamespace(is_first=True, told="")
         return
     store, rank, _ = next(dist.rendezvous("env://"))
     start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # a restarted launch keeps its store
     key = f"slam_potsa/{start}/prepared"
-    if rank == 0:
+    turn = SimpleNamespace(is_first=rank == 0, told="")
+    if turn.is_first:
         try:
-            yield True
+            yield turn
         except BaseException:
             store.set(key, "failed")
             raise
         for path in made:
             store.set(f"{key}/{path.name}", path.read_bytes() if path.is_file() else b"")
+        store.set(f"{key}/told", turn.told)
         store.set(key, "done")
         # A store that lives in this process must outlive their reading.
         store.wait([f"{key}/seen/{other}" for other in range(1, world_size())])
@@ -112,8 +118,30 @@ def first_rank_first(*made: Path) -> Iterator[bool]:
         if content and not (path.is_file() and path.read_bytes() == content):
             seal(path).unlink(missing_ok=True)
             atomic_write(path, content)
+    turn.told = store.get(f"{key}/told").decode()
     store.set(f"{key}/seen/{rank}", "yes")
-    yield False
+    yield turn
+
+
+def prepare_together(config: PotsaConfig) -> Path | None:
+    """The first rank prepares; returns the checkpoint that it found, from which all resume.
+
+    Raises InputError where this rank's machine lacks a file of it.
+    """
+    output_dir = Path(config.train_config.output_dir)
+    with first_rank_first(output_dir / BIAS) as turn:
+        if turn.is_first:
+            resume = checkpoint_to_resume(config)
+            prepare(config, resume)
+            turn.told = resume.name if resume else ""
+    use_bias(config)
+    if not turn.told:
+        return None
+    checkpoint, own = output_dir / turn.told, f"rng_state_{os.environ.get('RANK')}.pth"
+    files = [checkpoint / name for name in (MODEL, CONTROLLER, own) if world_size() > 1]
+    anew = "the first process resumes from it; copy it here, or give native.resume=never"
+    refuse(f"{path}: not on this machine, and {anew}" for path in files if not path.is_file())
+    return checkpoint
 
 
 def checkpoint_to_resume(config: PotsaConfig) -> Path | None:
@@ -124,7 +152,7 @@ def checkpoint_to_resume(config: PotsaConfig) -> Path | None:
 
 def prepare(config: PotsaConfig, resume: Path | None) -> None:
     """Check all inputs, then write the run directory. Raises InputError before it is touched."""
-    check_resumable(config, world_size())
+    check_resumable(config, resume, world_size())
     check_inputs(config)
     path, items = config.dataset_config.train_data_path, training_items(config.dataset_config)
     logger.info("%s: %d items, %d of them pairs", path, len(items), items.num_pairs)
@@ -140,11 +168,11 @@ def prepare(config: PotsaConfig, resume: Path | None) -> None:
     provide_bias(config)
 
 
-def check_resumable(config: PotsaConfig, processes: int) -> None:
+def check_resumable(config: PotsaConfig, checkpoint: Path | None, processes: int) -> None:
     """Raise InputError where what lies in the run directory is of another training."""
     if config.native.resume == "never":
         return
-    output_dir, checkpoint = Path(config.train_config.output_dir), checkpoint_to_resume(config)
+    output_dir = Path(config.train_config.output_dir)
     anew = "choose another train_config.output_dir, or start it anew with native.resume=never"
     if checkpoint is None:
         if (output_dir / MODEL).exists():
@@ -226,16 +254,21 @@ def _check_layers(config: PotsaConfig) -> None:
     refuse(problems)
 
 
+def _start(config: PotsaConfig) -> dict[str, Tensor]:
+    """The checkpoint that this training starts from, where it is there."""
+    path = config.ckpt_path
+    return read_checkpoint(path) if path and Path(path).exists() else {}
+
+
 def _load_encoder(config: PotsaConfig) -> SpeechEncoder:
     """As this training begins: with the weights that stages before have trained."""
-    model, start = config.model_config, config.ckpt_path
-    state = read_checkpoint(start) if start and Path(start).exists() else {}
-    return load_encoder(model.encoder_path_hf, model.encoder_window, state)
+    model = config.model_config
+    return load_encoder(model.encoder_path_hf, model.encoder_window, _start(config))
 
 
 def _fingerprint(config: PotsaConfig) -> str:
-    model, start = config.model_config, config.ckpt_path
-    if start and Path(start).exists() and encoder_state(read_checkpoint(start)):
+    model = config.model_config
+    if encoder_state(_start(config)):
         return _load_encoder(config).fingerprint()
     return encoder_fingerprint(model.encoder_path_hf, model.encoder_window)
 
@@ -301,22 +334,41 @@ def check_recordings(manifest: str) -> None:
 
 
 def provide_bias(config: PotsaConfig, progress: bool = True) -> None:
-    """Estimate the biases of the training manifest, unless a path is given or they are there."""
+    """Estimate the biases of the training manifest, unless a path is given or they are there.
+
+    A trained table of ckpt_path goes on; only languages that are new to it get their means.
+    """
     data = config.dataset_config
     if not config.language_bias.enabled or config.language_bias.path:
         return
     path, manifests = Path(config.train_config.output_dir) / BIAS, [data.train_data_path]
     known = LanguageBias.load(path) if path.is_file() else None
-    now = manifest_hash(manifests), _fingerprint(config)  # a trained encoder has others
+    start, made_from = _start(config), manifest_hash(manifests)
+    learned = LanguageBias.from_bytes(carried_bias(start)) if TRAINED_TABLE in start else None
+    made_from += file_hash(config.ckpt_path) if learned else ""
+    now = made_from, _fingerprint(config)  # a trained encoder has others
     if known is not None and (known.manifest, known.fingerprint) == now:
         return
-    features = FeatureStore.open(data.feature_store) if data.feature_store else None
-    encoder = None
-    if features is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        encoder = _load_encoder(config).to(device)
-    options = {"progress": progress, "attend_padding": data.attend_padding}
-    estimate_bias(manifests, encoder, features=features, **options).save(path)
+    if learned:
+        learned.check_fingerprint(now[1])
+        learned.check_frames(data.attend_padding)
+    spoken = {u.language for u in read_manifest(data.train_data_path, needs=()) if u.audio}
+    new = spoken.difference(learned.languages if learned else ())
+    table = _means(config, new, progress) if new or not learned else learned
+    if learned:
+        rows, counts = table.biases | learned.biases, table.counts | learned.counts
+        table = LanguageBias(rows, counts, fingerprint=table.fingerprint, manifest=made_from)
+    table.save(path)
+
+
+def _means(config: PotsaConfig, languages: set[str], progress: bool) -> LanguageBias:
+    data, features, encoder = config.dataset_config, None, None
+    if data.feature_store:
+        features = FeatureStore.open(data.feature_store)
+    else:
+        encoder = _load_encoder(config).to("cuda" if torch.cuda.is_available() else "cpu")
+    options = {"progress": progress, "attend_padding": data.attend_padding, "languages": languages}
+    return estimate_bias([data.train_data_path], encoder, features=features, **options)
 
 
 def use_bias(config: PotsaConfig) -> None:

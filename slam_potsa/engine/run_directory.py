@@ -24,7 +24,7 @@ from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.manifest import recordings_hash
 from slam_potsa.errors import InputError, refuse
 from slam_potsa.files import TEMPORARY, atomic_write
-from slam_potsa.model.checkpoint import weights_file
+from slam_potsa.model.checkpoint import save_checkpoint, weights_file
 from slam_potsa.model.metrics import METRICS, TENSORBOARD, WANDB_RUN
 from slam_potsa.objective.layer_schedule import LayerSchedule
 from slam_potsa.provenance import (
@@ -185,6 +185,14 @@ def read_config(run_dir: str | Path, name: str = CONFIG) -> PotsaConfig:
     except (OSError, ValueError, yaml.YAMLError) as error:
         problems = getattr(error, "problems", [f"cannot be read ({error})"])
         raise InputError(f"{path}: {problem}" for problem in problems) from None
+
+
+def write_model(model: Any, path: Path) -> None:
+    """`model.pt`, and beside it what a trained table has become."""
+    save_checkpoint(model, path)
+    bias = getattr(model.encoder_projector, "language_bias", None)
+    if bias is not None and bias.trained is not None:
+        bias.save(path.with_name(TRAINED_BIAS))
 
 
 def write_schedule(output_dir: str | Path, schedule: LayerSchedule | None) -> None:

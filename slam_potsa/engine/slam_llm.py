@@ -21,9 +21,8 @@ from slam_potsa.engine.prepare import (
     use_bias,
     world_size,
 )
-from slam_potsa.engine.run_directory import BIAS, MODEL
+from slam_potsa.engine.run_directory import BIAS, MODEL, write_model
 from slam_potsa.errors import InputError
-from slam_potsa.model.checkpoint import save_checkpoint
 from slam_potsa.model.factory import models_built
 
 FACE = {"model": "model_factory", "dataset": "get_speech_dataset"}  # in plugin.py
@@ -49,7 +48,7 @@ def finetune(config: PotsaConfig) -> None:
         for model in models:
             model.controller.flush()
             if is_main_process():  # upstream keeps only what a validation improved
-                save_checkpoint(model, Path(config.train_config.output_dir) / MODEL)
+                write_model(model, Path(config.train_config.output_dir) / MODEL)
 
 
 def finetune_deepspeed(config: PotsaConfig) -> None:
@@ -101,8 +100,8 @@ def _prepare(config: PotsaConfig) -> None:
     """Rank 0 writes the run directory while the others wait; then every rank knows the biases."""
     stand_ins.install()
     folder = Path(config.train_config.output_dir)
-    with first_rank_first(folder / BIAS, folder / deepspeed.SETTINGS) as is_first:
-        if is_first:
+    with first_rank_first(folder / BIAS, folder / deepspeed.SETTINGS) as turn:
+        if turn.is_first:
             preflight(config, world_size())
             prepare(config, resume=None)
             if config.train_config.enable_deepspeed:

@@ -29,6 +29,7 @@ from slam_potsa.engine.prepare import (
     check_inputs,
     check_recordings,
     check_resumable,
+    checkpoint_to_resume,
     manifests_to_hear,
 )
 from slam_potsa.engine.recipe import Recipe, Stage, each_of
@@ -182,7 +183,7 @@ def _check_host(recipe: Recipe, config: PotsaConfig) -> None:
     else:
         check_host(config)
         check_sizes(config, len(training_items(config.dataset_config)), recipe.processes)
-        check_resumable(config, recipe.processes)
+        check_resumable(config, checkpoint_to_resume(config), recipe.processes)
 
 
 def recordings_to_hear(recipe: Recipe) -> list[str]:

@@ -2,14 +2,18 @@
 
 import json
 import re
+import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from slam_potsa import InputError
-from slam_potsa.engine import native
+from slam_potsa.data.manifest import read_manifest, write_manifest
+from slam_potsa.engine import native, prepare
 from slam_potsa.engine.decode import Translator, load_run
 from slam_potsa.engine.encode import store_features
 from slam_potsa.engine.prepare import first_rank_first
@@ -203,7 +207,7 @@ def test_the_best_is_chosen_by_what_is_asked_and_patience_ends_the_run(by, tmp_p
     config.train_config.validation_interval, config.native.choose_interval = 1, 2
     given, heard = iter([2.0, 3.0, 1.0, 1.0, 9.0]), []
     if by == "bleu":
-        score = lambda items: heard.append(items) or next(given)  # noqa: E731
+        score = lambda items: items[0].key and (heard.append(items) or next(given))  # noqa: E731
         monkeypatch.setattr("slam_potsa.evaluation.text_metrics.mean_bleu", score)
     else:  # the second is better, then two are not
         value = lambda *_: -next(given)  # noqa: E731
@@ -217,11 +221,18 @@ def test_the_best_is_chosen_by_what_is_asked_and_patience_ends_the_run(by, tmp_p
     assert all(item.reference and item.sentence_id for items in heard for item in items)
 
 
-def test_what_cannot_be_chosen_by_is_told(tmp_path):
+def test_what_cannot_be_chosen_by_is_told_before_a_model_is_loaded(tmp_path, monkeypatch):
     config = tiny.world(tmp_path)
     config.native.choose_by = "blue"
     with pytest.raises(InputError, match="'blue': known are accuracy, bleu, ce, chrf"):
-        native.finetune(config)
+        native.check_host(config)
+    rows = read_manifest(config.dataset_config.val_data_path)
+    config.dataset_config.val_data_path = str(tmp_path / "into_ja.jsonl")
+    write_manifest(tmp_path / "into_ja.jsonl", [replace(rows[0], target_language="ja"), rows[1]])
+    monkeypatch.setitem(sys.modules, "MeCab", None)  # not installed
+    config.native.choose_by = "bleu"
+    with pytest.raises(InputError, match="choose_by=bleu: tokeniser 'ja-mecab' for 'ja'"):
+        native.check_host(config)
 
 
 @pytest.mark.distributed
@@ -277,16 +288,31 @@ def test_a_nan_loss_stops_the_run_with_its_step(tmp_path, monkeypatch):
 
 def write_first(rank, folder):
     path = folder / str(rank) / "biases"
-    with first_rank_first(path, path.with_name("never")) as is_first:
-        if is_first:
+    with first_rank_first(path, path.with_name("never")) as turn:
+        if turn.is_first:
+            turn.told = "checkpoint-5"
             path.parent.mkdir()
             path.write_bytes(b"\0\xff")
+    assert turn.told == "checkpoint-5"
 
 
 @pytest.mark.distributed
 def test_a_machine_with_its_own_disk_gets_what_the_first_rank_wrote(tmp_path):
     in_two_processes(write_first, tmp_path)
     assert [path.read_bytes() for path in tmp_path.glob("*/*")] == [b"\0\xff"] * 2
+
+
+def test_a_rank_without_the_checkpoint_of_the_first_is_refused(trained, monkeypatch):
+    """Shown on one process that is told it were the second of two."""
+    monkeypatch.setattr(prepare, "world_size", lambda: 2)
+    turn = SimpleNamespace(is_first=False, told="checkpoint-12")
+    monkeypatch.setattr(prepare, "first_rank_first", lambda *_: nullcontext(turn))
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(prepare, "last_checkpoint", None)  # the first has looked
+    with pytest.raises(InputError, match="12/rng_state_1.pth: not on this machine"):
+        prepare.prepare_together(replace(trained))
+    turn.told = ""
+    assert prepare.prepare_together(replace(trained)) is None
 
 
 def test_the_rate_goes_between_given_ends_and_a_cosine_is_half_way_at_half_time():

@@ -90,7 +90,10 @@ def test_a_file_of_another_form_is_refused(tmp_path, change, message):
 
 def test_a_stage_may_choose_a_group_and_an_experiment(tmp_path):
     multi = {"alignment": "mse", "alignment/schedule": "multi"}
-    stages = {"one": {}, "two": {"choose": multi, "train_config": {"train_parts": ["llm"]}}}
+    stages = {
+        "one": {},
+        "two": {"choose": multi, "train_config": {"train_parts": ["projector", "llm"]}},
+    }
     content = {"output_dir": "o", "all": {"experiment": "table1_ours"}, "stages": stages}
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(content))
     one, two = (stage.config for stage in load_recipe(str(tmp_path / "r.yaml")).stages)

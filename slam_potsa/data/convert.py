@@ -196,7 +196,7 @@ def _complete(row: Row, fill: Fill, seen: Counter, problems: Problems) -> Uttera
     values = dict.fromkeys(manifest.FIELDS) | row.values
     path = PurePosixPath(values["audio"])
     if not values["key"]:
-        name = path.with_suffix("").as_posix().strip("/.")
+        name = (path.with_suffix("") if path.name else path).as_posix().strip("/.")
         seen[name] += 1
         values["key"] = f"{name}-{seen[name]}" if seen[name] > 1 else name
     values["language"] = values["language"] or fill.language
@@ -320,12 +320,12 @@ def _lhotse(row: Json, fill: Fill) -> Values:
         ours = {custom.get("target_language"): custom.get("translation")}
         ((written, target),) = custom.get("translated_text", ours).items()
         whole = row["start"] <= 0 and row["duration"] >= recording["duration"] - LENGTH_TOLERANCE
-    except (LookupError, TypeError, ValueError, AttributeError):
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
         expected = "a MonoCut with one supervision, one translation at most, of one audio file"
         raise wrong("type", row.get("type"), f"{expected}; {CUT_REMEDY}") from None
     if not whole:
-        expected = f"{recording['duration']:g}, all of its recording; {CUT_REMEDY}"
-        raise wrong("duration", row["duration"], expected)
+        expected = f"{recording.get('duration')}, all of its recording; {CUT_REMEDY}"
+        raise wrong("duration", row.get("duration"), expected)
     target = text({"translation": target}, "translation")
     return {
         "key": text(row, "id"),

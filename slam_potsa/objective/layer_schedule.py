@@ -269,7 +269,7 @@ class LayerSchedule:
             )
             sound &= all(_is_count(one.count) and one.count <= draws for one in layers.values())
             losses = [n for one in layers.values() for n in (one.reward, one.previous_loss or 0.0)]
-            sound &= all(type(n) in (int, float) and abs(n) < math.inf for n in losses)
+            sound &= all(type(n) in (int, float) and abs(n) < 1e300 for n in losses)
             sound &= len(pending) == len(state["pending"]) <= choices
             sound &= all(_is_count(choice) and choice < draws for choice in pending)
             sound &= all(chosen and known >= {*chosen} for chosen in pending.values())
@@ -304,7 +304,7 @@ class LayerSchedule:
 
 
 def _is_count(number: object) -> bool:
-    return type(number) is int and number >= 0
+    return type(number) is int and 0 <= number < 1 << 53
 
 
 def _are_layers(numbers: Sequence[int]) -> bool:

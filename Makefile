@@ -10,17 +10,22 @@ DEMO := outputs/demo
 demo: $(INSTALLED)
 	$(BIN)/python examples/potsa/demo.py --output $(DEMO)
 
-# The pictures of docs/evaluation.md, from the demo's runs.
+# The tables and pictures of README.md and docs/, from the demo's runs.
 FIGURES := recall heat_map overlap arrows_projector probe transport_costs rank query_share pca_encoder pca_compensated
 figures: $(INSTALLED)
 	$(BIN)/slam-potsa analyze $(DEMO)/potsa $(DEMO)/data/test.jsonl \
 		--against $(DEMO)/baseline --heard en es ru
 	for name in $(FIGURES); do cp $(DEMO)/potsa/analysis/$$name.svg docs/evaluation/; done
+	cp $(DEMO)/quality.svg docs/evaluation/
+	cp $(DEMO)/metrics.json benchmarks/results/demo.json
+	cp $(DEMO)/table.txt benchmarks/results/demo.txt
+	$(BIN)/python docs/tables.py
 
 # Does alignment help, by what and against which control: hours on two cores, a run at a time, resumed
 # where it was stopped.
 evidence: $(INSTALLED)
 	$(BIN)/python benchmarks/evidence.py --demo $(DEMO) --json benchmarks/results/evidence.json
+	$(BIN)/python docs/tables.py
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not slow and not gpu and not upstream"

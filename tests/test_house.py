@@ -12,17 +12,19 @@ PACKAGE = Path(__file__).resolve().parents[1] / "slam_potsa"
 # Each may import those before it, never those after.
 ORDER = ["errors", "files", "provenance", "text", "stand_ins", "config", "registry", "data"]
 ORDER += ["objective", "model", "plugin", "engine", "evaluation", "commands", "cli"]
-# Lines of each folder, with a little air: to shrink (the aim is 15,000 in all), not to grow.
+# Lines of each folder, with a little air. The aim is 17,000 in all; what stands above it: languages
+# that join, announcements and the authors' settings 1,350, PART and peers 660, AI-STA 690, records
+# and readers 650, sharing 430, SLAM-LLM's recipes and other people's data 640.
 BUDGET = {
-    "config": 1_400,
-    "data": 4_600,
-    "objective": 1_700,
-    "model": 3_400,
-    "engine": 4_900,
-    "evaluation": 4_200,
-    "commands": 1_300,
+    "config": 1_260,
+    "data": 4_170,
+    "objective": 1_575,
+    "model": 2_995,
+    "engine": 4_140,
+    "evaluation": 3_770,
+    "commands": 890,
 }
-BUDGET_IN_ALL = 21_000
+BUDGET_IN_ALL = 19_450
 SLAM_LLM_ALLOWED = {"engine/slam_llm.py", "model/drop_in.py"}
 HEAVY = ("transformers", "deepspeed", "slam_llm", "sacrebleu", "sklearn", "peft")
 HEAVY += ("jiwer", "py3langid", "scipy", "matplotlib")

@@ -25,6 +25,7 @@ from slam_potsa.errors import InputError, refuse
 from slam_potsa.model.carried_state import CARRIED, CarriedState
 from slam_potsa.model.language_bias import LanguageBias
 from slam_potsa.provenance import refuse_damaged, sealed
+from slam_potsa.text import some
 
 logger = logging.getLogger(__name__)
 State = Mapping[str, Tensor]  # by parameter name
@@ -112,7 +113,7 @@ def apply_checkpoint(model: nn.Module, state: State, source: Any = "") -> None:
     """Load `state` by name; logs what is absent. Raises InputError as `require_fit` does."""
     absent = require_fit(model, state, source)
     if absent:
-        logger.warning("checkpoint %s has no %s; they keep their start", source, ", ".join(absent))
+        logger.warning("checkpoint %s has no %s; they keep their start", source, some(absent, 4))
     model.load_state_dict(state, strict=False)
     logger.info("checkpoint %s: %d tensors loaded", source, len(state))
 

@@ -351,7 +351,7 @@ def _recordings_state(path: str | Path) -> str:
 
 def _recordings(path: str | Path) -> dict[str, str]:
     """Where the files are that a manifest names."""
-    names = {split_reference(u.audio)[0] for u in read_manifest(path) if u.audio}
+    names = {split_reference(u.audio)[0] for u in read_manifest(path, needs=()) if u.audio}
     return {name: os.path.join(Path(path).parent, name) for name in sorted(names)}
 
 

@@ -41,7 +41,7 @@ def write_card(run: Path, out: Path, name: str, license: str = "", data: str = "
         config=shared,
         local=local,
         known=languages(out),
-        rows=read_manifest(manifest),
+        rows=read_manifest(manifest, needs=()),
         manifest=manifest_hash([manifest]),
         scores={t: s.text() for t, s in found.scored.items() if made[t] == weights},
         trained={n: v for n, v in trained if v != usual.get(n) and "/" not in str(v)},

@@ -26,7 +26,7 @@ class Prediction:
 
     key: str  # the utterance's in its manifest
     language: str  # that is spoken, such as "fr"
-    source: str  # the recording, as the manifest names it
+    source: str  # the recording, as the manifest names it; empty: of text alone
     target_language: str  # translated into, such as "en"
     reference: str | None  # the true translation; None: it cannot be scored
     prediction: str  # what the system wrote; may be empty
@@ -135,7 +135,8 @@ def _are_answers(value: Any) -> bool:
 
 
 _VALID: jsonl.Fields = {field.name: (jsonl.is_text, "a string") for field in fields(Prediction)}
-_VALID |= {name: (jsonl.is_line, "a line of text") for name in ("key", "language", "source")} | {
+_VALID |= {name: (jsonl.is_line, "a line of text") for name in ("key", "language")} | {
+    "source": (lambda value: value == "" or jsonl.is_line(value), "a line of text, or '' for none"),
     "beam": (_is_count, "1, 2, …"),
     "cross_entropy": (jsonl.is_number, "a number"),
     "alternatives": (_are_answers, "a list of [text, score]"),

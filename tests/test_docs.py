@@ -126,7 +126,6 @@ def test_the_examples_of_the_readme_run():
 
 @pytest.mark.parametrize("script", sorted((ROOT / "examples/potsa/scripts").glob("*.sh")))
 def test_the_scripts_options_are_taken(script):
-    lines = [line.strip(" \\") for line in script.read_text().splitlines() if line[:4] == "    "]
-    options = [word for word in lines if "=" in word and word[0] not in "-#$"]
-    own = [word.replace("$", "") for word in options if not word.startswith("hydra.")]
+    options = re.findall(r"^    (\w[\w.]*=\S+)$", script.read_text(), re.MULTILINE)
+    own = [option.replace("$", "") for option in options if not option.startswith("hydra.")]
     assert len(own) > 8 and compose_config(own).model_config.query_len == 80

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from slam_potsa.config import PotsaConfig, defaults
 from slam_potsa.config.check import check
@@ -27,8 +24,8 @@ from slam_potsa.engine.run_directory import (
     trained_from,
 )
 from slam_potsa.errors import InputError, told
-from slam_potsa.files import alone, atomic_path
-from slam_potsa.model.checkpoint import read_checkpoint
+from slam_potsa.files import alone
+from slam_potsa.model.checkpoint import read_checkpoint, write_tensors
 from slam_potsa.model.controller import NonFiniteLoss
 from slam_potsa.provenance import write_record
 
@@ -117,11 +114,7 @@ def _pass_on(found: Path, before: str | None, path: Path) -> None:
     """Write what SLAM-LLM saved, which is what trains, with what stages `before` have trained."""
     state, earlier = read_checkpoint(found), read_checkpoint(before) if before else {}
     lacking = {n: t for n, t in earlier.items() if n not in state and ".as_" not in n}
-    with atomic_path(path) as temporary:
-        if lacking:
-            torch.save({**lacking, **state}, temporary)
-        else:
-            shutil.copyfile(found, temporary)
+    write_tensors(path, {**lacking, **state})
 
 
 def _finetune(config: PotsaConfig) -> None:

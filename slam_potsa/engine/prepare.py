@@ -298,10 +298,10 @@ def _check_pairs(config: PotsaConfig) -> None:
 
 def _check_table(config: PotsaConfig) -> None:
     """A trained table of a file has a row for each language; the mean of all is none to train."""
-    bias, manifest = config.language_bias, config.dataset_config.train_data_path
-    rows = read_manifest(manifest, needs=())
+    bias = config.language_bias
     if not (bias.trained and bias.path):
         return
+    rows = read_manifest(config.dataset_config.train_data_path, needs=())
     known = LanguageBias.load(bias.path).languages
     lacking = {row.language for row in rows if row.audio} - set(known)
     refuse(

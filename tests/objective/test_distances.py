@@ -51,7 +51,7 @@ def test_unit_tokens_forget_their_length_and_are_normalised_in_float32():
     assert torch.allclose(transported.monitor(x, y), plan.cost)
 
 
-@pytest.mark.parametrize("distance", CASES, ids=repr)
+@pytest.mark.parametrize("distance", CASES)
 def test_padding_and_empty_rows_leak_nothing(distance):
     clean = tokens(3, 5, 4), tokens(3, 5, 4, seed=1)
     results = []

@@ -27,8 +27,10 @@ evidence: $(INSTALLED)
 	$(BIN)/python benchmarks/evidence.py --demo $(DEMO) --json benchmarks/results/evidence.json
 	$(BIN)/python docs/tables.py
 
+# A file a worker, each on one thread: twice as fast as all threads for one test.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow and not gpu and not upstream"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile \
+		-m "not slow and not gpu and not upstream"
 
 test-all: $(INSTALLED)
 	$(BIN)/python -m pytest

@@ -93,6 +93,7 @@ setup(
         "dev": [
             *EVALUATION,
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "ruff>=0.6",
             "POT>=0.9.4",
             "tensorboard>=2.15",

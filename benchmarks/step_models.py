@@ -24,9 +24,8 @@ from slam_potsa.data.feature_store import add_features
 from slam_potsa.data.manifest import Utterance, write_manifest
 from slam_potsa.model.encoder import SpeechEncoder
 from slam_potsa.model.factory import build_controller, build_projector
-from slam_potsa.model.known import known
 from slam_potsa.model.language_bias import LanguageBias
-from slam_potsa.model.llm import adapt_llm, llm_dtype
+from slam_potsa.model.llm import adapt_llm, known, llm_dtype
 from slam_potsa.model.speech_llm import SpeechLLM
 
 LANGUAGES = ("en", "ja", "es", "ko", "ru")  # POTSA 4.1

@@ -17,7 +17,7 @@ _PUBLIC = {
     "AlignmentObjective": "slam_potsa.objective.terms",
     "AlignmentTerm": "slam_potsa.objective.terms",
     "LanguageBias": "slam_potsa.model.language_bias",
-    "BiasCompensatedQFormer": "slam_potsa.model.qformer",
+    "BiasCompensatedQFormer": "slam_potsa.model.projectors",
     "Translator": "slam_potsa.engine.decode",
     "InputError": "slam_potsa.errors",
 }

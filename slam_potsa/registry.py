@@ -12,9 +12,9 @@ from typing import Any
 from slam_potsa.errors import InputError
 
 PROJECTORS = {
-    "q-former": "slam_potsa.model.qformer:BiasCompensatedQFormer",
-    "transformer-cnn": "slam_potsa.model.transformer_cnn:TransformerCnn",
-    "window-q-former": "slam_potsa.model.window_qformer:WindowQFormer",
+    "q-former": "slam_potsa.model.projectors:BiasCompensatedQFormer",
+    "transformer-cnn": "slam_potsa.model.projectors:TransformerCnn",
+    "window-q-former": "slam_potsa.model.projectors:WindowQFormer",
 }
 DATA_SOURCES = {
     "announcements": "slam_potsa.data.sources.announcements:build",

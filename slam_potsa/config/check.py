@@ -45,8 +45,9 @@ def _cross_checks(config: PotsaConfig) -> Iterator[str]:
             f"dataset_config.fix_length_audio={data.fix_length_audio} must equal "
             f"model_config.query_len={model.query_len}: a row has one slot a query token"
         )
-    if data.frames_per_token != model.frames_per_token:
-        yield "dataset_config.frames_per_token must equal model_config.frames_per_token"
+    for name in ("frames_per_token", "encoder_window"):
+        if getattr(data, name) != getattr(model, name):
+            yield f"dataset_config.{name} must equal model_config.{name}"
     follows = {"q-former": False, "transformer-cnn": True, "window-q-former": True}
     follows = follows.get(model.encoder_projector)
     if follows is not None and follows != (model.frames_per_token > 0):
@@ -59,13 +60,13 @@ def _cross_checks(config: PotsaConfig) -> Iterator[str]:
     sides = [s for s in config.alignment.sides if "llm." not in s and not s.endswith(by_token)]
     if sides and model.frames_per_token:
         yield f"alignment over {sides[0]}: its length is the audio's there; compare llm.* instead"
-    if data.encoder_window != model.encoder_window:
-        yield "dataset_config.encoder_window must equal model_config.encoder_window"
     yield from paired_terms(config.alignment, data, train.batch_size_training)
     yield from _joining_problems(config)
     yield from _bias_problems(config)
     yield from _task_problems(data)
     yield from _part_problems(config)
+    if train.enable_deepspeed or config.engine == "slam_llm":
+        yield from native_only(config)
     stored = data.feature_store is not None
     if stored and data.attend_padding:
         yield "dataset_config.attend_padding=true needs audio: a feature store holds no padding"
@@ -85,8 +86,6 @@ def _cross_checks(config: PotsaConfig) -> Iterator[str]:
         yield "train_config.use_fp16 and native.bf16: choose one"
     if train.quantization and not train.freeze_llm:
         yield "train_config.quantization=true: int8 is fixed; llm in train_parts is llm.lora then"
-    if train.quantization and (config.engine == "slam_llm" or train.enable_deepspeed):
-        yield "train_config.quantization=true needs the native host: set engine=native"
     if "/" not in config.log_config.log_file:
         yield f"log_config.log_file={config.log_config.log_file!r} must contain a folder"
     if not train.freeze_encoder and config.language_bias.enabled:
@@ -119,10 +118,20 @@ def _part_problems(config: PotsaConfig) -> Iterator[str]:
     for name, frozen in (("encoder", train.freeze_encoder), ("llm", "llm" not in families)):
         if getattr(train, f"{name}_lr") is not None and frozen:
             yield f"train_config.{name}_lr is not read: {name} is not in train_parts; null it"
-    if train.has_rates and (train.enable_deepspeed or config.engine == "slam_llm"):
+
+
+def native_only(config: PotsaConfig) -> Iterator[str]:
+    """What is set that SLAM-LLM's loops have nothing for."""
+    train, bias = config.train_config, config.language_bias
+    rates = {"train_config.encoder_lr": train.encoder_lr, "train_config.llm_lr": train.llm_lr}
+    rates |= {"language_bias.lr": bias.lr}
+    if given := [name for name, rate in rates.items() if rate is not None]:
+        told = f"{', '.join(given)}: SLAM-LLM has one rate for all that trains"
+        yield f"{told}; null it, or set engine=native"
+    if train.quantization:
         yield (
-            "train_config.encoder_lr and llm_lr: SLAM-LLM has one rate for all that trains; set "
-            "engine=native, or null both"
+            "train_config.quantization=true needs engine=native: SLAM-LLM would cast the model, "
+            "which an LLM in 8 bits does not survive"
         )
 
 
@@ -130,8 +139,6 @@ def _bias_problems(config: PotsaConfig) -> Iterator[str]:
     bias, train = config.language_bias, config.train_config
     if bias.lr is not None and not bias.trained:
         yield "language_bias.lr is not read: set language_bias.trained=true, or null it"
-    if bias.lr is not None and (train.enable_deepspeed or config.engine == "slam_llm"):
-        yield f"language_bias.lr={bias.lr}: SLAM-LLM has one rate; null it, or set engine=native"
     if bias.trained and not (bias.enabled and "projector" in train.train_parts):
         yield (
             "language_bias.trained=true: the table is a part of the projector; it needs "

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from slam_potsa.config import NativeConfig, PotsaConfig, TrainConfig, flat
+from slam_potsa.config.check import native_only
 from slam_potsa.data.dataset import read_rows, training_items
 from slam_potsa.engine import deepspeed
 from slam_potsa.engine.run_directory import complete_checkpoints, saved_folders
@@ -46,11 +47,7 @@ def _earlier_run(config: PotsaConfig) -> Iterator[str]:
 
 def _switches(config: PotsaConfig, launched: bool) -> Iterator[str]:
     train = config.train_config
-    if train.quantization:
-        yield (
-            "train_config.quantization=true needs engine=native: SLAM-LLM would cast the model, "
-            "which an LLM in 8 bits does not survive"
-        )
+    yield from native_only(config)
     of = {"affects": ("weights", "outcome")}
     given, usual = flat(config.native, **of).items(), flat(NativeConfig(), **of)
     unread = [f"native.{name}={value}" for name, value in given if value != usual[name]]
@@ -62,10 +59,6 @@ def _switches(config: PotsaConfig, launched: bool) -> Iterator[str]:
             "SLAM-LLM needs a launcher: start with `torchrun --nproc_per_node 1 ...` (also for one "
             "process), or give engine=native"
         )
-    if train.has_rates:
-        yield "train_config.encoder_lr and llm_lr need engine=native: SLAM-LLM has one rate"
-    if config.language_bias.lr is not None:
-        yield "language_bias.lr needs engine=native: SLAM-LLM has one rate; null it"
     if train.enable_fsdp:
         yield (
             "train_config.enable_fsdp=true: SLAM-LLM's FSDP path cannot wrap a Q-Former beside a "

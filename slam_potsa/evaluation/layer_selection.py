@@ -147,7 +147,7 @@ def _llm(translator: Translator, pairs: Sequence[Pair]) -> tuple[Sides, range]:
 
 
 def _qformer(translator: Translator, pairs: Sequence[Pair]) -> tuple[Sides, range]:
-    layers = range(1, translator.model.encoder_projector.num_layers + 1)
+    layers = range(1, len(translator.model.encoder_projector.layers) + 1)
     names = [f"qformer.{layer}" for layer in layers]
     found = _tokens(translator, [row for pair in pairs for row in pair], names)
     return lambda k: (found[f"qformer.{k}"][::2], found[f"qformer.{k}"][1::2]), layers

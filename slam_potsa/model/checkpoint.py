@@ -201,10 +201,10 @@ def continue_from(model: nn.Module, state: State, source: Any, schedule: bool = 
     trains = {name: p.requires_grad for name, p in model.named_parameters()}
     kept = {n for n in state if not trains.get(n, not n.startswith("encoder.")) and ".as_" not in n}
     model.inherited = {name: state[name] for name in sorted(kept)}
-    found, own = model.controller.found_state, model.controller.schedule
-    if schedule and found and found["schedule"] and own is not None:
+    found, own = model.controller.state_from_carried().get("schedule"), model.controller.schedule
+    if schedule and found and own is not None:
         try:
-            own.load_state_dict(found["schedule"])
+            own.load_state_dict(found)
         except ValueError as error:
             logger.warning("the layer schedule starts anew: %s", error)
         for choice, _layers in own.state_dict()["pending"]:

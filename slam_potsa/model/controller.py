@@ -27,8 +27,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from slam_potsa.config.alignment import SPEECH, TEACHER
 from slam_potsa.model.carried_state import CarriedState
 from slam_potsa.model.metrics import mean_record, numbers, start_copy_to_host
-from slam_potsa.model.taps import TapRecorder
-from slam_potsa.model.teacher import Teacher
+from slam_potsa.model.taps import TapRecorder, Teacher
 from slam_potsa.objective.conflict import gradient_conflict, scheduled_terms
 from slam_potsa.objective.distances import unconverged
 from slam_potsa.objective.layer_schedule import LayerSchedule
@@ -116,9 +115,6 @@ class AlignmentController:
         self.recorder.take()
         self.listeners: list[Callable[[dict[str, Any]], None]] = []
         self.step = self._skipped = 0
-        # What the last loaded checkpoint carried; `load_state_dict` it to continue.
-        self.found_state: dict[str, Any] | None = None
-        self._choice: tuple[int, tuple[int, ...]] | None = None
         self._choices: list[tuple[int, tuple[int, ...]]] = []  # of the step, one a loss
         self._micro: list[dict[str, Any]] = []
         self._unread: list[dict[str, Any]] = []
@@ -129,7 +125,6 @@ class AlignmentController:
         # A submodule: SLAM-LLM saves it with the projector.
         self.projector.schedule_state = self.carried
         self.carried.register_state_dict_pre_hook(lambda *_: self.save_to_carried())
-        self.carried.register_load_state_dict_post_hook(lambda *_: self._load_from_carried())
         alive = weakref.ref(self)  # torch's hook is global, and must not keep a model alive
         self._step_hook = register_optimizer_step_post_hook(
             lambda optimizer, *_: alive() and alive().on_optimizer_step(optimizer)
@@ -163,9 +158,8 @@ class AlignmentController:
         if len(self._micro) >= self.accumulation:  # fp16's loss scaling skipped the step
             self._skip()
         self.flush(keep=PENDING_STEPS - 1)
-        if self._choice is None or self._each_micro:
-            self._choice = self.schedule.choose() if self.schedule else (-1, ())
-            self._choices.append(self._choice)
+        if not self._choices or self._each_micro:
+            self._choices.append(self.schedule.choose() if self.schedule else (-1, ()))
         wanted = self.objective.tap_names(self.layers, paired=len(self._pairs) > 0)
         if self._wants_conflict:
             wanted |= self._scheduled.tap_names(self._all_layers)
@@ -222,7 +216,7 @@ class AlignmentController:
     @property
     def layers(self) -> tuple[int, ...]:
         """The layers aligned in the current step (or micro-step), numbered from 1."""
-        return self._choice[1] if self._choice else ()
+        return self._choices[-1][1] if self._choices else ()
 
     def _is_due(self, interval: int) -> bool:
         return bool(interval) and self.step % interval == 0
@@ -237,7 +231,7 @@ class AlignmentController:
 
     def on_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Called by torch after any optimizer's step; ours where a training forward preceded."""
-        if not self._micro or self._choice is None:
+        if not self._micro:
             return
         if self._teacher is not None:
             self._teacher.follow(self.projector, self._teacher.decay)
@@ -261,7 +255,6 @@ class AlignmentController:
     def _forget(self) -> None:
         self._micro.clear()
         self._choices.clear()
-        self._choice = None
 
     def _skip(self) -> None:
         self._micro.clear()
@@ -330,14 +323,12 @@ class AlignmentController:
     def save_to_carried(self) -> None:
         self.carried.write(json.dumps(self.state_dict()).encode())
 
-    def _load_from_carried(self) -> None:
-        payload = self.carried.read()
-        if payload is not None:
-            with suppress(ValueError, RecursionError):
-                found = json.loads(payload)
-                self.found_state = (
-                    found if isinstance(found, dict) and "schedule" in found else None
-                )
+    def state_from_carried(self) -> dict[str, Any]:
+        """What the checkpoint that was just loaded carried; {} where that is nothing or damaged."""
+        with suppress(ValueError, RecursionError):
+            found = json.loads(self.carried.read() or b"{}")
+            return found if isinstance(found, dict) else {}
+        return {}
 
     def detach(self) -> None:
         """Stop listening to optimizers."""

@@ -94,8 +94,8 @@ def factory(
         recipe, checkpoint = _completed(model_config), rest.get("ckpt_path") or ckpt_path
         state = read_checkpoint(checkpoint) if checkpoint else None
         bias, pipeline = choose_bias(biased, state), calling_pipeline()
-        sizes = {name: recipe.get(name) for name in ("query_len", "qformer_layers")}
-        sizes = {name: int(size) for name, size in sizes.items() if size is not None}
+        taken = [name for name in ("query_len", "qformer_layers") if recipe.get(name) is not None]
+        sizes = {name: int(recipe[name]) for name in taken}
         sized = config.defaults(config.ModelConfig, sizes | projector)
         asked = {"queries": sized.query_len, "bias": bias if require_languages else None}
         refuse(recipe_problems(train_config, recipe, pipeline, alignment=alignment, **asked))
@@ -109,8 +109,8 @@ def factory(
         llm = load(train_config, recipe, **rest)
         llm_dim = llm.get_input_embeddings().weight.shape[1]
         check_widths(recipe, llm_dim=llm_dim)
-        biases = {"language_bias": bias, "language_optional": not require_languages}
-        built = build_projector(sized, recipe.encoder_dim, llm_dim, **biases)
+        built = build_projector(sized, recipe.encoder_dim, llm_dim, language_bias=bias)
+        built.language_optional = not require_languages
         kind = type("AlignedSlamModel", (AlignedForward, slam_model), {})
         model = kind(encoder, llm, built, tokenizer, train_config, recipe, **rest)
         attach(model, alignment, train_config, rest.get("deepspeed_config"))

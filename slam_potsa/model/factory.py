@@ -36,8 +36,7 @@ from slam_potsa.model.language_bias import LanguageBias
 from slam_potsa.model.llm import llm_dtype, load_llm, load_tokenizer, unwrapped
 from slam_potsa.model.metrics import METRICS, MetricsLog
 from slam_potsa.model.speech_llm import SpeechLLM
-from slam_potsa.model.taps import llm_blocks
-from slam_potsa.model.teacher import Teacher
+from slam_potsa.model.taps import Teacher, llm_blocks
 from slam_potsa.objective.distances import Distance, OnUnitTokens, build_distance
 from slam_potsa.objective.layer_schedule import LayerSchedule, candidate_layers
 from slam_potsa.objective.terms import AlignmentObjective, AlignmentTerm
@@ -206,7 +205,7 @@ def build_controller(
         projector.ctc_head = nn.Linear(sizes.hidden_size, sizes.vocab_size + 1, device=where)
     try:
         terms = build_terms(alignment)
-        layers = model.encoder_projector.num_layers, len(llm_blocks(model.llm))
+        layers = len(projector.layers), len(llm_blocks(model.llm))
         schedule = build_schedule(alignment.schedule, terms, *layers, seed)
         return AlignmentController(
             model,

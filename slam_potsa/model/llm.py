@@ -1,8 +1,14 @@
-"""The LLM and its tokenizer: precision, freezing, LoRA, 8-bit weights."""
+"""The LLM and its tokenizer: precision, freezing, LoRA, 8-bit weights; where models are found.
+
+`known.json` has, by hub name, the keys of a public model's config.json that decide its shapes: what
+can be planned without asking a hub.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,19 +51,12 @@ def load_llm(train: TrainConfig, model: ModelConfig) -> nn.Module:
     """
     from transformers import AutoModelForCausalLM
 
-    # Always with a dtype: transformers 4 loads float32 by default, 5 whatever the files hold.
-    options = {"dtype": loaded_llm_dtype(train, model)}
+    # Always with a dtype: transformers 4 loads float32 by default, 5 whatever the files hold. Of
+    # weights that train float32: in half precision AdamW's small updates would vanish.
+    options = {"dtype": llm_dtype(model.llm_dtype) if train.freeze_llm else torch.float32}
     options |= _eight_bit() if train.quantization else {}
     llm = from_pretrained(AutoModelForCausalLM, model.llm_path, "model_config.llm_path", **options)
     return adapt_llm(llm, train)
-
-
-def loaded_llm_dtype(train: TrainConfig, model: ModelConfig) -> torch.dtype:
-    """float32 for an LLM whose own weights train, else `model_config.llm_dtype`.
-
-    In half precision AdamW's small updates would vanish.
-    """
-    return llm_dtype(model.llm_dtype) if train.freeze_llm else torch.float32
 
 
 def adapt_llm(llm: nn.Module, train: TrainConfig) -> nn.Module:
@@ -108,3 +107,35 @@ def split_revision(path: str) -> tuple[str, str]:
     """`"Qwen/Qwen2.5-7B@d149729"` -> (name, "d149729"); without one, and of a folder, ""."""
     name, _, revision = path.partition("@")
     return (path, "") if Path(path).exists() else (name, revision)
+
+
+def model_config(name: str, option: str = "name", kind: str = "") -> Any:
+    """The transformers configuration of a folder here, or of a hub name that is known.
+
+    Args:
+        option: the configuration key that `name` is the value of, for the message.
+        kind: the model type that is wanted, such as "whisper"; "": any.
+
+    Raises InputError for anything else, with what is known; no hub is ever asked.
+
+    >>> model_config("openai/whisper-large-v3").d_model
+    1280
+    """
+    from transformers import AutoConfig
+
+    if Path(name).is_dir():
+        return from_pretrained(AutoConfig, name, option, local_files_only=True)
+    if name in known():
+        return AutoConfig.for_model(**known()[name])
+    names = [other for other, sizes in known().items() if sizes["model_type"].startswith(kind)]
+    raise InputError(
+        f"{option}={name!r}: no folder here, and not one of the models whose sizes are shipped: "
+        f"{', '.join(names)}; for any other give a local folder with its config.json (no weights "
+        "are needed)"
+    )
+
+
+@cache
+def known() -> dict[str, dict[str, Any]]:
+    """Sizes by hub name."""
+    return json.loads(Path(__file__).with_name("known.json").read_text())

@@ -24,8 +24,15 @@ from torch import Tensor
 
 from slam_potsa.objective.checks import unexpected
 from slam_potsa.objective.distances import Distance, measure
-from slam_potsa.objective.sides import Sides, live_rows, mean_over_rows, rolled, select
-from slam_potsa.objective.variants import Variant, plain
+from slam_potsa.objective.variants import (
+    Sides,
+    Variant,
+    live_rows,
+    mean_over_rows,
+    plain,
+    rolled,
+    select,
+)
 
 
 class Tap(NamedTuple):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from slam_potsa import InputError
-from slam_potsa.model.known import known, model_config
+from slam_potsa.model.llm import known, model_config
 
 # Parameters as the model cards give them, in millions. OpenAI's table counts a little differently.
 PUBLISHED = {

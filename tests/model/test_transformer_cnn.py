@@ -8,7 +8,7 @@ from slam_potsa.config.check import check
 from slam_potsa.data.dataset import get_speech_dataset
 from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator, load_run
-from slam_potsa.model.transformer_cnn import TransformerCnn
+from slam_potsa.model.projectors import TransformerCnn
 from tests.support import tiny
 
 SIZES = {"qformer_layers": 2, "qformer_dim": 16, "qformer_heads": 2, "qformer_dropout": 0.0}
@@ -20,7 +20,7 @@ def test_tokens_follow_the_speech_and_do_not_depend_on_padding():
     x, atts = torch.randn(3, 13, 16), torch.ones(3, 13)
     atts[1, 6:] = atts[2] = 0
     out = adapter(x, atts)
-    assert out.shape == (3, 4, 8) and adapter.num_layers == 2
+    assert out.shape == (3, 4, 8) and len(adapter.layers) == 2
     x[1, 6:] = float("nan")
     torch.testing.assert_close(adapter(x, atts)[:2], out[:2])
     torch.testing.assert_close(adapter(x[1:2, :6], atts[1:2, :6])[0], out[1, :2])

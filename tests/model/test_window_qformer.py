@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from slam_potsa.model.window_qformer import WindowQFormer
+from slam_potsa.model.projectors import WindowQFormer
 
 
 @pytest.mark.parametrize("frames", [1, 17, 18, 40])

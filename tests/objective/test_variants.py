@@ -6,9 +6,15 @@ import pytest
 import torch
 
 from slam_potsa.objective.distances import build_distance, mse
-from slam_potsa.objective.sides import Sides
 from slam_potsa.objective.terms import AlignmentObjective, AlignmentTerm, Tap
-from slam_potsa.objective.variants import VARIANTS, build_variant, contrastive, normalised, plain
+from slam_potsa.objective.variants import (
+    VARIANTS,
+    Sides,
+    build_variant,
+    contrastive,
+    normalised,
+    plain,
+)
 
 MEANINGS = torch.arange(3)
 

@@ -122,7 +122,7 @@ def usable(checkpoint: Path, config) -> None:
     config.ckpt_path = str(checkpoint)
     sections = {"alignment": config.alignment, "ckpt_path": config.ckpt_path}
     model, _ = model_factory(config.train_config, config.model_config, **sections)
-    found = model.controller.found_state
+    found = model.controller.state_from_carried()
     assert found["step"] > 0 and found["schedule"] is not None
     decoded = Translator(config).decode(config.dataset_config.val_data_path, progress=False)
     assert len(decoded) == 24

@@ -14,7 +14,7 @@ from slam_potsa.model.checkpoint import apply_checkpoint, read_checkpoint, save_
 from slam_potsa.model.drop_in import dataset_factory, estimate_bias, factory, with_languages
 from slam_potsa.model.language_bias import LanguageBias
 from slam_potsa.model.metrics import read_metrics
-from slam_potsa.model.qformer import BiasCompensatedQFormer
+from slam_potsa.model.projectors import BiasCompensatedQFormer
 from tests.support import slam_llm, tiny
 from tests.support.recipes import (
     FROZEN,

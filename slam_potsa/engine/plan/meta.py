@@ -21,11 +21,10 @@ from slam_potsa.model.factory import (
     build_projector,
     check_widths,
 )
-from slam_potsa.model.known import model_config
 from slam_potsa.model.language_bias import LanguageBias
-from slam_potsa.model.llm import adapt_llm
+from slam_potsa.model.llm import adapt_llm, model_config
 from slam_potsa.model.speech_llm import SpeechLLM
-from slam_potsa.model.teacher import Teacher
+from slam_potsa.model.taps import Teacher
 
 
 class MetaModel(NamedTuple):

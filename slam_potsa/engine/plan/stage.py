@@ -46,7 +46,7 @@ class Stage:
     def figures(self, cards: Mapping[str, Gpu]) -> dict[str, Any]:
         """Plain numbers: of one GPU, but steps, their FLOPs and tokens of all of them."""
         train, model, built = self.config.train_config, self.config.model_config, self.built
-        layers, mean = built.model.encoder_projector.num_layers, self.mean_batch
+        layers, mean = len(built.model.encoder_projector.layers), self.mean_batch
         micro_steps = train.gradient_accumulation_steps * self.gpus
         return {
             "models": {

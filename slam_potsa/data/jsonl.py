@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import zlib
 from collections import Counter
@@ -24,7 +25,7 @@ from slam_potsa.files import atomic_write
 
 MANY = 20  # problems that are listed one by one; of more, those of one kind are told once
 SHOWN = 60  # characters of a value in a message
-CHECKSUM = "crc32"  # the field of `log_line`
+CHECKSUM = "crc32"  # the field of `Log`
 
 Fields = Mapping[str, tuple[Callable[[Any], bool], str]]  # name -> (is it right?, what is expected)
 MOST = 1e300  # of numbers
@@ -175,7 +176,7 @@ def read_log(path: str | Path, checked: bool = False) -> list[dict[str, Any]]:
     """The objects of a file that was appended to, up to a line that a crash cut off.
 
     Args:
-        checked: its lines are `log_line`'s; one that was changed ends it too.
+        checked: its lines are `Log`'s; one that was changed ends it too.
     """
     found = []
     for line in Path(path).read_bytes().split(b"\n"):
@@ -189,8 +190,34 @@ def read_log(path: str | Path, checked: bool = False) -> list[dict[str, Any]]:
     return found
 
 
-def log_line(row: Mapping[str, Any]) -> str:
-    """A line of a log with its checksum, see `read_log`."""
+class Log:
+    """A file that rows are appended to, each with its checksum: what was interrupted goes on there.
+
+    with Log(path) as log:
+        log.rows  # that were there, up to a line that was cut off or changed, then all
+        log.add([{"key": "a"}])  # on disk when it returns
+    """
+
+    def __init__(self, path: str | Path):
+        self.rows = read_log(path, checked=True) if Path(path).is_file() else []
+        atomic_write(path, "".join(map(_with_checksum, self.rows)))
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed in __exit__
+
+    def add(self, rows: Iterable[dict[str, Any]]) -> None:
+        rows = list(rows)
+        self._file.writelines(map(_with_checksum, rows))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.rows += rows
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def _with_checksum(row: Mapping[str, Any]) -> str:
     return json.dumps({**row, CHECKSUM: _checksum(row)}, ensure_ascii=False) + "\n"
 
 

@@ -22,9 +22,8 @@ from typing import Any
 
 import torch
 
-from slam_potsa.data.jsonl import log_line, read_log
+from slam_potsa.data.jsonl import Log, read_log
 from slam_potsa.errors import InputError
-from slam_potsa.files import atomic_write
 from slam_potsa.provenance import differences
 
 logger = logging.getLogger(__name__)
@@ -65,15 +64,11 @@ class Journal:
 
     def add(self, rank: int, batches: Iterable[Iterable[Answer]]) -> None:
         """Write down what process `rank` answers: a batch is on disk before the next is begun."""
-        path = Path(f"{self.prefix}_partial.{rank}.jsonl")
-        # Written anew, not only appended to: a line may have been cut off half-way.
-        rows = read_log(path, checked=True) if path.is_file() else [{"made_from": self.made_from}]
-        atomic_write(path, "".join(map(log_line, rows)))
-        with path.open("a", encoding="utf-8") as file:
+        with Log(f"{self.prefix}_partial.{rank}.jsonl") as log:
+            if not log.rows:
+                log.add([{"made_from": self.made_from}])
             for batch in batches:
-                file.write("".join(log_line(asdict(answer)) for answer in batch))
-                file.flush()
-                os.fsync(file.fileno())
+                log.add(map(asdict, batch))
 
     def remove(self) -> None:
         for path in self._files():

@@ -29,7 +29,7 @@ def test_what_was_heard_is_not_heard_again(tmp_path, recording, monkeypatch):
         rows = [Utterance(name, f"{tmp_path}/{name}.wav", "en", name) for name in lengths]
         found = [corpus.Recording("train", row.key, row) for row in rows]
         with pytest.raises(KeyboardInterrupt) if stop_at else nullcontext():
-            corpus.measure(found, tmp_path, workers=1 if stop_at else None, progress=False)
+            corpus.measure(found, tmp_path, progress=False)
             assert [one.utterance.duration for one in found] == [*lengths.values()]
         return "".join(names)
 

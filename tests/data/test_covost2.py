@@ -121,7 +121,7 @@ def test_options_and_folders_that_do_not_fit(mini, tmp_path):
     (other / "clips").mkdir(parents=True)
     refused("validated.tsv: cannot be read")
     shutil.copy(mini.common_voice / "validated.tsv", other)
-    refused("no recording is left for train, dev, test: 19 were left out")
+    refused("no recording is left for dev, test, train: 19 were left out")
     table = tmp_path / "covost_v2.en_de.tsv"
     table.write_text("path,translation,split\na,b,train\n")
     refused("found no column path, translation, split", tsv=table)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
@@ -21,15 +20,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import soundfile
+import soxr
+import yaml
+from scipy.signal import butter, sosfiltfilt
+from tqdm import tqdm
 
-from slam_potsa.data import manifest
 from slam_potsa.data.audio import SAMPLE_RATE
 from slam_potsa.data.manifest import Utterance
-from slam_potsa.data.sources import asterisk, debian
-from slam_potsa.data.sources.corpus import RECORD, Corpus, refuse_another
+from slam_potsa.data.sources import asterisk, corpus
+from slam_potsa.data.sources.corpus import Corpus, Recording
 from slam_potsa.errors import InputError, refuse
-from slam_potsa.files import atomic_path, atomic_write
-from slam_potsa.provenance import write_record
+from slam_potsa.files import atomic_write
 
 PAUSE = (0.05, 0.15)  # seconds between two fragments, drawn evenly
 RUMBLE = 80  # Hz: what lies below is taken out; one voice's prompts begin with a decaying offset
@@ -115,8 +117,6 @@ def _as_sentence(text: str) -> str:
 
 @cache
 def _tables() -> dict[str, Any]:
-    import yaml
-
     return yaml.safe_load((BESIDE / "announcements.yaml").read_text(encoding="utf-8"))
 
 
@@ -182,15 +182,11 @@ class Voice:
     def __init__(self, name: str, root: Path):
         """`root`: what the packages unpack to. Raises InputError where it lacks the voice."""
         self.name, self.speaker = name, speakers()[name]
-        suffix = f".{self.speaker.suffix}"
-        files = {
-            path.relative_to(folder).with_suffix("").as_posix().lower(): path
-            for folder in sorted(root.rglob(self.speaker.folder))
-            for path in sorted(folder.rglob(f"*{suffix}"))
-        }
+        folder, suffix = self.speaker.folder, self.speaker.suffix
+        files = asterisk.find_prompts(root, folder, suffix)
         if not files:
-            where = f"{root}: no folder {self.speaker.folder} with {suffix} files"
-            raise InputError(f"{where} for the voice {name}. {REMEDY}")
+            where = f"{root}: no folder {folder} with .{suffix} files"
+            raise InputError(f"{where} for the voice {name}")
         self.files = {name: files[name] for name in files.keys() - {*self.speaker.lacks}}
         self._samples: dict[str, np.ndarray] = {}
 
@@ -232,13 +228,9 @@ def trimmed(samples: np.ndarray) -> np.ndarray:
 
 
 def _read(path: Path) -> np.ndarray:
-    import soundfile
-    import soxr
-    from scipy.signal import butter, sosfiltfilt
-
     raw = {"samplerate": 8_000, "channels": 1, "format": "RAW", "subtype": "GSM610"}
     if path.suffix == ".g722":
-        samples, rate = asterisk.decode_g722(path.read_bytes()) / 2**15, SAMPLE_RATE
+        samples, rate = asterisk.decode_g722(path) / 2**15, SAMPLE_RATE
     else:
         samples, rate = soundfile.read(path, **raw if path.suffix == ".gsm" else {})
     samples = soxr.resample(samples, rate, SAMPLE_RATE)
@@ -281,19 +273,16 @@ def build(
     _check(heard, unheard, counts)
     choices = {"dataset": "announcements", "heard": [*heard], "unheard": [*unheard]}
     choices |= {"sentences": counts, "clauses": clauses, "seed": seed}
-    refuse_another(output, choices, replace)
+    corpus.refuse_another(output, choices, replace)
     drawn = sentences(seed, clauses)
     split = {name: list(islice(drawn, count)) for name, count in counts.items()}
     names = {name: one for name, one in speakers().items() if one.language in {*heard, *unheard}}
     pins = {one.package: one.sha256 for one in names.values()}
-    folder = Path(from_dir) if from_dir else None
-    with debian.unpacked(pins, folder, output / "packages", progress, REMEDY) as root:
+    with asterisk.unpacked(pins, from_dir, output, progress, REMEDY) as root:
         voices = [Voice(name, root) for name in names]
-        rows, lacking = _render(split, voices, heard, output, seed, progress)
+        recordings = list(_recordings(split, voices, heard, output, seed, progress))
     atomic_write(output / "audio" / "CREDITS.txt", CREDITS)
-    manifests = {name: _write(output / f"{name}.jsonl", own) for name, own in rows.items() if own}
-    write_record(output / RECORD, choices, [output / f"{name}.jsonl" for name in manifests])
-    return Corpus(output, manifests, {NEW_VOICES: dict(lacking)} if lacking else {}, [])
+    return corpus.write(output, recordings, choices)
 
 
 def _check(heard: Sequence[str], unheard: Sequence[str], counts: Mapping[str, int]) -> None:
@@ -306,17 +295,15 @@ def _check(heard: Sequence[str], unheard: Sequence[str], counts: Mapping[str, in
     refuse(problems)
 
 
-def _render(
+def _recordings(
     split: Mapping[str, Sequence[Sentence]],
     voices: Sequence[Voice],
     heard: Sequence[str],
     output: Path,
     seed: int,
     progress: bool,
-) -> tuple[dict[str, list[Utterance]], Counter]:
-    """The rows of each manifest, recordings written; and what new voices could not say."""
-    from tqdm import tqdm
-
+) -> Iterator[Recording]:
+    """Of each manifest, written; what new voices cannot say is left out."""
     jobs = [
         (NEW_VOICES if voice.speaker.held_out else name, sentence, voice)
         for name, own in split.items()
@@ -325,35 +312,31 @@ def _render(
         if (name == "test" or not voice.speaker.held_out)
         and (name != "train" or voice.speaker.language in heard)
     ]
-    rows, lacking = {name: [] for name in [*split, "pairs_translated", NEW_VOICES]}, Counter()
     for name, sentence, voice in tqdm(jobs, "announcements", disable=not progress):
-        missing = sorted({*voice.say(sentence)[0]} - voice.files.keys())
-        if missing and not voice.speaker.held_out:
-            raise InputError(f"{voice.name}: no recording of {', '.join(missing)}. {REMEDY}")
-        if missing:
-            lacking[f"{voice.name} lacks a fragment"] += 1
+        lacking = ", ".join(sorted({*voice.say(sentence)[0]} - voice.files.keys()))
+        if lacking and not voice.speaker.held_out:
+            raise InputError(f"{voice.name}: no recording of {lacking}")
+        if lacking:
+            reason = f"{voice.name} lacks a fragment"
+            yield Recording(name, english(sentence), None, reason, lacking)
             continue
         row = _utterance(sentence, voice, output, seed)
         if name == "pairs" and row.language not in heard:
-            rows["pairs_translated"].append(row)
+            yield Recording("pairs_translated", row.key, row)
             row = changed(row, transcript=None, target=None, target_language=None)
-        rows[name].append(row)
-    return rows, lacking
+        yield Recording(name, row.key, row)
 
 
 def _utterance(sentence: Sentence, voice: Voice, output: Path, seed: int) -> Utterance:
     """Its row, the recording written."""
-    import soundfile
-
     fragments, text = voice.say(sentence)
     name = asterisk.sentence_id(english(sentence))
     samples = voice.render(fragments, f"{seed} {name}")
-    audio = output / "audio" / voice.name / f"{name}.flac"
-    with atomic_path(audio) as temporary:
-        soundfile.write(temporary, samples, SAMPLE_RATE, subtype="PCM_16")
+    audio = output.resolve() / "audio" / voice.name / f"{name}.flac"
+    asterisk.write_flac(audio, samples)
     return Utterance(
         key=f"{voice.name}/{name}",
-        audio=audio.relative_to(output).as_posix(),
+        audio=str(audio),
         language=voice.speaker.language,
         sentence_id=name,
         transcript=text,
@@ -361,9 +344,3 @@ def _utterance(sentence: Sentence, voice: Voice, output: Path, seed: int) -> Utt
         target_language=TARGET_LANGUAGE,
         duration=round(len(samples) / SAMPLE_RATE, 4),
     )
-
-
-def _write(path: Path, rows: Sequence[Utterance]) -> manifest.ManifestSummary:
-    manifest.write_manifest(path, rows)
-    manifest.mark_checked(path)  # they were just written
-    return manifest.check_manifest(path, audio=False)

@@ -3,7 +3,7 @@
 A source lists its recordings, each with the utterance that is to be written; `measure` decodes
 them, rules leave some of them out (no limit is a paper's), `write` makes a folder of the rest:
 
-    train.jsonl, dev.jsonl, test.jsonl, zero_shot.jsonl   those that have recordings
+    train.jsonl, dev.jsonl, …     those that have recordings
     dropped.jsonl         a line for each recording that is in no manifest, with the reason
     summary.json          the counts
     measurements.jsonl    what decoding found, so that it is done once
@@ -26,13 +26,14 @@ from typing import Any
 from slam_potsa.data import manifest
 from slam_potsa.data.archives import split_reference
 from slam_potsa.data.audio import MAX_DECODED, measure_audio
-from slam_potsa.data.jsonl import log_line, read_log, write_rows
+from slam_potsa.data.jsonl import Log, write_rows
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.errors import InputError, each
 from slam_potsa.files import atomic_write
 from slam_potsa.provenance import differences, read_record, write_record
 
-MANIFESTS = ("train", "dev", "test", "zero_shot")
+MANIFESTS = ("train", "pairs", "pairs_translated", "dev", "test", "test_new_voices", "zero_shot")
+OTHER = "other"  # the name of what belongs to no manifest
 RECORD = "made_from.json"
 LISTED_TWICE = "listed twice"  # the reason of a line that is no further recording
 BATCH = 512  # recordings that are lost at most where listening is interrupted
@@ -89,7 +90,7 @@ class Corpus:
             why = ", ".join(f"{number:,} {reason}" for reason, number in reasons.items())
             line = f"{name}: {count:,} of {there + count:,} recordings left out ({why})"
             scored = f": scores on this split are on {there:,}"
-            lines.append(line + scored * (name in MANIFESTS and name != "train"))
+            lines.append(line + scored * (name not in ("train", OTHER)))
         return lines
 
 
@@ -118,13 +119,7 @@ def keep_first(recordings: Iterable[Recording]) -> None:
             recording.drop(LISTED_TWICE, f"first in {place}")
 
 
-def measure(
-    recordings: Iterable[Recording],
-    output: Path,
-    *,
-    workers: int | None = None,
-    progress: bool = True,
-) -> None:
+def measure(recordings: Iterable[Recording], output: Path, *, progress: bool = True) -> None:
     """Decode every recording: note its duration, or leave out what cannot be used.
 
     What was found goes to a log in `output`, a batch at once, and what is there is not decoded
@@ -132,24 +127,16 @@ def measure(
     """
     from tqdm import tqdm
 
-    log = output / "measurements.jsonl"
-    rows = read_log(log, checked=True) if log.is_file() else []
-    atomic_write(log, "".join(map(log_line, rows)))  # without a line that was cut off
-    known = {row["recording"]: row["found"] for row in rows}
     named = {_name(recording.utterance.audio): recording for recording in kept(recordings)}
-    unheard = [name for name in named if name not in known]
-    with (
-        open(log, "a", encoding="utf-8") as file,
-        tqdm(total=len(unheard), desc="listening", unit="file", disable=not progress) as bar,
-    ):
-        for start in range(0, len(unheard), BATCH):
+    with Log(output / "measurements.jsonl") as log:
+        known = {row["recording"]: row["found"] for row in log.rows}
+        unheard = [name for name in named if name not in known]
+        starts = range(0, len(unheard), BATCH)
+        for start in tqdm(starts, "listening", unit=f"{BATCH} files", disable=not progress):
             names = unheard[start : start + BATCH]
-            found = each(lambda name: _listen(named[name].utterance.audio), names, workers)
-            rows = ({"recording": name, "found": one} for name, one in found.items())
-            file.writelines(map(log_line, rows))
-            file.flush()
+            found = each(lambda name: _listen(named[name].utterance.audio), names)
+            log.add({"recording": name, "found": one} for name, one in found.items())
             known |= found
-            bar.update(len(found))
     for name, recording in named.items():
         found = known[name]
         if isinstance(found, str):
@@ -231,19 +218,19 @@ def write(
 
     Raises InputError where all recordings of a manifest are left out.
     """
-    rows = {name: [r.utterance for r in kept(recordings, name)] for name in MANIFESTS}
+    names = dict.fromkeys([*MANIFESTS, *(one.manifest for one in recordings)])
+    rows = {name: own for name in names if (own := [r.utterance for r in kept(recordings, name)])}
     dropped = [recording for recording in recordings if recording.reason]
-    if empty := [n for n in MANIFESTS if not rows[n] and n in {one.manifest for one in dropped}]:
+    if empty := {one.manifest for one in dropped} - rows.keys() - {OTHER}:
         raise InputError(
-            f"no recording is left for {', '.join(empty)}: {len(dropped)} were left out, such as "
-            f"{dropped[0].place}: {dropped[0].reason}; check the files and the limits"
+            f"no recording is left for {', '.join(sorted(empty))}: {len(dropped)} were left out, "
+            f"such as {dropped[0].place}: {dropped[0].reason}; check the files and the limits"
         )
     manifests, left_out = {}, defaultdict(Counter)
+    for name in set(MANIFESTS) - rows.keys():
+        (output / f"{name}.jsonl").unlink(missing_ok=True)
     for name, own in rows.items():
         path = output / f"{name}.jsonl"
-        if not own:
-            path.unlink(missing_ok=True)
-            continue
         moved = (replace(row, audio=_seen_from(output, row.audio)) for row in own)
         manifest.write_manifest(path, moved)
         if checked:
@@ -276,8 +263,8 @@ def _seen_from(output: Path, audio: str) -> str:
 
 
 def _trained_tests(rows: Mapping[str, Sequence[Utterance]]) -> Iterator[str]:
-    trained = {row.sentence_id for row in rows["train"]}
-    for name in ("dev", "test"):
+    trained = {row.sentence_id for row in rows.get("train", ())}
+    for name in (name for name in rows if name.startswith(("dev", "test"))):
         if known := trained & {row.sentence_id for row in rows[name]}:
             count, example = len(known), min(known)
             yield f"{count} sentences of {name} are in train too ({example}, ...): too good scores"

@@ -28,7 +28,6 @@ from slam_potsa.errors import InputError
 
 SECONDS = (0.3, MAX_SECONDS)  # the lower bound is ours: shorter clips hold no sentence
 TRAIN_SPLITS = ("train", "train_covost")  # of CoVoST2: what its own script makes train of
-OTHER = "other"  # the manifest of rows that belong to none
 EXPECTED = "expected CoVoST2's covost_v2.{src}_{tgt}.tsv, as released"
 _DIRECTION = re.compile(r"covost_v2\.([A-Za-z-]+)_([A-Za-z-]+)\.tsv")
 
@@ -94,7 +93,7 @@ def list_recordings(
     folder = (release / "clips").resolve()
     files = set(os.listdir(folder))
     rows = [
-        (place, clip_name(path), target, split_of.get(split, OTHER))
+        (place, clip_name(path), target, split_of.get(split, corpus.OTHER))
         for place, (path, target, split) in read_tsv(table, ("path", "translation", "split"))
     ]
     wanted = {clip for _, clip, _, _ in rows}
@@ -104,7 +103,7 @@ def list_recordings(
     for place, clip, target, split in rows:
         transcript, there = said.get(clip), f"{clip}.mp3" in files
         reasons = {
-            "of no split": split == OTHER,
+            "of no split": split == corpus.OTHER,
             "not in validated.tsv": transcript is None,
             "transcript empty": transcript == "",
             "translation empty": target == "",

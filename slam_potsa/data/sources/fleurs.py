@@ -78,7 +78,6 @@ def build(
     min_seconds: float = 1.0,
     max_seconds: float = MAX_SECONDS,
     rate_deviations: float = 5.0,
-    workers: int | None = None,
     replace: bool = False,
     progress: bool = True,
 ) -> Corpus:
@@ -112,7 +111,7 @@ def build(
     root = (fetch(spoken + written, revision) if hub else find_root(source)).resolve()
     lines = each(partial(read_tsv, root), spoken + written)
     spare = output.resolve() / "unpacked"
-    audio = each(partial(find_files, root, spare), spoken, workers)
+    audio = each(partial(find_files, root, spare), spoken)
     # Where recordings of a sentence differ in its text, the first stays.
     targets = {p.split: {line.sentence: line.text for line in lines[p][::-1]} for p in written}
     found = [
@@ -121,7 +120,7 @@ def build(
         for line in lines[part]
     ]
     corpus.keep_first(found)
-    corpus.measure(found, output, workers=workers, progress=progress)
+    corpus.measure(found, output, progress=progress)
     corpus.keep_length([one for one in found if one.manifest == "train"], min_seconds, max_seconds)
     corpus.keep_length(found, 0.0, MAX_SECONDS)
     corpus.keep_usual_rates(found, rate_deviations)

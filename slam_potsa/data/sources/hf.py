@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from slam_potsa.data.jsonl import log_line, read_log
+from slam_potsa.data.jsonl import Log
 from slam_potsa.data.languages import short_code
 from slam_potsa.data.manifest import FIELDS, Utterance, text_sentence_id
 from slam_potsa.data.sources import corpus
@@ -58,19 +58,14 @@ def build(
     corpus.refuse_another(output, choices, replace)
     found: list[Recording] = []
     for split in splits:
-        log = output / f"rows_{zlib.crc32(repr((choices, split)).encode()):08x}.jsonl"
-        read = read_log(log, checked=True) if log.is_file() else []
-        rows = opened(dataset, config, split, fields).skip(len(read))
         name = "dev" if split.startswith(("val", "dev")) else split.partition("[")[0]
-        atomic_write(log, "".join(map(log_line, read)))
-        with open(log, "a", encoding="utf-8") as file:
-            for number, row in enumerate(rows, start=len(read)):
+        rows = opened(dataset, config, split, fields)
+        with Log(output / f"rows_{zlib.crc32(repr((choices, split)).encode()):08x}.jsonl") as log:
+            for number, row in enumerate(rows.skip(len(log.rows)), start=len(log.rows)):
                 place = output / "audio" / name / f"{number // 1000:04d}" / str(number)
                 about = {"key": f"{name}-{number:07d}", **filled(fields, row, config)}
-                read.append(about | {"audio": _kept(row[_columns(fields["audio"])[0]], place)})
-                file.write(log_line(read[-1]))
-                file.flush()
-        found += (_recording(name, f"{split}:{number}", row) for number, row in enumerate(read))
+                log.add([about | {"audio": _kept(row[_columns(fields["audio"])[0]], place)}])
+        found += (_recording(name, f"{split}:{at}", row) for at, row in enumerate(log.rows))
     corpus.measure(found, output, progress=progress)
     corpus.keep_length(found, *SECONDS)
     return corpus.write(output, found, choices)

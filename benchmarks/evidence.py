@@ -246,7 +246,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     manifest = args.output / "data" / "bleu.jsonl"
     spoken = [u for u in read_manifest(args.world / "data/test.jsonl") if u.language in args.bleu]
     write_manifest(manifest, [_placed(u, args.world / "data") for u in spoken])
-    scored = score(translator.decode(manifest, progress=False), bootstrap=0, guards=False)
+    scored = score(translator.decode(manifest, progress=False), bootstrap=0)
     for code in args.bleu:
         result[f"test/{code}"]["bleu"] = round(scored.row(code).bleu.value, 2)
     return result

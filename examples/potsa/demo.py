@@ -215,7 +215,7 @@ def joined_text(out: Path) -> str:
     test, rows = next(iter(TESTS)), []
     read = {name: read_predictions(predictions_file(out / name / test)) for name in SYSTEMS}
     for name in ("joined", "control", "ceiling"):
-        found = score(read[name], baseline=read["longer"], bootstrap=0, guards=False)
+        found = score(read[name], baseline=read["longer"], bootstrap=0)
         for item in found.comparisons:
             if item.metric == "CE" and len(item.name) == 2:
                 change = f"{item.difference:+.3f}", f"{item.p_value:.3f}"

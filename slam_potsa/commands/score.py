@@ -12,8 +12,14 @@ from typing import Any
 
 from slam_potsa.data.predictions import Origin, Prediction, read_predictions, read_texts
 from slam_potsa.errors import collecting, refuse
-from slam_potsa.evaluation.compare import TESTS, find_blind, match, same_test_problems
-from slam_potsa.evaluation.dump import dump
+from slam_potsa.evaluation.compare import (
+    TESTS,
+    corpora,
+    dump,
+    find_blind,
+    match,
+    same_test_problems,
+)
 from slam_potsa.evaluation.presets import PRESETS, find_preset
 from slam_potsa.evaluation.scores import score, seed_means, seeds_text
 from slam_potsa.files import atomic_write
@@ -89,7 +95,7 @@ def _score(args) -> None:
     for number, (path, file) in enumerate(files.items(), start=1):
         if args.dump:
             folder = args.dump / str(number) if several else args.dump
-            dump(folder, file["predictions"], **groups)
+            dump(folder, corpora(file["predictions"], **groups))
         table = tables[str(path)] = score(**file, **groups, **options, convention=convention)
         parts.append(f"{path}\n{table.text()}" if several else table.text())
     content = [{"file": path, **table.as_dict()} for path, table in tables.items()]

@@ -14,6 +14,7 @@ a comparison too: what it scores, the language model's prior and the prompt are 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,18 @@ from typing import Any
 
 from slam_potsa.data.predictions import Prediction, read_predictions
 from slam_potsa.errors import InputError, collecting, placed, refuse
-from slam_potsa.evaluation import sentence_loss
 from slam_potsa.evaluation.presets import Convention
-from slam_potsa.evaluation.text_metrics import sacrebleu_metrics, texts
-from slam_potsa.text import some, table
+from slam_potsa.evaluation.text_metrics import (
+    CE,
+    DIGITS,
+    SEED,
+    losses,
+    p_of_difference,
+    sacrebleu_metrics,
+    texts,
+)
+from slam_potsa.files import atomic_write
+from slam_potsa.text import one_line, some, table
 
 SUFFIX = "_predictions.jsonl"
 RESAMPLES = 1000
@@ -73,16 +82,11 @@ def corpora(
     directions: dict[tuple[str, str], list[Prediction]] = {}
     for item in predictions:
         directions.setdefault((item.language, item.target_language), []).append(item)
-    targets = {target for _, target in directions}
-    singles = [
-        Corpus(
-            f"{language}→{target}" if len(targets) > 1 else language,
-            "language",
-            group_of.get(language, ""),
-            tuple(directions[language, target]),
-        )
-        for language, target in sorted(directions, key=lambda d: (place.get(d[0], len(place)), d))
-    ]
+    several = len({target for _, target in directions}) > 1
+    singles = []
+    for language, target in sorted(directions, key=lambda d: (place.get(d[0], len(place)), d)):
+        name, items = f"{language}→{target}" if several else language, directions[language, target]
+        singles.append(Corpus(name, "language", group_of.get(language, ""), tuple(items)))
     found = list(singles)
     for group in ("seen", "zero-shot", "all"):
         items = tuple(i for i in predictions if group in ("all", group_of.get(i.language)))
@@ -92,6 +96,22 @@ def corpora(
         if items:
             found.append(Corpus(f"{group}, mean of languages", "mean", group, items, parts))
     return found
+
+
+def dump(folder: Path, found: Sequence[Corpus]) -> None:
+    """Plain text files of each corpus, for other programs: sacrebleu's command line, COMET.
+
+    Of a corpus `fr`: `fr.ref`, `fr.hyp`, and `fr.src` (transcripts, where all have one).
+    """
+    for corpus in (corpus for corpus in found if corpus.kind != "mean"):
+        files = dict(zip(("hyp", "ref"), texts(corpus.items), strict=True))
+        sources = [item.transcript for item in corpus.items]
+        if None not in sources:
+            files["src"] = list(map(one_line, sources))
+        # "seen, pooled" -> "seen-pooled", "fr→zh" -> "fr-zh"
+        stem = re.sub(r"[^\w-]+", "-", corpus.name.replace("→", "-")).strip("-")
+        for ending, lines in files.items():
+            atomic_write(folder / f"{stem}.{ending}", "".join(f"{line}\n" for line in lines))
 
 
 def match(
@@ -161,7 +181,7 @@ class Comparison:
 
     Attributes:
         name: of the corpus.
-        metric: the column's name in the table of scores, "BLEU" or "chrF".
+        metric: the column's name in the table of scores: "BLEU", "chrF" (or "chrF++"), "CE".
         baseline, system: the scores; difference: the second less the first.
         p_value: of the difference under the null hypothesis, of this test alone, not corrected for
             the number of tests; None for a mean of languages.
@@ -180,7 +200,7 @@ class Comparison:
 def compare(
     scored: Sequence[Corpus], baseline: Sequence[Prediction], **options: Any
 ) -> list[Comparison]:
-    """Test a system against another one: BLEU and chrF of each of its corpora.
+    """Test a system against another one: each measure of each of its corpora.
 
     `options` are those of `paired_test`. A mean of languages has both systems' means and no p.
     Raises InputError: utterances that only one system has, references that differ.
@@ -189,18 +209,16 @@ def compare(
     pair_of = {new: (old, new) for old, new in match(baseline, own)}
     found: dict[str, list[Comparison]] = {}
     for corpus in scored:
-        if corpus.kind == "mean":
-            parts = zip(*(found[name] for name in corpus.parts), strict=True)
-            found[corpus.name] = [_mean(corpus.name, of_metric) for of_metric in parts]
-        else:
+        if corpus.kind != "mean":
             pairs = [pair_of[item] for item in corpus.items]
             found[corpus.name] = paired_test(corpus.name, pairs, **options)
+            continue
+        found[corpus.name] = []
+        # CE comes last, and not of every language perhaps.
+        for parts in zip(*(found[name] for name in corpus.parts), strict=False):
+            old, new = (fmean(getattr(p, side) for p in parts) for side in ("baseline", "system"))
+            found[corpus.name].append(Comparison(corpus.name, parts[0].metric, old, new, new - old))
     return [comparison for of_corpus in found.values() for comparison in of_corpus]
-
-
-def _mean(name: str, parts: Sequence[Comparison]) -> Comparison:
-    old, new = fmean(part.baseline for part in parts), fmean(part.system for part in parts)
-    return Comparison(name, parts[0].metric, old, new, new - old)
 
 
 def paired_test(
@@ -211,19 +229,18 @@ def paired_test(
     samples: int | None = None,
     convention: Convention | None = None,
 ) -> list[Comparison]:
-    """Test BLEU and chrF of one corpus, of (baseline's, system's) predictions of each utterance.
+    """Test BLEU, chrF and, where both have it, CE of (baseline's, system's) predictions.
 
     Args:
-        test: "bs", paired bootstrap (Koehn 2004), or "ar", approximate randomisation
-            (Riezler & Maxwell 2005).
-        samples: resamples, or trials; by default sacrebleu's, 1,000 and 10,000.
+        test: of BLEU and chrF: "bs", paired bootstrap (Koehn 2004), or "ar", approximate
+            randomisation (Riezler & Maxwell 2005). CE has a bootstrap of sentences.
+        samples: resamples, or trials; by default sacrebleu's, 1,000 and 10,000; of CE 1,000.
     """
     from sacrebleu.significance import PairedTest
 
     metrics = sacrebleu_metrics(pairs[0][0].target_language, convention or Convention())
-    names = list(metrics)[:2]
-    old, references = texts([old for old, _ in pairs])
-    new, _ = texts([new for _, new in pairs])
+    names, sides = list(metrics)[:2], [list(side) for side in zip(*pairs, strict=True)]
+    (old, references), (new, _) = map(texts, sides)
     changed = sum(one != two for one, two in zip(old, new, strict=True))
     signatures, results = PairedTest(
         [("baseline", old), ("system", new)],
@@ -238,21 +255,13 @@ def paired_test(
         p_value = max(float(second.p_value), least_p_value(test, changed))
         one, two = float(first.score), float(second.score)
         found.append(Comparison(name, metric, one, two, two - one, p_value, str(signature)))
-    return found + _cross_entropy(name, pairs, samples or RESAMPLES)
-
-
-def _cross_entropy(
-    name: str, pairs: Sequence[tuple[Prediction, Prediction]], samples: int
-) -> list[Comparison]:
-    """The same of CE, where both systems have it, by a cluster bootstrap of sentences."""
-    old, new = (sentence_loss.losses([pair[side] for pair in pairs]) for side in (0, 1))
-    if not (old and new):
-        return []
-    differences = [two - one for one, two in zip(old, new, strict=True)]
-    p_value = sentence_loss.p_value(pairs, differences, samples)
-    means = fmean(old), fmean(new)
-    how = f"cluster bootstrap of sentences|n:{samples}|seed:{sentence_loss.SEED}"
-    return [Comparison(name, sentence_loss.NAME, *means, fmean(differences), p_value, how)]
+    if all(before_and_after := [losses(side) for side in sides]):
+        differences = [two - one for one, two in zip(*before_and_after, strict=True)]
+        one, two, mean = map(fmean, (*before_and_after, differences))
+        p_value = p_of_difference(sides[1], differences, samples or RESAMPLES)
+        how = f"cluster bootstrap of sentences|n:{samples or RESAMPLES}|seed:{SEED}"
+        found.append(Comparison(name, CE, one, two, mean, p_value, how))
+    return found
 
 
 def least_p_value(test: str, changed: int) -> float:
@@ -282,7 +291,7 @@ def comparisons_text(
     heads = [title, *(cell for metric in metrics for cell in (metric, baseline, difference, "p"))]
     lines: dict[str, list[str]] = {}
     for item in comparisons:
-        digits = sentence_loss.DIGITS if item.metric == sentence_loss.NAME else 1
+        digits = DIGITS.get(item.metric, 1)
         change = f"{round(item.difference, digits) + 0.0:+.{digits}f}"  # never "-0.0"
         p_value = "" if item.p_value is None else f"{item.p_value:.4f}"
         cells = [f"{item.system:.{digits}f}", f"{item.baseline:.{digits}f}", change, p_value]

@@ -14,20 +14,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 from slam_potsa.data.predictions import Prediction
-from slam_potsa.evaluation import sentence_loss
 from slam_potsa.evaluation.compare import Comparison, compare, comparisons_text, corpora
 from slam_potsa.evaluation.guards import GUARDS, guard_signature, rates, watch
 from slam_potsa.evaluation.presets import Convention
-from slam_potsa.evaluation.text_metrics import (
-    Score,
-    corpus_scores,
-    sacrebleu_metrics,
-    texts,
-)
-from slam_potsa.text import table
+from slam_potsa.evaluation.text_metrics import DIGITS, Score, corpus_scores, sacrebleu_metrics
+from slam_potsa.text import one_line, table
 
 
 @dataclass(frozen=True)
@@ -36,7 +30,7 @@ class ScoreRow:
 
     Attributes:
         scores: every measure by the name of its column: "BLEU", "chrF" (or "chrF++"), then those
-            that it has of the convention's further BLEUs, "WER" and "CER".
+            that it has of the convention's further BLEUs, "WER", "CER" and "CE".
         guards: guard -> share of its sentences that it fired on, 0 to 1; empty for a mean.
     """
 
@@ -57,15 +51,23 @@ class ScoreRow:
         return self.scores["chrF++" if "chrF++" in self.scores else "chrF"]
 
 
+class WorstRow(NamedTuple):
+    """A prediction of low chrF, and the guards that fired on it."""
+
+    item: Prediction
+    chrf: float
+    guards: Sequence[str]
+
+
 @dataclass(frozen=True)
 class ScoreTable:
     """Languages first, then the groups.
 
     Attributes:
-        guard_signature: by which rules the rows' guards fired; "" where none were run.
+        guard_signature: by which rules the rows' guards fired.
         comparisons: with the baseline, by the paired test `test`.
         blind: BLEU, with the blind control as baseline: only the difference was heard.
-        worst: the rows of lowest chrF: key, chrf, the guards that fired, reference, prediction.
+        worst: the rows of lowest sentence chrF.
     """
 
     rows: Sequence[ScoreRow]
@@ -73,7 +75,7 @@ class ScoreTable:
     test: str = "bs"
     comparisons: Sequence[Comparison] = ()
     blind: Sequence[Comparison] = ()
-    worst: Sequence[Mapping[str, Any]] = ()
+    worst: Sequence[WorstRow] = ()
 
     def row(self, name: str) -> ScoreRow:
         return {row.name: row for row in self.rows}[name]
@@ -85,12 +87,8 @@ class ScoreTable:
     @property
     def signatures(self) -> list[str]:
         """Each signature once, those of BLEU first."""
-        found = [
-            f"{name}|{row.scores[name].signature}"
-            for name in self.columns
-            for row in self.rows
-            if name in row.scores and row.scores[name].signature
-        ]
+        of_all = [(name, row.scores.get(name)) for name in self.columns for row in self.rows]
+        found = [f"{name}|{one.signature}" for name, one in of_all if one and one.signature]
         return list(dict.fromkeys(found))
 
     def as_dict(self) -> dict[str, Any]:
@@ -99,34 +97,27 @@ class ScoreTable:
 
     def text(self) -> str:
         """Aligned plain text: scores, guards, signatures, and the comparisons."""
-        parts = [self._scores_text(), self._guards_text(), "\n".join(self.signatures)]
+        rows = [row for row in self.rows if row.guards]
+        rates = [[row.name, *(f"{100 * rate:.1f}" for rate in row.guards.values())] for row in rows]
+        fired = table(["guard fired, %", *rows[0].guards], rates)
+        parts = [self._scores_text(), f"{fired}\n{self.guard_signature}"]
+        parts.append("\n".join(self.signatures))
         if self.comparisons:
             parts.append(comparisons_text(self.comparisons, self.test))
         if self.blind:
             head = ("blind control", "exchanged recordings", "heard")
             parts.append(comparisons_text(self.blind, self.test, head))
-        return "\n\n".join(part for part in parts if part)
+        return "\n\n".join(parts)
 
     def _scores_text(self) -> str:
-        with_interval = {
-            name for row in self.rows for name, found in row.scores.items() if found.interval_text()
-        }
         head, body = ["", "sentences"], [[row.name, row.sentences] for row in self.rows]
         for name in self.columns:
-            head += [name, "95 % interval"] if name in with_interval else [name]
-            for row, cells in zip(self.rows, body, strict=True):
-                found = row.scores.get(name)
-                cells.append(found and found.text())
-                cells += [found and found.interval_text()] if name in with_interval else []
+            of_rows = [row.scores.get(name) for row in self.rows]
+            intervals = [found and found.interval_text() for found in of_rows]
+            head += [name, "95 % interval"] if any(intervals) else [name]
+            for found, interval, cells in zip(of_rows, intervals, body, strict=True):
+                cells += [found and found.text(), *([interval] if any(intervals) else [])]
         return table(head, body)
-
-    def _guards_text(self) -> str:
-        """The share of sentences, in per cent, that each guard fired on."""
-        rows = [row for row in self.rows if row.guards]
-        if not rows:
-            return ""
-        body = [[row.name, *(f"{100 * rate:.1f}" for rate in row.guards.values())] for row in rows]
-        return f"{table(['guard fired, %', *rows[0].guards], body)}\n{self.guard_signature}"
 
 
 def score(
@@ -136,7 +127,6 @@ def score(
     zero_shot: Sequence[str] = (),
     bootstrap: int = 1000,
     convention: Convention | None = None,
-    guards: bool = True,
     baseline: Sequence[Prediction] = (),
     blind: Sequence[Prediction] = (),
     test: str = "bs",
@@ -152,7 +142,6 @@ def score(
         bootstrap: resamples for the intervals, by sacrebleu's seed (12345, or the environment's
             SACREBLEU_SEED; it is part of the signature); 0 leaves the intervals out.
         convention: how text is compared; by default cased, raw text.
-        guards: count outputs that are broken rather than bad (`evaluation.guards`).
         baseline, blind: another system's predictions of the same utterances, and a blind control.
         test, samples: of the paired tests against these, as of `compare.paired_test`.
         worst: how many rows to keep of the lowest sentence chrF.
@@ -164,21 +153,21 @@ def score(
     found = corpora(predictions, seen, zero_shot)
     for target in sorted({item.target_language for item in predictions}):
         sacrebleu_metrics(target, convention)  # every tokeniser, before minutes of resampling
-    fired = dict(zip(predictions, watch(predictions), strict=True)) if guards or worst else {}
+    fired = dict(zip(predictions, watch(predictions), strict=True))
     rows: dict[str, ScoreRow] = {}
     for corpus in found:
         if corpus.kind == "mean":
             scores, shares = _means([rows[name].scores for name in corpus.parts]), {}
         else:
             scores = corpus_scores(corpus.items, convention, bootstrap)
-            shares = rates([fired[item] for item in corpus.items]) if guards else {}
+            shares = rates([fired[item] for item in corpus.items])
         facts = corpus.name, corpus.kind, corpus.group, len(corpus.items)
         rows[corpus.name] = ScoreRow(*facts, scores, shares)
     tested = {"test": test, "samples": samples, "convention": convention}
     heard = compare(found, blind, **tested) if blind else []
     return ScoreTable(
         list(rows.values()),
-        guard_signature() if guards else "",
+        guard_signature(),
         test,
         compare(found, baseline, **tested) if baseline else [],
         [item for item in heard if item.metric == "BLEU"],
@@ -195,9 +184,7 @@ def _means(parts: Sequence[Mapping[str, Score]]) -> dict[str, Score]:
     }
 
 
-def _by_chrf(
-    fired: Mapping[Prediction, Sequence[str]], convention: Convention
-) -> list[dict[str, Any]]:
+def _by_chrf(fired: Mapping[Prediction, Sequence[str]], convention: Convention) -> list[WorstRow]:
     """The rows by sentence chrF (sacrebleu's), ties in the file's order.
 
     chrF, since a sentence's BLEU is 0 as soon as it shares no four words with its reference.
@@ -206,16 +193,14 @@ def _by_chrf(
 
     chrf = CHRF(lowercase=convention.lowercase, word_order=convention.chrf_word_order)
     rows = [
-        {
-            "key": item.key,
-            "chrf": chrf.sentence_score(item.prediction, [reference]).score,
-            "guards": [name for name in fired[item] if name in GUARDS],
-            "reference": reference,
-            "prediction": item.prediction,
-        }
-        for item, reference in zip(fired, texts(list(fired))[1], strict=True)
+        WorstRow(
+            item,
+            chrf.sentence_score(item.prediction, [one_line(item.reference)]).score,
+            [name for name in guards if name in GUARDS],
+        )
+        for item, guards in fired.items()
     ]
-    return sorted(rows, key=lambda row: row["chrf"])
+    return sorted(rows, key=lambda row: row.chrf)
 
 
 # -- several seeds ---------------------------------------------------------------------------------
@@ -277,16 +262,12 @@ def seeds_text(means: Mapping[str, Mapping[str, SeedMean]]) -> str:
     """One table a measure: mean, standard deviation, t interval, and each seed's score."""
     parts = []
     for metric, rows in means.items():
+        shown = f"{{:.{DIGITS.get(metric, 2)}f}}".format
         body = []
         for name, found in rows.items():
-            low, high = found.ends
-            n = sentence_loss.DIGITS if metric == sentence_loss.NAME else 2
-            row = [name, f"{found.value:.{n}f}", f"{found.deviation:.{n}f}"]
-            row += [
-                f"{low:.{n}f} – {high:.{n}f}",
-                *(f"{v:.{n}f}" for v in found.values),
-            ]
-            body.append(row)
+            interval = " – ".join(map(shown, found.ends))
+            numbers = map(shown, (found.value, found.deviation))
+            body.append([name, *numbers, interval, *map(shown, found.values)])
         files = [f"seed file {number}" for number in range(1, len(found.values) + 1)]
         head = [f"{metric} over {len(files)} seeds", "mean", "std", "95 % t interval", *files]
         parts.append(table(head, body))

@@ -1,8 +1,13 @@
-"""The measures of one corpus's texts: sacrebleu's BLEU and chrF, jiwer's WER and CER."""
+"""The measures of one corpus: sacrebleu's BLEU and chrF, jiwer's WER and CER, and cross-entropy.
+
+What is said in several languages or by several voices is one sentence: every interval, and the test
+of cross-entropy, resamples sentences, each with all its recordings (a cluster bootstrap).
+"""
 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -14,9 +19,11 @@ import numpy as np
 
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation import sentence_loss
 from slam_potsa.evaluation.presets import Convention, ErrorRate, primary_language, transcribes
 from slam_potsa.text import one_line
+
+CE, SEED = "CE", 12345  # the seed is sacrebleu's
+DIGITS = {CE: 3}  # after the point, of what has not the usual number
 
 
 @dataclass(frozen=True)
@@ -25,8 +32,7 @@ class Score:
 
     The interval is sacrebleu's: bootstrap mean ± half the distance of the 2.5 % and 97.5 %
     quantiles. It is centred on the bootstrap mean, which small corpora shift from `value`, and can
-    leave the scale there, though no resample does. Sentences are resampled, recordings of one
-    together.
+    leave the scale there, though no resample does.
     """
 
     value: float
@@ -55,7 +61,7 @@ def corpus_scores(
     """
     metrics = sacrebleu_metrics(items[0].target_language, convention)
     scores = {name: _corpus_score(metric, items, bootstrap) for name, metric in metrics.items()}
-    return scores | error_rate(items, convention) | _cross_entropy(items, bootstrap)
+    return scores | error_rate(items, convention) | cross_entropy(items, bootstrap)
 
 
 def _mean_score(items: Sequence[Prediction], name: str) -> float:
@@ -96,10 +102,9 @@ def sacrebleu_metrics(target_language: str, convention: Convention) -> dict[str,
 
 def _corpus_score(metric: Any, items: Sequence[Prediction], bootstrap: int) -> Score:
     hypotheses, references = texts(items)
-    _return_plain_floats(metric)
-    sentences = sentence_loss.sentences_of(items)
-    if clustered := bootstrap > 1 and len(set(sentences)) < len(items):
-        _resample_sentences(metric, sentences)
+    sentences = sentences_of(items)
+    clustered = bootstrap > 1 and len(set(sentences)) < len(items)
+    _prepare(metric, sentences if clustered else ())
     result = metric.corpus_score(hypotheses, [references], n_bootstrap=max(bootstrap, 1))
     signature = str(metric.get_signature()) + f"|sentences:{len(set(sentences))}" * clustered
     if bootstrap <= 1:
@@ -110,12 +115,14 @@ def _corpus_score(metric: Any, items: Sequence[Prediction], bootstrap: int) -> S
     return Score(result.score, mean - half_width, mean + half_width, signature)
 
 
-def _resample_sentences(metric: Any, sentences: Sequence[Hashable]) -> None:
-    """What sacrebleu resamples are then sentences, each with all that was said of it.
+def _prepare(metric: Any, sentences: Sequence[Hashable]) -> None:
+    """Have sacrebleu resample `sentences`, if any, and average its resamples' scores.
 
     Its counts of n-grams add up, so that the sums over each sentence's recordings give the score.
+    sacrebleu 2.6 averages by `statistics.mean`, which fails where some scores are NumPy's float32
+    and some, being exactly 0, Python's float.
     """
-    extract = metric._extract_corpus_statistics
+    extract, compute = metric._extract_corpus_statistics, metric._compute_score_from_stats
 
     def extract_sums(*texts: Any) -> list[list[float]]:
         sums: dict[Hashable, Any] = {}
@@ -123,20 +130,14 @@ def _resample_sentences(metric: Any, sentences: Sequence[Hashable]) -> None:
             sums[sentence] = np.add(sums.get(sentence, 0), counts)
         return [found.tolist() for found in sums.values()]
 
-    metric._extract_corpus_statistics = extract_sums
-
-
-def _return_plain_floats(metric: Any) -> None:
-    """sacrebleu 2.6 averages resampled scores with `statistics.mean`, which fails where some are
-    NumPy's float32 and some, being exactly 0, Python's float."""
-    compute = metric._compute_score_from_stats
-
     def compute_plain(stats: Any) -> Any:
         result = compute(stats)
         result.score = float(result.score)
         return result
 
     metric._compute_score_from_stats = compute_plain
+    if sentences:
+        metric._extract_corpus_statistics = extract_sums
 
 
 def _bleu(tokenizer: str, target_language: str, lowercase: bool) -> Any:
@@ -152,15 +153,6 @@ def _bleu(tokenizer: str, target_language: str, lowercase: bool) -> Any:
             "or its SentencePiece model, which sacrebleu downloads into the folder that the "
             "environment variable SACREBLEU names; or take another --preset"
         ) from error
-
-
-def _cross_entropy(items: Sequence[Prediction], bootstrap: int) -> dict[str, Score]:
-    """{"CE": …} where every item has one."""
-    found = sentence_loss.losses(items)
-    if not found:
-        return {}
-    interval = sentence_loss.interval(items, bootstrap) if bootstrap > 1 else (None, None)
-    return {sentence_loss.NAME: Score(fmean(found), *interval, digits=sentence_loss.DIGITS)}
 
 
 # -- WER and CER -----------------------------------------------------------------------------------
@@ -229,3 +221,58 @@ def _whisper_normalizer(english: bool, keep_marks: bool) -> Callable[[str], str]
     from whisper_normalizer.english import EnglishTextNormalizer
 
     return EnglishTextNormalizer() if english else BasicTextNormalizer(preserve_marks=keep_marks)
+
+
+# -- cross-entropy ---------------------------------------------------------------------------------
+#
+#     CE = mean over sentences i of ce_i,  ce_i = −1/A_i Σ_a ln p(y_ia | speech_i, prompt, y_i,<a)
+#
+# in nats a token, over the A_i tokens of a reference and its end; lower is better. It moves with
+# every change of a system, where BLEU stands still until a word changes, but compares only systems
+# of one LLM and one prompt.
+
+
+def losses(items: Sequence[Prediction]) -> list[float]:
+    """ce_i of each prediction; empty where one of them has none."""
+    found = [item.cross_entropy for item in items]
+    return [] if None in found else found
+
+
+def cross_entropy(items: Sequence[Prediction], bootstrap: int) -> dict[str, Score]:
+    """{CE: …} where every item has one; the interval is that of the resampled mean's quantiles."""
+    if not (found := losses(items)):
+        return {}
+    low, high = None, None
+    if bootstrap > 1:
+        means = _resampled_means(items, found, bootstrap)
+        low, high = np.quantile(means, (0.025, 0.975)).tolist()
+    return {CE: Score(fmean(found), low, high, digits=DIGITS[CE])}
+
+
+def p_of_difference(items: Sequence[Prediction], differences: Sequence[float], n: int) -> float:
+    """Two-sided, of the mean difference being 0: twice the rarer side of its n resampled means.
+
+    Never below 2^(1 − sentences), what their signs alone could show.
+    """
+    means = _resampled_means(items, differences, n)
+    rarer = min((means <= 0).sum(), (means >= 0).sum())
+    least = 2.0 ** (1 - len(set(sentences_of(items))))
+    return float(min(1.0, max(least, 2 * (rarer + 1) / (n + 1))))
+
+
+def sentences_of(items: Sequence[Prediction]) -> list[Hashable]:
+    """What each says; a prediction without a sentence id is a sentence by itself."""
+    return [item.sentence_id or (item.key,) for item in items]
+
+
+def _resampled_means(
+    items: Sequence[Prediction], values: Sequence[float], resamples: int
+) -> np.ndarray:
+    """[resamples] means of `values`, of as many sentences drawn with replacement; seeded."""
+    clusters: dict[Hashable, list[float]] = defaultdict(list)
+    for sentence, value in zip(sentences_of(items), values, strict=True):
+        clusters[sentence].append(value)
+    sums = np.array([sum(of) for of in clusters.values()])
+    counts = np.array([len(of) for of in clusters.values()])
+    drawn = np.random.default_rng(SEED).integers(len(sums), size=(resamples, len(sums)))
+    return sums[drawn].sum(1) / counts[drawn].sum(1)

@@ -120,7 +120,7 @@ def test_one_answer_to_everything_is_the_same_answer():
     assert len(same(items)) == 7 and same(items)[-1] == "fr-2"
 
 
-def test_every_score_table_has_their_rates_and_can_do_without():
+def test_every_score_table_has_their_rates():
     items = [replace(item, prediction="") for item in make(["fr"])] + make(["es"], noise=0)
     table = score(items, bootstrap=0)
     assert set(table.row("fr").guards) == {*GUARDS, REFERENCES, "any"}
@@ -128,4 +128,3 @@ def test_every_score_table_has_their_rates_and_can_do_without():
     assert table.row("all, pooled").guards[EMPTY] == 0.5
     assert not table.row("all, mean of languages").guards
     assert "guard fired, %" in table.text() and table.guard_signature in table.text()
-    assert "guard" not in score(items, bootstrap=0, guards=False).text()

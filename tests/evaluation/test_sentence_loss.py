@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from slam_potsa.data.predictions import Prediction
-from slam_potsa.evaluation import sentence_loss
 from slam_potsa.evaluation.scores import score
+from slam_potsa.evaluation.text_metrics import cross_entropy
 
 
 def rows(values, copies=1, ids=True, shift=0.0):
@@ -24,15 +24,15 @@ def rows(values, copies=1, ids=True, shift=0.0):
 VALUES = np.random.default_rng(1).normal(1.0, 0.3, 60).tolist()
 
 
-def test_the_interval_is_that_of_the_mean_of_independent_sentences():
-    low, high = sentence_loss.interval(rows(VALUES), 20_000)
-    error = 1.96 * np.std(VALUES) / len(VALUES) ** 0.5
-    assert (low + high) / 2 == pytest.approx(np.mean(VALUES), abs=0.005)
-    assert (high - low) / 2 == pytest.approx(error, rel=0.05)
-    low, high = sentence_loss.interval(rows(VALUES, copies=4), 20_000)  # of the same sentences
-    assert (high - low) / 2 == pytest.approx(error, rel=0.05)
-    low, high = sentence_loss.interval(rows(VALUES, copies=4, ids=False), 20_000)
-    assert (high - low) / 2 == pytest.approx(error / 2, rel=0.05)
+@pytest.mark.parametrize(
+    ("how", "wider"), [({}, 1), ({"copies": 4}, 1), ({"copies": 4, "ids": False}, 0.5)]
+)
+def test_the_interval_is_that_of_the_mean_of_independent_sentences(how, wider):
+    """Recordings of one sentence say nothing new; without ids each is a sentence."""
+    found = cross_entropy(rows(VALUES, **how), 20_000)["CE"]
+    error = wider * 1.96 * np.std(VALUES) / len(VALUES) ** 0.5
+    assert (found.low + found.high) / 2 == pytest.approx(np.mean(VALUES), abs=0.005)
+    assert (found.high - found.low) / 2 == pytest.approx(error, rel=0.05)
 
 
 @pytest.mark.parametrize(("shift", "significant"), [(-0.1, True), (0.0, False)])
@@ -47,8 +47,12 @@ def test_two_systems_are_compared_sentence_by_sentence(shift, significant):
     assert f"{found.system:.3f}" in cells and f"{found.difference:+.3f}" in cells
 
 
-def test_where_one_prediction_has_no_loss_the_column_is_left_out():
-    few = rows(VALUES)
-    assert "CE" in score(few, bootstrap=0).columns
-    few[0] = replace(few[0], cross_entropy=None)
-    assert "CE" not in score(few, bootstrap=0).columns
+def test_where_a_prediction_has_no_loss_the_column_is_left_out():
+    english, other = (
+        rows(VALUES),
+        [replace(r, key=f"fr {r.key}", language="fr") for r in rows(VALUES)],
+    )
+    other[0] = replace(other[0], cross_entropy=None)
+    table = score([*english, *other], baseline=[*english, *other], bootstrap=0, samples=2)
+    assert [row.name for row in table.rows if "CE" in row.scores] == ["it"]
+    assert [item.name for item in table.comparisons if item.metric == "CE"] == ["it"]

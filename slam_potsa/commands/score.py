@@ -12,14 +12,7 @@ from typing import Any
 
 from slam_potsa.data.predictions import Origin, Prediction, read_predictions, read_texts
 from slam_potsa.errors import collecting, refuse
-from slam_potsa.evaluation.compare import (
-    TESTS,
-    corpora,
-    dump,
-    find_blind,
-    match,
-    same_test_problems,
-)
+from slam_potsa.evaluation import compare
 from slam_potsa.evaluation.presets import PRESETS, find_preset
 from slam_potsa.evaluation.scores import score, seed_means, seeds_text
 from slam_potsa.files import atomic_write
@@ -61,7 +54,7 @@ def add(commands) -> None:
     add = parser.add_argument_group("what it is held against").add_argument
     add("--baseline", **files, default=[], help="one file, or one for each file")
     tests = "bs: paired bootstrap, ar: randomisation"
-    add("--test", choices=tuple(TESTS), default="bs", help=tests)
+    add("--test", choices=tuple(compare.TESTS), default="bs", help=tests)
     add("--samples", type=int, help="of the test; default: bs 1000, ar 10000")
     no_blind = "leave out the blind control, NAME_blind_predictions.jsonl beside each file"
     add("--no-blind", action="store_true", help=no_blind)
@@ -95,7 +88,7 @@ def _score(args) -> None:
     for number, (path, file) in enumerate(files.items(), start=1):
         if args.dump:
             folder = args.dump / str(number) if several else args.dump
-            dump(folder, corpora(file["predictions"], **groups))
+            compare.dump(folder, compare.corpora(file["predictions"], **groups))
         table = tables[str(path)] = score(**file, **groups, **options, convention=convention)
         parts.append(f"{path}\n{table.text()}" if several else table.text())
     content = [{"file": path, **table.as_dict()} for path, table in tables.items()]
@@ -128,10 +121,10 @@ def _read(args) -> dict[Path, dict[str, Sequence[Prediction]]]:
         files[path] = {"predictions": read[path], "baseline": read[baseline]}
         with collecting(problems, baseline):
             if baseline:
-                match(read[baseline], read[path])
+                compare.match(read[baseline], read[path])
         with collecting(problems, "blind control (--no-blind leaves it out)"):
-            files[path]["blind"] = () if args.no_blind else find_blind(path, read[path])
-    same = same_test_problems({str(path): read[path] for path in files})
+            files[path]["blind"] = () if args.no_blind else compare.find_blind(path, read[path])
+    same = compare.same_test_problems({str(path): read[path] for path in files})
     refuse([*problems, *(f"files of one system's seeds must be one test: {text}" for text in same)])
     return files
 

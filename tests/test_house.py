@@ -21,7 +21,7 @@ BUDGET = {
     "objective": 1_575,
     "model": 2_995,
     "engine": 4_140,
-    "evaluation": 3_700,
+    "evaluation": 3_680,
     "commands": 890,
 }
 BUDGET_IN_ALL = 19_450

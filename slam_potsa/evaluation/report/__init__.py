@@ -5,7 +5,6 @@ missing is left out, or said to be missing; nothing is guessed, and no model is 
 """
 
 from slam_potsa.evaluation.report.collect import Report, Request, collect
-from slam_potsa.evaluation.report.page import write_page
-from slam_potsa.evaluation.report.tables import headline_text
+from slam_potsa.evaluation.report.page import headline_text, write_page
 
 __all__ = ["Report", "Request", "collect", "headline_text", "write_page"]

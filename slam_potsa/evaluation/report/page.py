@@ -1,7 +1,11 @@
-"""The page: page.html.j2 with its style and script, filled with what was collected."""
+"""The page: page.html.j2 with its style and script, filled with what was collected.
+
+Its headline is also printed.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import textwrap
@@ -9,23 +13,29 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
+import yaml
 
+from slam_potsa.config import flat
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.evaluation import figures
 from slam_potsa.evaluation.analysis import differences
 from slam_potsa.evaluation.analysis_figures import draw
 from slam_potsa.evaluation.figures import Series
-from slam_potsa.evaluation.report import tables
 from slam_potsa.evaluation.report.collect import Report, Run
 from slam_potsa.evaluation.report.media import Players, marked
 from slam_potsa.evaluation.scores import ScoreRow, over_seeds
 from slam_potsa.evaluation.text_metrics import Score
 from slam_potsa.files import atomic_write
+from slam_potsa.text import table
 
 Rows = Mapping[str, Mapping[str, ScoreRow]]  # corpus -> run -> its scores
+# A group of scores, and the mean of R@1 over language pairs that belongs beside it.
+RECALLS = {"seen": "among heard", "zero-shot": "with an unheard", "all": "all"}
+OF_A_SEED = re.compile(r"(seed|ckpt_path|teacher|language_bias\.path)$")  # options
+ROW_OPTIONS = ("weights", "outcome", "answers")  # what options affect that tell runs apart
 
 
 def write_page(path: str | Path, report: Report) -> Path:
@@ -36,7 +46,6 @@ def write_page(path: str | Path, report: Report) -> Path:
 
 def render(report: Report) -> str:
     """The page as HTML text."""
-    names = [run.name for run in report.runs]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -44,27 +53,120 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    names = [run.name for run in report.runs]
     page = environment.get_template("page.html.j2").render(
         report=report,
         runs=report.runs,
         request=report.request,
         title=report.request.title or f"slam_potsa: {', '.join(names)}",
         names=names,
-        tables=tables,
         figures=figures,
         players=Players(),
         marked=marked,
+        loss=loss,
         bars=bars,
         changes=changes(report) if report.runs[1:] else ([], {}),
         curves=curves,
         layer_curves=layer_curves,
         rows_of=rows_of,
         groups=_groups(report),
+        headline=headline(report),
+        runs_table=runs_table(report.runs),
         samples=list(_samples(report)),
         analyses=list(_analyses(report.runs)),
         commands=_commands(report),
     )
     return page.strip() + "\n"
+
+
+# -- tables ----------------------------------------------------------------------------------------
+
+
+class Table(NamedTuple):
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left: int = 1  # columns that hold text
+    grouped: int = 0  # of them, those that name a group of rows, which the page says once
+    cards: bool = False  # on a phone, each row is a list of its cells
+
+
+def headline(report: Report) -> Table:
+    """A row a test, group and run, then those of R@1."""
+    places = [(group, run) for group in report.groups for run in report.runs]
+    rows = [
+        (title, group, run.name, row.bleu.text(), row.bleu.interval_text(), row.chrf.text(), "")
+        for test, title in report.tests.items()
+        for group, run in places
+        if (row := group_scores(run, test, group))
+    ]
+    rows += [
+        ("cross-lingual retrieval", group, run.name, "", "", "", _recall(recall))
+        for group, run in places
+        if (recall := run.recall(RECALLS[group]))
+    ]
+    head = ("test", "languages", "system", "BLEU", "95 % interval", "chrF", "R@1 %")
+    caption = (
+        "Pooled over the languages of a group; “seen” are those of the first run’s training, "
+        "where no others were named. R@1 beside “seen” is among heard languages, beside "
+        "“zero-shot” with at least one unheard language."
+    )
+    return Table(caption, head, rows, left=3, grouped=2)
+
+
+def group_scores(run: Run, test: str, group: str) -> ScoreRow | None:
+    """The group's pooled scores, or the mean over its languages where there are none."""
+    rows = run.scored[test].rows if test in run.scored else ()
+    kinds = {row.kind: row for row in rows if row.group == group}
+    return kinds.get("pooled") or kinds.get("mean")
+
+
+def systems(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs that differ in their seeds, and the files that these start from, go together."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        options = flat(run.config, affects=ROW_OPTIONS)
+        same = {name: value for name, value in options.items() if not OF_A_SEED.search(name)}
+        found.setdefault(str(same), []).append(run)
+    seeds = [[run.config.train_config.seed for run in own] for own in found.values()]
+    pairs = zip(found.values(), seeds, strict=True)
+    return [part for own, of in pairs for part in ([own] if len({*of}) == len(of) else zip(own))]
+
+
+def headline_text(report: Report) -> str:
+    """The headline as aligned plain text, for a terminal."""
+    found = headline(report)
+    return table(found.head, found.rows, found.left)
+
+
+def runs_table(runs: Sequence[Run]) -> Table:
+    """What each run was: the options that differ, but for names, places and speed."""
+    options = [flat(run.config, affects=ROW_OPTIONS) for run in runs]
+    names = dict.fromkeys(name for found in options for name in found)
+    values = {name: [_in_yaml(found.get(name)) for found in options] for name in names}
+    differing = [name for name, found in values.items() if len(set(found)) > 1]
+    rows = [("directory", *(str(run.path) for run in runs)), ("loss", *map(loss, runs))]
+    rows += [(name, *values[name]) for name in differing]
+    head = ("", *(run.name for run in runs))
+    return Table("The runs, and the options that differ", head, rows, len(head), cards=True)
+
+
+def loss(run: Run) -> str:
+    terms = run.config.alignment.active.items()
+    return "cross-entropy" + "".join(f" + {term.weight:g} · {name}" for name, term in terms)
+
+
+def _recall(found: Sequence[float]) -> str:
+    """ "41.2", or "41.2 (38.0 – 44.1)" with an interval."""
+    value, *ends = (f"{100 * each:.1f}" for each in found)
+    return f"{value} ({' – '.join(ends)})" if ends else value
+
+
+def _in_yaml(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=math.inf).split("\n")[0]
+
+
+# -- charts ----------------------------------------------------------------------------------------
 
 
 def rows_of(report: Report, test: str, *kinds: str) -> Rows:
@@ -88,7 +190,7 @@ def bars(rows: Rows, metric: str) -> tuple[list[str], dict[str, list[Any]]]:
 
 def changes(report: Report) -> tuple[list[str], dict[str, list[Any]]]:
     """(languages, system -> a bar each): BLEU less the first system's, the mean over seeds."""
-    first, *others = tables.systems(report.runs)
+    first, *others = systems(report.runs)
     found: dict[str, dict[str, Score]] = {}
     for test, title in report.tests.items():
         for language, rows in rows_of(report, test, "language").items():
@@ -126,7 +228,7 @@ def _groups(report: Report) -> Rows:
         for group in report.groups:
             name = textwrap.fill(f"{title}: {group}", 22)  # letters below a group of bars
             for run in report.runs:
-                if row := tables.group_scores(run, test, group):
+                if row := group_scores(run, test, group):
                     found.setdefault(name, {})[run.name] = row
     return found
 

@@ -126,12 +126,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def changed_files(record: Record, folder: Path) -> list[str]:
+def changed_files(record: Record, folder: Path) -> Iterator[str]:
     """A line for each file of the record that is missing from `folder` or has other content."""
-    return list(_changed(record, folder))
-
-
-def _changed(record: Record, folder: Path) -> Iterator[str]:
     for name, state in record.files.items():
         path = folder / name
         try:

@@ -20,13 +20,13 @@ from slam_potsa.config.check import check
 from slam_potsa.config.compose import compose_config
 from slam_potsa.data import epoch
 from slam_potsa.data.dataset import training_items
+from slam_potsa.data.jsonl import read_log
 from slam_potsa.data.manifest import check_manifest, read_manifest, write_manifest
 from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator, load_run
 from slam_potsa.engine.run_directory import TEACHER, last_checkpoint
 from slam_potsa.model.checkpoint import read_checkpoint
 from slam_potsa.model.language_bias import LanguageBias
-from slam_potsa.model.metrics import read_metrics
 from tests.support import tiny
 from tests.support.trained import build, save_run
 from tests.test_docs import FENCE
@@ -151,34 +151,22 @@ def test_a_language_joins_and_resumes_with_a_teacher_that_does_not_move(taught, 
     config.native = dataclasses.replace(config.native, max_steps=4)
     native.finetune(config)
     path = tmp_path / "join" / "metrics.jsonl"
-    first = [(line["ce"], line.get("join")) for line in read_metrics(path)]
+    first = [(line["ce"], line.get("join")) for line in read_log(path)]
     config.native = dataclasses.replace(config.native, max_steps=0)
     config.language_bias = dataclasses.replace(config.language_bias, path=None)
     model = native.finetune(config)
-    lines = read_metrics(path)
+    lines = read_log(path)
     assert [(line["ce"], line.get("join")) for line in lines[:4]] == first and len(lines) > 20
     assert not any("teacher" in name for name in read_checkpoint(model))
     # Its own bias, not the mean of the others: its speech is in the manifest.
     assert "it" in LanguageBias.load(tmp_path / "join" / "language_bias.safetensors").languages
 
 
-def test_the_more_it_weighs_the_nearer_it_comes_to_its_teacher(taught, tmp_path):
-    costs = {}
-    for weight in (0.01, 100.0):
-        config = joining(taught, tmp_path / str(weight))
-        config.alignment.terms["join"].weight = weight
-        native.finetune(config)
-        lines = read_metrics(Path(config.train_config.output_dir) / "metrics.jsonl")
-        costs[weight] = sum([line["join/matched"] for line in lines if "join/matched" in line][-5:])
-    assert costs[100.0] < 0.5 * costs[0.01]
-
-
 def test_the_teacher_gets_no_gradient_and_answers_as_when_it_was_trained(taught, tmp_path):
     config = joining(taught, tmp_path)
     model, dataset = build(config, ckpt_path=config.ckpt_path)
     batch = dataset.collator([item for item in dataset if len(item) == 2])
-    model.train()
-    assert not model.teacher.training
+    assert model.train().encoder_projector.training and not model.teacher.training
     with model.controller.recorder.recording(["projector", "teacher.projector"]) as taps:
         model.controller.projector.set_languages(batch["language_ids"])
         model.project(batch["audio_mel"], batch["audio_mel_post_mask"], None, batch["language_ids"])
@@ -349,6 +337,6 @@ def test_the_short_way_of_the_page_runs_as_written(tmp_path, monkeypatch):
         else:
             given = words[words.index("examples/potsa/finetune.py") + 1 :]
             native.finetune(compose_config([*given, *small, "native.max_steps=4"]))
-    assert any("join" in line for line in read_metrics("outputs/join/metrics.jsonl"))
+    assert any("join" in line for line in read_log("outputs/join/metrics.jsonl"))
     made = read_manifest("data/fleurs/pseudo.jsonl", needs=("target",))
     assert {row.language for row in made if row.synthetic} == {"xyz"}

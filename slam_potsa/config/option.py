@@ -117,21 +117,15 @@ def defaults(kind: type, given: Any = None, ignored: Collection[str] = ()) -> An
     SLAM-LLM hands a factory only what the user's configuration holds; what is missing there takes
     its default from here. Raises InputError on unknown keys that are not in `ignored`.
     """
-    plain = _plain(given)
-    if isinstance(plain, Mapping):
-        plain = {name: value for name, value in plain.items() if name not in ignored}
-    return _from_mapping(kind, plain, "")
-
-
-def _plain(given: Any) -> Mapping[str, Any]:
-    """With interpolations resolved, and lists and mappings of Python's own."""
     if dataclasses.is_dataclass(given):
-        return dataclasses.asdict(given)
-    if given is None or type(given) is dict:
-        return given or {}
-    from omegaconf import OmegaConf
+        given = dataclasses.asdict(given)
+    elif type(given) is not dict and given is not None:
+        from omegaconf import OmegaConf
 
-    return OmegaConf.to_container(given, resolve=True) if OmegaConf.is_config(given) else given
+        given = OmegaConf.to_container(given, resolve=True) if OmegaConf.is_config(given) else given
+    if isinstance(given, Mapping):
+        given = {name: value for name, value in given.items() if name not in ignored}
+    return _from_mapping(kind, {} if given is None else given, "")
 
 
 def _from_mapping(kind: type, given: Any, path: str) -> Any:

@@ -93,7 +93,7 @@ def check_history(stage: Stage) -> None:
     changed = [f"{DONE} is damaged"] * is_done(stage)
     if record := read_record(stage.folder / DONE):
         changed = changes_since(record.made_from, trained_from(stage.config))
-        changed += changed_files(record, stage.folder) * (stage.folder / BEST).is_file()
+        changed += changed_files(record, stage.folder) if (stage.folder / BEST).is_file() else []
     if changed:
         raise InputError(
             f"stage {stage.name} is done, and differs now: {'; '.join(changed)}. Take it back; or "

@@ -31,7 +31,7 @@ from slam_potsa.model.checkpoint import (
     require_parts,
 )
 from slam_potsa.model.controller import AlignmentController, schedules_llm
-from slam_potsa.model.encoder import SpeechEncoder, adapt_encoder, load_encoder
+from slam_potsa.model.encoder import adapt_encoder, load_encoder
 from slam_potsa.model.language_bias import LanguageBias
 from slam_potsa.model.llm import llm_dtype, load_llm, load_tokenizer, unwrapped
 from slam_potsa.model.metrics import METRICS, MetricsLog
@@ -81,7 +81,8 @@ def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn
     elif teacher := alignment.teacher_path(rest.get("ckpt_path")):
         built.teacher = load_teacher(teacher, model, **widths)
     for each in filter(None, (built, built.teacher)):
-        _check_encoder(each.encoder_projector, encoder)
+        if (table := each.encoder_projector.language_bias) is not None:
+            table.check_fingerprint(encoder.fingerprint())
     attach(built, alignment, train, rest.get("deepspeed_config"))
     if state is not None:
         continue_from(built, state, rest["ckpt_path"], rest.get("continue_schedule", True))
@@ -183,11 +184,6 @@ def load_teacher(path: str, model: config.ModelConfig, **widths: int) -> Teacher
     own = {n: t for n, t in state.items() if n.startswith(part) and not n.startswith(BIAS)}
     apply_checkpoint(nn.ModuleDict({part: projector}), own, f"{path} (alignment.teacher)")
     return Teacher(projector)
-
-
-def _check_encoder(projector: nn.Module, encoder: SpeechEncoder) -> None:
-    if projector.language_bias is not None:
-        projector.language_bias.check_fingerprint(encoder.fingerprint())
 
 
 def build_controller(

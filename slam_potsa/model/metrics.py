@@ -33,7 +33,6 @@ import torch
 from torch import Tensor
 
 from slam_potsa.config import PotsaConfig
-from slam_potsa.data.jsonl import read_log
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
 
@@ -84,11 +83,6 @@ class MetricsLog:
             atomic_write(self.path, kept)
 
 
-def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file; a last line cut off by a crash is left out."""
-    return read_log(path)
-
-
 def rounded(value: Any) -> Any:
     """Seven significant digits: what float32 holds. NaN as null, which JSON has."""
     if not isinstance(value, float):
@@ -115,17 +109,13 @@ def logged(controller: Any, config: PotsaConfig, first_step: int, *, writes: boo
         if writes and config.log_config.use_wandb:
             run = _wandb_run(_library("wandb", "wandb"), config)
             closing.callback(run.finish)
-            controller.listeners.append(partial(_to_wandb, run))
+            controller.listeners.append(lambda of: run.log(scalars(of), of["step"], commit=True))
         yield
 
 
 def _to_tensorboard(writer: Any, record: dict[str, Any]) -> None:
     for name, value in scalars(record).items():
         writer.add_scalar(name, value, record["step"])
-
-
-def _to_wandb(run: Any, record: dict[str, Any]) -> None:
-    run.log(scalars(record), step=record["step"], commit=True)
 
 
 def _wandb_run(wandb: Any, config: PotsaConfig) -> Any:

@@ -6,8 +6,8 @@ import pytest
 
 from slam_potsa.config import flat
 from slam_potsa.config.compose import compose_config, conf_dir
+from slam_potsa.data.jsonl import read_log
 from slam_potsa.engine import native
-from slam_potsa.model.metrics import read_metrics
 from tests.support import tiny_recipe
 
 FILES = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
@@ -89,7 +89,7 @@ def test_an_experiment_trains(world, tmp_path, name):
     given = [f"experiment={name}", *tiny_recipe.sizes(parts, tmp_path, 3), f"ckpt_path='{start}'"]
     config = compose_config(given)
     native.finetune(config)
-    lines = read_metrics(tmp_path / "metrics.jsonl")
+    lines = read_log(tmp_path / "metrics.jsonl")
     assert [line["step"] for line in lines] == [0, 1, 2]
     lower, strategy = config.model_config.qformer_layers // 2, config.alignment.schedule.strategy
     layers = (lower if strategy == "multi" else 1) if config.alignment.active else 0
@@ -113,5 +113,5 @@ def test_a_row_of_ai_sta_trains_with_tokens_that_follow_the_speech(world, tmp_pa
         layers = [k for k in whole.alignment.terms["ai_sta"].layers if k < 3]
         given += [f"alignment.terms.ai_sta.layers={layers}"]
     native.finetune(compose_config([f"experiment={name}", *given]))
-    for line in read_metrics(tmp_path / "metrics.jsonl"):
+    for line in read_log(tmp_path / "metrics.jsonl"):
         assert {"ai_sta", "ctc", "cl"} & line.keys() == whole.alignment.active.keys()

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from slam_potsa import InputError
+from slam_potsa.data.jsonl import read_log
 from slam_potsa.data.manifest import read_manifest, write_manifest
 from slam_potsa.engine import native, prepare
 from slam_potsa.engine.decode import Translator, load_run
@@ -22,13 +23,13 @@ from slam_potsa.model import speech_llm
 from slam_potsa.model.checkpoint import read_checkpoint
 from slam_potsa.model.controller import NonFiniteLoss
 from slam_potsa.model.encoder import load_encoder
-from slam_potsa.model.metrics import read_metrics, rounded
+from slam_potsa.model.metrics import rounded
 from tests.support import tiny
 from tests.support.torchrun import ROOT, in_two_processes, torchrun
 
 
 def metrics(config):
-    return read_metrics(Path(config.train_config.output_dir) / "metrics.jsonl")
+    return read_log(Path(config.train_config.output_dir) / "metrics.jsonl")
 
 
 def same(ours, theirs):

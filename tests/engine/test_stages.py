@@ -14,13 +14,13 @@ import yaml
 
 from slam_potsa import InputError
 from slam_potsa.cli import main
+from slam_potsa.data.jsonl import read_log
 from slam_potsa.data.predictions import read_predictions
 from slam_potsa.engine import native
 from slam_potsa.engine.recipe import load_recipe
 from slam_potsa.engine.run_directory import best_checkpoint, read_config
 from slam_potsa.engine.stages import check_history, check_recipe, start
 from slam_potsa.model.checkpoint import carried_bias, read_checkpoint
-from slam_potsa.model.metrics import read_metrics
 from tests.engine.test_native import same, same_weights
 from tests.support.tiny_recipe import again, train, write
 from tests.support.torchrun import environment
@@ -36,7 +36,7 @@ def finished(tmp_path_factory):
 
 
 def metrics(stage):
-    return read_metrics(stage.folder / "metrics.jsonl")
+    return read_log(stage.folder / "metrics.jsonl")
 
 
 def test_every_stage_starts_from_the_best_of_the_one_before(finished):

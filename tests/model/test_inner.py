@@ -9,11 +9,11 @@ import torch
 from slam_potsa import InputError
 from slam_potsa.config import TermConfig, defaults
 from slam_potsa.config.compose import compose_config
+from slam_potsa.data.jsonl import read_log
 from slam_potsa.data.manifest import read_manifest, write_manifest
 from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator, load_run
 from slam_potsa.model.llm import unwrapped
-from slam_potsa.model.metrics import read_metrics
 from slam_potsa.model.taps import TapRecorder
 from tests.support import tiny
 from tests.support.trained import build, one_step
@@ -121,7 +121,7 @@ def train(config, folder: Path, **train):
     config.train_config = replace(config.train_config, output_dir=str(folder), **train)
     config.log_config.log_file = str(folder / "log")
     native.finetune(config)
-    return read_metrics(folder / "metrics.jsonl")
+    return read_log(folder / "metrics.jsonl")
 
 
 def test_it_trains_with_lora_resumes_and_decodes(config, tmp_path):

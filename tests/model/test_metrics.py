@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from slam_potsa.config import PotsaConfig
-from slam_potsa.model.metrics import MetricsLog, logged, read_metrics, scalars
+from slam_potsa.data.jsonl import read_log
+from slam_potsa.model.metrics import MetricsLog, logged, scalars
 
 RECORD = {"step": 7, "ce": 2.5, "layers": (2,), "lr": 1e-3, "tokens": 90, "seconds": 0.5}
 RECORD |= {"ot/matched_tokens": 2.515625, "ot/matched": float("nan"), "schedule/1/ucb": None}
@@ -39,5 +40,5 @@ def test_a_second_run_keeps_the_first_and_never_mixes_with_it(tmp_path):
         log = MetricsLog(path)
         for step in (0, 1):
             log(record | {"step": step, "ce": ce})
-    assert [line["ce"] for line in read_metrics(path)] == [2.0, 2.0]
-    assert [line["ce"] for line in read_metrics(tmp_path / "metrics.before.jsonl")] == [1.0, 1.0]
+    assert [line["ce"] for line in read_log(path)] == [2.0, 2.0]
+    assert [line["ce"] for line in read_log(tmp_path / "metrics.before.jsonl")] == [1.0, 1.0]

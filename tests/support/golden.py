@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
+from slam_potsa.data.jsonl import read_log
 from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator, load_run
-from slam_potsa.model.metrics import read_metrics
 from tests.support import tiny
 
 FILE = Path(__file__).resolve().parents[1] / "golden" / "tiny.json"
@@ -32,7 +32,7 @@ def world(folder: Path):
 
 def figures(run: str | Path) -> dict[str, Any]:
     """What a trained run directory says: a line a step, and the text its last model answers."""
-    lines = read_metrics(Path(run) / "metrics.jsonl")[:STEPS]
+    lines = read_log(Path(run) / "metrics.jsonl")[:STEPS]
     config = load_run(run, ckpt_path=str(Path(run) / "model.pt"))
     answers = Translator(config, "cpu").decode(config.dataset_config.val_data_path, progress=False)
     return {

@@ -18,7 +18,6 @@ import numpy as np
 import soundfile
 
 SAMPLE_RATE = 16_000
-LOCALES = {"en": "en_us", "es": "es_419", "ru": "ru_ru", "fr": "fr_fr", "it": "it_it"}
 TARGET = "cmn_hans_cn"
 SENTENCES = {"train": range(1, 11), "dev": range(11, 14), "test": range(14, 18)}  # of `world`
 CHOICE = {"train_languages": "en,es", "zero_shot": "fr", "progress": False}  # its

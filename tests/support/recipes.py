@@ -55,10 +55,7 @@ def recipe(name: str, parts, tmp_path, **train):
     data |= {"fix_length_audio": 4} | ({"source": "all"} if name == "st_covost2" else {})
     sections = {
         "model_config": (config.ModelConfig, model_options(parts)),
-        "train_config": (
-            config.TrainConfig,
-            {"output_dir": str(tmp_path / "run"), **FROZEN, **train},
-        ),
+        "train_config": (config.TrainConfig, train),
         "dataset_config": (config.DataConfig, data),
     }
     merged = {

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from slam_potsa.config.compose import conf_dir
+from slam_potsa.data.jsonl import read_log
 from slam_potsa.data.manifest import read_manifest, write_manifest
 from slam_potsa.engine.decode import Translator
 from slam_potsa.model.carried_state import CarriedState
 from slam_potsa.model.checkpoint import carried_bias, read_checkpoint
 from slam_potsa.model.factory import model_factory
-from slam_potsa.model.metrics import read_metrics
 from tests.support import slam_llm, tiny
 from tests.upstream.test_slam_host import assert_decodes_alike, launch
 
@@ -53,7 +53,7 @@ def test_trains_saves_and_decodes(tmp_path, stage, precision, processes, accumul
     launch("tests/support/finetune_deepspeed_on_cpu.py", overrides, processes)
 
     run = Path(train.output_dir)
-    lines = read_metrics(run / "metrics.jsonl")
+    lines = read_log(run / "metrics.jsonl")
     skipped = 16 // accumulation - len(lines)  # by fp16, while its loss scale settles
     assert skipped == 0 or (precision == "fp16" and skipped < 8)
     assert [line["step"] for line in lines] == list(range(len(lines)))
@@ -86,7 +86,7 @@ def test_ranks_may_have_text_alone_while_the_encoder_trains(tmp_path, stage, pre
     config.deepspeed_config = settings(tmp_path, stage, precision)
     overrides = tiny.overrides(config) + ["engine=slam_llm"]
     launch("tests/support/finetune_deepspeed_on_cpu.py", overrides, 2)
-    lines = read_metrics(Path(train.output_dir) / "metrics.jsonl")
+    lines = read_log(Path(train.output_dir) / "metrics.jsonl")
     assert len(lines) == 24 and all(math.isfinite(line["ce"]) for line in lines)
     state = read_checkpoint(Path(train.output_dir) / "model.pt")
     assert any(name.startswith("encoder.") for name in state)

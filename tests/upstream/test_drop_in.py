@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from slam_potsa import stand_ins
+from slam_potsa.data.jsonl import read_log
 from slam_potsa.errors import InputError
 from slam_potsa.model.checkpoint import apply_checkpoint, read_checkpoint, save_checkpoint
 from slam_potsa.model.drop_in import dataset_factory, estimate_bias, factory, with_languages
 from slam_potsa.model.language_bias import LanguageBias
-from slam_potsa.model.metrics import read_metrics
 from slam_potsa.model.projectors import BiasCompensatedQFormer
 from tests.support import slam_llm, tiny
 from tests.support.recipes import (
@@ -141,7 +141,7 @@ def test_terms_are_added_to_the_loss_in_training_only(name, parts, tmp_path):
     assert line["layers"] and line["inner"] > 0 and line["ce"] == pytest.approx(plain, abs=1e-4)
     added = 2.0 * line["ot"] + 0.5 * line["inner"]
     assert total == pytest.approx(plain + added, abs=1e-3)
-    assert read_metrics(tmp_path / "run" / "metrics.jsonl")[0]["layers"]
+    assert read_log(tmp_path / "run" / "metrics.jsonl")[0]["layers"]
 
 
 def test_their_dataset_with_languages_of_its_rows(parts, tmp_path, monkeypatch):
@@ -273,7 +273,7 @@ def test_the_recipes_own_entries_run(name, parts, tmp_path):
     )
     run, ddp = tmp_path / "run", "++train_config.enable_ddp=true"
     launch(name, "finetune_asr.py", parts, tmp_path, *TRAIN, ddp, *precision)
-    lines = read_metrics(run / "metrics.jsonl")
+    lines = read_log(run / "metrics.jsonl")
     assert [line["step"] for line in lines] == list(range(6))  # the last two as well
     assert all(line["layers"] for line in lines)
     checkpoint = sorted(run.glob("asr_epoch_*/model.pt"))[-1]
@@ -298,7 +298,7 @@ def test_the_recipes_deepspeed_entry_runs(parts, tmp_path):
     (tmp_path / "zero.json").write_text(json.dumps(settings))
     overrides = ["++train_config.enable_deepspeed=true", f"++deepspeed_config={tmp_path}/zero.json"]
     launch("asr_librispeech", "deepspeed_finetune_asr.py", parts, tmp_path, *overrides, *TRAIN)
-    lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    lines = read_log(tmp_path / "run" / "metrics.jsonl")
     assert len(lines) >= 2 and all(line["layers"] for line in lines)
     checkpoint = sorted((tmp_path / "run").glob("asr_epoch_*/pytorch_model.bin"))[-1]
     model, _ = built(recipe("asr_librispeech", parts, tmp_path), ckpt=checkpoint)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from slam_potsa.config.compose import compose_config
+from slam_potsa.data.jsonl import read_log
 from slam_potsa.data.manifest import read_manifest, write_manifest
-from slam_potsa.model.metrics import read_metrics
 from tests.support import golden, tiny
 from tests.test_golden import compare
 from tests.test_joining import joining, taught  # noqa: F401
@@ -21,7 +21,7 @@ def agree(config, folder: Path, *names: str, processes: int = 1) -> None:
         run = replace(config.train_config, output_dir=str(folder / engine))
         given = tiny.overrides(replace(config, train_config=run))
         launch("examples/potsa/finetune.py", [*given, f"engine={engine}"], processes)
-        found.append(read_metrics(folder / engine / "metrics.jsonl"))
+        found.append(read_log(folder / engine / "metrics.jsonl"))
     assert len(found[0]) >= 20
     for ours, theirs in zip(*found, strict=True):
         assert ours["layers"] == theirs["layers"], ours["step"]

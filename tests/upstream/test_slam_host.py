@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from slam_potsa.data.jsonl import read_log
 from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator
-from slam_potsa.model.metrics import read_metrics
 from tests.support import slam_llm, tiny
 from tests.support.slam_llm import launch
 
@@ -21,7 +21,7 @@ def test_ddp_trains_saves_and_decodes(tmp_path, processes):
     train.validation_interval, train.num_epochs, train.val_batch_size = 1, 1, 2
     launch("examples/potsa/finetune.py", [*tiny.overrides(config), "engine=slam_llm"], processes)
     run = Path(train.output_dir)
-    lines = read_metrics(run / "metrics.jsonl")
+    lines = read_log(run / "metrics.jsonl")
     assert len(lines) >= 3 and all(line["layers"] for line in lines)
     assert_decodes_alike(config, sorted(run.glob("potsa_epoch_*/model.pt"))[-1], tmp_path)
     assert_decodes_alike(config, run / "model.pt", tmp_path)  # the last, which upstream never saves
@@ -32,7 +32,7 @@ def test_gradient_accumulation_steps_the_schedule_once_a_step(tmp_path):
     config.train_config.gradient_accumulation_steps = 4
     config.train_config.validation_interval = 3
     launch("examples/potsa/finetune.py", [*tiny.overrides(config), "engine=slam_llm"])
-    lines = read_metrics(Path(config.train_config.output_dir) / "metrics.jsonl")
+    lines = read_log(Path(config.train_config.output_dir) / "metrics.jsonl")
     # 6 micro-steps an epoch: 4 and 2, twice
     assert [(line["step"], len(line["layers"])) for line in lines] == [(n, 1) for n in range(4)]
 

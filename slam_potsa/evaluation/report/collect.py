@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from slam_potsa.config import PotsaConfig
+from slam_potsa.data.jsonl import read_log
 from slam_potsa.data.predictions import Origin, Prediction, read_predictions, read_texts
 from slam_potsa.engine.run_directory import CONFIG, read_config
 from slam_potsa.errors import InputError, collecting, refuse
@@ -25,7 +26,7 @@ from slam_potsa.evaluation.analysis import (
 from slam_potsa.evaluation.compare import SUFFIX, find_blind, match
 from slam_potsa.evaluation.presets import find_preset
 from slam_potsa.evaluation.scores import ScoreTable, score
-from slam_potsa.model.metrics import METRICS, read_metrics
+from slam_potsa.model.metrics import METRICS
 from slam_potsa.provenance import Record, read_record
 
 DECODED = "{}.done.json"  # the record of a test's predictions
@@ -177,7 +178,7 @@ def _open(path: Path, name: str, left_out: list[str], origin: Origin) -> Run:
         path,
         config=read_config(path),
         text=(path / CONFIG).read_text(encoding="utf-8"),
-        metrics=read_metrics(path / METRICS) if (path / METRICS).is_file() else [],
+        metrics=read_log(path / METRICS) if (path / METRICS).is_file() else [],
         tests=tests,
         records={made: read_record(path / place) or Record({}) for made, place in places.items()},
         analysis=analysis,

@@ -1,4 +1,6 @@
-"""PART's adapter: tokens as long as the speech, whatever they are batched with."""
+"""Projectors whose tokens are as long as the speech: PART's adapter, AI-STA's windows."""
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from slam_potsa.config.check import check
 from slam_potsa.data.dataset import get_speech_dataset
 from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator, load_run
-from slam_potsa.model.projectors import TransformerCnn
+from slam_potsa.model.projectors import TransformerCnn, WindowQFormer
 from tests.support import tiny
 
 SIZES = {"qformer_layers": 2, "qformer_dim": 16, "qformer_heads": 2, "qformer_dropout": 0.0}
@@ -26,6 +28,23 @@ def test_tokens_follow_the_speech_and_do_not_depend_on_padding():
     torch.testing.assert_close(adapter(x[1:2, :6], atts[1:2, :6])[0], out[1, :2])
     out.sum().backward()  # the third row holds no speech
     assert all(torch.isfinite(p.grad).all() for p in adapter.parameters())
+
+
+@pytest.mark.parametrize("frames", [1, 17, 18, 40])
+def test_each_window_is_a_token_that_depends_on_it_alone(frames):
+    torch.manual_seed(0)
+    projector = WindowQFormer(8, 12, **SIZES).eval()
+    x = torch.randn(2, 60, 8)
+    mask = torch.arange(60) < torch.tensor([[frames], [60]])
+    whole = projector(x, mask.float())
+    alone = projector(x[:1, :frames])
+    assert whole.shape == (2, 4, 12) and alone.shape[1] == -(-frames // 17)
+    torch.testing.assert_close(whole[:1, : alone.shape[1]], alone)
+    assert whole.isfinite().all()  # also of windows without a frame
+    changed = x.clone()
+    changed[1, 20] += 1.0
+    moved = (projector(changed, mask.float()) - whole).abs().amax(2)[1] > 1e-6
+    assert moved.tolist() == [False, True, False, False]
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +85,6 @@ def test_a_row_has_as_many_slots_as_tokens_and_a_run_trains_and_answers(config):
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(config, change, said):
-    from dataclasses import replace
-
     data = replace(config.dataset_config, frames_per_token=change.get("frames_per_token", 8))
     model = replace(config.model_config, **change)
     with pytest.raises(InputError, match=said):

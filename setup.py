@@ -37,7 +37,7 @@ setup(
     package_data={
         "slam_potsa.conf": ["**/*.yaml", "**/*.json"],
         "slam_potsa.examples": ["scripts/*.sh"],
-        "slam_potsa.commands": ["prepare.yaml"],
+        "slam_potsa": ["cli.yaml"],
         "slam_potsa.data": ["languages.tsv"],
         "slam_potsa.data.sources": ["asterisk_*.txt", "announcements*", "hf.yaml"],
         "slam_potsa.evaluation": ["*.yaml", "*.j2", "charts.mplstyle"],

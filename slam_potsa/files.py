@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -9,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -43,6 +45,11 @@ def atomic_write(path: str | Path, data: str | bytes) -> None:
     """Write `data` (text as UTF-8) so that a reader sees the old file or the whole new one."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """`content` as indented JSON, whole or not at all."""
+    atomic_write(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def on_disk(path: str | Path) -> None:

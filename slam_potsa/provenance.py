@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from slam_potsa.errors import refuse
-from slam_potsa.files import atomic_path, atomic_write, on_disk
+from slam_potsa.files import atomic_path, on_disk, write_json
 
 SHOWN = 40  # characters of a value in a message
 MODEL_FILES = (".safetensors", ".bin", ".pt", ".json", ".model", ".txt")
@@ -66,7 +66,7 @@ def write_record(
     found = {str(file.relative_to(path.parent)): _state(file) for file in files}
     argv = list(sys.argv if argv is None else argv)
     record = Record(dict(made_from), found, argv, dict(notes or {}))
-    atomic_write(path, json.dumps(asdict(record), indent=1, ensure_ascii=False) + "\n")
+    write_json(path, asdict(record))
     return record
 
 

@@ -20,9 +20,9 @@ BUDGET = {
     "data": 4_170,
     "objective": 1_575,
     "model": 2_995,
-    "engine": 4_140,
+    "engine": 4_060,
     "evaluation": 3_680,
-    "commands": 890,
+    "commands": 610,
 }
 BUDGET_IN_ALL = 19_450
 SLAM_LLM_ALLOWED = {"engine/slam_llm.py", "model/drop_in.py"}

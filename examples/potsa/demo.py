@@ -11,7 +11,6 @@ Everything it writes is under --output; a second run continues where the first o
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import time
@@ -35,7 +34,7 @@ from slam_potsa.evaluation.analysis import analyze, write_analysis
 from slam_potsa.evaluation.figures import bar_chart, standalone
 from slam_potsa.evaluation.report import Report, Request, collect, write_page
 from slam_potsa.evaluation.scores import ScoreTable, score
-from slam_potsa.files import atomic_write
+from slam_potsa.files import atomic_write, write_json
 from slam_potsa.model.encoder import load_encoder
 from slam_potsa.text import table
 
@@ -233,7 +232,7 @@ def write_metrics(path: Path, report: Report, seconds: dict[str, float]) -> None
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
-    atomic_write(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_json(path, content)
 
 
 def _scores(scored: ScoreTable) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any
 
-from slam_potsa.commands.decode import target_language
+from slam_potsa.commands.decode import target_of
 from slam_potsa.data.audio import open_audio
 from slam_potsa.data.languages import LANGUAGES, language_id
 from slam_potsa.data.pieces import cut, translated, written
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     quieten()
     config = load_run(args.run)
     config.train_config.num_workers_dataloader = 0  # started anew for every request
-    target = args.target_language or target_language(args.run, config)
+    target = args.target_language or target_of(args.run, config)
     app = application(Translator(config), languages(args.run)["spoken"], target, args.minutes)
     print(f"http://{args.host}:{args.port}  (and POST /v1/audio/translations)", flush=True)
     uvicorn.run(app, host=args.host, port=args.port, log_level="warning")

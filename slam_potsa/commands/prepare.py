@@ -1,47 +1,62 @@
-"""`slam-potsa prepare KIND`: make or check manifests. The kinds are in prepare.yaml."""
+"""`slam-potsa prepare | features | bias`: what a training reads, made and checked."""
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import yaml
-
+from slam_potsa.data.feature_store import FeatureStore
+from slam_potsa.data.manifest import check_manifest
 from slam_potsa.files import alone
-
-TYPES = {"path": Path, "int": int, "float": float, "names": lambda text: text.split(",")}
-
-
-def add(commands) -> None:
-    prepare = commands.add_parser("prepare", help="make or check manifests")
-    kinds = prepare.add_subparsers(required=True, metavar="KIND", dest="kind")
-    table = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-    for name, told in table.items():
-        arguments = told.pop("arguments")
-        parser = kinds.add_parser(name, argument_default=argparse.SUPPRESS, **told)
-        parser.set_defaults(command=_check if name == "check" else _make)
-        for flag, options in arguments.items():
-            kind = {"type": TYPES[options["type"]]} if "type" in options else {}
-            parser.add_argument(flag, **options | kind)
+from slam_potsa.registry import DATA_SOURCES, resolve
 
 
-def _check(args) -> None:
-    from slam_potsa.data.manifest import check_manifest
-
-    print(check_manifest(**_options(args)).table())
+def check(kind: str, **options: Any) -> None:
+    print(check_manifest(**options).table())
 
 
-def _make(args) -> None:
-    from slam_potsa.registry import DATA_SOURCES, resolve
-
+def make(kind: str, output: Path, **options: Any) -> None:
+    """`options` are those that the kind's own function takes."""
     kinds = {**DATA_SOURCES, "convert": "slam_potsa.data.convert:convert"}
-    make = resolve(kinds, args.kind, "data source")
-    file = args.kind == "convert"  # its output is one; the others' a folder
-    held, name = (args.output.parent, args.output.name) if file else (args.output, "")
-    with alone(held, "is preparing", prefix=name):
-        print(make(**_options(args)).summary)
+    build = resolve(kinds, kind, "data source")
+    file = kind == "convert"  # its output is one; the others' a folder
+    with alone(output.parent if file else output, "is preparing", prefix=output.name * file):
+        print(build(output=output, **options).summary)
 
 
-def _options(args) -> dict:
-    """What the kind's own function takes."""
-    return {k: v for k, v in vars(args).items() if k not in ("command", "name", "kind")}
+def features(manifests: Sequence[Path], output: Path, **encoder: Any) -> None:
+    from slam_potsa.engine.encode import store_features
+
+    store = store_features(_load(**encoder), manifests, output)
+    print(f"{output}: {len(store.keys)} utterances")
+
+
+def bias(
+    manifests: Sequence[Path],
+    output: Path,
+    features: Path | None = None,
+    languages: Sequence[str] | None = None,
+    attend_padding: bool = False,
+    **encoder: Any,
+) -> None:
+    from slam_potsa.engine.encode import estimate_bias
+
+    heard = _load(**encoder)
+    store = FeatureStore.open(features, heard.fingerprint()) if features else None
+    options = {"features": store, "languages": languages, "attend_padding": attend_padding}
+    found = estimate_bias(manifests, heard, **options)
+    found.save(output)
+    print(f"{output}: biases of {', '.join(found.languages)}")
+
+
+def _load(encoder: str, ckpt_path: str | None = None, window: str = "30s") -> Any:
+    """On the GPU where there is one."""
+    import torch
+
+    from slam_potsa.model.checkpoint import read_checkpoint
+    from slam_potsa.model.encoder import load_encoder
+
+    state = read_checkpoint(ckpt_path) if ckpt_path else None
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return load_encoder(encoder, window, state).to(device)

@@ -1,36 +1,27 @@
-"""`slam-potsa export | import | serve`: a trained run, or another's, given away; a page."""
+"""`slam-potsa export | import | serve | demo | where`: a model given away, scripts, and paths."""
 
 from __future__ import annotations
 
-import argparse
 import runpy
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import slam_potsa
+from slam_potsa.config.compose import conf_dir, examples_dir
 from slam_potsa.errors import InputError
 
 
-def add(commands) -> None:
-    told = "what a run trained as safetensors, with configuration and model card: to give away"
-    export = commands.add_parser("export", help=told).add_argument
-    export("run", type=Path, help="output_dir of a training that has ended")
-    export("out", type=Path, help="folder to write")
-    export("--push", metavar="USER/NAME", help="upload to the hub, private if new")
-    for kind in ("encoder", "llm"):
-        export(f"--{kind}", metavar="NAME", help=f"hub name of the {kind}, NAME or NAME@REVISION")
-    export("--license", default="", help="of the trained weights, such as cc-by-4.0")
-    export("--data", default="", help="what it was trained on, and its licence")
-    commands.choices["export"].set_defaults(command=_export)
-
-    scripts = {"import": "SLAM-LLM's or DeepSpeed's checkpoint as such a folder"}
-    scripts["serve"] = "a page and an endpoint that translate recordings, on this machine"
-    for command, told in scripts.items():  # of examples/potsa/, with a --help of their own
-        parser = commands.add_parser(command, help=told, add_help=False)
-        parser.add_argument("arguments", nargs=argparse.REMAINDER)
-        parser.set_defaults(command=_script)
-
-
-def _export(args) -> None:
+def export(
+    run: Path,
+    out: Path,
+    push: str = "",
+    encoder: str = "",
+    llm: str = "",
+    license: str = "",
+    data: str = "",
+) -> None:
     from slam_potsa.engine.launch import quieten
     from slam_potsa.engine.share import export_run
     from slam_potsa.evaluation.figures import require
@@ -39,15 +30,14 @@ def _export(args) -> None:
     from slam_potsa.evaluation.card import write_card
 
     quieten()
-    export_run(args.run, args.out, {"encoder": args.encoder, "llm": args.llm})
-    name = args.push or args.out.name
-    if local := write_card(args.run, args.out, name, args.license, args.data):
+    export_run(run, out, {"encoder": encoder, "llm": llm})
+    if local := write_card(run, out, push or out.name, license, data):
         names = " ".join(f"--{kind} NAME" for kind in local)
-        text = f"{args.out}: frozen models are folders of this machine; to share it, give {names}"
-        if args.push:
+        text = f"{out}: frozen models are folders of this machine; to share it, give {names}"
+        if push:
             raise InputError(text)
         print(text, file=sys.stderr)
-    print(_push(args.out, args.push) if args.push else args.out)
+    print(_push(out, push) if push else out)
 
 
 def _push(folder: Path, name: str) -> str:
@@ -62,9 +52,29 @@ def _push(folder: Path, name: str) -> str:
         raise InputError(f"--push {name}: not uploaded ({why}); see `hf auth login`") from None
 
 
-def _script(args) -> None:
-    from slam_potsa.config.compose import examples_dir
+def import_checkpoint(arguments: Sequence[str]) -> None:
+    _run_script("import_checkpoint.py", arguments)
 
-    (script,) = examples_dir().glob(f"{args.name}*.py")
-    sys.argv = [script.name, *args.arguments]
-    runpy.run_path(str(script), run_name="__main__")
+
+def serve(arguments: Sequence[str]) -> None:
+    _run_script("serve.py", arguments)
+
+
+def _run_script(name: str, arguments: Sequence[str]) -> None:
+    """Of examples/potsa/, with a --help of its own."""
+    sys.argv = [name, *arguments]
+    runpy.run_path(str(examples_dir() / name), run_name="__main__")
+
+
+def demo(output: str = "outputs/demo", source: str = "", steps: int | None = None) -> None:
+    asked = {"--output": output, "--from": source, "--steps": steps}
+    words = [str(word) for pair in asked.items() if pair[1] for word in pair]
+    sys.exit(subprocess.call([sys.executable, str(examples_dir() / "demo.py"), *words]))
+
+
+def where(what: str) -> None:
+    from slam_potsa.engine.slam_llm import plugin_file
+
+    ready = Path(slam_potsa.__file__).with_name("model") / "drop_in_file.py"
+    found = {"conf": conf_dir, "examples": examples_dir, "drop-in": lambda: ready}
+    print(found[what]() if what in found else plugin_file(what))

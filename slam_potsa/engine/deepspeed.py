@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from slam_potsa.config import PotsaConfig, TrainConfig
 from slam_potsa.config.compose import conf_dir
 from slam_potsa.errors import InputError
-from slam_potsa.files import atomic_write
+from slam_potsa.files import write_json
 from slam_potsa.model.carried_state import CarriedState
 from slam_potsa.model.checkpoint import write_tensors
 
@@ -83,8 +83,7 @@ def enabled(settings: dict[str, Any], precision: str) -> bool:
 def write_settings(config: PotsaConfig, world_size: int) -> None:
     """Rank 0: the filled-in file, into the run directory."""
     settings = fill_in(read_settings(config.deepspeed_config), config.train_config, world_size)
-    path = Path(config.train_config.output_dir) / SETTINGS
-    atomic_write(path, json.dumps(settings, indent=2) + "\n")
+    write_json(Path(config.train_config.output_dir) / SETTINGS, settings)
 
 
 def use_settings(config: PotsaConfig) -> None:

@@ -8,7 +8,6 @@ loop trained, <model_name>_epoch_E_step_S/ takes the place of the last two.
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import math
 import re
@@ -23,7 +22,7 @@ from slam_potsa.config import DatasetConfig, PotsaConfig, defaults, flat
 from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.manifest import recordings_hash
 from slam_potsa.errors import InputError, refuse
-from slam_potsa.files import TEMPORARY, atomic_write
+from slam_potsa.files import TEMPORARY, atomic_write, write_json
 from slam_potsa.model.checkpoint import save_checkpoint, weights_file
 from slam_potsa.model.metrics import METRICS, TENSORBOARD, WANDB_RUN
 from slam_potsa.objective.layer_schedule import LayerSchedule
@@ -202,7 +201,7 @@ def write_schedule(output_dir: str | Path, schedule: LayerSchedule | None) -> No
     statistics = schedule.statistics()
     for layer in statistics["layers"].values():
         layer["ucb"] = layer["ucb"] if math.isfinite(layer["ucb"]) else None  # never tried
-    atomic_write(Path(output_dir) / SCHEDULE, json.dumps(statistics, indent=1) + "\n")
+    write_json(Path(output_dir) / SCHEDULE, statistics)
 
 
 def clear(output_dir: Path, *, replace: bool = False) -> None:

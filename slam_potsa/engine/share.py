@@ -22,7 +22,7 @@ from slam_potsa.config import AlignmentConfig, LogConfig, PotsaConfig, defaults
 from slam_potsa.data.manifest import read_manifest
 from slam_potsa.engine.run_directory import DONE, MODEL, STAGE, best_checkpoint, read_config
 from slam_potsa.errors import InputError
-from slam_potsa.files import atomic_path, atomic_write
+from slam_potsa.files import atomic_path, write_json
 from slam_potsa.model.checkpoint import CTC_HEAD, SHARED, State, choose_bias, read_checkpoint
 from slam_potsa.model.llm import from_pretrained, split_revision
 from slam_potsa.provenance import content_hash
@@ -74,7 +74,7 @@ def write_shared(out: Path, config: PotsaConfig, state: State, known: dict[str, 
     with atomic_path(out / SHARED) as temporary:  # cloned: safetensors refuses shared storage
         save_file({n: t.clone().contiguous() for n, t in state.items()}, temporary)
     content["sha256"] = content_hash(out / SHARED)
-    atomic_write(out / CONFIG, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_json(out / CONFIG, content)
     return out
 
 

@@ -262,7 +262,7 @@ def test_into_what_the_run_was_trained_on_else_into_what_the_flag_says(
 ):
     run, audio, asked = tmp_path / "run", str(manifest.parent / "audio" / "en-1.wav"), []
     answering = SimpleNamespace(translate=lambda _audio, _from, to: asked.append(to) or "a")
-    monkeypatch.setattr(decoding, "Translator", lambda _config: answering)
+    monkeypatch.setattr("slam_potsa.commands.decode.Translator", lambda _config: answering)
 
     def trained(*targets, **data):
         """On these target languages in turn; the model is never loaded."""

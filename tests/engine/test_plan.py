@@ -7,13 +7,12 @@ import pytest
 import torch
 
 from slam_potsa.cli import main
-from slam_potsa.commands.plan import read_stages
+from slam_potsa.commands.train import read_stages
 from slam_potsa.config import PotsaConfig
 from slam_potsa.config.compose import compose_config, conf_dir
 from slam_potsa.engine.plan.assumptions import ASSUMPTIONS, GPUS
-from slam_potsa.engine.plan.corpus import corpus_of
-from slam_potsa.engine.plan.plan import plan_stages
-from slam_potsa.engine.plan.report import text
+from slam_potsa.engine.plan.plan import plan_stages, text
+from slam_potsa.engine.plan.stage import corpus_of
 from tests.support import tiny
 
 GIVEN = {name: default for name, (default, _) in ASSUMPTIONS.items()}

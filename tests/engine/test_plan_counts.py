@@ -14,13 +14,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
-from slam_potsa.commands.plan import read_stages
+from slam_potsa.commands.train import read_stages
 from slam_potsa.engine.plan.assumptions import ASSUMPTIONS
-from slam_potsa.engine.plan.corpus import corpus_of
-from slam_potsa.engine.plan.count import LOSS, Batch, Meter, count_step, encoder_flops
-from slam_potsa.engine.plan.meta import build_on_meta
+from slam_potsa.engine.plan.count import (
+    LOSS,
+    Batch,
+    Meter,
+    build_on_meta,
+    count_step,
+    encoder_flops,
+)
 from slam_potsa.engine.plan.plan import plan_stages
-from slam_potsa.engine.plan.stage import Stage
+from slam_potsa.engine.plan.stage import Stage, corpus_of
 from slam_potsa.model.factory import model_factory
 from tests.support import tiny
 
@@ -104,7 +109,7 @@ class Running:
         weights = [*self.model.parameters(), *self.model.buffers()]
         with ModuleTracker() as modules, Meter("SpeechLLM", weights, modules) as meter:
             self.step()
-        return max(held.total() for held in meter.peaks.values())
+        return meter.peak.total()
 
 
 def attention_again(trains: str) -> int:

@@ -100,7 +100,7 @@ def test_the_command_measures_every_layer_of_a_run(
     printed = capsys.readouterr().out
     assert all(f"\n  {layer:3d}  0." in printed for layer in layers)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("slam_potsa.engine.decode.load_run", lambda _: config)
+    monkeypatch.setattr("slam_potsa.commands.analyze.load_run", lambda _: config)
     assert cli.main(["select-layers", "me/it", manifest, *flags, "--pairs", "8"]) == 0
     assert (tmp_path / "me_it" / "layers").is_dir() and not (tmp_path / "me").exists()
     lacking = tmp_path / "lacking.jsonl"

@@ -27,3 +27,14 @@ GPUS = {
     name: Gpu(label, gib * GIB, half * 1e12, single * 1e12, speed * 1e9)
     for name, (label, gib, half, single, speed) in _TABLES["gpus"].items()
 }
+
+_GPU = "the GPU it must fit, may be repeated; default: show all, it must fit one"
+ARGUMENTS: dict[str, dict] = {"--gpu": {"action": "append", "choices": tuple(GPUS), "help": _GPU}}
+ARGUMENTS |= {  # of `slam-potsa plan`
+    f"--{name.replace('_', '-')}": {
+        "type": "positive",
+        "metavar": "N",
+        "help": f"{meaning}; default: {default}",
+    }
+    for name, (default, meaning) in ASSUMPTIONS.items()
+}

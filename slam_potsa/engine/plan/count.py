@@ -1,5 +1,6 @@
 """FLOPs and bytes of a training step, counted while the model that trains takes one without data.
 
+The model is built at its true size on torch's meta device: every shape, no memory, no weights.
 torch's `FakeTensorMode` runs every operation on shapes alone: encoder, projector, LLM, loss and the
 way back are the code that trains, at its true size. FLOPs are counted by the formulas of torch's
 `FlopCounterMode`: products and attention, nothing elementwise. Bytes are those of the storages that
@@ -10,9 +11,6 @@ are alive, so that a peak has whatever a step holds at that moment.
                  knows no dropout
     values       are not there to be asked whether Sinkhorn's sweeps may stop: none is counted, they
                  are small products
-    layers       of the encoder and of the LLM are alike, so the last and the last two are run, and
-                 the second says what each further one adds; where the first layers are frozen and
-                 the last train, a third run has one of each
 
 Shapes, here and in the whole package: B rows (a pair is two), T encoder frames (20 ms), M mel
 bands, E encoder width, S positions of the LLM, A answer positions, P pairs.
@@ -22,8 +20,9 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -37,7 +36,21 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
+from slam_potsa.config import PotsaConfig
 from slam_potsa.config.alignment import TEXT
+from slam_potsa.engine import deepspeed
+from slam_potsa.errors import InputError, collecting, refuse
+from slam_potsa.model.encoder import SpeechEncoder, adapt_encoder
+from slam_potsa.model.factory import (
+    adapt_projector,
+    build_controller,
+    build_projector,
+    check_widths,
+)
+from slam_potsa.model.language_bias import LanguageBias
+from slam_potsa.model.llm import adapt_llm, model_config
+from slam_potsa.model.speech_llm import SpeechLLM
+from slam_potsa.model.taps import Teacher
 
 MELS_PER_FRAME = 2  # mel frames of 10 ms an encoder frame
 BATCH, LOSS, BACKWARD = "batch", "loss", "backward pass"
@@ -58,7 +71,6 @@ attend = F.scaled_dot_product_attention
 
 Flops = Counter[tuple[str, str, int]]  # (part or LOSS, "forward" or "backward", bytes of a number)
 Held = Counter[str]  # bytes, by what holds them: a part, BATCH, LOSS or BACKWARD
-Stack = tuple[nn.Module, str, nn.ModuleList]  # owner, attribute, layers
 
 
 class Batch(NamedTuple):
@@ -71,6 +83,126 @@ class Batch(NamedTuple):
     answer: int  # A
 
 
+# -- the model -------------------------------------------------------------------------------------
+
+
+class MetaModel(NamedTuple):
+    """What would train, and the encoder of its features, loaded or not."""
+
+    model: SpeechLLM
+    encoder: SpeechEncoder
+    autocast: bool  # whether products are in 16 bits whatever the weights are
+
+    def total(self, of: Callable[[Tensor], int]) -> dict[str, int]:
+        """By part, the sum over parameters and buffers, a shared one once."""
+        parts = {name: getattr(self.model, attribute) for attribute, name in PARTS.items()}
+        return {
+            name: sum(map(of, [*part.parameters(), *part.buffers()])) if part is not None else 0
+            for name, part in parts.items()
+        }
+
+
+def build_on_meta(config: PotsaConfig, languages: Iterable[str] = ("en",)) -> MetaModel:
+    """What `model_factory` would build on a GPU, without a weight.
+
+    Args:
+        languages: those that biases would be estimated of.
+
+    Raises InputError with everything that does not fit: unknown models, widths, mel bands, layers.
+    """
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    model, train = config.model_config, config.train_config
+    whisper, decoder = _sizes(config)
+    table = {language: torch.zeros(whisper.d_model) for language in languages}
+    trained = config.language_bias.trained
+    bias = LanguageBias(table, trained=trained) if config.language_bias.enabled else None
+    half = torch.bfloat16 if model.llm_dtype == "auto" else getattr(torch, model.llm_dtype)
+    with torch.device("meta"):
+        encoder = SpeechEncoder(WhisperEncoder(whisper), model.encoder_window)
+        encoder = adapt_encoder(encoder, train.encoder_layers, half)
+        llm = _llm(decoder, config, half if train.freeze_llm else torch.float32)
+        widths = whisper.d_model, decoder.hidden_size
+        projector = build_projector(model, *widths, language_bias=bias)
+        adapt_projector(projector, train)
+        teacher = Teacher(build_projector(model, *widths)) if config.alignment.teacher else None
+    built = SpeechLLM(encoder if model.load_encoder else None, projector, llm, None)
+    built.teacher = teacher
+    # A diagnosis asks what the values are, and is no part of most steps.
+    built.controller = build_controller(built, replace(config.alignment, diagnose_interval=0))
+    built.controller.detach()
+    autocast = config.native.bf16 or train.use_fp16
+    if train.enable_deepspeed:
+        settings = deepspeed.read_settings(config.deepspeed_config)
+        if any(deepspeed.enabled(settings, name) for name in ("fp16", "bf16")):
+            built, autocast = built.to(torch.bfloat16), False
+    return MetaModel(built.train(), encoder, autocast)
+
+
+def _sizes(config: PotsaConfig) -> tuple[Any, Any]:
+    """transformers' configurations of encoder and LLM."""
+    model, bands, problems = config.model_config, config.dataset_config.mel_size, []
+    with collecting(problems):
+        whisper = model_config(model.encoder_path_hf, "model_config.encoder_path_hf", "whisper")
+        if whisper.model_type != "whisper":
+            raise InputError(f"model_config.encoder_path_hf={model.encoder_path_hf!r}: no Whisper")
+        check_widths(model, encoder_dim=whisper.d_model)
+        if bands != whisper.num_mel_bins:
+            problems.append(
+                f"dataset_config.mel_size={bands}, but {model.encoder_path_hf} reads "
+                f"{whisper.num_mel_bins} mel bands: set it to {whisper.num_mel_bins}"
+            )
+    with collecting(problems):
+        decoder = model_config(model.llm_path, "model_config.llm_path", "qwen2")
+        check_widths(model, llm_dim=decoder.hidden_size)
+    refuse(problems)
+    return whisper, decoder
+
+
+def _llm(decoder: Any, config: PotsaConfig, dtype: torch.dtype) -> nn.Module:
+    from transformers import AutoModelForCausalLM
+
+    llm = AutoModelForCausalLM.from_config(decoder, dtype=dtype)
+    if config.train_config.quantization:
+        head = llm.get_output_embeddings()
+        for owner in list(llm.modules()):
+            for name, linear in owner.named_children():
+                if isinstance(linear, nn.Linear) and linear is not head:
+                    setattr(owner, name, _EightBit(linear))
+    return adapt_llm(llm, config.train_config)
+
+
+class _EightBit(nn.Linear):
+    """LLM.int8 as bitsandbytes has it: a byte a weight, a float32 scale an output row."""
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__(linear.in_features, linear.out_features, bias=False)
+        weight = torch.empty_like(linear.weight, dtype=torch.int8)
+        self.weight, self.bias = nn.Parameter(weight, requires_grad=False), linear.bias
+        self.register_buffer("scale", torch.empty(linear.out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        product = _EightBitProduct.apply(x, self.weight)
+        return product if self.bias is None else product + self.bias
+
+
+class _EightBitProduct(torch.autograd.Function):
+    """Keeps its input although no weight trains."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.linear(x, weight.to(x.dtype))
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        _x, weight = ctx.saved_tensors
+        return gradient @ weight.to(gradient.dtype), None
+
+
+# -- a step of it ----------------------------------------------------------------------------------
+
+
 def count_step(
     model: nn.Module, batch: Batch, features: int = 0, autocast: bool = False
 ) -> tuple[Flops, Held]:
@@ -80,32 +212,12 @@ def count_step(
         features: E where the encoder's output comes from a feature store; 0: from the encoder.
         autocast: products in 16 bits whatever the weights are.
     """
-    stacks = _stacks(model)
-
-    def run(first: int, last: int) -> Meter:
-        with _shortened(stacks, first, last), _without_data(model) as (weights, meter):
-            inputs = _inputs(model, batch, features)
-            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-                output, _accuracy = functional_call(model, weights, kwargs=inputs)
-            output.loss.backward()  # with the logits still there, as SLAM-LLM's loop has them
-        return meter
-
-    def deep(part: str, *found: int) -> int:
-        one, two, mixed = found
-        still = idle.get(part, 0)
-        further = len(stacks[part][2]) - 1 - still if part in stacks else 0
-        return one + further * (two - one) + still * (mixed - one)
-
-    idle = {part: _idle(stack) for part, (_, _, stack) in stacks.items()}
-    one, two = run(0, 1), run(0, 2)
-    mixed = run(1, 1) if any(idle.values()) else two
-    runs = one, two, mixed
-    flops = Counter({key: deep(key[0], *(r.flops[key] for r in runs)) for key in one.flops})
-    moments = [
-        Counter({name: deep(name, *(r.peaks[at][name] for r in runs)) for name in held})
-        for at, held in one.peaks.items()
-    ]
-    return flops, max(moments, key=Counter.total)
+    with _without_data(model) as (weights, meter):
+        inputs = _inputs(model, batch, features)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            output, _accuracy = functional_call(model, weights, kwargs=inputs)
+        output.loss.backward()  # with the logits still there, as SLAM-LLM's loop has them
+    return meter.flops, meter.peak
 
 
 def encoder_flops(encoder: nn.Module, frames: int) -> int:
@@ -125,13 +237,13 @@ class Meter(TorchDispatchMode):
         modules: says which of them is running.
 
     Attributes:
-        peaks: of each part and direction, what is held when there is most.
+        peak: what is held when there is most.
     """
 
     def __init__(self, model: str, weights: Iterable[Tensor], modules: ModuleTracker):
         super().__init__()
         self.flops: Flops = Counter()
-        self.peaks: dict[tuple[str, str], Held] = {}
+        self.peak: Held = Counter()
         self._alive: Held = Counter()
         self._root, self._modules = model, modules
         known = [t for w in weights for t in (w, w.grad) if t is not None]
@@ -143,15 +255,15 @@ class Meter(TorchDispatchMode):
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
-        part, way = moment = self._moment()
+        part, way = self._moment()
         formula = FORMULAS.get(func.overloadpacket)
         if formula is not None:
             work = formula(*args, **kwargs, out_val=out)
             self.flops[part, way, made[0].element_size()] += work
         for tensor in made:
             self._hold(tensor, BACKWARD if self._modules.is_bw else part)
-        if self._alive.total() > self.peaks.get(moment, Counter()).total():
-            self.peaks[moment] = self._alive.copy()
+        if self._alive.total() > self.peak.total():
+            self.peak = self._alive.copy()
         return out
 
     def _moment(self) -> tuple[str, str]:
@@ -197,46 +309,14 @@ def _attention(*tensors: Tensor, dropout_p: float = 0.0, **options: Any) -> Tens
     return attend(*tensors, **options)
 
 
-def _stacks(model: nn.Module) -> dict[str, Stack]:
-    """Of encoder and LLM, the longest list of layers in it."""
-    parts = {"encoder": model.encoder, "llm": model.llm}
-    if any("llm." in tap for tap in _taps(model)):
-        del parts["llm"]  # a term compares its layers, which must all be there
-    return {name: _stack(part) for name, part in parts.items() if part is not None}
-
-
-def _taps(model: nn.Module) -> set[str]:
-    """What terms compare, whatever is scheduled."""
-    schedule = model.controller.schedule
-    return model.controller.objective.tap_names(schedule.candidates if schedule else ())
-
-
-def _stack(part: nn.Module) -> Stack:
-    found = ((owner, *child) for owner in part.modules() for child in owner.named_children())
-    return max((s for s in found if isinstance(s[2], nn.ModuleList)), key=lambda s: len(s[2]))
-
-
-def _idle(stack: nn.ModuleList) -> int:
-    """How many layers are frozen of those of which others train."""
-    trains = [any(p.requires_grad for p in layer.parameters()) for layer in stack]
-    return trains.count(False) if any(trains) else 0
-
-
-@contextmanager
-def _shortened(stacks: dict[str, Stack], first: int, last: int) -> Iterator[None]:
-    """Within: the first and the last layers alone."""
-    with ExitStack() as restored:
-        for owner, name, stack in stacks.values():
-            kept = nn.ModuleList([*stack[:first], *stack[len(stack) - last :]])
-            restored.enter_context(patch.dict(owner._modules, {name: kept}))
-        yield
-
-
 def _inputs(model: nn.Module, batch: Batch, features: int) -> dict[str, Tensor | int]:
     """As the dataset makes them."""
     text, speech = (batch.rows, batch.positions), (batch.rows, batch.frames)
     inputs = {name: torch.empty(text, dtype=torch.long) for name in ("input_ids", "labels")}
-    if any(tap.startswith(TEXT) for tap in _taps(model)):  # as long as the answer; else a trifle
+    controller = model.controller
+    layers = controller.schedule.candidates if controller.schedule else ()
+    if any(tap.startswith(TEXT) for tap in controller.objective.tap_names(layers)):
+        # As long as the answer; else a trifle.
         inputs["transcript_ids"] = torch.empty(batch.rows, batch.answer, dtype=torch.long)
     for name in ("attention_mask", "modality_mask"):
         inputs[name] = torch.empty(text, dtype=torch.bool)

@@ -11,12 +11,12 @@ from typing import Any
 
 from slam_potsa.config import PotsaConfig
 from slam_potsa.engine.plan.assumptions import ASSUMPTIONS, GIB, GPUS
-from slam_potsa.engine.plan.corpus import corpus_of
-from slam_potsa.engine.plan.meta import MetaModel, build_on_meta
-from slam_potsa.engine.plan.stage import Stage
+from slam_potsa.engine.plan.count import MetaModel, build_on_meta
+from slam_potsa.engine.plan.stage import Stage, corpus_of
 from slam_potsa.errors import collecting
 from slam_potsa.model.checkpoint import State, read_checkpoint, require_fit
 from slam_potsa.model.llm import unwrapped
+from slam_potsa.text import table
 
 
 def plan_stages(
@@ -99,3 +99,48 @@ def _too_large(figures: Mapping[str, Any], every: bool) -> Iterator[str]:
                 "(dataset_config.feature_store, model_config.load_encoder=false), set "
                 "train_config.quantization=true (8 bits), or take a smaller LLM"
             )
+
+
+# -- for a terminal --------------------------------------------------------------------------------
+
+
+def text(plan: Mapping[str, Any]) -> str:
+    """All of what `plan_stages` returned, for a terminal."""
+    from jinja2 import Environment
+
+    template = Path(__file__).with_name("report.txt.j2").read_text(encoding="utf-8")
+    page = Environment(trim_blocks=True).from_string(template)
+    return page.render(plan, meaning=ASSUMPTIONS, parts=_parts, memory=_memory, cards=_cards)
+
+
+def _parts(stage: Mapping[str, Any]) -> str:
+    head = ("of one GPU", "trainable", "frozen", "TFLOP forward", "TFLOP backward")
+    counts = stage["trainable_parameters"], stage["frozen_parameters"]
+    rows = [
+        [
+            part,
+            *(f"{n.get(part, 0):,}" for n in counts),
+            *(f"{n / 1e12:.4f}" for n in ways.values()),
+        ]
+        for part, ways in stage["micro_step_flops"].items()
+    ]
+    return table(head, rows)
+
+
+def _memory(stage: Mapping[str, Any]) -> str:
+    sizes = {**stage["memory_bytes"], "together": stage["peak_bytes"]}
+    rows = [(name, f"{size / GIB:.2f}") for name, size in sizes.items()]
+    return table(("memory of one GPU at its peak", "GiB"), rows)
+
+
+def _cards(stage: Mapping[str, Any]) -> str:
+    formats = {"free_gib": ".1f", "seconds_a_step": ".2f", "hours": ".1f", "store_hours": ".1f"}
+    rows = [
+        [
+            gpu["label"],
+            "yes" if gpu["fits"] else "NO",
+            *(f"{gpu[k]:{f}}" for k, f in formats.items()),
+        ]
+        for gpu in stage["on"].values()
+    ]
+    return table(("on", "fits", "free GiB", "s a step", "hours", "store, h"), rows)

@@ -111,39 +111,35 @@ def add_features(
     Raises InputError for a store of another fingerprint or width, for another shape, and for values
     that float16 cannot hold. What was added before an error or an interruption stays.
     """
+    folder = Path(folder)
     with alone(folder, "is storing features"):
-        return _add_features(Path(folder), fingerprint, width, found)
-
-
-def _add_features(
-    folder: Path, fingerprint: str, width: int, found: Iterable[tuple[str, np.ndarray]]
-) -> FeatureStore:
-    store = FeatureStore(folder, fingerprint, width)
-    if (folder / INDEX).exists():
-        store = FeatureStore.open(folder, fingerprint)
-    if store.width != width:
-        raise InputError(
-            f"{folder}: features are {store.width} wide, this encoder's are {width}; use another "
-            f"folder"
-        )
-    with open(folder / FEATURES, "ab") as file:
-        file.truncate(store.frames * width * DTYPE.itemsize)  # frames that no index names
-        end, unsaved = store.frames, 0
-        try:
-            for key, features in found:
-                if key in store:
-                    continue
-                rows = _rows(key, features, width)
-                file.write(rows.tobytes())
-                store.keys[key] = [end, len(rows), zlib.crc32(rows)]
-                end += len(rows)
-                unsaved += 1
-                if unsaved >= max(256, len(store.keys) // 8):  # seldom: the index is rewritten
-                    _save(store, file)
-                    unsaved = 0
-        finally:
-            _save(store, file)
+        store = FeatureStore(folder, fingerprint, width)
+        if (folder / INDEX).exists():
+            store = FeatureStore.open(folder, fingerprint)
+        if store.width != width:
+            what = f"features are {store.width} wide, this encoder's are {width}"
+            raise InputError(f"{folder}: {what}; use another folder")
+        with open(folder / FEATURES, "ab") as file:
+            file.truncate(store.frames * width * DTYPE.itemsize)  # frames that no index names
+            try:
+                _append(store, file, found)
+            finally:
+                _save(store, file)
     return store
+
+
+def _append(store: FeatureStore, file: BinaryIO, found: Iterable[tuple[str, np.ndarray]]) -> None:
+    end, unsaved = store.frames, 0
+    for key, features in found:
+        if key in store:
+            continue
+        rows = _rows(key, features, store.width)
+        file.write(rows.tobytes())
+        store.keys[key] = [end, len(rows), zlib.crc32(rows)]
+        end, unsaved = end + len(rows), unsaved + 1
+        if unsaved >= max(256, len(store.keys) // 8):  # seldom: the index is rewritten
+            _save(store, file)
+            unsaved = 0
 
 
 def _rows(key: str, features: np.ndarray, width: int) -> np.ndarray:

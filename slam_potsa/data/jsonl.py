@@ -45,16 +45,12 @@ class Row(NamedTuple):
 class Problems:
     """What is wrong with the lines of `path`, collected to be told at once."""
 
-    def __init__(self, path: str | Path):
-        self.path = path
-        self._found: list[tuple[int, str]] = []
+    def __init__(self, path: str | Path, found: Iterable[tuple[int, str]] = ()):
+        self.path, self.found = path, [*found]
         self._first: dict[Any, int] = {}
 
-    def __len__(self) -> int:
-        return len(self._found)
-
     def add(self, number: int, text: str) -> None:
-        self._found.append((number, text))
+        self.found.append((number, text))
 
     def wrong(self, number: int, field: str, found: Any, expected: str) -> None:
         self.add(number, wrong_field(field, found, expected))
@@ -74,7 +70,7 @@ class Problems:
         >>> problems.texts()
         ["m.jsonl:1 (and 29 other lines): field 'key': found nothing, expected a string"]
         """
-        found = sorted(dict.fromkeys(self._found), key=lambda problem: problem[0])
+        found = sorted(dict.fromkeys(self.found), key=lambda problem: problem[0])
         kinds: dict[Any, list[tuple[int, str]]] = {}
         for number, text in found:
             kind = _VALUES.sub("", text) if len(found) > MANY else (number, text)
@@ -97,7 +93,7 @@ def check_fields(
 
     Fields whose name begins with `_` are the user's own; null is as good as nothing.
     """
-    before, (number, values) = len(problems), row
+    before, (number, values) = len(problems.found), row
     for name, (valid, expected) in fields.items():
         value = values.get(name)
         if name in required if value is None else not valid(value):
@@ -106,7 +102,7 @@ def check_fields(
         if name not in fields and not name.startswith("_"):
             known = f"one of {', '.join(fields)} (a field of your own begins with '_')"
             problems.add(number, f"field {name!r}: not known, expected {known}")
-    return len(problems) == before
+    return len(problems.found) == before
 
 
 def is_text(value: Any) -> bool:

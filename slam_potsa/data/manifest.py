@@ -90,46 +90,43 @@ def read_manifest(
         InputError: naming every bad line as `file:line: field 'x': found ..., expected ...`; of
             many, those of one kind once. Says so where it is another project's format.
     """
-    file = str(path), content_hash(path) if Path(path).is_file() else ""
-    with suppress(InputError):
-        known = _read(*file)
-        if not any(_is_unfit(utterance, needs, joining) for utterance in known):
-            return list(known)
-    return list(_read(*file, tuple(needs), tuple(joining)))  # which says what is wrong
-
-
-def _is_unfit(utterance: Utterance, needs: Sequence[str], joining: Sequence[str]) -> bool:
-    if utterance.language in joining:
-        return utterance.target is not None or utterance.audio is None
-    return any(getattr(utterance, name) is None for name in needs)
+    path = Path(path)
+    rows, found = _read(str(path), content_hash(path) if path.is_file() else "")
+    problems = jsonl.Problems(path, found)
+    for number, utterance in rows:
+        joins = utterance.language in joining
+        for name in ("audio",) if joins else needs:
+            if getattr(utterance, name) is None:
+                problems.wrong(number, name, None, VALID[name][1])
+        if joins and utterance.target is not None:
+            problems.add(number, f"field 'target': {HAS_TARGET}")
+    problems.check()
+    return [utterance for _, utterance in rows]
 
 
 @lru_cache(maxsize=8)
-def _read(
-    path: str, content: str, needs: tuple[str, ...] = (), joining: tuple[str, ...] = ()
-) -> tuple[Utterance, ...]:
-    """`content` tells files apart that lay at the same path."""
+def _read(path: str, content: str) -> tuple[list[tuple[int, Utterance]], list[tuple[int, str]]]:
+    """The lines and what is wrong with them, each with its number.
+
+    `content` tells files apart that lay at the same path.
+    """
     problems, utterances = jsonl.Problems(path), []
     rows = jsonl.read_rows(path, problems, EXPECTED)
     for row in rows:
-        number, values = row
-        joins = values.get("language") in joining
-        if jsonl.check_fields(row, VALID, problems, (*REQUIRED, *(("audio",) if joins else needs))):
-            if joins and values.get("target") is not None:
-                problems.add(number, f"field 'target': {HAS_TARGET}")
-            problems.once(number, values["key"])
-            present = {name: values[name] for name in FIELDS if values.get(name) is not None}
+        values = dict.fromkeys(FIELDS) | row.values
+        if jsonl.check_fields(row, VALID, problems, REQUIRED):
+            problems.once(row.number, values["key"])
             # Equal to the eye, equal here: one file writes é as one character, another as two.
-            present["sentence_id"] = unicodedata.normalize("NFC", values["sentence_id"]).strip()
-            utterances.append(Utterance(**{"audio": None} | present))
-    if problems and rows and (name := foreign_format(rows[0].values)):
+            values["sentence_id"] = unicodedata.normalize("NFC", values["sentence_id"]).strip()
+        utterance = Utterance(**{name: values[name] for name in FIELDS})
+        utterances.append((row.number, utterance))
+    if problems.found and rows and (name := foreign_format(rows[0].values)):
         remedy = f"slam-potsa prepare convert {path} OUT.jsonl --from {name}"
         hint = f"{path}: these look like {name}'s fields: {remedy}"
         raise InputError([hint, *problems.texts()])
-    problems.check()
-    if not utterances:
+    if not rows and not problems.found:
         raise InputError(f"{path}: found no utterance, expected one JSON object a line")
-    return tuple(utterances)
+    return utterances, problems.found
 
 
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:

@@ -19,7 +19,7 @@ def test_rows_are_numbered_and_other_lines_are_told_of_at_once(tmp_path):
     problems = Problems(path)
     assert read_rows(path, problems) == [(1, {"a": "x\u2028y"}), (5, {"b": None})]
     starts = [f"{path}:{n}: found {text}" for n, text in ((3, "'[1]', exp"), (4, "'{no', exp"))]
-    assert all(map(str.startswith, problems.texts(), starts)) and len(problems) == len(starts)
+    assert all(map(str.startswith, problems.texts(), starts)) and len(problems.found) == len(starts)
     packed = tmp_path / "m.jsonl.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
     assert read_rows(packed, Problems(packed)) == read_rows(path, problems)

@@ -9,8 +9,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 @pytest.fixture(autouse=True)
 def _first_epoch():
     """The epoch clock is process-wide: each test starts at epoch 0."""
-    from slam_potsa.data import epoch
+    from slam_potsa.data.pairs import set_epoch
 
-    epoch.set(0)
+    set_epoch(0)
     yield
-    epoch.set(0)
+    set_epoch(0)

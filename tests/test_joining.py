@@ -18,10 +18,10 @@ from slam_potsa.cli import main
 from slam_potsa.config import TermConfig
 from slam_potsa.config.check import check
 from slam_potsa.config.compose import compose_config
-from slam_potsa.data import epoch
 from slam_potsa.data.dataset import training_items
 from slam_potsa.data.jsonl import read_log
 from slam_potsa.data.manifest import check_manifest, read_manifest, write_manifest
+from slam_potsa.data.pairs import set_epoch
 from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator, load_run
 from slam_potsa.engine.run_directory import TEACHER, last_checkpoint
@@ -73,7 +73,7 @@ def test_each_recording_that_joins_meets_a_translated_one_of_its_sentence(taught
     items = training_items(joining(taught, tmp_path).dataset_config)
     partners = set()
     for number in range(8):
-        epoch.set(number)
+        set_epoch(number)
         pairs = [item for item in items if len(item) == 2]
         assert len(pairs) == items.num_pairs == 6 and len(items) == 6 + 12
         assert {pair[0].key for pair in pairs} == {f"it-{n}" for n in range(6)}
@@ -91,7 +91,7 @@ def test_their_share_of_an_epoch_is_made_by_taking_turns(taught, tmp_path, share
     assert items.num_pairs == expected
     heard = Counter()
     for number in range(3):
-        epoch.set(number)
+        set_epoch(number)
         heard.update(item[0].key for item in items if len(item) == 2)
     assert set(heard.values()) == {3 * expected / 6}
 
@@ -104,7 +104,7 @@ def test_every_batch_of_every_rank_has_their_share(
     monkeypatch.setenv("WORLD_SIZE", str(ranks))
     data = joining(taught, tmp_path, joining_share=share).dataset_config
     for number, rank in itertools.product(range(3), range(ranks)):
-        epoch.set(number)
+        set_epoch(number)
         items = training_items(data)
         drawn = [items[i] for i in DistributedSampler(items, ranks, rank)]
         pairs = [len(item) == 2 for item in drawn[: len(items) // ranks]]

@@ -26,13 +26,52 @@ from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
-from slam_potsa.data import epoch as clock
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.data.tasks import NEEDS, TEXT, check_tasks, draw_task, fits
 from slam_potsa.errors import InputError, refuse
 
 PAIRINGS = ("random", "anchor", "partner", "joining", "none")
 Item = tuple[Utterance, ...]  # a pair of one sentence in two languages, or one utterance
+
+
+_epoch = 0  # of this process
+
+
+def current_epoch() -> int:
+    """The epoch that is running, from 0, where no trainer calls `set_epoch`.
+
+    SLAM-LLM's loop passes no epoch anywhere, but it calls `model.train(True)` once an epoch, and
+    its data-loader workers are forked after that: a number kept here by the main process is seen by
+    that epoch's workers. Persistent workers live through several epochs and would not see it
+    change, so do not use `persistent_workers=True` with it.
+    """
+    return _epoch
+
+
+def set_epoch(epoch: int) -> None:
+    """Jump to `epoch`, as a resumed run does."""
+    global _epoch
+    _epoch = epoch
+
+
+class EpochCounter:
+    """Tells epochs from a trainer's calls of `model.train()`: SLAM-LLM's makes one an epoch.
+
+    Args:
+        after_validation_trains: do not count a call that follows one with False, as in SLAM-LLM's
+            DeepSpeed loop, which goes back to training after each validation.
+    """
+
+    def __init__(self, after_validation_trains: bool = False):
+        self.after_validation_trains = after_validation_trains
+        self._begun, self._last_mode = 0, True
+
+    def mode_set(self, mode: bool) -> None:
+        """To be called with what the trainer gave `train(mode)`."""
+        if mode and (self._last_mode or not self.after_validation_trains):
+            set_epoch(self._begun)
+            self._begun += 1
+        self._last_mode = mode
 
 
 class ParallelSpeechDataset:
@@ -58,7 +97,7 @@ class ParallelSpeechDataset:
     a task with a share has no row, a row no task.
 
     An utterance without a partner is an item of its own, once an epoch. The epoch is the process's
-    (`slam_potsa.data.epoch`). `len()` is the same in every epoch.
+    (`current_epoch`). `len()` is the same in every epoch.
     Shard it by rank with a sampler that does not shuffle by itself, or with one that does.
     """
 
@@ -95,7 +134,7 @@ class ParallelSpeechDataset:
 
     @property
     def epoch(self) -> int:
-        return max(clock.current(), self._born)
+        return max(current_epoch(), self._born)
 
     @property
     def num_pairs(self) -> int:
@@ -136,7 +175,7 @@ class ParallelSpeechDataset:
     # copy brings the epoch of its origin along, and goes by whichever is later.
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_order": None, "_born": (os.getpid(), clock.current())}
+        return {**self.__dict__, "_order": None, "_born": (os.getpid(), current_epoch())}
 
     def __setstate__(self, state: dict) -> None:
         process, epoch = state.pop("_born")

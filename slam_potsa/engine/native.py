@@ -21,8 +21,8 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArg
 
 from slam_potsa.config import PotsaConfig, TrainConfig
 from slam_potsa.config.check import check
-from slam_potsa.data import epoch as epoch_clock
 from slam_potsa.data.dataset import get_speech_dataset
+from slam_potsa.data.pairs import set_epoch
 from slam_potsa.engine.judge import Judge
 from slam_potsa.engine.prepare import prepare_together
 from slam_potsa.engine.run_directory import (
@@ -277,7 +277,7 @@ class _Hooks(ProgressCallback):
             trainer.controller.listeners.append(self._show)
 
     def on_epoch_begin(self, args, state, control, **_):
-        epoch_clock.set(int(state.epoch or 0))
+        set_epoch(int(state.epoch or 0))
 
     def _show(self, record: dict[str, Any]) -> None:
         if record["step"] % self.trainer.potsa.log_config.log_interval or not self.training_bar:

@@ -18,7 +18,7 @@ from typing import Any
 from torch import nn
 
 from slam_potsa import config
-from slam_potsa.data.epoch import EpochCounter
+from slam_potsa.data.pairs import EpochCounter
 from slam_potsa.errors import InputError, refuse
 from slam_potsa.model.carried_state import CARRIED, carried_names
 from slam_potsa.model.checkpoint import (

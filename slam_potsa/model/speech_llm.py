@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
 from slam_potsa.config import DecodeConfig
-from slam_potsa.data.epoch import EpochCounter
+from slam_potsa.data.pairs import EpochCounter
 from slam_potsa.errors import InputError
 from slam_potsa.model.carried_state import CARRIED
 from slam_potsa.model.controller import AlignmentController

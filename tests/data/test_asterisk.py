@@ -67,24 +67,15 @@ def corpus(release, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def rows(corpus):
-    return {name: read_manifest(corpus.path(name)) for name in corpus.manifests}
+    return {row.key: row for row in read_manifest(corpus.path("test"))}
 
 
-def test_the_right_prompts_are_kept_in_the_right_manifests(corpus, rows):
-    english = [row.key for name in ("train", "dev", "test") for row in rows[name]]
-    kept = sorted(f"en/{name.lower()}" for name in PROMPTS)
-    assert sorted(key for key in english if key.startswith("en/")) == kept
-    languages = {name: {row.language for row in part} for name, part in rows.items()}
-    assert languages["train"] == languages["dev"] == {"en", "es", "ru"}
-    assert languages["test"] == {"en", "es", "fr", "it", "ru"}
-    assert languages["zero_shot"] == {"fr", "it"}
-    sentences = {name: {row.sentence_id for row in part} for name, part in rows.items()}
-    assert not sentences["train"] & sentences["test"]
-    assert not sentences["dev"] & (sentences["train"] | sentences["test"])
-    assert sentences["zero_shot"] == sentences["train"]
-    for name in corpus.manifests:
-        warnings = check_manifest(corpus.path(name)).warnings
-        assert not any("duration" in warning for warning in warnings)
+def test_the_right_prompts_are_kept_in_every_language(corpus, rows):
+    kept = {name.lower() for name in PROMPTS}
+    assert corpus.manifests.keys() == {"test"}
+    assert rows.keys() == {f"{code}/{name}" for code in asterisk.LANGUAGES for name in kept}
+    warnings = check_manifest(corpus.path("test")).warnings
+    assert not any("duration" in warning for warning in warnings)
     info = soundfile.info(corpus.folder / "audio/en/activated.flac")
     assert (info.samplerate, info.channels, info.format) == (16_000, 1, "FLAC")
     text = (corpus.folder / "audio" / "CREDITS.txt").read_text()
@@ -93,17 +84,16 @@ def test_the_right_prompts_are_kept_in_the_right_manifests(corpus, rows):
 
 
 def test_texts_are_kept_only_where_they_can_be_trusted(rows):
-    found = {row.key: row for part in rows.values() for row in part}
-    twins = [found[f"en/{name}"] for name in ("conf-locked", "confbridge-locked")]
+    twins = [rows[f"en/{name}"] for name in ("conf-locked", "confbridge-locked")]
     assert {row.sentence_id for row in twins} == {"the-conference-is-now-locked"}
     assert {row.target for row in twins} == {"The conference is now locked"}
-    assert found["en/spy-iax2"].target == "IAX"
-    assert found["es/digits/1f"].transcript == "una"  # the file is digits/1F.g722
-    assert found["it/confbridge-locked"].transcript == "Chiusa?"  # below a BOM, and a real question
-    assert found["ru/activated"].transcript == "Да? Активировано"
-    assert found["it/conf-locked"].transcript is None  # "?" stands for a lost accent
-    assert found["ru/conf-locked"].transcript is None  # not UTF-8
-    assert found["es/activated"].transcript is None  # not in the list
+    assert rows["en/spy-iax2"].target == "IAX"
+    assert rows["es/digits/1f"].transcript == "una"  # the file is digits/1F.g722
+    assert rows["it/confbridge-locked"].transcript == "Chiusa?"  # below a BOM, and a real question
+    assert rows["ru/activated"].transcript == "Да? Активировано"
+    assert rows["it/conf-locked"].transcript is None  # "?" stands for a lost accent
+    assert rows["ru/conf-locked"].transcript is None  # not UTF-8
+    assert rows["es/activated"].transcript is None  # not in the list
 
 
 @pytest.mark.parametrize(
@@ -123,13 +113,6 @@ def test_clean_transcript(text, expected):
     content = f"; list\nA: one\nb: two\nB: deux\nc: {text}\nC: {text}\nno separator\n".encode()
     found = asterisk.read_transcripts(content)  # a name with two texts has none
     assert found == {"a": "one"} | ({"c": expected} if expected else {})
-
-
-def test_split_is_a_function_of_the_sentence():
-    splits = [asterisk.split_of(f"sentence-{index}") for index in range(4000)]
-    shares = {name: splits.count(name) / len(splits) for name in asterisk.SHARES}
-    assert shares == pytest.approx(asterisk.SHARES, abs=0.02)
-    assert asterisk.split_of("the-conference-is-now-locked") == "train"
 
 
 CONTROL = "Package: {}\nVersion: 1\nArchitecture: all\nMaintainer: x\nDescription: x\n"

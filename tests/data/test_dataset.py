@@ -7,12 +7,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from slam_potsa.config import DatasetConfig
-from slam_potsa.data import epoch
 from slam_potsa.data.audio import load_audio, log_mel
 from slam_potsa.data.dataset import IGNORED, SpeechTranslationDataset, exchanged_recordings
 from slam_potsa.data.feature_store import add_features
 from slam_potsa.data.languages import language_code
-from slam_potsa.data.pairs import ParallelSpeechDataset
+from slam_potsa.data.pairs import ParallelSpeechDataset, set_epoch
 from slam_potsa.errors import InputError
 
 QUERIES = 5
@@ -144,7 +143,7 @@ def test_stored_features_take_the_place_of_mels(dataset, corpus, tmp_path):
 def test_both_rows_of_a_pair_have_the_items_task(dataset, tokenizer, corpus):
     made, asked = dataset(corpus[:6], tasks=["asr", "s2tt", "cot"], prompt="{language}:"), set()
     for number in range(5):
-        epoch.set(number)
+        set_epoch(number)
         for index, item in enumerate(made.items):
             batch, task = made.collator([made[index]]), made.items.task(index)
             for row, ids in zip(item, batch["input_ids"], strict=True):
@@ -165,7 +164,7 @@ def test_data_loader_follows_the_clock(dataset, method):
     workers = {"num_workers": 2 if method else 0, "multiprocessing_context": method}
     loader = DataLoader(made, batch_size=2, collate_fn=made.collator, **workers)
     for number in range(2):
-        epoch.set(number)
+        set_epoch(number)
         keys = [key for batch in loader for key in batch["keys"]]
         assert keys == [utterance.key for item in made.items for utterance in item]
         seen.append(keys)

@@ -9,10 +9,9 @@ import torch
 
 from slam_potsa import InputError
 from slam_potsa.config.check import check
-from slam_potsa.data import epoch as clock
 from slam_potsa.data.dataset import get_speech_dataset, training_items
 from slam_potsa.data.manifest import Utterance, read_manifest, write_manifest
-from slam_potsa.data.pairs import ParallelSpeechDataset
+from slam_potsa.data.pairs import ParallelSpeechDataset, set_epoch
 from slam_potsa.model.factory import model_factory
 from tests.support import tiny
 
@@ -36,11 +35,11 @@ def items(rows=ROWS, **options):
 
 
 def epoch_of(data, epoch):
-    clock.set(epoch)
+    set_epoch(epoch)
     try:
         return [(data[i][0].key, data.task(i)) for i in range(len(data))]
     finally:
-        clock.set(0)
+        set_epoch(0)
 
 
 def test_an_epoch_has_the_shares_and_a_task_goes_through_its_rows_in_turn():

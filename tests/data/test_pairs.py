@@ -2,8 +2,12 @@ from collections import Counter
 
 import pytest
 
-from slam_potsa.data import epoch
-from slam_potsa.data.pairs import ParallelSpeechDataset
+from slam_potsa.data.pairs import (
+    EpochCounter,
+    ParallelSpeechDataset,
+    current_epoch,
+    set_epoch,
+)
 from slam_potsa.errors import InputError
 
 
@@ -26,17 +30,17 @@ def tasks(dataset):
 
 def epochs(count):
     for number in range(count):
-        epoch.set(number)
+        set_epoch(number)
         yield number
 
 
 @pytest.mark.parametrize(("restores", "expected"), [(False, [0, 0, 1, 2]), (True, [0, 0, 0, 1])])
 def test_epochs_are_told_from_the_trainers_calls(restores, expected):
     """An epoch with a validation, after which some loops call train(True), and one or two more."""
-    counter, seen = epoch.EpochCounter(after_validation_trains=restores), []
+    counter, seen = EpochCounter(after_validation_trains=restores), []
     for mode in (True, False, True, True):
         counter.mode_set(mode)
-        seen.append(epoch.current())
+        seen.append(current_epoch())
     assert seen == expected
 
 
@@ -107,14 +111,14 @@ def test_items_are_a_function_of_seed_epoch_and_index(corpus, utterance):
     drawn = [" ".join(pair) for pair in keys(ParallelSpeechDataset(rows, seed=5))]
     # Pinned, so that a resumed run meets the pairs that it would have met.
     assert drawn == ["ru-s0-0 en-s0-0", "es-s1-0 ru-s1-0", "en-s0-0 es-s0-0", "en-s1-0 es-s1-0"]
-    epoch.set(4)
+    set_epoch(4)
     first, second = ParallelSpeechDataset(corpus, seed=1), ParallelSpeechDataset(corpus, seed=1)
     at_four = keys(first)
     assert list(first) == [second[index] for index in reversed(range(len(second)))][::-1]
     assert keys(ParallelSpeechDataset(corpus)) != at_four
-    epoch.set(5)
+    set_epoch(5)
     assert keys(first) != at_four
-    epoch.set(4)
+    set_epoch(4)
     assert keys(first) == at_four
 
 

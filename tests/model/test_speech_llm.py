@@ -84,21 +84,21 @@ def test_evaluation_is_the_llms_own_cross_entropy_and_moves_nothing(config):
 
 def test_epochs_are_counted_where_the_trainer_does_not_tell_them(config):
     """SLAM-LLM's DDP loop: train() once an epoch; validations leave the model in eval mode."""
-    from slam_potsa.data import epoch
+    from slam_potsa.data.pairs import current_epoch
 
     model, dataset = build(config)
     seen = []
     for _ in range(3):
         model.train()
-        seen.append(epoch.current())
+        seen.append(current_epoch())
         model.eval()
         model(**first_batch(dataset))  # training goes on after the validation, and repairs the mode
         assert model.encoder_projector.training
-        seen.append(epoch.current())
+        seen.append(current_epoch())
     assert seen == [0, 0, 1, 1, 2, 2]
     model.epochs = None
     model.train()
-    assert epoch.current() == 2
+    assert current_epoch() == 2
 
 
 def to_decode(config):

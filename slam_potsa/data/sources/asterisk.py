@@ -5,15 +5,15 @@ packaged in Debian as `asterisk-core-sounds-<language>` (transcripts) and `...-g
 One speaker a language: language and speaker are confounded, and results say nothing about either
 alone. `announcements` puts sentences together from such prompts.
 
-What is kept: prompts that every language has with 0.3 to 8 s, whose English text has at most 12
-words; no letters, spelling alphabet or silence. Sentences are told apart by their English text, not
-by file name: 'The conference is now locked' is recorded twice, and must not be trained and tested.
+They are a small test of free-form sentences. What is kept: prompts that every language has with 0.3
+to 8 s, whose English text has at most 12 words; no letters, spelling alphabet or silence. Sentences
+are told apart by their English text, not by file name: 'The conference is now locked' is recorded
+twice.
 """
 
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import re
 import shutil
@@ -39,12 +39,10 @@ from slam_potsa.files import atomic_path, atomic_write
 from slam_potsa.provenance import content_hash
 
 LANGUAGES = ("en", "es", "fr", "it", "ru")
-TRAINING_LANGUAGES = ("en", "es", "ru")  # the others are never heard in training: zero-shot
 TARGET_LANGUAGE = "en"
 SECONDS = (0.3, 8.0)
 MAX_WORDS = 12  # of the English text
 DROPPED_FOLDERS = ("letters", "phonetic", "silence")
-SHARES = {"train": 0.85, "dev": 0.05, "test": 0.10}  # of the distinct sentences, about
 BESIDE = Path(__file__).parent
 CREDITS = (BESIDE / "asterisk_credits.txt").read_text(encoding="utf-8")
 _PINNED = (line.split() for line in (BESIDE / "asterisk_packages.txt").read_text().splitlines())
@@ -74,10 +72,7 @@ class Voice(NamedTuple):
 def build(
     output: str | Path, *, from_dir: str | Path | None = None, progress: bool = True
 ) -> Corpus:
-    """Write recordings, credits and the four manifests into `output`.
-
-    train and dev have the training languages, test has all; zero_shot has the sentences of train in
-    the languages that training never hears. The same packages give byte-identical manifests.
+    """Write recordings, credits and test.jsonl into `output`; the same packages give equal bytes.
 
     `from_dir` has the .deb files, or unpacked folders; else they are fetched, once, into `output`.
 
@@ -87,8 +82,12 @@ def build(
     with unpacked(PINS, from_dir, output, progress, REMEDY) as root:
         voices = each(partial(_voice, root), LANGUAGES)
         prompts = dict(_chosen(voices, output))
-        each(partial(_write_flac, prompts), prompts, progress="decoding" if progress else "")
-    recordings = [Recording(_manifest(u), u.key, u) for u in prompts if _manifest(u)]
+        each(
+            lambda prompt: write_flac(prompt.audio, decode_g722(prompts[prompt])),
+            prompts,
+            progress="decoding" if progress else "",
+        )
+    recordings = [Recording("test", prompt.key, prompt) for prompt in prompts]
     atomic_write(output / "audio" / "CREDITS.txt", CREDITS)
     return corpus.write(output, recordings, {"dataset": "asterisk"})
 
@@ -197,28 +196,6 @@ def decode_g722(path: Path) -> np.ndarray:
 def write_flac(path: str | Path, samples: np.ndarray) -> None:
     with atomic_path(path) as temporary:
         soundfile.write(temporary, samples, SAMPLE_RATE, subtype="PCM_16")
-
-
-def _write_flac(prompts: Mapping[Utterance, Path], utterance: Utterance) -> None:
-    write_flac(utterance.audio, decode_g722(prompts[utterance]))
-
-
-def _manifest(utterance: Utterance) -> str:
-    """The manifest that it belongs to; "": none."""
-    split = split_of(utterance.sentence_id)
-    if split == "test" or utterance.language in TRAINING_LANGUAGES:
-        return split
-    return "zero_shot" if split == "train" else ""
-
-
-def split_of(sentence: str) -> str:
-    """Split by the hash of the sentence alone, so that a change elsewhere moves nothing."""
-    point = int.from_bytes(hashlib.sha256(sentence.encode()).digest()[:8], "big") / 2**64
-    for split, share in SHARES.items():
-        if point < share:
-            return split
-        point -= share
-    return "test"
 
 
 # --- Debian packages as they are published: without root, checked, unpacked, never installed ---

@@ -21,7 +21,7 @@ BUDGET = {
     "objective": 1_575,
     "model": 2_995,
     "engine": 4_060,
-    "evaluation": 3_680,
+    "evaluation": 3_620,
     "commands": 610,
 }
 BUDGET_IN_ALL = 19_450

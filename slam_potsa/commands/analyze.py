@@ -36,28 +36,25 @@ def analyze(
     manifests: Sequence[Path],
     against: Path | None = None,
     heard: Sequence[str] = (),
-    sentences: int | None = None,
 ) -> None:
     from slam_potsa.evaluation import analysis
     from slam_potsa.evaluation.activations import read_recordings
     from slam_potsa.evaluation.analysis_figures import draw, write_figures
-    from slam_potsa.evaluation.tap_measures import MeasureSettings
 
     quieten()
     runs, problems, configs = [run, *([against] if against else [])], [], []
     with collecting(problems):
         require("matplotlib", "scipy", "sklearn")
     with collecting(problems):
-        read_recordings(manifests, sentences=sentences, heard=heard)
+        read_recordings(manifests, heard)
     for path in runs:
         with collecting(problems):
             # The best by validation, as `decode` takes it, so that R@1 and BLEU are of one model.
             configs.append(load_run(path))
     refuse(problems)
     heard, found = heard or analysis.heard_in_training(configs[0]), []
-    how = {"heard": heard, "settings": MeasureSettings(sentences=sentences)}
     for path, config in zip(runs, configs, strict=True):
-        how["name"] = path.resolve().name
+        how = {"heard": heard, "name": path.resolve().name}
         found.append(analysis.analyze(Translator(config), manifests, **how))
         print(f"{found[-1].text()}\n{analysis.write_analysis(_home(path), found[-1])}\n")
     write_figures(_home(run) / analysis.FOLDER, draw(*found))

@@ -63,7 +63,7 @@ def score(
         found = scores.score(**file, **groups, **options, convention=convention)
         tables[str(path)] = found
         parts.append(f"{path}\n{found.text()}" if several else found.text())
-    content = [{"file": path, **found.as_dict()} for path, found in tables.items()]
+    content = [{"file": path, **asdict(found)} for path, found in tables.items()]
     seeds = scores.seed_means(list(tables.values())) if several else {}
     means = {metric: {row: asdict(m) for row, m in rows.items()} for metric, rows in seeds.items()}
     parts += [scores.seeds_text(seeds)] if several else []

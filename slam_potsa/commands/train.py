@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from slam_potsa.config import PotsaConfig
@@ -119,7 +119,7 @@ def _score_tests(recipe: Recipe) -> None:
         groups = {"seen": sorted(languages & heard), "zero_shot": sorted(languages - heard)}
         tables[test] = score(predictions, **groups)
         _say(f"\n{test}\n{tables[test].text()}")
-    write_json(last.folder / SCORES, {test: table.as_dict() for test, table in tables.items()})
+    write_json(last.folder / SCORES, {test: asdict(table) for test, table in tables.items()})
     _say(f"\n{last.folder / SCORES}")
 
 

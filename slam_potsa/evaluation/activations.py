@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -25,29 +26,25 @@ if TYPE_CHECKING:
 INPUTS = ("audio_mel", "audio_mel_post_mask", "encoder_features", "language_ids")
 
 
-def read_recordings(
-    manifests: Iterable[str | Path],
-    *,
-    sentences: int | None = None,
-    seed: int = 0,
-    heard: Iterable[str] = (),
-) -> list[Utterance]:
-    """All utterances of the manifests, or those of so many sentences drawn of the parallel ones.
+def rows_of(manifest: str | Path, *needs: str) -> list[Utterance]:
+    """The utterances of a manifest, whose audio paths are no longer relative to it."""
+    rows, base = read_manifest(manifest, needs=["audio", *needs]), Path(manifest).parent
+    return [replace(row, audio=str(base / row.audio)) for row in rows]
 
-    Their audio paths are no longer relative to the manifest. The draw depends on the seed and the
-    sentences alone.
+
+def read_recordings(manifests: Iterable[str | Path], heard: Iterable[str] = ()) -> list[Utterance]:
+    """All utterances of the manifests.
 
     Raises:
         InputError: bad lines; a language with fewer than two sentences that another has too; a
             `heard` language that is not spoken.
     """
     rows, problems = [], []
-    for path in map(Path, manifests):
+    for path in manifests:
         with collecting(problems):
-            rows += [replace(u, audio=str(path.parent / u.audio)) for u in read_manifest(path)]
+            rows += rows_of(path)
     refuse(problems)
-    chosen = dict([*parallel_sentences(rows, seed).items()][:sentences])
-    counts = Counter(language for spoken in chosen.values() for language in spoken)
+    counts = Counter(name for spoken in _languages_of(rows).values() for name in spoken)
     names = sorted({row.language for row in rows} | {*heard})
     refuse(
         f"language {name!r}: {counts[name]} of its sentences are spoken in another language too; "
@@ -55,27 +52,32 @@ def read_recordings(
         for name in names
         if counts[name] < 2
     )
-    return rows if sentences is None else [row for row in rows if row.sentence_id in chosen]
-
-
-def parallel_sentences(rows: Iterable[Utterance], seed: int) -> dict[str, set[str]]:
-    """sentence -> its languages, of those with two or more, in an order drawn by the seed."""
-    spoken: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        spoken[row.sentence_id].add(row.language)
-    names = sorted(name for name, languages in spoken.items() if len(languages) > 1)
-    drawn = random.Random(f"analysis:{seed}").sample(names, len(names))
-    return {name: spoken[name] for name in drawn}
+    return rows
 
 
 def detail_rows(rows: Sequence[Utterance], sentences: int, seed: int) -> list[int]:
-    """The rows of so many sentences, of those in the most languages.
+    """The rows of so many sentences, of those in the most languages, drawn by the seed.
 
     So languages are compared on the same content.
     """
-    spoken = parallel_sentences(rows, seed)
-    chosen = sorted(spoken, key=lambda name: -len(spoken[name]))[:sentences]
+    spoken = _languages_of(rows)
+    drawn = random.Random(f"analysis:{seed}").sample(sorted(spoken), len(spoken))
+    chosen = sorted(drawn, key=lambda name: -len(spoken[name]))[:sentences]
     return [number for number, row in enumerate(rows) if row.sentence_id in chosen]
+
+
+def _languages_of(rows: Iterable[Utterance]) -> dict[str, set[str]]:
+    """sentence -> its languages, of those with two or more."""
+    spoken: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        spoken[row.sentence_id].add(row.language)
+    return {name: languages for name, languages in spoken.items() if len(languages) > 1}
+
+
+def padded(rows: Sequence[Tensor], device: Any) -> tuple[Tensor, Tensor]:
+    """Tokens of Q recordings, [n_i, D] each, as [Q, N, D], and which are valid [Q, N]."""
+    valid = [torch.ones(len(row), dtype=torch.bool) for row in rows]
+    return tuple(pad_sequence(list(each), batch_first=True).to(device) for each in (rows, valid))
 
 
 class Recorded(NamedTuple):

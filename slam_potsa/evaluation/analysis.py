@@ -96,7 +96,7 @@ def analyze(
     Raises InputError for what `read_recordings` refuses.
     """
     settings = settings or MeasureSettings()
-    rows = read_recordings(manifests, sentences=settings.sentences, seed=settings.seed)
+    rows = read_recordings(manifests)
     heard = heard_in_training(translator.config) if heard is None else sorted(set(heard))
     detail = detail_rows(rows, settings.detail_sentences, settings.seed)
     taps, kept = tap_names(translator.model), frozenset(detail)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +26,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from slam_potsa.data.manifest import Utterance, read_manifest
+from slam_potsa.data.manifest import Utterance
 from slam_potsa.data.pairs import ParallelSpeechDataset
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation import figures
-from slam_potsa.evaluation.activations import record
+from slam_potsa.evaluation.activations import padded, record, rows_of
 from slam_potsa.files import atomic_write
 from slam_potsa.model.taps import llm_blocks
 from slam_potsa.objective.transport import transport
@@ -110,17 +110,16 @@ def select_layers(
 
 def draw_pairs(manifest: str | Path, part: str, how: SelectionSettings) -> list[Pair]:
     """An utterance with itself; or two of one sentence, in two languages that were drawn."""
-    rows = read_manifest(manifest, needs=["audio", *["transcript"] * (part == "llm")])
+    rows = rows_of(manifest, *["transcript"] * (part == "llm"))
     pairs = [(row, row) for row in rows]
     if part == "qformer":
         drawn = (item for item in ParallelSpeechDataset(rows, seed=how.seed) if len(item) == 2)
         pairs = [*{item[0].sentence_id: item for item in drawn}.values()]
-    base = Path(manifest).parent
     chosen = random.Random(f"layers:{how.seed}").sample(pairs, min(how.pairs, len(pairs)))
     if len(chosen) < 2:
         wanted = "a transcript" if part == "llm" else "a sentence_id in two languages"
         raise InputError(f"{manifest}: found {len(chosen)} with {wanted}, expected at least 2")
-    return [tuple(replace(row, audio=str(base / row.audio)) for row in pair) for pair in chosen]
+    return chosen
 
 
 def _llm(translator: Translator, pairs: Sequence[Pair]) -> tuple[Sides, range]:
@@ -170,10 +169,10 @@ def reciprocal_ranks(
     so that a space that collapsed to a point is not perfect.
     """
     meant = torch.tensor([meanings.index(meaning) for meaning in meanings])
-    searched, every, found = _padded(y, device), torch.arange(len(x)), []
+    searched, every, found = padded(y, device), torch.arange(len(x)), []
     block = max(1, NUMBERS // (max(map(len, x)) * searched[1].numel()))
     for rows in tqdm(every.split(block), desc="ranks", leave=False, disable=None):
-        asked = _padded([x[row] for row in rows], device)
+        asked = padded([x[row] for row in rows], device)
         matched = _distances(asked, searched, torch.arange(len(rows)), rows, settings)
         tie = TIE * (matched + asked[0].square().sum(2).mean().cpu())
         near = _at_least(asked, searched).cpu() <= (matched + tie)[:, None]
@@ -210,11 +209,6 @@ def _at_least(x: Padded, y: Padded) -> Tensor:
     there = (there * x_mask[:, :, None]).sum(1) / x_mask.sum(1)[:, None]
     back = torch.where(y_mask, back, 0.0).sum(2) / y_mask.sum(1)
     return torch.maximum(there, back)
-
-
-def _padded(rows: Tokens, device: Any) -> Padded:
-    valid = [torch.ones(len(row), dtype=torch.bool) for row in rows]
-    return tuple(pad_sequence(list(each), batch_first=True).to(device) for each in (rows, valid))
 
 
 def write(folder: Path, found: Selection) -> None:

@@ -32,7 +32,7 @@ class Hits(NamedTuple):
 
 
 def recall_hits(
-    vectors: Any, sentences: Sequence[str], languages: Sequence[str], *, center: bool = True
+    vectors: Any, sentences: Sequence[str], languages: Sequence[str]
 ) -> dict[Pair, Hits]:
     """R@1 for every ordered pair of languages (a, b): a's recordings search among b's.
 
@@ -43,24 +43,30 @@ def recall_hits(
     query of its own. Queries without a counterpart in b are left out; candidates without a
     counterpart in a stay, as distractors.
 
+    The mean of all n vectors is taken away first: pooled activations share a large common part that
+    says nothing about the sentence. The mean of each *language* stays: taking it away would measure
+    bias compensation that the model does not do.
+
     Args:
         vectors: [n, D], one pooled vector a recording (array or tensor).
         sentences: n names of meanings. Sentences with the same text should have the same name.
         languages: n language codes.
-        center: take the mean of all n vectors away first. Pooled activations share a large common
-            part that says nothing about the sentence. The mean of each *language* stays: taking
-            it away would measure bias compensation that the model does not do.
 
     Raises InputError where no sentence is spoken in two languages.
     """
     points, sentences, languages = host_array(vectors), np.asarray(sentences), np.asarray(languages)
     names = list(dict.fromkeys(languages.tolist()))
-    units = _unit(points - points.mean(axis=0) if center else points, np.linalg.norm(points))
+    units = _unit(points - points.mean(axis=0), np.linalg.norm(points))
     found = {}
     for a, b in permutations(names, 2):
         queries = (languages == a) & np.isin(sentences, sentences[languages == b])
         if queries.any():
-            found[a, b] = _pair(units, sentences, queries, languages == b)
+            candidates = languages == b
+            similarity = units[queries] @ units[candidates].T
+            same = sentences[queries][:, None] == sentences[candidates][None, :]
+            nearest = similarity >= similarity.max(axis=1, keepdims=True) - TIE
+            hits = (nearest & same).sum(axis=1) / nearest.sum(axis=1)
+            found[a, b] = Hits(hits, sentences[queries], float(same.mean()))
     if not found:
         raise InputError("no sentence is spoken in two languages; expected parallel sentences")
     return found
@@ -108,16 +114,6 @@ def host_array(vectors: Any) -> np.ndarray:
     if hasattr(vectors, "detach"):
         vectors = vectors.detach().double().cpu().numpy()
     return np.asarray(vectors, dtype=np.float64)
-
-
-def _pair(
-    units: np.ndarray, sentences: np.ndarray, queries: np.ndarray, candidates: np.ndarray
-) -> Hits:
-    similarity = units[queries] @ units[candidates].T
-    same = sentences[queries][:, None] == sentences[candidates][None, :]
-    nearest = similarity >= similarity.max(axis=1, keepdims=True) - TIE
-    hits = (nearest & same).sum(axis=1) / nearest.sum(axis=1)
-    return Hits(hits, sentences[queries], float(same.mean()))
 
 
 def _unit(points: np.ndarray, scale: float) -> np.ndarray:

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import product
 from statistics import fmean, stdev
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.evaluation.compare import Comparison, compare, comparisons_text, corpora
@@ -90,10 +90,6 @@ class ScoreTable:
         of_all = [(name, row.scores.get(name)) for name in self.columns for row in self.rows]
         found = [f"{name}|{one.signature}" for name, one in of_all if one and one.signature]
         return list(dict.fromkeys(found))
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON; intervals are sacrebleu's, not cut."""
-        return asdict(self)
 
     def text(self) -> str:
         """Aligned plain text: scores, guards, signatures, and the comparisons."""

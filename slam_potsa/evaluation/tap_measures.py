@@ -16,10 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from slam_potsa.data.manifest import Utterance
-from slam_potsa.evaluation.activations import Recorded
+from slam_potsa.evaluation.activations import Recorded, padded
 from slam_potsa.evaluation.retrieval import (
     Pair,
     host_array,
@@ -38,7 +37,6 @@ class MeasureSettings:
     """
 
     seed: int = 0  # of every draw: sentences, codebooks, folds, t-SNE
-    sentences: int | None = None  # analyse so many sentences of those in two languages; None: all
     detail_sentences: int = 100  # sentences whose tokens are kept, and that figures show
     tokens: int = 80  # kept of a recording; where a tap has more, evenly spaced ones
     codes: int = 64  # K of a codebook; with hundreds of tokens a code 1 − JSD is little biased
@@ -91,22 +89,18 @@ def measure_tap(
         "OT matched": {pair: matched for pair, (matched, _) in costs.items()},
         "OT mismatched": {pair: mismatched for pair, (_, mismatched) in costs.items()},
     }
-    numbers = {
-        f"{measure}, {group}": mean
-        for measure, values in pairs.items()
-        for group, mean in means_by_hearing(values, heard).items()
-    }
-    for group, ends in recall_intervals(hits, heard).items():
-        numbers |= {
-            f"R@1 {end}, {group}": at for end, at in zip(("low", "high"), ends, strict=True)
-        }
-    told = language_probe(vectors, sentences, languages, settings)
+    numbers = {}
+    for measure, values in pairs.items():
+        means = means_by_hearing(values, heard).items()
+        numbers |= {f"{measure}, {group}": mean for group, mean in means}
+    for group, (low, high) in recall_intervals(hits, heard).items():
+        numbers |= {f"R@1 low, {group}": low, f"R@1 high, {group}": high}
     numbers |= {
         "1-JSD / ceiling, all": _ratio(numbers, "1-JSD", "1-JSD ceiling"),
         "OT ratio, all": _ratio(numbers, "OT matched", "OT mismatched"),
         "1-JSD spread": overlap.spread,
-        "language probe": sum(told.values()) / len(told),
-        "language probe chance": 1 / len(told),
+        "language probe": language_probe(vectors, sentences, languages, settings),
+        "language probe chance": 1 / len(set(languages)),
         "effective rank, pooled": effective_rank(vectors),
         "effective rank, tokens": effective_rank(torch.cat(spread)),
         "language share": share_between(vectors, languages),
@@ -233,7 +227,7 @@ def transport_costs(
         random.Random(f"costs:{settings.seed}").shuffle(shared)
         if len(shared) > 1:
             (x, x_mask), (y, y_mask) = (
-                _padded([first[language, name] for name in shared], device) for language in (a, b)
+                padded([first[language, name] for name in shared], device) for language in (a, b)
             )
             how = {"epsilon": settings.epsilon, "cost_scale": "none"}
             matched, mismatched = (
@@ -243,20 +237,16 @@ def transport_costs(
     return found
 
 
-def _padded(rows: list[Any], device: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    valid = [torch.ones(len(row), dtype=torch.bool) for row in rows]
-    return tuple(pad_sequence(each, batch_first=True).to(device) for each in (rows, valid))
-
-
 def language_probe(
     vectors: Any,
     sentences: Sequence[str],
     languages: Sequence[str],
     settings: MeasureSettings = DEFAULTS,
-) -> dict[str, float]:
-    """How well a linear classifier tells the language: the share told right of each.
+) -> float:
+    """How well a linear classifier tells the language: the mean over languages of the share that is
+    told right, its balanced accuracy.
 
-    Their mean is the balanced accuracy. Logistic regression (scikit-learn, multinomial, L2 with
+    Logistic regression (scikit-learn, multinomial, L2 with
     C = 1, classes weighed equally) on features standardised by the training folds. All recordings
     of a sentence are in one fold, so what is told is the language and not the sentence. Folds are
     fewer where a language has fewer sentences; it has two at least.
@@ -288,7 +278,7 @@ def language_probe(
         ),
     )
     recalls = recall_score(languages[order], told, labels=names, average=None, zero_division=0)
-    return dict(zip(names, map(float, recalls), strict=True))
+    return sum(recalls.tolist()) / len(names)
 
 
 def effective_rank(vectors: Any) -> float:

@@ -1,11 +1,16 @@
 """The report: what is collected from run directories, what stands on the page, what is missing."""
 
+import base64
+import io
 import re
+import tarfile
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from slam_potsa import cli
 from slam_potsa.data.predictions import Origin, write_pred_gt
@@ -13,7 +18,7 @@ from slam_potsa.errors import InputError
 from slam_potsa.evaluation import analysis
 from slam_potsa.evaluation.report import Report, Request, collect, headline_text, write_page
 from slam_potsa.evaluation.report.collect import Run
-from slam_potsa.evaluation.report.page import changes, render, runs_table, systems
+from slam_potsa.evaluation.report.page import Players, changes, render, runs_table, systems
 from slam_potsa.evaluation.tap_measures import MeasureSettings
 from tests.support import run_directories, trained
 
@@ -220,3 +225,35 @@ def test_an_analysis_is_shown_without_a_model_unless_it_is_outdated(tmp_path, mo
         file.write("\n")
     found = collect([folder], UNSURE)
     assert "cross-lingual" not in headline_text(found) and "analysis.json" in found.left_out[0]
+
+
+@pytest.fixture
+def recordings(tmp_path):
+    rng = np.random.default_rng(0)
+    soundfile.write(tmp_path / "short.flac", 0.1 * rng.standard_normal(1600), 16000)
+    soundfile.write(tmp_path / "long.wav", 0.1 * rng.standard_normal(16000 * 8), 16000)
+    with tarfile.open(tmp_path / "all.tar", "w") as archive:
+        archive.add(tmp_path / "short.flac", "in/b.flac")
+    (tmp_path / "text.wav").write_text("no audio")
+    return tmp_path / "test.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("audio", "seconds"), [("short.flac", 0.1), ("all.tar:in/b.flac", 0.1), ("long.wav", 8)]
+)
+def test_recordings_are_compressed(recordings, audio, seconds):
+    player = Players().player("a", audio, recordings)
+    data = base64.b64decode(re.search(r'src="data:audio/mpeg;base64,([^"]+)"', player)[1])
+    samples, rate = soundfile.read(io.BytesIO(data))
+    assert rate == 16000 and len(samples) / rate == pytest.approx(seconds, abs=0.15)
+    assert len(data) < 6_000 * max(seconds, 1)
+
+
+def test_a_recording_counts_once_and_it_is_said_why_there_is_no_player(recordings):
+    players = Players(budget=len(Players().player("a", "short.flac", recordings)))
+    assert "<audio" in players.player("a<", "short.flac", recordings)
+    assert "recording a&lt;: plays above" in players.player("a<", "short.flac", recordings)
+    assert "too large" in players.player("b", "all.tar:in/b.flac", recordings)
+    for audio in ("missing.wav", "text.wav.gone", "all.tar:in/c.flac"):
+        assert "not found" in Players().player("k", audio, recordings)
+    assert "manifest" in Players().player("k", "short.flac", None)

@@ -11,8 +11,8 @@ LANGUAGES = ["en", "es", "fr"]
 Recall = namedtuple("Recall", "recall chance")
 
 
-def recall_at_1(*arguments, **options):
-    found = recall_hits(*arguments, **options).items()
+def recall_at_1(*arguments):
+    found = recall_hits(*arguments).items()
     return {pair: Recall(float(of.hits.mean()), of.chance) for pair, of in found}
 
 
@@ -72,8 +72,11 @@ def test_a_collapsed_space_is_at_chance_not_at_one(dtype, noise):
     ],
 )
 def test_recall_by_hand(vectors, english, spanish, recall):
-    languages = ["en"] * len(english) + ["es"] * len(spanish)
-    found = recall_at_1(np.array(vectors), [*english, *spanish], languages, center=False)
+    """The same vectors mirrored, in a language that says other things, put the mean at 0."""
+    count, languages = len(vectors), ["en"] * len(english) + ["es"] * len(spanish)
+    names = [*english, *spanish, *(f"other {n}" for n in range(count))]
+    vectors = np.concatenate([vectors, -np.array(vectors)])
+    found = recall_at_1(vectors, names, [*languages, *["it"] * count])
     assert found["en", "es"] == pytest.approx(recall)
 
 

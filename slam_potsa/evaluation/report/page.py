@@ -5,6 +5,8 @@ Its headline is also printed.
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 import re
 import shlex
@@ -16,21 +18,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
+import soundfile
 import yaml
+from markupsafe import Markup
 
 from slam_potsa.config import flat
+from slam_potsa.data.audio import SAMPLE_RATE, load_audio
 from slam_potsa.data.predictions import Prediction
+from slam_potsa.errors import InputError
 from slam_potsa.evaluation import figures
 from slam_potsa.evaluation.analysis import differences
 from slam_potsa.evaluation.analysis_figures import draw
 from slam_potsa.evaluation.figures import Series
 from slam_potsa.evaluation.report.collect import Report, Run
-from slam_potsa.evaluation.report.media import Players, marked
 from slam_potsa.evaluation.scores import ScoreRow, over_seeds
 from slam_potsa.evaluation.text_metrics import Score
 from slam_potsa.files import atomic_write
 from slam_potsa.text import table
 
+AUDIO_BYTES = 3_500_000  # of base64 in one page; with all else it stays below some 6 MB
 Rows = Mapping[str, Mapping[str, ScoreRow]]  # corpus -> run -> its scores
 # A group of scores, and the mean of R@1 over language pairs that belongs beside it.
 RECALLS = {"seen": "among heard", "zero-shot": "with an unheard", "all": "all"}
@@ -62,7 +68,6 @@ def render(report: Report) -> str:
         names=names,
         figures=figures,
         players=Players(),
-        marked=marked,
         loss=loss,
         bars=bars,
         changes=changes(report) if report.runs[1:] else ([], {}),
@@ -263,3 +268,38 @@ def _commands(report: Report) -> list[str]:
     made = [record.argv for run in report.runs for record in run.records.values()]
     found = [argv for argv in (*made, report.request.argv) if argv]
     return [shlex.join([re.sub(".*/(?=slam-potsa$)", "", argv[0]), *argv[1:]]) for argv in found]
+
+
+# -- recordings ------------------------------------------------------------------------------------
+
+
+class Players:
+    """Players for recordings, as long as the budget lasts; a recording counts once."""
+
+    def __init__(self, budget: int = AUDIO_BYTES):
+        self.left = budget
+        self._made: set[tuple[str, Path]] = set()
+
+    def player(self, key: str, audio: str, manifest: Path | None) -> Markup:
+        """A player, or in words why there is none; `audio` is relative to the manifest's folder."""
+        why = Markup('<span class="small">recording {}: {}</span>').format
+        if manifest is None:
+            return why(key, "its manifest was not found")
+        if (audio, manifest) in self._made:
+            return why(key, "plays above")
+        try:
+            encoded = base64.b64encode(_mp3(load_audio(audio, manifest.parent))).decode("ascii")
+        except (InputError, OSError):
+            return why(key, "not found, or not audio")
+        if len(encoded) > self.left:
+            return why(key, "left out, the page would be too large")
+        self.left -= len(encoded)
+        self._made.add((audio, manifest))
+        html = '<audio controls preload="metadata" aria-label="recording {}" src="{}"></audio>'
+        return Markup(html).format(key, f"data:audio/mpeg;base64,{encoded}")
+
+
+def _mp3(samples: Any) -> bytes:
+    stream = io.BytesIO()
+    soundfile.write(stream, samples, SAMPLE_RATE, format="MP3")
+    return stream.getvalue()

@@ -63,7 +63,14 @@ def load_audio(
     path = Path(base or ".", name)
     with open_audio(path, member) as file:
         samples = _decode(file, MAX_DECODED if max_seconds is None else max_seconds)
-        _check_samples(samples)
+        if len(samples) < MIN_SAMPLES:
+            found = f"{len(samples)} samples at 16 kHz, expected {MIN_SAMPLES} or more"
+            raise InputError(f"{found}; record it again")
+        if (peak := float(np.abs(samples).max())) < SILENCE_PEAK:
+            raise InputError(
+                f"silent: its peak is {peak:.1e} of full scale, expected {SILENCE_PEAK:g} or more; "
+                "record it again or leave it out of the manifest"
+            )
     return np.ascontiguousarray(samples, dtype=np.float32)
 
 
@@ -171,7 +178,11 @@ def _decode(file: Any, max_seconds: float) -> np.ndarray:
     blocks = _with_libsndfile(file)
     if not 0 < declared < _UNKNOWN_FRAMES or (file.format == "MP3" and not _tells_length(stream)):
         declared, blocks = 0, _with_ffmpeg(stream)
-    _check_sizes(file.channels, rate, declared / rate, max_seconds)
+    if file.channels > MAX_CHANNELS or rate > MAX_RATE:
+        most = f"{MAX_CHANNELS} channels and {MAX_RATE} Hz at most"
+        raise InputError(f"{file.channels} channels at {rate} Hz, expected {most}; convert it")
+    if declared > max_seconds * rate:
+        raise InputError(_TOO_LONG.format(declared / rate, max_seconds))
     found = _mixed(blocks, rate, max_seconds)
     if len(found) < declared:
         raise InputError(_TRUNCATED.format(f"{declared} samples", len(found)))
@@ -239,14 +250,6 @@ def _mp3_frame_length(frame: bytes) -> int:
     return (144 if version == 3 else 72) * kilobits * 1000 // hertz + (frame[2] >> 1 & 1)
 
 
-def _check_sizes(channels: int, rate: int, seconds: float, max_seconds: float) -> None:
-    if channels > MAX_CHANNELS or rate > MAX_RATE:
-        most = f"{MAX_CHANNELS} channels and {MAX_RATE} Hz at most"
-        raise InputError(f"{channels} channels at {rate} Hz, expected {most}; convert it")
-    if seconds > max_seconds:
-        raise InputError(_TOO_LONG.format(seconds, max_seconds))
-
-
 def _mixed(blocks: Iterable[np.ndarray], rate: int, max_seconds: float) -> np.ndarray:
     """The mean of the channels [samples], block by block: a small file may hold a lot. Raises
     InputError for what only the channels themselves tell."""
@@ -270,16 +273,3 @@ def _mixed(blocks: Iterable[np.ndarray], rate: int, max_seconds: float) -> np.nd
         levels = f"{peak:.2g} of full scale each, {own:.1e} together"
         raise InputError(f"its channels cancel each other out: {levels}; give one of them")
     return found
-
-
-def _check_samples(samples: np.ndarray) -> None:
-    peak = float(np.abs(samples).max(initial=0.0))
-    if not len(samples):
-        raise InputError("the header is there but no samples; record it again")
-    if len(samples) < MIN_SAMPLES:
-        raise InputError(f"{len(samples)} samples at 16 kHz, expected {MIN_SAMPLES} or more")
-    if peak < SILENCE_PEAK:
-        raise InputError(
-            f"silent: its peak is {peak:.1e} of full scale, expected {SILENCE_PEAK:g} or more; "
-            f"record it again or leave it out of the manifest"
-        )

@@ -35,7 +35,7 @@ from slam_potsa.errors import InputError, placed, refuse
 
 AUDIO_SLOT = -1  # in input_ids
 IGNORED = -100  # in labels
-_PATHS = {"train": "train_data_path", "val": "val_data_path", "test": "test_data_path"}  # by split
+SPLITS = ("train", "val", "test")
 
 
 class SpeechTranslationDataset(Dataset):
@@ -218,13 +218,13 @@ def get_speech_dataset(dataset_config: Any, tokenizer: Any, split: str) -> Speec
     utterances. Raises InputError with every bad line of the manifest, of which one that lacks what
     a task needs is one.
     """
-    if split not in _PATHS:
-        raise InputError(f"split {split!r}: expected one of {', '.join(_PATHS)}")
+    if split not in SPLITS:
+        raise InputError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
     data = defaults(DatasetConfig, dataset_config)
     # SLAM-LLM's decoding recipes name their test set val_data_path.
-    path = getattr(data, _PATHS[split]) or (data.val_data_path if split == "test" else "")
+    path = getattr(data, f"{split}_data_path") or (data.val_data_path if split == "test" else "")
     if not path:
-        raise InputError(f"dataset_config.{_PATHS[split]} is not set: give it a manifest")
+        raise InputError(f"dataset_config.{split}_data_path is not set: give it a manifest")
     base = Path(path).parent
     if split == "train":
         return SpeechTranslationDataset(training_items(data), tokenizer, data, base)

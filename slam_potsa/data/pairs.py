@@ -269,12 +269,12 @@ class ParallelSpeechDataset:
         """The indices of what joins and has a partner."""
         rows = [(index, u) for index, u in enumerate(self.utterances) if u.language in self.joining]
         taught = [(index, u) for index, u in rows if u.sentence_id in self._sentences]
-        for language in sorted(set(self.joining) - {u.language for _, u in taught}):
-            raise InputError(
-                f"joining language {language!r}: found no sentence_id that it shares with a "
-                "translated recording, which is all that it learns from; give the same sentence_id "
-                "to recordings of one meaning, or take it out of dataset_config.joining"
-            )
+        refuse(
+            f"joining language {language!r}: found no sentence_id that it shares with a translated "
+            "recording, which is all that it learns from; give the same sentence_id to recordings "
+            "of one meaning, or take it out of dataset_config.joining"
+            for language in sorted(set(self.joining) - {u.language for _, u in taught})
+        )
         return [index for index, _ in taught]
 
     def _slot(self, index: int, epoch: int) -> tuple[str, int] | tuple[int, None]:

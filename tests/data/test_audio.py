@@ -34,7 +34,7 @@ def test_relative_and_absolute_paths_and_members_of_archives(tmp_path, recording
     np.testing.assert_array_equal(load_audio("speech.tar:y/a.flac", tmp_path), expected)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", [*FORMATS, "a.aiff", "a.au", "a.w64", "a.rf64"])
 def test_truncated_recordings_are_refused(tmp_path, recording, name):
     path = tmp_path / recording(name, 2.0)
     load_audio(name, tmp_path)
@@ -53,7 +53,7 @@ def test_truncated_recordings_are_refused(tmp_path, recording, name):
         (b"RIFF\x00\x00", "broken, truncated or no"),
         (b"\xff\xfb\x94\xc4" + b"no frame" * 90, "broken, truncated or no"),
         (np.full(8000, 5e-5), "silent: its peak is 5.0e-05"),
-        (np.zeros(0), "the header is there but no samples"),
+        (np.zeros(0), "0 samples at 16 kHz, expected 160 or more"),
         (np.array([0.5, np.nan]), "has samples that are not finite"),
         (np.full(16_000 * 31, 0.1), "31.00 s long, expected 30 s or less"),
         (np.full(9, 0.1), "9 samples at 16 kHz, expected 160 or more"),
@@ -116,16 +116,6 @@ def test_an_mp3_without_a_length_is_decoded_to_its_end(tmp_path, tone, variable)
     (tmp_path / "a.mp3").write_bytes(content.getvalue()[:-100])
     with pytest.raises(InputError, match="truncated"):
         load_audio("a.mp3", tmp_path)
-
-
-@pytest.mark.parametrize("name", ["a.aiff", "a.au", "a.w64", "a.rf64"])
-def test_other_containers_that_end_early_are_refused(tmp_path, tone, name):
-    path = tmp_path / name
-    soundfile.write(path, tone(1.0), 16_000, "PCM_16")
-    assert len(load_audio(name, tmp_path)) == 16_000
-    path.write_bytes(path.read_bytes()[:-9_000])
-    with pytest.raises(InputError, match="truncated"):
-        load_audio(name, tmp_path)
 
 
 @pytest.mark.parametrize("n_mels", [80, 128])

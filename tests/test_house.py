@@ -17,7 +17,7 @@ ORDER += ["objective", "model", "plugin", "engine", "evaluation", "commands", "c
 # and readers 650, sharing 430, SLAM-LLM's recipes and other people's data 640.
 BUDGET = {
     "config": 1_260,
-    "data": 4_170,
+    "data": 4_100,
     "objective": 1_575,
     "model": 2_995,
     "engine": 4_060,

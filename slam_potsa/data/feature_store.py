@@ -71,9 +71,6 @@ class FeatureStore:
         """How many frames the index names."""
         return max((offset + frames for offset, frames, _ in self.keys.values()), default=0)
 
-    def __contains__(self, key: str) -> bool:
-        return key in self.keys
-
     def __getitem__(self, key: str) -> np.ndarray:
         """Raises InputError for a key that is not here, and for frames that are damaged."""
         self.require([key])
@@ -131,7 +128,7 @@ def add_features(
 def _append(store: FeatureStore, file: BinaryIO, found: Iterable[tuple[str, np.ndarray]]) -> None:
     end, unsaved = store.frames, 0
     for key, features in found:
-        if key in store:
+        if key in store.keys:
             continue
         rows = _rows(key, features, store.width)
         file.write(rows.tobytes())

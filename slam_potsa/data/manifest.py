@@ -324,15 +324,9 @@ def recordings_hash(path: str | Path) -> str:
 
     They are read where their sizes or times are not those of `<manifest>.checked`.
     """
-    state, record = _recordings_state(path), read_record(f"{path}.checked")
-    if record and record.notes.get("state") == state:
+    record, files = read_record(f"{path}.checked"), _recordings(path)
+    if record and record.notes.get("state") == _recordings_state(path):
         return str(record.made_from.get("recordings"))
-    return _recordings_hash(str(path), state)
-
-
-@lru_cache(maxsize=8)
-def _recordings_hash(path: str, state: str) -> str:
-    files = _recordings(path)
     found = each(lambda name: content_hash(name) if os.path.isfile(name) else "", files.values())
     return fingerprint(recordings={name: found[file] for name, file in files.items()})
 

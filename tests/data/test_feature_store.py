@@ -27,7 +27,7 @@ def is_whole(store, keys):
 def test_what_is_added_is_read_and_what_is_there_stays(tmp_path):
     made, keys = fill(tmp_path, ["a", "en/long key", "ключ"]), ["a", "en/long key", "ключ"]
     store = FeatureStore.open(tmp_path, "tiny:30s")
-    assert (store.width, store.fingerprint) == (6, "tiny:30s") and "a" in store and "b" not in store
+    assert (store.width, store.fingerprint) == (6, "tiny:30s")
     for one in (made, store, pickle.loads(pickle.dumps(store))):
         assert is_whole(one, keys[::-1])
     add_features(tmp_path, "tiny:30s", 6, [("a", np.zeros((9, 6))), ("c", features("c"))])

@@ -35,7 +35,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        _open_to_readers(temporary)
+        mask = os.umask(0)  # mkstemp makes files of mode 600; give the one that open() would
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -117,10 +119,3 @@ def _remove_temporaries(folder: Path, prefix: str) -> None:
                 os.kill(int(process), 0)
             except ProcessLookupError:
                 path.unlink(missing_ok=True)
-
-
-def _open_to_readers(path: Path) -> None:
-    """mkstemp makes files of mode 600; give the one that an ordinary open() would."""
-    mask = os.umask(0)
-    os.umask(mask)
-    path.chmod(0o666 & ~mask)

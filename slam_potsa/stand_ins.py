@@ -17,6 +17,7 @@ import runpy
 import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import NoReturn
 
 
 def install() -> list[str]:
@@ -51,23 +52,19 @@ def _absent(name: str) -> bool:
 
 
 def _stand_in(name: str) -> str:
-    module = ModuleType(name, f"Stands in for {name}, which is not installed (slam_potsa).")
-    # Without a spec, importlib.util.find_spec(name) raises: transformers asks for torchaudio so.
-    module.__spec__ = ModuleSpec(name, loader=None)
-    module.__getattr__ = _refuse(name)
-    sys.modules[name] = module
-    return name
-
-
-def _refuse(name: str):
-    def missing(attribute: str):
+    def missing(attribute: str) -> NoReturn:
         # AttributeError, so that hasattr() and the import system get the answer they expect.
         raise AttributeError(
             f"{name}.{attribute} is needed, but {name} is not installed and slam_potsa only stands "
             f"in for its import: install {name}"
         )
 
-    return missing
+    module = ModuleType(name, f"Stands in for {name}, which is not installed (slam_potsa).")
+    # Without a spec, importlib.util.find_spec(name) raises: transformers asks for torchaudio so.
+    module.__spec__ = ModuleSpec(name, loader=None)
+    module.__getattr__ = missing
+    sys.modules[name] = module
+    return name
 
 
 if __name__ == "__main__":

@@ -19,8 +19,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], left: int = 1) -> 
     it
     """
     lines = [list(head), *(["" if cell is None else str(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(_line(cells, widths, left) for cells in lines)
+    columns = []
+    for number, column in enumerate(zip(*lines, strict=True)):
+        width = max(map(len, column))
+        columns.append([c.ljust(width) if number < left else c.rjust(width) for c in column])
+    return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))
 
 
 def one_line(text: str) -> str:
@@ -31,11 +34,3 @@ def one_line(text: str) -> str:
 def some(names: Sequence[str], most: int = 10) -> str:
     """The first `most` of them: "a, b, …"."""
     return ", ".join(names[:most]) + (", …" if len(names) > most else "")
-
-
-def _line(cells: Sequence[str], widths: Sequence[int], left: int) -> str:
-    placed = [
-        cell.ljust(width) if number < left else cell.rjust(width)
-        for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    ]
-    return "  ".join(placed).rstrip()

@@ -127,10 +127,9 @@ def require_fit(model: nn.Module, state: State, source: Any = "") -> list[str]:
     refuse(f"checkpoint {source}: {problem}" for problem in _misfits(model, state))
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     absent = sorted(name for name in trainable - state.keys() if not name.startswith(BIAS))
-    fatal = [name for name in absent if name.startswith(PROJECTOR) and ".as_" not in name]
-    fatal = [name for name in fatal if not name.startswith(CTC_HEAD)]
-    if fatal:
-        raise InputError(f"checkpoint {source}: lacks trained parameters: {', '.join(fatal[:8])}")
+    needed = [n for n in absent if n.startswith(PROJECTOR) and not n.startswith(CTC_HEAD)]
+    if fatal := [name for name in needed if ".as_" not in name]:
+        raise InputError(f"checkpoint {source}: lacks trained parameters: {some(fatal, 8)}")
     return absent
 
 

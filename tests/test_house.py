@@ -18,8 +18,8 @@ ORDER += ["objective", "model", "plugin", "engine", "evaluation", "commands", "c
 BUDGET = {
     "config": 1_260,
     "data": 4_100,
-    "objective": 1_575,
-    "model": 2_995,
+    "objective": 1_570,
+    "model": 2_915,
     "engine": 4_060,
     "evaluation": 3_620,
     "commands": 610,

@@ -10,8 +10,16 @@ from typing import Any
 
 from slam_potsa.config.alignment import SPEECH, TEACHER, TEXT, AlignmentConfig
 from slam_potsa.config.option import options
-from slam_potsa.config.sections import ENCODER_PART, PARTS, DatasetConfig, PotsaConfig
-from slam_potsa.config.templates import TASKS, template_problems
+from slam_potsa.config.sections import (
+    COT_ANSWER,
+    ENCODER_PART,
+    PARTS,
+    PLACEHOLDER,
+    TASKS,
+    TEMPLATES,
+    DatasetConfig,
+    PotsaConfig,
+)
 from slam_potsa.errors import refuse
 
 AMONG_ROWS = ("normalised", "contrastive", "n_pair")  # variants that need two rows
@@ -23,6 +31,8 @@ def check(config: Any) -> None:
     problems = list(_out_of_range(config))
     if isinstance(config, AlignmentConfig):
         problems += _terms(config)
+    if isinstance(config, DatasetConfig):
+        problems += _task_problems(config)
     if isinstance(config, PotsaConfig):
         problems += [*_terms(config.alignment), *_cross_checks(config)]
     refuse(problems)
@@ -159,7 +169,24 @@ def _task_problems(data: DatasetConfig) -> Iterator[str]:
         yield f"{where}: expected numbers above 0; leave a task out of tasks that is to have none"
     if shares and data.joining:
         yield f"{where}: not with dataset_config.joining, whose joining_share it would break"
-    yield from template_problems(vars(data), "dataset_config.")
+    yield from _template_problems(data)
+
+
+def _template_problems(data: DatasetConfig) -> Iterator[str]:
+    """What is wrong with prompts and answer, each with what is allowed there."""
+    for name, allowed in TEMPLATES.items():
+        known = ", ".join(f"{{{placeholder}}}" for placeholder in allowed)
+        for found in dict.fromkeys(PLACEHOLDER.findall(getattr(data, name))):
+            if found not in allowed:
+                told = f"unknown placeholder {{{found}}}; known are {known}"
+                yield f"dataset_config.{name}: {told}"
+    answer = data.cot_answer
+    once = all(answer.count(f"{{{name}}}") == 1 for name in ("transcript", "target"))
+    if not (once and COT_ANSWER.fullmatch(answer)):
+        yield (
+            f"dataset_config.cot_answer={answer!r}: expected {{transcript}}, a marker, then "
+            "{target}, each once: decoding splits the model's text at the marker"
+        )
 
 
 def _terms(alignment: AlignmentConfig) -> Iterator[str]:
@@ -197,20 +224,19 @@ def _terms(alignment: AlignmentConfig) -> Iterator[str]:
 def paired_terms(alignment: AlignmentConfig, data: DatasetConfig, size: int) -> Iterator[str]:
     """Terms that compare a row with its partner's, against the pairs of a batch of `size` items."""
     for name, term in alignment.active.items():
-        where = f"alignment.terms.{name}"
-        if term.rows != "pairs":
-            if term.variant in AMONG_ROWS and size < 2 and data.pairing == "none":
-                yield f"{where}.variant={term.variant}: batch_size_training={size} is one row"
+        where, of = f"alignment.terms.{name}", "pair" if term.rows == "pairs" else "row"
+        alone = size < 2 and (of == "pair" or data.pairing == "none")
+        if term.variant in AMONG_ROWS and alone:
+            yield (
+                f"{where}.variant={term.variant} compares the {of}s of a micro-step, and "
+                f"train_config.batch_size_training={size} is one {of}: set it to 2 or more"
+            )
+        if of == "row":
             continue
         if data.pairing == "none":
             yield f"{where} needs pairs: dataset_config.pairing=random, or alignment=none"
         if term.detach == "second" and data.pairing not in ("anchor", "joining"):
             yield f"{where}.detach=second needs dataset_config.pairing=anchor, or joining"
-        if term.variant in AMONG_ROWS and size < 2:
-            yield (
-                f"{where}.variant={term.variant} compares the pairs of a micro-step, and "
-                f"train_config.batch_size_training={size} is one pair: set it to 2 or more"
-            )
 
 
 def _joining_problems(config: PotsaConfig) -> Iterator[str]:

@@ -11,9 +11,25 @@ from dataclasses import dataclass
 
 from slam_potsa.config.alignment import AlignmentConfig, LanguageBiasConfig
 from slam_potsa.config.option import AI_STA, COT_ST, OURS, SLAM, option, section
-from slam_potsa.config.templates import TASKS
 
 NOT_PART = "ours: PART does not give it"
+
+# Transcribe; translate; transcribe, then translate; without audio: translate, follow instructions.
+TASKS = ("asr", "s2tt", "cot", "mt", "instruct")
+IN_PROMPTS = ("language", "target_language", "language_name", "target_language_name")
+IN_TEXT_PROMPTS = ("transcript", *IN_PROMPTS)
+IN_ANSWERS = ("target", *IN_TEXT_PROMPTS)
+TEMPLATES = {
+    "prompt": IN_PROMPTS,
+    "asr_prompt": IN_PROMPTS,
+    "cot_prompt": IN_PROMPTS,
+    "mt_prompt": IN_TEXT_PROMPTS,
+    "instruct_prompt": IN_TEXT_PROMPTS,
+    "cot_answer": IN_ANSWERS,
+}
+PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+# cot_answer in three: what stands before the transcript, the marker, what follows the target.
+COT_ANSWER = re.compile(r"(.*?)\{transcript\}(.+?)\{target\}(.*)", re.DOTALL)
 
 SLAM_SWITCHES = ("freeze_encoder", "freeze_llm", "use_peft")  # by train_config.train_parts
 PARTS = ("projector", "encoder", "llm", "llm.lora")

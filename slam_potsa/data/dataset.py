@@ -24,14 +24,14 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from slam_potsa.config import DatasetConfig, defaults
-from slam_potsa.config.templates import template_problems
+from slam_potsa.config.check import check
 from slam_potsa.data import tasks
 from slam_potsa.data.audio import HOP_LENGTH, encoder_frames, load_audio, log_mel
 from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.languages import language_id
 from slam_potsa.data.manifest import Utterance, read_manifest
 from slam_potsa.data.pairs import ParallelSpeechDataset
-from slam_potsa.errors import InputError, placed, refuse
+from slam_potsa.errors import InputError, collecting, placed, refuse
 
 AUDIO_SLOT = -1  # in input_ids
 IGNORED = -100  # in labels
@@ -52,7 +52,7 @@ class SpeechTranslationDataset(Dataset):
             as text; with `feature_store` encoder outputs take the place of the log-mel frames.
         base: the folder that audio paths are relative to, the manifest's.
 
-    Raises InputError for bad prompts, a tokenizer without eos, and what rows lack: fields that
+    Raises InputError for bad options, a tokenizer without eos, and what rows lack: fields that
     prompts ask for, stored features.
     """
 
@@ -63,7 +63,9 @@ class SpeechTranslationDataset(Dataset):
         data: DatasetConfig,
         base: str | Path | None = None,
     ):
-        problems = list(template_problems(vars(data), "dataset_config."))
+        problems: list[str] = []
+        with collecting(problems):
+            check(data)
         if tokenizer.eos_token_id is None:
             problems.append("the tokenizer has no eos token, with which every answer ends: set one")
         refuse(problems)

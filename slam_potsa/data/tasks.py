@@ -21,7 +21,7 @@ from functools import lru_cache
 from typing import Any
 
 from slam_potsa.config import DatasetConfig
-from slam_potsa.config.templates import COT_ANSWER, IN_PROMPTS, PLACEHOLDER, TASKS
+from slam_potsa.config.sections import COT_ANSWER, IN_PROMPTS, PLACEHOLDER, TASKS
 from slam_potsa.data.languages import find_language
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.errors import InputError, refuse

@@ -38,7 +38,8 @@ class CarriedState(nn.Module):
         """Store `payload`; may enlarge the state, only safe before a trainer wraps the model."""
         packed = _HEADER.pack(_MAGIC, len(payload), zlib.crc32(payload)) + payload
         if len(packed) > self.as_buffer.numel():
-            self._resize(len(packed))
+            self.as_buffer = self.as_buffer.new_zeros(len(packed))
+            self.as_parameter.data = self.as_parameter.data.new_zeros(len(packed))
         capacity = self.as_buffer.numel()
         stored = torch.frombuffer(bytearray(packed.ljust(capacity, b"\0")), dtype=torch.uint8)
         with torch.no_grad():
@@ -49,10 +50,6 @@ class CarriedState(nn.Module):
     def read(self) -> bytes | None:
         """The payload, or None where nothing was ever written."""
         return _unpack(self.as_buffer)
-
-    def _resize(self, capacity: int) -> None:
-        self.as_buffer = self.as_buffer.new_zeros(capacity)
-        self.as_parameter.data = self.as_parameter.data.new_zeros(capacity)
 
     def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, *rest):
         """Take whichever copy the checkpoint really carries, whatever its length."""

@@ -31,9 +31,10 @@ def decode(
     **search: Any,
 ) -> None:
     if system:
-        unread = [name for name in ("batch_size", "bias", "num_return_sequences") if name in search]
-        unread += ["shuffle_audio"] * shuffle_audio
-        refuse(f"{_FLAGS.get(name, name)}: not with --system" for name in unread)
+        flags = {"batch_size": "batch-size", "bias": "bias", "num_return_sequences": "n-best"}
+        unread = [flag for name, flag in flags.items() if name in search]
+        unread += ["shuffle-audio"] * shuffle_audio
+        refuse(f"--{flag}: not with --system" for flag in unread)
         if not model:
             raise InputError("--system needs --model, the folder or hub name of its weights")
         prefix = output or f"outputs/{system}/{manifest.stem}"
@@ -43,12 +44,8 @@ def decode(
         name = manifest.stem + "_blind" * shuffle_audio
         prefix = output or str((run if run.is_dir() else Path()) / name)
         how = {"shuffle_audio": shuffle_audio, "processes": processes}
-        decode_to(prefix, _searched(run, **search), manifest, **how)
+        decode_to(prefix, _configured(run, **search), manifest, **how)
     print(predictions_file(prefix))
-
-
-_FLAGS = {"batch_size": "--batch-size", "bias": "--bias", "shuffle_audio": "--shuffle-audio"}
-_FLAGS |= {"num_return_sequences": "--n-best"}
 
 
 def pseudo(
@@ -64,7 +61,7 @@ def pseudo(
 ) -> None:
     done = write_pseudo_targets(
         output,
-        _searched(run, **search),
+        _configured(run, **search),
         manifest,
         of=of,
         languages=languages,
@@ -75,19 +72,14 @@ def pseudo(
     print(done)
 
 
-def _searched(
+def _configured(
     run: Path, bias: Path | None = None, batch_size: int = 0, task: str = "", **search: Any
 ) -> PotsaConfig:
     """The run's configuration, with what the line says; `search` are options of `decode`."""
-    config = _configured(run, bias)
+    config = load_run(run)
     config.decode = replace(config.decode, **search)
     config.train_config.val_batch_size = batch_size or config.train_config.val_batch_size
     config.dataset_config.test_task = task or config.dataset_config.test_task
-    return config
-
-
-def _configured(run: Path, bias: Path | None) -> PotsaConfig:
-    config = load_run(run)
     if bias is not None:
         if not config.language_bias.enabled:
             raise InputError(

@@ -33,6 +33,7 @@ from slam_potsa.engine.run_directory import (
     TEACHER,
     complete,
     complete_checkpoints,
+    read_state,
     remove_checkpoint,
     step_of,
     trained_from,
@@ -100,7 +101,7 @@ class NativeTrainer(Trainer):
         self.judge = Judge(config)
         # What makes two validations comparable.
         self.validated_on = [validated_on(config), self.judge.by, config.native.choose_sample]
-        args.max_steps = _max_steps(config, len(self._loader("train", args)))
+        args.max_steps = max_steps(config, len(self._loader("train", args)))
         sets = {"train_dataset": data["train"], "eval_dataset": data.get("val")}
         super().__init__(model=model, args=args, **sets)
         self.controller = model.controller
@@ -111,8 +112,7 @@ class NativeTrainer(Trainer):
     def run(self, resume: Path | None) -> Path:
         if resume is not None:
             if self.is_world_process_zero():
-                written = json.loads((resume / CONTROLLER).read_text())["metrics"]
-                MetricsLog(Path(self.args.output_dir) / METRICS).keep(written)
+                MetricsLog(Path(self.args.output_dir) / METRICS).keep(read_state(resume)["metrics"])
             logger.info("resuming from %s", resume)
         if resume is not None and (step_of(resume) >= self.args.max_steps or self._gave_up(resume)):
             self._load_from_checkpoint(str(resume))  # finished: Trainer would do one step more
@@ -255,14 +255,14 @@ class NativeTrainer(Trainer):
         apply_checkpoint(self.model, read_checkpoint(folder / MODEL), str(folder))
         if self.potsa.alignment.averages:
             self.model.teacher.load_state_dict(read_checkpoint(folder / TEACHER))
-        state = json.loads((folder / CONTROLLER).read_text())
+        state = read_state(folder)
         self.controller.load_state_dict(state["controller"])
         if state["validated_on"] == self.validated_on:  # else of other recordings, or otherwise
             self.best, self.stale = state["best"], state["stale"]
 
     def _gave_up(self, checkpoint: Path) -> bool:
         """Whether `native.patience` had stopped the training there."""
-        state = json.loads((checkpoint / CONTROLLER).read_text())
+        state = read_state(checkpoint)
         patience = self.potsa.native.patience
         return 0 < patience <= state["stale"] and state["validated_on"] == self.validated_on
 
@@ -371,7 +371,7 @@ def check_host(config: PotsaConfig) -> None:
     refuse(problems)
 
 
-def _max_steps(config: PotsaConfig, batches: int) -> int:
+def max_steps(config: PotsaConfig, batches: int) -> int:
     """Optimizer steps: `native.max_steps`, else the epochs', at most until the rate is 0."""
     train = config.train_config
     epochs = train.num_epochs * math.ceil(batches / train.gradient_accumulation_steps)
@@ -390,5 +390,5 @@ def check_sizes(config: PotsaConfig, items: int, world_size: int) -> None:
 
 def _first_unread(checkpoint: Path) -> int:
     """The first step whose metrics line was not yet written when the checkpoint was saved."""
-    state = json.loads((checkpoint / CONTROLLER).read_text())["controller"]
+    state = read_state(checkpoint)["controller"]
     return state["unread"][0]["step"] if state["unread"] else state["step"]

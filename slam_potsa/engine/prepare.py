@@ -5,7 +5,6 @@ The first rank does it while the others wait.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -35,6 +34,7 @@ from slam_potsa.engine.run_directory import (
     clear,
     file_hash,
     last_checkpoint,
+    read_state,
     remove_unfinished,
     trained_from,
     write_config,
@@ -180,7 +180,7 @@ def check_resumable(config: PotsaConfig, checkpoint: Path | None, processes: int
                 f"{output_dir} holds a trained {MODEL} but no checkpoint to continue from; {anew}"
             )
         return
-    before = json.loads((checkpoint / CONTROLLER).read_text())
+    before = read_state(checkpoint)
     if changed := changes_since(before["made_from"], trained_from(config, ["weights"])):
         raise InputError([f"{checkpoint} was made from something else; {anew}", *changed])
     if before["world_size"] != processes:
@@ -219,16 +219,20 @@ def _check_encoder(config: PotsaConfig) -> None:
         FeatureStore.open(store, _fingerprint(config))
         return
     whisper = encoder_config(model.encoder_path_hf)
-    bands = whisper.num_mel_bins
     if layers > whisper.encoder_layers:
         raise InputError(
             f"train_config.train_parts: encoder.last_{layers}, but {model.encoder_path_hf} has "
             f"{whisper.encoder_layers} layers"
         )
+    check_mels(config, whisper.num_mel_bins)
+
+
+def check_mels(config: PotsaConfig, bands: int) -> None:
+    """Raise InputError where recordings would have others than the encoder's."""
     if config.dataset_config.mel_size != bands:
         raise InputError(
             f"dataset_config.mel_size={config.dataset_config.mel_size}, but "
-            f"{model.encoder_path_hf} reads {bands} mel bands: set it to {bands}"
+            f"{config.model_config.encoder_path_hf} reads {bands} mel bands: set it to {bands}"
         )
 
 

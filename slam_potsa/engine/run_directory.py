@@ -8,6 +8,7 @@ loop trained, <model_name>_epoch_E_step_S/ takes the place of the last two.
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import math
 import re
@@ -80,6 +81,11 @@ def why_broken(checkpoint: Path) -> list[str]:
 def step_of(checkpoint: Path) -> int:
     """The optimizer steps before `checkpoint-N` was written."""
     return int(CHECKPOINT.fullmatch(checkpoint.name)[1])
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """What `checkpoint-N` says of itself: the controller's state, and what it was made from."""
+    return json.loads((checkpoint / CONTROLLER).read_text())
 
 
 def _checkpoints(output_dir: str | Path) -> list[Path]:

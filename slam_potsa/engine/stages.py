@@ -24,7 +24,6 @@ from slam_potsa.data.tasks import NEEDS, task_to_decode
 from slam_potsa.engine.decode import has_features
 from slam_potsa.engine.launch import choose_engine
 from slam_potsa.engine.native import check_host, check_sizes
-from slam_potsa.engine.preflight import preflight
 from slam_potsa.engine.prepare import (
     check_inputs,
     check_recordings,
@@ -42,6 +41,7 @@ from slam_potsa.engine.run_directory import (
     trained_from,
     write_config,
 )
+from slam_potsa.engine.slam_llm import preflight
 from slam_potsa.errors import InputError, collecting, refuse
 from slam_potsa.model.llm import load_tokenizer
 from slam_potsa.provenance import changed_files, read_record

@@ -29,32 +29,22 @@ from slam_potsa.engine.plan.stage import Stage, corpus_of
 from slam_potsa.model.factory import model_factory
 from tests.support import tiny
 
-ROWS, FRAMES, POSITIONS, ANSWER, LAYERS = 4, 16, 24, 5, 4
+ROWS, FRAMES, POSITIONS, ANSWER = 4, 16, 24, 5
+LLM_LAYERS = 2  # of tiny.world, whose encoder has one
 BATCH = Batch(ROWS, ROWS // 2, FRAMES, POSITIONS, ANSWER)
 GIVEN = {name: default for name, (default, _) in ASSUMPTIONS.items()}
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """A world of tiny models, with more layers than are run."""
-    folder = tmp_path_factory.mktemp("world")
-    config = tiny.world(folder)
-    for name, layers in (("llm", "num_hidden_layers"), ("whisper", "encoder_layers")):
-        path = folder / name / "config.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | {layers: LAYERS}))
+@pytest.fixture
+def config(tmp_path):
+    config = tiny.world(tmp_path)
     config.model_config.llm_dtype, config.model_config.qformer_layers = "float32", 2
     return config
-
-
-@pytest.fixture
-def config(world):
-    return deepcopy(world)
 
 
 def choose(config, trains: str) -> None:
     train = config.train_config
     more = {"lora": ["llm.lora"], "llm": ["llm"], "everything": ["encoder", "llm"]}
-    more["last"] = ["encoder.last_2"]
     train.train_parts = ["projector", *more.get(trains, [])]
     config.language_bias.enabled = train.freeze_encoder
 
@@ -114,9 +104,9 @@ class Running:
 
 def attention_again(trains: str) -> int:
     """Half of attention's forward once more: what a kernel that keeps no scores computes again."""
-    heard = {"everything": LAYERS, "last": 2}.get(trains, 0) * FRAMES**2
+    heard = (trains == "everything") * FRAMES**2
     queries = 2 * tiny.QUERIES**2 + tiny.QUERIES * FRAMES
-    return 2 * ROWS * (16 * (heard + queries) + LAYERS * POSITIONS**2 * tiny.WIDTH)
+    return 2 * ROWS * (16 * (heard + queries) + LLM_LAYERS * POSITIONS**2 * tiny.WIDTH)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +119,6 @@ def attention_again(trains: str) -> int:
         ("lora", "plain", True),
         ("llm", "plain", False),
         ("everything", "plain", True),
-        ("last", "plain", False),
     ],
 )
 def test_flops_and_peak_are_those_of_a_step_that_runs(config, trains, variant, autocast):
@@ -143,7 +132,7 @@ def test_flops_and_peak_are_those_of_a_step_that_runs(config, trains, variant, a
 
 def test_terms_over_layers_of_the_llm_cost_what_their_length_says(config):
     alone, _ = counted(config)
-    layers = {"first": "llm.{layer}", "second": "llm.{layer}", "layers": [LAYERS]}
+    layers = {"first": "llm.{layer}", "second": "llm.{layer}", "layers": [LLM_LAYERS]}
     config.alignment.terms["deep"] = replace(config.alignment.terms["ot"], **layers)
     more, _ = counted(config)
     assert {k: n for k, n in alone.items() if k[0] == "llm"}.items() <= more.items()

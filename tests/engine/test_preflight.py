@@ -7,7 +7,7 @@ import pytest
 
 from slam_potsa.config import NativeConfig, PotsaConfig
 from slam_potsa.engine import deepspeed, launch, slam_llm
-from slam_potsa.engine.preflight import first_validation, preflight
+from slam_potsa.engine.slam_llm import first_validation, preflight
 from slam_potsa.errors import InputError
 from tests.support import tiny
 

@@ -39,6 +39,7 @@ from torch.utils.module_tracker import ModuleTracker
 from slam_potsa.config import PotsaConfig
 from slam_potsa.config.alignment import TEXT
 from slam_potsa.engine import deepspeed
+from slam_potsa.engine.prepare import check_mels
 from slam_potsa.errors import InputError, collecting, refuse
 from slam_potsa.model.encoder import SpeechEncoder, adapt_encoder
 from slam_potsa.model.factory import (
@@ -141,17 +142,13 @@ def build_on_meta(config: PotsaConfig, languages: Iterable[str] = ("en",)) -> Me
 
 def _sizes(config: PotsaConfig) -> tuple[Any, Any]:
     """transformers' configurations of encoder and LLM."""
-    model, bands, problems = config.model_config, config.dataset_config.mel_size, []
+    model, problems = config.model_config, []
     with collecting(problems):
         whisper = model_config(model.encoder_path_hf, "model_config.encoder_path_hf", "whisper")
         if whisper.model_type != "whisper":
             raise InputError(f"model_config.encoder_path_hf={model.encoder_path_hf!r}: no Whisper")
         check_widths(model, encoder_dim=whisper.d_model)
-        if bands != whisper.num_mel_bins:
-            problems.append(
-                f"dataset_config.mel_size={bands}, but {model.encoder_path_hf} reads "
-                f"{whisper.num_mel_bins} mel bands: set it to {whisper.num_mel_bins}"
-            )
+        check_mels(config, whisper.num_mel_bins)
     with collecting(problems):
         decoder = model_config(model.llm_path, "model_config.llm_path", "qwen2")
         check_widths(model, llm_dim=decoder.hidden_size)

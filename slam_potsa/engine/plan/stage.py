@@ -20,6 +20,7 @@ from slam_potsa.config import DatasetConfig, PotsaConfig
 from slam_potsa.data.dataset import training_items
 from slam_potsa.data.tasks import USES
 from slam_potsa.engine import deepspeed
+from slam_potsa.engine.native import max_steps
 from slam_potsa.engine.plan.assumptions import CORPORA, GIB, Gpu
 from slam_potsa.engine.plan.count import (
     LOSS,
@@ -156,7 +157,10 @@ class Stage:
             "mean_batch": mean._asdict(),
             "worst_batch": self.worst_batch._asdict(),
             "micro_step_flops": {
-                part: {way: self._flops(part, way) for way in ("forward", "backward")}
+                part: {
+                    way: sum(n for key, n in self.flops.items() if key[:2] == (part, way))
+                    for way in ("forward", "backward")
+                }
                 for part in (*PARTS.values(), LOSS)
             },
             "step_flops": self.flops.total() * micro_steps,
@@ -213,13 +217,20 @@ class Stage:
         if items < train.batch_size_training * self.gpus:
             return 0
         batches = -(-items // self.gpus) // train.batch_size_training
-        epochs = train.num_epochs * math.ceil(batches / train.gradient_accumulation_steps)
-        return self.config.native.max_steps or min(epochs, train.total_steps)
+        return max_steps(self.config, batches)
 
     def on(self, gpu: Gpu) -> dict[str, Any]:
-        """What the stage is on one kind of GPU."""
+        """What the stage is on one kind of GPU.
+
+        Products run at the peak of their precision, and weights are read twice a micro-step at
+        least. store_hours: `slam-potsa features`, the encoder once over every recording.
+        """
         free = gpu.memory - sum(self.memory.values())
-        seconds = self._seconds(gpu) * self.config.train_config.gradient_accumulation_steps
+        half = sum(n for (_, _, size), n in self.flops.items() if size == HALF)
+        compute = half / gpu.half + (self.flops.total() - half) / gpu.single
+        reading = 2 * self._weights["llm"] / gpu.bandwidth
+        seconds = max(compute / self.given["utilisation"], reading)
+        seconds *= self.config.train_config.gradient_accumulation_steps
         store = self._store_flops / (gpu.single * self.given["utilisation"])
         return {
             "label": gpu.label,
@@ -279,18 +290,8 @@ class Stage:
             for name, size in table.items()
         }
 
-    def _flops(self, part: str, way: str) -> int:
-        return sum(n for (p, w, _), n in self.flops.items() if (p, w) == (part, way))
-
-    def _seconds(self, gpu: Gpu) -> float:
-        """Of a micro-step: products at the peak of their precision, weights read twice at least."""
-        half = sum(n for (_, _, size), n in self.flops.items() if size == HALF)
-        compute = half / gpu.half + (self.flops.total() - half) / gpu.single
-        return max(compute / self.given["utilisation"], 2 * self._weights["llm"] / gpu.bandwidth)
-
     @cached_property
     def _store_flops(self) -> int:
-        """`slam-potsa features`: the encoder once over every recording."""
         encoder = self.built.encoder
         frames = self._frames(self.corpus.mean_seconds, encoder.window == "30s")
         return self.corpus.recordings * encoder_flops(encoder, frames)

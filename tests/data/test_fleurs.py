@@ -149,7 +149,7 @@ def test_languages_in_any_spelling():
     trained, unheard, goal = fleurs.languages(fleurs.TRAIN_LANGUAGES, "fra, de, kea_cv", "zh")
     assert trained == ["en_us", "ja_jp", "es_419", "ko_kr", "ru_ru"]
     assert (unheard, goal) == (["fr_fr", "de_de", "kea_cv"], "cmn_hans_cn")
-    assert fleurs.languages(["en", "eng", "ko"], "none", "zh")[:2] == (["en_us", "ko_kr"], [])
+    assert fleurs.languages("en,eng,ko", "none", "zh")[:2] == (["en_us", "ko_kr"], [])
 
 
 def test_another_data_set_in_the_same_folder_is_refused(tree, tmp_path):

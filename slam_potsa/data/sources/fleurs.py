@@ -72,8 +72,8 @@ def build(
     source: str | Path | None = None,
     hub: bool = False,
     revision: str | None = None,
-    train_languages: str | Sequence[str] = TRAIN_LANGUAGES,
-    zero_shot: str | Sequence[str] = ZERO_SHOT,
+    train_languages: str = TRAIN_LANGUAGES,
+    zero_shot: str = ZERO_SHOT,
     target: str = TARGET,
     min_seconds: float = 1.0,
     max_seconds: float = MAX_SECONDS,
@@ -127,15 +127,14 @@ def build(
     return corpus.write(output, found, choices)
 
 
-def languages(
-    train: str | Sequence[str], zero_shot: str | Sequence[str], target: str
-) -> tuple[list[str], list[str], str]:
+def languages(train: str, zero_shot: str, target: str) -> tuple[list[str], list[str], str]:
     """Locales: those to train on, those never to be heard, the one to translate into.
 
-    Each is given as a list such as `"en, fr_fr"`, or a sequence; "none" is nothing. Raises
-    InputError with every code that is not known, and for one that is in two of them.
+    Each is given as a list such as `"en, fr_fr"`; "none" is nothing. Raises InputError with every
+    code that is not known, and for one that is in two of them.
     """
-    given = [_codes(codes) for codes in (train, zero_shot, target)]
+    lists = [[name.strip() for name in names.split(",")] for names in (train, zero_shot, target)]
+    given = [[name for name in names if name not in ("", "none")] for names in lists]
     known = each(find_language, sum(given, []))
     trained, unheard, goals = (
         list(dict.fromkeys(known[code].locale for code in codes)) for codes in given
@@ -148,11 +147,6 @@ def languages(
     if goals[0] in trained + unheard:
         raise InputError(f"target: {goals[0]} is spoken too; leave it out of the other languages")
     return trained, unheard, goals[0]
-
-
-def _codes(text: str | Sequence[str]) -> list[str]:
-    names = [name.strip() for name in (text.split(",") if isinstance(text, str) else text)]
-    return [name for name in names if name not in ("", "none")]
 
 
 # --- files ---

@@ -21,7 +21,7 @@ BUDGET = {
     "objective": 1_570,
     "model": 2_915,
     "engine": 4_070,
-    "evaluation": 3_620,
+    "evaluation": 3_610,
     "commands": 600,
 }
 BUDGET_IN_ALL = 19_450

@@ -39,7 +39,6 @@ def analyze(
 ) -> None:
     from slam_potsa.evaluation import analysis
     from slam_potsa.evaluation.activations import read_recordings
-    from slam_potsa.evaluation.analysis_figures import draw, write_figures
 
     quieten()
     runs, problems, configs = [run, *([against] if against else [])], [], []
@@ -57,7 +56,7 @@ def analyze(
         how = {"heard": heard, "name": path.resolve().name}
         found.append(analysis.analyze(Translator(config), manifests, **how))
         print(f"{found[-1].text()}\n{analysis.write_analysis(_home(path), found[-1])}\n")
-    write_figures(_home(run) / analysis.FOLDER, draw(*found))
+    analysis.write_figures(_home(run) / analysis.FOLDER, analysis.draw(*found))
 
 
 def _home(run: Path) -> Path:

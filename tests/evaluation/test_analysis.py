@@ -15,11 +15,12 @@ from slam_potsa.evaluation.activations import detail_rows, read_recordings, reco
 from slam_potsa.evaluation.analysis import (
     analyze,
     differences,
+    draw,
     in_the_plane,
     read_analysis,
     write_analysis,
+    write_figures,
 )
-from slam_potsa.evaluation.analysis_figures import draw, write_figures
 from slam_potsa.evaluation.tap_measures import MeasureSettings
 from tests.support import tiny
 from tests.support.trained import untrained_run

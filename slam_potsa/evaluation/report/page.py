@@ -27,8 +27,7 @@ from slam_potsa.data.audio import SAMPLE_RATE, load_audio
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation import figures
-from slam_potsa.evaluation.analysis import differences
-from slam_potsa.evaluation.analysis_figures import draw
+from slam_potsa.evaluation.analysis import differences, draw
 from slam_potsa.evaluation.figures import Series
 from slam_potsa.evaluation.report.collect import Report, Run
 from slam_potsa.evaluation.scores import ScoreRow, over_seeds

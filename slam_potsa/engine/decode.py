@@ -282,7 +282,7 @@ def has_features(store: str | Path, manifest: str | Path, encoder: str | None = 
     if not Path(store).is_dir():
         return False
     held = FeatureStore.open(store, encoder)
-    return all(utterance.key in held for utterance in read_manifest(manifest))
+    return all(utterance.key in held.keys for utterance in read_manifest(manifest))
 
 
 def load_run(run: str | Path, ckpt_path: str | None = None) -> PotsaConfig:

@@ -62,7 +62,7 @@ def store_features(
     with alone(folder, "is storing features"):
         store = add_features(*which, [])
         for manifest in map(Path, manifests):
-            missing = [u for u in _spoken(manifest) if u.key not in store]
+            missing = [u for u in _spoken(manifest) if u.key not in store.keys]
             found = encode(encoder, missing, manifest.parent, **options)
             store = add_features(*which, ((u.key, features.numpy()) for u, features in found))
     return store

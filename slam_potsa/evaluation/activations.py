@@ -161,7 +161,7 @@ def _dataset(translator: Translator, rows: Sequence[Utterance]) -> Any:
     data, store = translator.config.dataset_config, translator.config.dataset_config.feature_store
     if store and translator.model.encoder is not None:
         held = FeatureStore.open(store)
-        store = store if all(row.key in held for row in rows) else None
+        store = store if all(row.key in held.keys for row in rows) else None
     # A row's prompt is built but not looked at here: manifests without a target will do.
     spoken = [replace(u, target_language=u.target_language or u.language) for u in rows]
     data = replace(data, feature_store=store, inference_mode=True)

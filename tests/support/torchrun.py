@@ -11,6 +11,11 @@ import torch
 from torch.multiprocessing import start_processes
 
 ROOT = Path(__file__).resolve().parents[2]
+IMPORTED_ONCE = ["slam_potsa.engine.native"]
+IMPORTED_ONCE += [
+    f"transformers.models.{name}"
+    for name in ("whisper.modeling_whisper", "llama.modeling_llama", "blip_2.modeling_blip_2")
+]
 PATIENCE = 1800  # seconds for one launch: a guard against hanging, not against a busy machine
 
 
@@ -38,9 +43,7 @@ def _as_rank(rank, port, job, arguments):
 def in_two_processes(job, *arguments) -> None:
     """`job(rank, *arguments)` as torchrun starts it, but forked from one process that has imported
     everything."""
-    whole = ["whisper.modeling_whisper", "llama.modeling_llama", "blip_2.modeling_blip_2"]
-    modules = ["slam_potsa.engine.native", *(f"transformers.models.{name}" for name in whole)]
-    multiprocessing.set_forkserver_preload(modules)
+    multiprocessing.set_forkserver_preload(IMPORTED_ONCE)
     with socket.create_server(("localhost", 0)) as free:
         port = free.getsockname()[1]
     start_processes(_as_rank, (port, job, arguments), nprocs=2, start_method="forkserver")

@@ -1,0 +1,160 @@
+"""SIGKILL at random moments: what was going on goes on, to the same numbers, and leaves nothing."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import torch
+
+from slam_potsa.config import PotsaConfig
+from slam_potsa.data.jsonl import read_log
+from slam_potsa.data.sources import fleurs
+from slam_potsa.engine import native
+from slam_potsa.engine.decode import decode_to, load_run
+from slam_potsa.engine.encode import store_features
+from slam_potsa.engine.recipe import load_recipe
+from slam_potsa.files import TEMPORARY
+from slam_potsa.model.checkpoint import read_checkpoint
+from slam_potsa.model.encoder import load_encoder
+from tests.support import mini_fleurs, tiny_recipe
+from tests.support.torchrun import IMPORTED_ONCE, in_two_processes
+
+pytestmark = pytest.mark.reliability
+TIMES = ("seconds", "tokens_per_second")
+
+
+def training(config: PotsaConfig, out: Path) -> None:
+    config.train_config.output_dir = str(out)
+    native.finetune(config)
+
+
+def a_rank(_rank: int, config: PotsaConfig, out: Path) -> None:
+    training(config, out)
+
+
+def training_in_two_processes(config: PotsaConfig, out: Path) -> None:
+    in_two_processes(a_rank, config, out)
+
+
+def decoding(config: PotsaConfig, out: Path) -> None:
+    run = load_run(config.train_config.output_dir)
+    run.train_config.val_batch_size = 2
+    decode_to(out / "test", run, config.dataset_config.train_data_path)
+
+
+def features(config: PotsaConfig, out: Path) -> None:
+    encoder = load_encoder(config.model_config.encoder_path_hf, "trimmed")
+    store_features(encoder, [config.dataset_config.train_data_path], out, progress=False)
+
+
+def preparing(config: PotsaConfig, out: Path) -> None:
+    tree = Path(config.train_config.output_dir).parent / "fleurs"
+    fleurs.build(source=tree, output=out, **mini_fleurs.CHOICE)
+
+
+def a_recipe(config: PotsaConfig, out: Path) -> None:
+    recipe = Path(config.train_config.output_dir).parent / "recipe.yaml"
+    tiny_recipe.train(load_recipe(str(recipe), [f"output_dir={out}"]))
+
+
+JOBS = (training, decoding, features, preparing, a_recipe, training_in_two_processes)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> PotsaConfig:
+    """A trained model and its recordings, a corpus as published, and a recipe."""
+    folder = tmp_path_factory.mktemp("kills")
+    tiny_recipe.write(folder)
+    mini_fleurs.build_tree(folder / "fleurs", mini_fleurs.world())
+    config = tiny_recipe.parts(folder / "world")
+    config.train_config.output_dir = str(folder / "trained")
+    native.finetune(deepcopy(config))
+    return config
+
+
+def contents(out: Path) -> dict[str, object]:
+    """What a job made, by file: weights, lines of metrics, texts and bytes."""
+    found: dict[str, object] = {}
+    for path in sorted(path for path in out.rglob("*") if path.is_file()):
+        name = str(path.relative_to(out))
+        assert TEMPORARY not in name and "partial" not in name, f"{name} was left behind"
+        if path.name == "model.pt":
+            state = read_checkpoint(path)  # carried states hold sums of losses: rounding
+            found[name] = {k: v for k, v in state.items() if not k.endswith("as_parameter")}
+        elif path.name == "metrics.jsonl":
+            found[name] = [
+                {k: v for k, v in line.items() if k not in TIMES} for line in read_log(path)
+            ]
+        elif path.suffix in (".wav", ".bin", ".safetensors", ".jsonl"):
+            found[name] = path.read_bytes()
+    return found
+
+
+def assert_same(ours: dict[str, object], theirs: dict[str, object]) -> None:
+    """Bytes exactly; numbers up to sums whose order follows the alignment of memory."""
+    assert ours.keys() == theirs.keys()
+    for name, expected in theirs.items():
+        if isinstance(expected, bytes):
+            assert ours[name] == expected, name
+        elif isinstance(expected, dict):
+            torch.testing.assert_close(
+                ours[name], expected, atol=1e-4, rtol=1e-3, msg=lambda m, name=name: f"{name}: {m}"
+            )
+        else:
+            for line, other in zip(ours[name], expected, strict=True):
+                numbers = {k: v for k, v in other.items() if isinstance(v, float)}
+                assert {k: line[k] for k in numbers} == pytest.approx(numbers, rel=1e-3, abs=1e-4)
+                assert line.keys() == other.keys() and line["layers"] == other["layers"]
+
+
+def alone(job: Callable, config: PotsaConfig, out: Path, log: Path) -> None:
+    """In the process that is killed: one thread, what it says in a file."""
+    torch.set_num_threads(1)
+    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+    os.setpgrp()
+    job(config, out)
+
+
+def until_done(job: Callable, config: PotsaConfig, out: Path, moments: random.Random | None) -> int:
+    """Start a job again and again, killed at a moment each time, until it ends. How many times."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED_ONCE)
+    kills, log = 0, out.with_suffix(".log")
+    while True:
+        process = context.Process(target=alone, args=(job, config, out, log))
+        process.start()
+        process.join(moments.uniform(0, DURATION[job]) if moments else None)
+        if process.exitcode is None:
+            time.sleep(0.01)
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:  # it has not its own group yet
+                process.kill()
+            process.join()
+            kills += 1
+        if process.exitcode != -signal.SIGKILL:
+            assert process.exitcode == 0, log.read_text()[-4000:]
+            return kills
+
+
+DURATION: dict[Callable, float] = {}
+
+
+@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("kills", [3, pytest.param(40, marks=pytest.mark.slow)])
+def test_a_killed_job_goes_on_to_the_same_numbers(job, kills, world, tmp_path):
+    begun = time.perf_counter()
+    until_done(job, world, tmp_path / "whole", None)
+    DURATION[job] = time.perf_counter() - begun
+    expected, rng, count, turn = contents(tmp_path / "whole"), random.Random(0), 0, 0
+    assert expected
+    while count < kills:
+        out = tmp_path / str(turn)
+        count, turn = count + until_done(job, world, out, rng), turn + 1
+        assert_same(contents(out), expected)

@@ -64,7 +64,7 @@ SUMMARY = (
     "speech alone, French was never heard."
 )
 NOTES = [
-    "“longer”, “Italian joins”, “control” and “ceiling” continue the baseline for 250 more "
+    "“longer”, “Italian joins”, “control” and “ceiling” continue the baseline for a third of its "
     "steps. “Italian joins”: 160 Italian recordings without any text are pulled to the speech "
     "tokens that the baseline makes of the same sentences in the translated languages. “control”: "
     "the same recordings, pulled to those of other sentences. “ceiling”: the same recordings with "

@@ -42,6 +42,7 @@ setup(
         "slam_potsa.data.sources": ["asterisk_*.txt", "announcements*", "hf.yaml"],
         "slam_potsa.evaluation": ["*.yaml", "*.j2", "charts.mplstyle"],
         "slam_potsa.evaluation.report": ["page.*"],
+        "slam_potsa.engine": ["peers.yaml"],
         "slam_potsa.engine.plan": ["assumptions.yaml", "report.txt.j2"],
         "slam_potsa.model": ["known.json"],
     },

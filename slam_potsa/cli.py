@@ -67,7 +67,11 @@ def _add_commands(parser: argparse.ArgumentParser, table: Mapping[str, dict], de
     """The commands of `table`, see `cli.yaml`; what is not given is left to the function."""
     commands = parser.add_subparsers(required=True, metavar=dest.upper(), dest=dest)
     for name, found in table.items():
-        own = {key: found[key] for key in ("help", "description", "add_help") if key in found}
+        own = {
+            key: found[key]
+            for key in ("help", "description", "add_help", "prefix_chars")
+            if key in found
+        }
         if "examples" in found:
             own["epilog"] = f"examples:\n{found['examples']}"
             own["formatter_class"] = argparse.RawDescriptionHelpFormatter

@@ -1,1 +1,1 @@
-"""One module a group of commands; each has `add(commands)`, and imports what is heavy when run."""
+"""The functions that `cli.yaml` names, a module a group of commands."""

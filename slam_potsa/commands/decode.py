@@ -14,7 +14,6 @@ from slam_potsa.data.pieces import cut, translated, written
 from slam_potsa.data.tasks import task_to_decode
 from slam_potsa.engine.decode import Translator, decode_to, load_run, predictions_file
 from slam_potsa.engine.launch import quieten
-from slam_potsa.engine.peers import decode_peer
 from slam_potsa.engine.pseudo import write_pseudo_targets
 from slam_potsa.engine.share import languages
 from slam_potsa.errors import InputError, collecting, placed, refuse
@@ -31,9 +30,11 @@ def decode(
     **search: Any,
 ) -> None:
     if system:
+        from slam_potsa.engine.peers import decode_peer
+
         flags = {"batch_size": "batch-size", "bias": "bias", "num_return_sequences": "n-best"}
         unread = [flag for name, flag in flags.items() if name in search]
-        unread += ["shuffle-audio"] * shuffle_audio
+        unread += ["shuffle-audio"] * shuffle_audio + ["processes"] * (processes > 1)
         refuse(f"--{flag}: not with --system" for flag in unread)
         if not model:
             raise InputError("--system needs --model, the folder or hub name of its weights")

@@ -66,8 +66,13 @@ def _run_script(name: str, arguments: Sequence[str]) -> None:
     runpy.run_path(str(examples_dir() / name), run_name="__main__")
 
 
-def demo(output: str = "outputs/demo", source: str = "", steps: int | None = None) -> None:
-    asked = {"--output": output, "--from": source, "--steps": steps}
+def demo(
+    output: str = "outputs/demo",
+    source: str = "",
+    steps: int | None = None,
+    seed: int | None = None,
+) -> None:
+    asked = {"--output": output, "--from": source, "--steps": steps, "--seed": seed}
     words = [str(word) for pair in asked.items() if pair[1] for word in pair]
     sys.exit(subprocess.call([sys.executable, str(examples_dir() / "demo.py"), *words]))
 

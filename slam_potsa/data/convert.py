@@ -8,7 +8,7 @@ translation.
     {"key": "1001-134707-0000_ASR", "source": "/data/1001-134707-0000.wav", "target": "1 little..."}
 
 ms_swift: one text as well. One recording and one answer a row; system messages are passed over;
-`audios` or `audio`.
+`audios` or `audio`, and `query` with `response` for the messages.
 
     {"messages": [{"role": "user", "content": "<audio>Translate the speech to Chinese:"},
                   {"role": "assistant", "content": "你好。"}], "audios": ["/data/a.wav"]}
@@ -38,7 +38,7 @@ recording. key, sentence_id and, of a translation, transcript may be there too.
 lhotse, Lhotse's cuts, one recording and one supervision a cut: the key is the cut's id, transcript
 and language are the supervision's, whose custom fields may be `translation`, `target_language` and
 `sentence_id`, or `translated_text` (`{language: text}`, of the IWSLT recipe). Cuts that are a part
-of their recording, mixed or features are refused.
+of their recording, one of its channels, changed, mixed or features are refused.
 """
 
 from __future__ import annotations
@@ -249,12 +249,16 @@ def wrong(name: str, found: Any, expected: str) -> InputError:
 
 
 def _slam_llm(row: Json, fill: Fill) -> Values:
+    if row.get("audio"):
+        raise wrong("audio", row["audio"], "none beside 'source', as cot_st and llm_srt have it")
     audio = text(row, "source", needed=True)
     return {"key": text(row, "key"), "audio": audio, fill.one_text: text(row, "target")}
 
 
 def _ms_swift(row: Json, fill: Fill) -> Values:
     audios, turns = row.get("audios", row.get("audio")), row.get("messages")
+    if row.get("query") and not turns and not row.get("history"):
+        turns = [{"role": "user"}, {"role": "assistant", "content": row.get("response")}]
     if isinstance(turns, list):
         spoken = [m for m in turns if not (isinstance(m, dict) and m.get("role") == "system")]
         match [audios] if isinstance(audios, str) else audios, spoken:
@@ -323,6 +327,11 @@ def _lhotse(row: Json, fill: Fill) -> Values:
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
         expected = "a MonoCut with one supervision, one translation at most, of one audio file"
         raise wrong("type", row.get("type"), f"{expected}; {CUT_REMEDY}") from None
+    # What Lhotse makes of the file before it is heard, and we would not.
+    if recording.get("transforms"):
+        raise wrong("transforms", recording["transforms"], f"none of a recording; {CUT_REMEDY}")
+    if isinstance(channels := source.get("channels"), list) and len(channels) > 1:
+        raise wrong("channels", channels, f"one channel of the recording's source; {CUT_REMEDY}")
     if not whole:
         expected = f"{recording.get('duration')}, all of its recording; {CUT_REMEDY}"
         raise wrong("duration", row.get("duration"), expected)

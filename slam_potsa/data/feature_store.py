@@ -20,6 +20,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from slam_potsa.data.manifest import read_manifest
 from slam_potsa.errors import InputError
 from slam_potsa.files import alone
 from slam_potsa.provenance import refuse_damaged, sealed
@@ -93,6 +94,18 @@ class FeatureStore:
                 f"{self.folder}: {len(missing)} utterances have no features (such as "
                 f"{missing[0]!r}); add them with `slam-potsa features`"
             )
+
+
+def has_features(store: str | Path, manifest: str | Path, encoder: str | None = None) -> bool:
+    """Whether `store` has all that a manifest needs. Raises InputError for a bad manifest.
+
+    Args:
+        encoder: its fingerprint; InputError where the store is another's. None: any.
+    """
+    if not Path(store).is_dir():
+        return False
+    held = FeatureStore.open(store, encoder)
+    return all(utterance.key in held.keys for utterance in read_manifest(manifest))
 
 
 def add_features(

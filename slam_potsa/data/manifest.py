@@ -163,6 +163,8 @@ def text_sentence_id(text: str, language: str) -> str:
 def foreign_format(row: Mapping[str, Any]) -> str | None:
     """The format of `slam-potsa prepare convert` that a line's object seems to be in."""
     name = next((name for name, fields in TELLTALES.items() if fields <= row.keys()), None)
+    if {"query", "response"} <= row.keys():
+        return "ms_swift"  # its other dialect
     if name == "cot_st" and jsonl.is_text(row["prompt"]) and row["prompt"].count("<|") > 1:
         return "llm_srt"  # the spoken language too
     return None if name == "slam_llm" and "audio" in row else name

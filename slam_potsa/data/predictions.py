@@ -38,10 +38,11 @@ class Prediction:
     cross_entropy: float | None = None  # of the reference given the speech, in nats a token
     # The n best (text, mean log probability of a token), the prediction first, where asked for.
     alternatives: tuple[tuple[str, float], ...] | None = None
+    cut: bool | None = None  # did it reach max_new_tokens before it ended?
 
 
 _REQUIRED = ("key", "language", "source", "target_language", "prediction")
-_LEFT_OUT = ("heard", "sentence_id", "cross_entropy", "alternatives")  # where they are None
+_LEFT_OUT = ("heard", "sentence_id", "cross_entropy", "alternatives", "cut")  # where they are None
 
 
 def write_predictions(path: str | Path, predictions: Iterable[Prediction]) -> None:
@@ -140,4 +141,5 @@ _VALID |= {name: (jsonl.is_line, "a line of text") for name in ("key", "language
     "beam": (_is_count, "1, 2, …"),
     "cross_entropy": (jsonl.is_number, "a number"),
     "alternatives": (_are_answers, "a list of [text, score]"),
+    "cut": (lambda value: isinstance(value, bool), "true or false"),
 }

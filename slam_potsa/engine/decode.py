@@ -24,7 +24,7 @@ from slam_potsa.config import PotsaConfig, flat
 from slam_potsa.config.check import check
 from slam_potsa.data.audio import measure_audio
 from slam_potsa.data.dataset import build_dataset, exchanged_recordings, get_speech_dataset
-from slam_potsa.data.feature_store import FeatureStore
+from slam_potsa.data.feature_store import has_features
 from slam_potsa.data.manifest import Utterance, read_manifest
 from slam_potsa.data.predictions import Prediction, write_pred_gt, write_predictions
 from slam_potsa.data.tasks import (
@@ -212,9 +212,11 @@ class Translator:
             tokens = output.sequences
             scores = output.sequences_scores.view(-1, count).tolist()
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        went_on = (tokens[::count] != self.tokenizer.eos_token_id).all(1)
+        cut = (went_on & (tokens.shape[1] >= self.config.decode.max_new_tokens)).tolist()
         for row, key in enumerate(batch["keys"]):
-            best = texts[row * count : (row + 1) * count]
-            yield Answer(key, [text.strip() for text in best], scores[row])
+            best = [text.strip() for text in texts[row * count : (row + 1) * count]]
+            yield Answer(key, best, scores[row], cut=cut[row])
 
     @torch.inference_mode()
     def losses(self, batch: dict[str, Any]) -> dict[str, float]:
@@ -270,19 +272,8 @@ def _prediction(
         sentence_id=utterance.sentence_id,
         cross_entropy=answer.cross_entropy,
         alternatives=alternatives,
+        cut=answer.cut,
     )
-
-
-def has_features(store: str | Path, manifest: str | Path, encoder: str | None = None) -> bool:
-    """Whether `store` has all that a manifest needs. Raises InputError for a bad manifest.
-
-    Args:
-        encoder: its fingerprint; InputError where the store is another's. None: any.
-    """
-    if not Path(store).is_dir():
-        return False
-    held = FeatureStore.open(store, encoder)
-    return all(utterance.key in held.keys for utterance in read_manifest(manifest))
 
 
 def load_run(run: str | Path, ckpt_path: str | None = None) -> PotsaConfig:

@@ -36,7 +36,8 @@ class Answer:
     key: str
     texts: Sequence[str]
     scores: Sequence[float] | None = None
-    cross_entropy: float | None = None  # of the reference, see `Prediction`
+    cross_entropy: float | None = None  # of the reference, see `Prediction`; so is `cut`
+    cut: bool | None = None
 
 
 class Journal:

@@ -5,6 +5,7 @@ One utterance at a time, so that no answer depends on padding; greedily unless t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,11 @@ def decode_peer(
     journal = Journal(prefix, how)
     if todo := [row for row in rows if row.key not in journal.answers()]:
         parts = load_peer(system, model)
-        texts = (
+        answers = (
             answer_to(system, parts, row, Path(manifest).parent, task, search)
             for row in tqdm(todo, desc="decoding", unit="utt")
         )
-        journal.add(0, ([Answer(row.key, [text])] for row, text in zip(todo, texts, strict=True)))
+        journal.add(0, ([answer] for answer in answers))
     config = PotsaConfig()
     config.dataset_config.tasks, config.decode.num_beams = [task], search.get("num_beams", 1)
     found = predictions_of(config, rows, {}, journal.answers())
@@ -73,7 +74,7 @@ def load_peer(system: str, path: str) -> tuple[Any, Any]:
 @torch.inference_mode()
 def answer_to(
     system: str, parts: tuple[Any, Any], row: Utterance, base: Path, task: str, search: Any
-) -> str:
+) -> Answer:
     """What the system writes."""
     (model, processor), peer = parts, PEERS[system]
     found = _inputs(peer["form"], processor, _with_codes(peer["prompt"][task], row), row, base)
@@ -82,7 +83,13 @@ def answer_to(
     own = {k: _with_codes(v, row) for k, v in peer.get("options", {}).get(task, {}).items()}
     output = model.generate(**inputs, do_sample=False, **search, **own)
     start = inputs["input_ids"].shape[1] if peer["answer"] == "new" else 0
-    return processor.batch_decode(output[:, start:], skip_special_tokens=True)[0].strip()
+    text = processor.batch_decode(output[:, start:], skip_special_tokens=True)[0].strip()
+    ends = model.generation_config.eos_token_id
+    ended = not {*(ends if isinstance(ends, list) else [ends])}.isdisjoint(
+        output[0, start:].tolist()
+    )
+    long = output.shape[1] - start >= search.get("max_new_tokens", math.inf)
+    return Answer(row.key, [text], cut=long and not ended)
 
 
 def _inputs(form: str, processor: Any, prompt: str, row: Utterance, base: Path) -> Mapping:

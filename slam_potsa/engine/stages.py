@@ -19,9 +19,9 @@ import torch
 
 from slam_potsa.config import PotsaConfig
 from slam_potsa.data.dataset import training_items
+from slam_potsa.data.feature_store import has_features
 from slam_potsa.data.manifest import read_manifest
 from slam_potsa.data.tasks import NEEDS, task_to_decode
-from slam_potsa.engine.decode import has_features
 from slam_potsa.engine.launch import choose_engine
 from slam_potsa.engine.native import check_host, check_sizes
 from slam_potsa.engine.prepare import (

@@ -27,6 +27,7 @@ COPY_RATIO = 0.9
 REPEATS, REPEATED_CHARACTERS = 4, 10
 SAME_REFERENCES = 3
 LENGTH_FACTOR, LENGTH_CHARACTERS = 2.0, 10
+HAN = 2  # characters; names have some of the other set
 
 # Languages that an identifier cannot be expected to tell apart in one sentence.
 _ALIKE = ("zh yue wuu", "no nb nn", "hr bs sr", "id ms", "tl fil", "ar ary arz", "uz uzs")
@@ -42,6 +43,9 @@ _REFUSAL = re.compile(
 )
 
 
+_MARKUP = re.compile(r"</?s>|<\|?\w+\|?>|\[/?INST\]", re.IGNORECASE)  # <eos>, <|im_end|>
+
+
 class Outputs(NamedTuple):
     """What all rows into one language say: their references' scripts, and answers to too many."""
 
@@ -50,14 +54,18 @@ class Outputs(NamedTuple):
 
 
 def in_wrong_language(text: str, item: Prediction, outputs: Outputs) -> bool:
-    """Less than half of the letters are in the target's scripts, or py3langid takes the text for
-    another language with probability >= CONFIDENCE (from LETTERS letters on)."""
+    """Less than half of the letters are in the target's scripts, Chinese is in the other set of
+    characters than its reference, or py3langid takes the text for another language with
+    probability >= CONFIDENCE (from LETTERS letters on)."""
     letters = _letters(text)
     if not letters or not outputs.scripts:
         return False
     if sum(_script(letter) in outputs.scripts for letter in letters) < len(letters) / 2:
         return True
-    identifier, code = _identifier(), primary_language(item.target_language)
+    code = primary_language(item.target_language)
+    if code in ("zh", "yue") and _han(text) * _han(item.reference or "") < 0:
+        return True
+    identifier = _identifier()
     alike = next((group.split() for group in _ALIKE if code in group.split()), [code])
     if not identifier or len(letters) < LETTERS or set(alike).isdisjoint(identifier.labels):
         return False
@@ -92,8 +100,17 @@ def has_odd_length(text: str, item: Prediction, outputs: Outputs) -> bool:
     return size > 0 and expected > 0 and not inside and abs(size - expected) >= LENGTH_CHARACTERS
 
 
+def has_other_form(text: str, item: Prediction, outputs: Outputs) -> bool:
+    """A word looks as one of the reference's and is none: one is composed (NFC), the other not.
+    BLEU counts it as wrong."""
+    words = {*(item.reference or "").split()}
+    composed = {unicodedata.normalize("NFC", word) for word in words}
+    return any(unicodedata.normalize("NFC", w) in composed for w in {*text.split()} - words)
+
+
 LANGUAGE, SAME = "wrong language", "same answer"
 REFERENCES = "of references"  # the language test on the references: its false alarms
+BARE = "no reference"  # there is nothing to compare with; no fault of the prediction
 GUARDS: Mapping[str, Callable[[str, Prediction, Outputs], bool]] = {
     "empty": lambda text, item, outputs: not text.strip(),
     LANGUAGE: in_wrong_language,
@@ -102,8 +119,13 @@ GUARDS: Mapping[str, Callable[[str, Prediction, Outputs], bool]] = {
     SAME: lambda text, item, outputs: _answer(text) in outputs.repeated,
     "length": has_odd_length,
     "refusal": lambda text, item, outputs: bool(_REFUSAL.search(text)),
+    "cut off": lambda text, item, outputs: bool(item.cut),
+    "unicode form": has_other_form,
+    "markup": lambda text, item, outputs: bool(_MARKUP.search(text)),
 }
-COLUMNS = ["empty", LANGUAGE, REFERENCES, *list(GUARDS)[2:], "any"]
+# An empty reference excuses nothing, nor one that everything is answered with.
+_NO_EXCUSE = ("empty", SAME, "cut off")
+COLUMNS = ["empty", LANGUAGE, REFERENCES, *list(GUARDS)[2:], "any", BARE]
 
 
 def watch(predictions: Sequence[Prediction]) -> list[list[str]]:
@@ -129,6 +151,7 @@ def guard_signature() -> str:
         f"guards|language:{by}|copy:{COPY_RATIO}|loop:{REPEATS}x,{REPEATED_CHARACTERS}ch"
         f"|same answer:{SAME_REFERENCES} references"
         f"|length:{LENGTH_FACTOR:g}x of reference,{LENGTH_CHARACTERS}ch"
+        f"|han:gb2312 against big5,{HAN}|cut|form|markup"
     )
 
 
@@ -148,11 +171,10 @@ def _outputs(items: Sequence[Prediction]) -> Outputs:
 def _fired(item: Prediction, outputs: Outputs) -> list[str]:
     reference = item.reference or ""
     found = [REFERENCES] if in_wrong_language(reference, item, outputs) else []
+    found += [] if reference.strip() else [BARE]
     for name, guard in GUARDS.items():
-        # An empty reference excuses nothing, nor one that everything is answered with.
-        no_excuse = name in ("empty", SAME)
         if guard(item.prediction, item, outputs) and (
-            no_excuse or not guard(reference, item, outputs)
+            name in _NO_EXCUSE or not guard(reference, item, outputs)
         ):
             found.append(name)
     return found
@@ -175,6 +197,19 @@ def _letters(text: str) -> list[str]:
 def _script(letter: str) -> str:
     """The first word of the letter's Unicode name, which is its script: CJK, LATIN, HANGUL, …"""
     return unicodedata.name(letter, "?").partition(" ")[0]
+
+
+def _han(text: str) -> int:
+    """1: HAN characters more that only Simplified Chinese has (in GB 2312, not in Big5) than only
+    Traditional has; -1: the reverse; 0: neither."""
+    han = [letter for letter in _letters(text) if _script(letter) == "CJK"]
+    more = sum(_encodes(letter, "gb2312") - _encodes(letter, "big5") for letter in han)
+    return (more >= HAN) - (more <= -HAN)
+
+
+@lru_cache(maxsize=1 << 16)
+def _encodes(letter: str, charset: str) -> bool:
+    return bool(letter.encode(charset, "ignore"))
 
 
 @lru_cache(maxsize=1)

@@ -27,7 +27,7 @@ IGNORE_INDEX = -100
 GENERATE_OPTIONS = {spec.name for spec in fields(DecodeConfig)} - {"cross_entropy"}
 GENERATE_OPTIONS |= {"min_length", "return_dict_in_generate", "output_scores"}
 CHUNK = 2**25  # logits in float32 at once, 128 MiB
-WIDTH = 64  # columns of the LLM's input, in decoding: a multiple of it
+WIDTH = 64  # columns of the LLM's input, in decoding in half precision: a multiple of it
 
 
 class Aligned:
@@ -253,15 +253,17 @@ class SpeechLLM(Aligned, nn.Module):
         return torch.where(filled[..., None], speech.gather(1, index), text)
 
     def _widened(self, embeds: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, S', W] and [B, S'], S' a multiple of WIDTH: one more pad column on the left at least.
+        """[B, S', W] and [B, S']: one more pad column on the left at least.
 
         A row alone is then computed as in a batch: with a mask (transformers drops one of ones, and
-        attention takes another kernel) and mostly in the same columns, so that sums are rounded
-        alike. In bfloat16 that decides between tokens that are equally probable.
+        attention takes another kernel). In half precision S' is a multiple of WIDTH too: mostly the
+        same columns, so that sums are rounded alike, which decides between tokens that are equally
+        probable.
         """
         if not self._takes_positions:
             return embeds, attention_mask
-        pad = WIDTH - embeds.shape[1] % WIDTH
+        width = 1 if embeds.dtype == torch.float32 else WIDTH
+        pad = width - embeds.shape[1] % width
         return F.pad(embeds, (0, 0, pad, 0)), F.pad(attention_mask, (pad, 0))
 
     def _logits(self, embeds: Tensor, attention_mask: Tensor, start: int) -> Tensor:

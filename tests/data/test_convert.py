@@ -119,8 +119,10 @@ def test_the_command_and_the_root_of_relative_paths(tmp_path, capsys):
 
 
 TAGGED, NEMO = {"audio": "a.wav", "gt": "x"}, {"audio_filepath": "a", "lang": "en"}
+RECORDING = CUT["recording"]
+STEREO = RECORDING["sources"][0] | {"channels": [0, 1]}
 BAD = {
-    "slam_llm": [({"key": "k"}, "source")],
+    "slam_llm": [({"key": "k"}, "source"), ({"source": "covost_ende", "audio": "a.wav"}, "audio")],
     "cot_st": [
         (TAGGED | {"prompt": "no tag"}, "prompt"),
         (TAGGED | {"prompt": "<|xq|>"}, "language 'xq': not known"),
@@ -140,6 +142,8 @@ BAD = {
         (CUT | {"supervisions": []}, "type"),
         (CUT | {"custom": "x"}, "type"),
         (CUT | {"start": 0.1, "duration": 0.2}, "duration"),
+        (CUT | {"recording": RECORDING | {"transforms": [{"name": "Speed"}]}}, "transforms"),
+        (CUT | {"recording": RECORDING | {"sources": [STEREO]}}, "channels"),
     ],
 }
 

@@ -8,14 +8,14 @@ import pytest
 
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.evaluation import guards
-from slam_potsa.evaluation.guards import GUARDS, REFERENCES, watch
+from slam_potsa.evaluation.guards import BARE, GUARDS, REFERENCES, watch
 from slam_potsa.evaluation.scores import score
 from tests.support.predictions import make
 
 FRENCH = "Veuillez entrer le numéro de votre boîte vocale suivi du dièse."
 ENGLISH = "Please enter your mailbox number followed by the pound key."
 CHINESE = "请输入您的邮箱号码，然后按井号键。"
-EMPTY, LANGUAGE, COPIED, REPETITION, SAME, LENGTH, REFUSAL = GUARDS
+EMPTY, LANGUAGE, COPIED, REPETITION, SAME, LENGTH, REFUSAL, CUT, FORM, MARKUP = GUARDS
 
 
 def fired(prediction, reference=CHINESE, transcript=FRENCH, target="zh", usual=None):
@@ -68,6 +68,15 @@ NO_LOOP = "".join(Random(0).choices("abcdefgh ", k=5000))
         (LANGUAGE, "Adiós", {"reference": ENGLISH, "target": "en"}, False),  # too short
         (LANGUAGE, FRENCH, {"reference": ENGLISH, "target": "tlh"}, False),  # py3langid lacks it
         (LANGUAGE, "我哋今日去公園行吓啦，好唔好呀？", {}, False),  # Cantonese, not told from zh
+        (LANGUAGE, "請輸入您的郵箱號碼，然後按井號鍵。", {}, True),  # Traditional
+        (LANGUAGE, CHINESE, {"reference": "請輸入您的郵箱號碼，然後按井號鍵。"}, True),
+        (LANGUAGE, "好的。", {"reference": "請輸入您的郵箱號碼。"}, False),  # in both
+        (FORM, "Xin chào".replace("à", "a\u0300"), {"reference": "Xin chào", "target": "vi"}, True),
+        (FORM, "Xin chào", {"reference": "Xin chào", "target": "vi"}, False),
+        (MARKUP, CHINESE + "<eos>", {}, True),
+        (MARKUP, CHINESE + "<eos>", {"reference": CHINESE + "<eos>"}, False),
+        (MARKUP, "a < b and c > d", {}, False),
+        (BARE, CHINESE, {"reference": " "}, True),
         (REPETITION, "la la la la la la", {"reference": "la la la la la la"}, False),
         (REPETITION, "the key the key the key the key", {}, True),
         (REPETITION, "The key. The key, the key", {}, False),
@@ -90,6 +99,11 @@ def test_where_one_guard_fires(guard, text, options, fires):
     begin = time.perf_counter()
     assert (guard in fired(text, **options)) is fires
     assert time.perf_counter() - begin < 4  # no expression that backtracks without end
+
+
+def test_an_answer_that_was_cut_off_is_counted():
+    rows = [replace(row, cut=True) for row in make(["fr"], noise=0)]
+    assert all(CUT in row for row in watch(rows))
 
 
 def test_without_py3langid_scripts_decide_and_the_signature_says_so(monkeypatch):
@@ -123,7 +137,7 @@ def test_one_answer_to_everything_is_the_same_answer():
 def test_every_score_table_has_their_rates():
     items = [replace(item, prediction="") for item in make(["fr"])] + make(["es"], noise=0)
     table = score(items, bootstrap=0)
-    assert set(table.row("fr").guards) == {*GUARDS, REFERENCES, "any"}
+    assert set(table.row("fr").guards) == {*GUARDS, REFERENCES, "any", BARE}
     assert table.row("fr").guards[EMPTY] == 1 and table.row("es").guards["any"] == 0
     assert table.row("all, pooled").guards[EMPTY] == 0.5
     assert not table.row("all, mean of languages").guards

@@ -58,9 +58,12 @@ EXAMPLES = {
         [("a", "/a", "en", "hi", None, None, 3.5), ("b", "b", "en", None, "Na", "de", 3.5)],
     ),
     "ms_swift": (
-        [{"messages": [{"role": r, "content": c} for r, c in _TURNS], "audios": ["/x.mp3"]}],
+        [
+            {"messages": [{"role": r, "content": c} for r, c in _TURNS], "audios": ["/x.mp3"]},
+            {"query": "<audio>Write:", "response": "Nice weather.", "audios": ["/y.mp3"]},
+        ],
         {"language": "en", "sentence_id": "transcript"},
-        [("x", "/x.mp3", "en", "Nice weather.", None, None, None)],
+        [(n, f"/{n}.mp3", "en", "Nice weather.", None, None, None) for n in "xy"],
     ),
     "lhotse": (
         [CUT],

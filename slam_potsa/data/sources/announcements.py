@@ -282,7 +282,7 @@ def build(
         voices = [Voice(name, root) for name in names]
         recordings = list(_recordings(split, voices, heard, output, seed, progress))
     atomic_write(output / "audio" / "CREDITS.txt", CREDITS)
-    return corpus.write(output, recordings, choices)
+    return corpus.write(output, recordings, choices, optional=[NEW_VOICES])
 
 
 def _check(heard: Sequence[str], unheard: Sequence[str], counts: Mapping[str, int]) -> None:

@@ -70,7 +70,11 @@ class Voice(NamedTuple):
 
 
 def build(
-    output: str | Path, *, from_dir: str | Path | None = None, progress: bool = True
+    output: str | Path,
+    *,
+    from_dir: str | Path | None = None,
+    replace: bool = False,
+    progress: bool = True,
 ) -> Corpus:
     """Write recordings, credits and test.jsonl into `output`; the same packages give equal bytes.
 
@@ -78,7 +82,8 @@ def build(
 
     Raises InputError for packages that cannot be had or are others, or an incomplete folder.
     """
-    output = Path(output)
+    output, choices = Path(output), {"dataset": "asterisk"}
+    corpus.refuse_another(output, choices, replace)
     with unpacked(PINS, from_dir, output, progress, REMEDY) as root:
         voices = each(partial(_voice, root), LANGUAGES)
         prompts = dict(_chosen(voices, output))
@@ -89,7 +94,7 @@ def build(
         )
     recordings = [Recording("test", prompt.key, prompt) for prompt in prompts]
     atomic_write(output / "audio" / "CREDITS.txt", CREDITS)
-    return corpus.write(output, recordings, {"dataset": "asterisk"})
+    return corpus.write(output, recordings, choices)
 
 
 def find_prompts(root: Path, folder: str, suffix: str) -> dict[str, Path]:

@@ -209,19 +209,21 @@ def write(
     choices: Mapping[str, Any],
     *,
     checked: bool = True,
+    optional: Sequence[str] = (),
 ) -> Corpus:
     """Write the folder; manifests of an earlier build that this one does not have are removed.
 
     Args:
         choices: what another build in the same folder must agree with (`refuse_another`).
         checked: every recording was decoded, so the manifests are marked as checked.
+        optional: manifests that may be left out.
 
     Raises InputError where all recordings of a manifest are left out.
     """
     names = dict.fromkeys([*MANIFESTS, *(one.manifest for one in recordings)])
     rows = {name: own for name in names if (own := [r.utterance for r in kept(recordings, name)])}
     dropped = [recording for recording in recordings if recording.reason]
-    if empty := {one.manifest for one in dropped} - rows.keys() - {OTHER}:
+    if empty := {one.manifest for one in dropped} - rows.keys() - {OTHER, *optional}:
         raise InputError(
             f"no recording is left for {', '.join(sorted(empty))}: {len(dropped)} were left out, "
             f"such as {dropped[0].place}: {dropped[0].reason}; check the files and the limits"

@@ -61,10 +61,17 @@ def build(
         name = "dev" if split.startswith(("val", "dev")) else split.partition("[")[0]
         rows = opened(dataset, config, split, fields)
         with Log(output / f"rows_{zlib.crc32(repr((choices, split)).encode()):08x}.jsonl") as log:
-            for number, row in enumerate(rows.skip(len(log.rows)), start=len(log.rows)):
-                place = output / "audio" / name / f"{number // 1000:04d}" / str(number)
-                about = {"key": f"{name}-{number:07d}", **filled(fields, row, config)}
-                log.add([about | {"audio": _kept(row[_columns(fields["audio"])[0]], place)}])
+            new: list[dict[str, Any]] = []
+            try:
+                for number, row in enumerate(rows.skip(len(log.rows)), start=len(log.rows)):
+                    place = output / "audio" / name / f"{number // 1000:04d}" / str(number)
+                    about = {"key": f"{name}-{number:07d}", **filled(fields, row, config)}
+                    new.append(about | {"audio": _kept(row[_columns(fields["audio"])[0]], place)})
+                    if len(new) >= corpus.BATCH:
+                        log.add(new)
+                        new = []
+            finally:
+                log.add(new)
         found += (_recording(name, f"{split}:{at}", row) for at, row in enumerate(log.rows))
     corpus.measure(found, output, progress=progress)
     corpus.keep_length(found, *SECONDS)

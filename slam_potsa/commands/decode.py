@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from slam_potsa.config import PotsaConfig
+from slam_potsa.config import DecodeConfig, PotsaConfig
 from slam_potsa.data.languages import language_id
 from slam_potsa.data.pieces import cut, translated, written
 from slam_potsa.data.tasks import task_to_decode
@@ -17,6 +17,8 @@ from slam_potsa.engine.launch import quieten
 from slam_potsa.engine.pseudo import write_pseudo_targets
 from slam_potsa.engine.share import languages
 from slam_potsa.errors import InputError, collecting, placed, refuse
+
+SEARCH = {"bias", "batch_size", "task", *(option.name for option in fields(DecodeConfig))}
 
 
 def decode(
@@ -49,28 +51,10 @@ def decode(
     print(predictions_file(prefix))
 
 
-def pseudo(
-    run: Path,
-    manifest: Path,
-    output: Path,
-    of: str = "partner",
-    languages: Sequence[str] = (),
-    partner_language: str | None = None,
-    target_language: str | None = None,
-    processes: int = 1,
-    **search: Any,
-) -> None:
-    done = write_pseudo_targets(
-        output,
-        _configured(run, **search),
-        manifest,
-        of=of,
-        languages=languages,
-        partner_language=partner_language,
-        target_language=target_language,
-        processes=processes,
-    )
-    print(done)
+def pseudo(run: Path, manifest: Path, output: Path, **options: Any) -> None:
+    """`options` are those of `_configured` and of `write_pseudo_targets`."""
+    search = {name: options.pop(name) for name in SEARCH & options.keys()}
+    print(write_pseudo_targets(output, _configured(run, **search), manifest, **options))
 
 
 def _configured(

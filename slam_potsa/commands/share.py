@@ -73,7 +73,7 @@ def demo(
     seed: int | None = None,
 ) -> None:
     asked = {"--output": output, "--from": source, "--steps": steps, "--seed": seed}
-    words = [str(word) for pair in asked.items() if pair[1] for word in pair]
+    words = [str(word) for pair in asked.items() if pair[1] not in (None, "") for word in pair]
     sys.exit(subprocess.call([sys.executable, str(examples_dir() / "demo.py"), *words]))
 
 

@@ -246,10 +246,10 @@ def language_probe(
     """How well a linear classifier tells the language: the mean over languages of the share that is
     told right, its balanced accuracy.
 
-    Logistic regression (scikit-learn, multinomial, L2 with
-    C = 1, classes weighed equally) on features standardised by the training folds. All recordings
-    of a sentence are in one fold, so what is told is the language and not the sentence. Folds are
-    fewer where a language has fewer sentences; it has two at least.
+    Logistic regression (scikit-learn, multinomial, L2 with C = 1, classes weighed equally) on
+    features standardised by the training folds. All recordings of a sentence are in one fold, so
+    what is told is the language and not the sentence. Folds are fewer where a language has fewer
+    sentences; it has two at least.
 
     A bias that is one vector a language moves class means and nothing else, so this is the question
     that subtraction leaves open. **On the recordings that the biases of eq. 1 were estimated on**

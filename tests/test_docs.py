@@ -1,8 +1,11 @@
 """What the pages tell a reader to type exists: commands, options, files."""
 
+import ast
 import dataclasses
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +72,12 @@ def test_what_a_page_names_and_shows_exists(page, tmp_path):
     require_known_keys([f"{name}=0" for name in options if not name.endswith(files)])
     links = re.findall(r"\]\((?!https?:|mailto:|#)([^)#\s]+)", FENCE.sub("", text))
     missing = [target for target in links if not (page.parent / target).exists()]
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)#([^)\s]+)\)", FENCE.sub("", text)):
+        titles = re.findall(
+            r"^#+ (.*)", (page.parent / target if target else page).read_text(), re.M
+        )
+        slugs = [re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles]
+        missing += [] if anchor in slugs else [f"{target}#{anchor}"]
     paths = re.findall(r"(?<![\w/])((?:examples/potsa|conf|slam_potsa)/[\w/.*-]*[\w*])", text)
     missing += [path for path in paths if not any(ROOT.glob(path))]
     assert not missing
@@ -76,6 +85,35 @@ def test_what_a_page_names_and_shows_exists(page, tmp_path):
     for line in (line for line in lines if '"sentence_id"' in line):
         (tmp_path / "m.jsonl").write_text(line, encoding="utf-8")
         assert read_manifest(tmp_path / "m.jsonl")
+
+
+def literals(path):
+    """Texts that a module holds, "…" where values are put in."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+        texts = [part.value if isinstance(part, ast.Constant) else "…" for part in parts]
+        if isinstance(node, ast.JoinedStr | ast.Constant):
+            yield re.sub(r"{[^}]*}", "…", "".join(map(str, texts)))
+
+
+def test_the_errors_that_are_explained_are_those_of_the_code():
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    said = "\n".join(t for path in ROOT.glob("slam_potsa/**/*.py") for t in literals(path))
+    titles = re.findall(r"^### (.*)", page, re.MULTILINE)
+    unsaid = [title for title in titles if title not in said]
+    assert len(titles) > 30 and not unsaid
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocstrings", reason="make docs installs it")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    front = (tmp_path / "index.html").read_text()
+    assert 'href="use.html"' in front and 'href="slam_potsa/model/taps.py.html"' in front
+    api = (tmp_path / "api" / "objective.html").read_text()
+    assert "transport_loss" in api and ":class:" not in api
 
 
 def test_the_manifests_of_your_own_language_are_written_as_the_page_says(tmp_path, monkeypatch):

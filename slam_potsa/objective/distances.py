@@ -148,7 +148,7 @@ def build_distance(name: str, **options) -> Distance:
         ValueError: an unknown name (with the list of known ones), or a bad value.
         TypeError: an option that there is not.
 
-    Example:
+    Examples:
         >>> build_distance("ot", epsilon=0.1)(torch.zeros(2, 3, 4), torch.ones(2, 5, 4)).shape
         torch.Size([2])
     """

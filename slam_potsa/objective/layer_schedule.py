@@ -52,7 +52,7 @@ def candidate_layers(text: str, num_layers: int, first: int = 1) -> tuple[int, .
     Raises:
         ValueError: anything else, a number twice, or one outside first..num_layers.
 
-    Example:
+    Examples:
         >>> candidate_layers("lower", 8), candidate_layers("all", 3), candidate_layers("1,3", 3)
         ((1, 2, 3, 4), (1, 2, 3), (1, 3))
     """
@@ -90,7 +90,7 @@ class LayerSchedule:
     Raises:
         ValueError: all that is wrong with the arguments.
 
-    Example:
+    Examples:
         >>> schedule = LayerSchedule("ucb", candidates=candidate_layers("lower", 4))
         >>> choice, layers = schedule.choose()
         >>> schedule.observe(choice, task_loss=2.5)

@@ -108,7 +108,7 @@ class AlignmentObjective:
     Raises:
         ValueError: two terms of one name, or a negative weight.
 
-    Example:
+    Examples:
         >>> from slam_potsa.objective.distances import build_distance
         >>> term = AlignmentTerm("ot", "qformer.{layer}", "qformer.{layer}",
         ...                      build_distance("ot"), weight=10.0)

@@ -114,7 +114,7 @@ def transport_loss(
     Raises:
         TypeError, ValueError: expected and received shape, type or option, and the remedy.
 
-    Example:
+    Examples:
         >>> x = torch.tensor([[[0.0], [4.0]]], requires_grad=True)
         >>> y = torch.tensor([[[5.0], [1.0]]])
         >>> value = transport_loss(x, y, epsilon=0.01, epsilon_scale="absolute")
@@ -130,7 +130,7 @@ def transport(
 ) -> Transport:
     """:func:`transport_loss` with everything that was computed on the way.
 
-    Example:
+    Examples:
         >>> x = torch.tensor([[[0.0], [4.0]]])
         >>> transport(x, x.flip(1), epsilon=0.01).plan.round(decimals=3)
         tensor([[[0.0000, 0.5000],

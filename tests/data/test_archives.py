@@ -8,6 +8,7 @@ import pytest
 
 from slam_potsa.data.archives import index_of, read_member, split_reference, unpack
 from slam_potsa.errors import InputError
+from tests.support.torchrun import in_a_process
 
 FILES = {f"train/{n}.wav": np.random.default_rng(n).bytes(40_000 + n) for n in range(8)}
 
@@ -67,13 +68,7 @@ def _read_in_forked_workers(archive):
 
 
 def test_forked_workers_read_at_the_same_time(archive):
-    """In a process of its own: a fork of one with threads may hang."""
-    process = multiprocessing.get_context("spawn").Process(
-        target=_read_in_forked_workers, args=(archive,)
-    )
-    process.start()
-    process.join()
-    assert process.exitcode == 0
+    in_a_process(_read_in_forked_workers, archive)
 
 
 def test_unpacking_leaves_a_whole_plain_archive_or_nothing(tmp_path):

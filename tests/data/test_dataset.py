@@ -13,6 +13,7 @@ from slam_potsa.data.feature_store import add_features
 from slam_potsa.data.languages import language_code
 from slam_potsa.data.pairs import ParallelSpeechDataset, set_epoch
 from slam_potsa.errors import InputError
+from tests.support.torchrun import in_a_process
 
 QUERIES = 5
 PROMPT = "Translate {language}:"
@@ -158,10 +159,8 @@ def test_both_rows_of_a_pair_have_the_items_task(dataset, tokenizer, corpus):
     assert len(asked) == 3
 
 
-@pytest.mark.parametrize("method", [None, "fork", "spawn"])
-def test_data_loader_follows_the_clock(dataset, method):
-    made, seen = dataset(inference_mode=True), []
-    workers = {"num_workers": 2 if method else 0, "multiprocessing_context": method}
+def _follow_the_clock(made, method):
+    workers, seen = {"num_workers": 2 if method else 0, "multiprocessing_context": method}, []
     loader = DataLoader(made, batch_size=2, collate_fn=made.collator, **workers)
     for number in range(2):
         set_epoch(number)
@@ -169,6 +168,15 @@ def test_data_loader_follows_the_clock(dataset, method):
         assert keys == [utterance.key for item in made.items for utterance in item]
         seen.append(keys)
     assert seen[0] != seen[1]
+
+
+@pytest.mark.parametrize("method", [None, "fork", "forkserver"])
+def test_data_loader_follows_the_clock(dataset, method):
+    made = dataset(inference_mode=True)
+    if method == "fork":
+        in_a_process(_follow_the_clock, made, method)
+    else:
+        _follow_the_clock(made, method)
 
 
 def test_what_cannot_make_batches_is_refused_with_its_place(
@@ -182,7 +190,8 @@ def test_what_cannot_make_batches_is_refused_with_its_place(
         dataset([utterance("en", "s")], prompt="To {target_language}:")
     (tmp_path / corpus[6].audio).write_bytes(b"")
     made = dataset()
-    loader = DataLoader(made, batch_size=4, collate_fn=made.collator, num_workers=1)
+    workers = {"num_workers": 1, "multiprocessing_context": "forkserver"}
+    loader = DataLoader(made, batch_size=4, collate_fn=made.collator, **workers)
     with pytest.raises(InputError, match=f"utterance '{corpus[6].key}'.*the file is empty"):
         list(loader)
 

@@ -40,6 +40,15 @@ def _as_rank(rank, port, job, arguments):
     job(rank, *arguments)
 
 
+def in_a_process(job, *arguments) -> None:
+    """`job(*arguments)` in a process that may fork: this one has threads, whose forks may hang."""
+    multiprocessing.set_forkserver_preload(IMPORTED_ONCE)
+    process = multiprocessing.get_context("forkserver").Process(target=job, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
 def in_two_processes(job, *arguments) -> None:
     """`job(rank, *arguments)` as torchrun starts it, but forked from one process that has imported
     everything."""

@@ -28,7 +28,7 @@ from slam_potsa.model.llm import from_pretrained, split_revision
 from slam_potsa.provenance import content_hash
 
 CONFIG, CARD = "config.json", "README.md"
-FORMAT = "slam_potsa 1"
+FORMAT, MODEL_TYPE = "slam_potsa 1", "slam_potsa"  # the second is transformers': engine/auto.py
 PLACES = ("train_data_path", "val_data_path", "test_data_path", "file")  # of dataset_config
 BASES = {"encoder": "encoder_path_hf", "llm": "llm_path"}
 
@@ -70,7 +70,8 @@ def write_shared(out: Path, config: PotsaConfig, state: State, known: dict[str, 
     """Weights and configuration into the folder `out`, which holds nothing else."""
     if out.exists() and any(file.name not in (SHARED, CONFIG, CARD) for file in out.iterdir()):
         raise InputError(f"{out}: holds other files; choose a folder of its own")
-    content = {"format": FORMAT, "languages": known, "options": asdict(_to_decode(config))}
+    content = {"model_type": MODEL_TYPE, "format": FORMAT, "languages": known}
+    content["options"] = asdict(_to_decode(config))
     with atomic_path(out / SHARED) as temporary:  # cloned: safetensors refuses shared storage
         save_file({n: t.clone().contiguous() for n, t in state.items()}, temporary)
     content["sha256"] = content_hash(out / SHARED)

@@ -32,7 +32,7 @@ def test_rows_are_numbered_and_other_lines_are_told_of_at_once(tmp_path):
 
 def test_what_json_allows_and_no_reader_survives_is_a_bad_line(tmp_path):
     path, bad = tmp_path / "m.jsonl", ["[" * 10**5, '{"a": ' + "9" * 5000 + "}"]
-    bad += ['{"a": 1, "a": 2}', '{"a": ' + '{"b":' * 5000 + "1" + "}" * 5001, '{"\x00": 1}']
+    bad += ['{"a": 1, "a": 2}', '{"a": ' + '{"b":' * 10**5 + "1" + "}" * 10**5 + "}", '{"\x00": 1}']
     path.write_text("\n".join(bad) + "\n")
     problems = Problems(path)
     assert read_rows(path, problems) == [] and len(problems.texts()) == len(bad)

@@ -8,14 +8,16 @@ from collections import OrderedDict
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 import yaml
 from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModel, pipeline
 
 from slam_potsa import InputError, Translator
 from slam_potsa.cli import main
 from slam_potsa.data.manifest import read_manifest
-from slam_potsa.engine import share
+from slam_potsa.engine import auto, share
 from slam_potsa.engine.decode import decode_to, load_run
 from slam_potsa.model.checkpoint import read_checkpoint, save_checkpoint, write_tensors
 from tests.support import tiny
@@ -75,6 +77,27 @@ def test_an_exported_run_translates_to_the_bit_in_a_process_that_knows_nothing(r
     assert main([*decode, "--output", str(tmp_path / "x")]) == 0
     assert (tmp_path / "x_pred").read_bytes() == (run / "test_pred").read_bytes()
     assert "loads nowhere else" in card and share.languages(out)["spoken"] == ["en", "es", "ru"]
+
+
+def test_transformers_loads_it_and_its_pipeline_says_the_same(run, tmp_path):
+    out = share.export_run(run, tmp_path / "out")
+    audio = [str(path) for path in sorted((run.parent / "data").rglob("*.wav"))[:3]]
+    texts = Translator.from_pretrained(run).translate(audio, "es", "zh")
+    assert AutoConfig.from_pretrained(out).languages["spoken"] == ["en", "es", "ru"]
+    model = AutoModel.from_pretrained(out)
+    assert model.translate(audio, "es", "zh") == texts and len(set(texts)) > 1
+    said = pipeline("speech-translation", str(out), language="es", target_language="zh")
+    assert said(audio) == [{"text": text} for text in texts]
+    kind = {"pipeline_class": auto.SpeechTranslationPipeline, "device": "cpu"}
+    heard = pipeline("automatic-speech-recognition", str(out), **kind)
+    array = dict(zip(("array", "sampling_rate"), soundfile.read(audio[0]), strict=True))
+    assert heard(array, language="es", target_language="zh") == {"text": texts[0]}
+    with pytest.raises(InputError, match="one each of {'spoken'"):
+        heard(audio[0])
+    with pytest.raises(InputError, match="llm_dtype of its config.json"):
+        AutoModel.from_pretrained(out, dtype="float16")
+    with pytest.raises(InputError, match="slam-potsa export"):
+        model.save_pretrained(tmp_path)
 
 
 def test_what_cannot_be_given_away_is_refused(run, tmp_path, capsys):

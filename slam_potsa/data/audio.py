@@ -11,7 +11,7 @@ import io
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,6 +33,7 @@ CANCELLED = 0.05  # of a channel's peak: what the channels' mean falls below is 
 MIN_SAMPLES = 160  # one mel frame
 # What is decoded where no limit is given: a small file may hold more than the memory does.
 MAX_DECODED, MAX_CHANNELS, MAX_RATE = 60.0, 8, 192_000  # seconds, channels, samples per second
+MAX_REST = 0.5  # seconds that a recording may be longer than its manifest says
 MAX_PEAK = 4.0  # times full scale: resampled or lossy speech may exceed 1, 16-bit numbers do by far
 
 _UNKNOWN_WAV_LENGTH = 2_000_000_000  # bytes: what programs that write to a pipe put there, or more
@@ -43,17 +44,23 @@ _KILOBITS = (  # a second, of MPEG-2 and 2.5, of MPEG-1 (ISO/IEC 11172-3, 13818-
     (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
 )
 _TRUNCATED = "truncated: the header promises {}, found {}; copy it again"
+_A_PART = "{:.2f} s long, of which 'duration' says {:g} s: no part is read; cut it"
 _TOO_LONG = "{:.2f} s long, expected {:g} s or less (Whisper's window); split it into sentences"
 
 
 def load_audio(
-    reference: str, base: str | Path | None = None, *, max_seconds: float | None = MAX_SECONDS
+    reference: str,
+    base: str | Path | None = None,
+    *,
+    max_seconds: float | None = MAX_SECONDS,
+    duration: float | None = None,
 ) -> np.ndarray:
     """Decode `reference` to float32 samples in [-1, 1], 16 kHz, channels averaged: [samples].
 
     Args:
         reference: a path or `archive.tar:member`; relative ones are relative to `base`.
         max_seconds: longer recordings are refused; None: above MAX_DECODED.
+        duration: the manifest's; what is longer is refused, for the row may mean its beginning.
 
     Raises:
         InputError: missing, empty, truncated, silent, too long, of channels that cancel each other
@@ -66,6 +73,8 @@ def load_audio(
         if len(samples) < MIN_SAMPLES:
             found = f"{len(samples)} samples at 16 kHz, expected {MIN_SAMPLES} or more"
             raise InputError(f"{found}; record it again")
+        if duration is not None and (seconds := len(samples) / SAMPLE_RATE) > duration + MAX_REST:
+            raise InputError(_A_PART.format(seconds, duration))
         if (peak := float(np.abs(samples).max())) < SILENCE_PEAK:
             raise InputError(
                 f"silent: its peak is {peak:.1e} of full scale, expected {SILENCE_PEAK:g} or more; "
@@ -74,11 +83,9 @@ def load_audio(
     return np.ascontiguousarray(samples, dtype=np.float32)
 
 
-def measure_audio(
-    reference: str, base: str | Path | None = None, *, max_seconds: float | None = MAX_SECONDS
-) -> float:
+def measure_audio(reference: str, base: str | Path | None = None, **limits: Any) -> float:
     """Seconds of a recording, decoded as for training; raises what `load_audio` would raise."""
-    return len(load_audio(reference, base, max_seconds=max_seconds)) / SAMPLE_RATE
+    return len(load_audio(reference, base, **limits)) / SAMPLE_RATE
 
 
 def log_mel(audio: np.ndarray, n_mels: int = 80, window: str = "30s") -> torch.Tensor:
@@ -123,9 +130,19 @@ def _open(path: Path, member: str | None) -> BinaryIO:
             raise InputError(
                 f"{path}: no such file; audio paths are relative to the manifest's folder: check it"
             )
-        return io.BytesIO(read_member(path, member)) if member else open(path, "rb")
+        return _Stream(io.BytesIO(read_member(path, member)) if member else io.FileIO(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error}; check its permissions") from None
+
+
+class _Stream(io.BufferedReader):
+    """Sent to before its start by a broken header, it stays where it is, instead of an error inside
+    libsndfile's call that would be printed with its traceback."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        with suppress(OSError, ValueError):
+            return super().seek(offset, whence)
+        return self.tell()
 
 
 def _check_not_cut_off(stream: BinaryIO) -> None:

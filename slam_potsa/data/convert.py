@@ -29,11 +29,15 @@ files say `zho` for `cmn`, result files `audio_path`. One tag is a transcription
 nemo, NVIDIA NeMo with Canary's fields: `text` is what the model shall write, the translation where
 `target_lang` is another language or the task says so. Manifests of speech LLMs have it in `answer`
 ("na": none), next to the transcript in `text`. Rows with an `offset` are refused: parts of a
-recording. key, sentence_id and, of a translation, transcript may be there too.
+recording; a `duration` shorter than the file is refused where the file is read. key, sentence_id
+and, of a translation, transcript may be there too. Dialogues have one recording and one answer;
+those of ShareGPT, from "human" and "gpt", name it in `sound`.
 
     {"audio_filepath": "a.wav", "duration": 3.5, "text": "hello", "lang": "en"}
     {"audio_filepath": "a.wav", "duration": 3.5, "text": "hallo", "source_lang": "en",
      "target_lang": "de", "taskname": "ast", "pnc": "yes"}
+    {"id": "a", "conversations": [{"from": "User", "type": "audio", "value": "a.wav"},
+                                  {"from": "Assistant", "type": "text", "value": "Hallo."}]}
 
 lhotse, Lhotse's cuts, one recording and one supervision a cut: the key is the cut's id, transcript
 and language are the supervision's, whose custom fields may be `translation`, `target_language` and
@@ -93,10 +97,12 @@ class Conversion:
     output: Path
     utterances: int
     absent: int  # recordings that are not where the paths point
+    repeated: int = 0  # rows that tell nothing new, left out
 
     @property
     def summary(self) -> str:
         text = f"{self.output}: {self.utterances} utterances"
+        text += f"; left out: {self.repeated} rows that tell nothing new" * bool(self.repeated)
         if self.absent:
             text += f"\nwarning: {self.absent} recordings are not where the paths point; relative "
             text += "paths are looked up from the folder of the input, or from --audio-root"
@@ -129,18 +135,18 @@ def convert(
     fill = Fill(code(language), code(target_language), sentence_id)
     base = Path(audio_root) if audio_root else source.parent
     if source_format != "manifest":
-        utterances = read_foreign(source, source_format, fill)
+        utterances, repeated = read_foreign(source, source_format, fill)
     elif any(fill):
         raise InputError(
             f"{source}: a manifest says its languages and sentence ids itself: leave the options "
             f"out, or say with --from what format the input is in"
         )
     else:
-        utterances = manifest.read_manifest(source, needs=())
+        utterances, repeated = manifest.read_manifest(source, needs=()), 0
     moved = (replace(u, audio=u.audio and rebased(u.audio, base, output)) for u in utterances)
     manifest.write_manifest(output, moved)
     absent = sum(not (base / split_reference(u.audio)[0]).is_file() for u in utterances if u.audio)
-    return Conversion(output, len(utterances), absent)
+    return Conversion(output, len(utterances), absent, repeated)
 
 
 def rebased(audio: str, base: Path, output: Path) -> str:
@@ -154,8 +160,9 @@ def rebased(audio: str, base: Path, output: Path) -> str:
     return path if member is None else f"{path}:{member}"
 
 
-def read_foreign(path: Path, name: str, fill: Fill) -> list[Utterance]:
-    """The utterances of a file in the format `name`; relative audio paths are as in the file.
+def read_foreign(path: Path, name: str, fill: Fill) -> tuple[list[Utterance], int]:
+    """The utterances of a file in the format `name`, and how many rows tell nothing new; relative
+    audio paths are as in the file.
 
     Raises InputError with every bad row, as those of manifests; what is missing in rows is said
     with the option that gives it.
@@ -166,12 +173,13 @@ def read_foreign(path: Path, name: str, fill: Fill) -> list[Utterance]:
             rows.append(Row(number, READERS[name](row, fill)))
         except InputError as error:
             problems.add(number, str(error))
-    rows, seen = without_repetitions(rows) if name in OF_TASKS else rows, Counter()
+    count, seen = len(rows), Counter[str]()
+    rows = without_repetitions(rows) if name in OF_TASKS else rows
     utterances = [_complete(row, fill, seen, problems) for row in rows]
     problems.check()
     if not rows:
         raise InputError(f"{path}: found no row")
-    return utterances
+    return utterances, count - len(rows)
 
 
 def without_repetitions(rows: Sequence[Row]) -> list[Row]:
@@ -295,6 +303,7 @@ def _spoken(source: str, target: str) -> str | None:
 
 
 def _nemo(row: Json, fill: Fill) -> Values:
+    row = _of_dialogue(row) if "conversations" in row else row
     if row.get("offset"):
         raise wrong("offset", row["offset"], "0: cut the recording into files first")
     values: Values = {
@@ -314,6 +323,20 @@ def _nemo(row: Json, fill: Fill) -> Values:
     values |= {"transcript": transcript, "target": answer or said}
     # Without a target it is a manifest for inference.
     return values | {"target_language": written if values["target"] else None}
+
+
+def _of_dialogue(row: Json) -> Json:
+    """NeMo's own fields of a dialogue of one recording and one answer."""
+    turns = row["conversations"]
+    try:
+        said = [turn for turn in turns if turn["from"].lower() in ("assistant", "gpt")]
+        heard = [turn for turn in turns if turn.get("type") == "audio"]
+        (answer,), (audio,) = said, heard or [{**row, "value": row["sound"]}]
+        assert answer is not audio
+        named = {"audio_filepath": audio["value"], "text": answer["value"], "key": row.get("id")}
+    except (AssertionError, LookupError, TypeError, ValueError, AttributeError):
+        raise wrong("conversations", turns, "one recording and one text that answers") from None
+    return {**row, **audio, **named}
 
 
 def _lhotse(row: Json, fill: Fill) -> Values:

@@ -128,7 +128,7 @@ class SpeechTranslationDataset(Dataset):
         if self.features is not None:
             stored = torch.from_numpy(self.features[utterance.key])
             return {"speech": stored, "frames": len(stored)}
-        audio = load_audio(utterance.audio, self.base)
+        audio = load_audio(utterance.audio, self.base, duration=utterance.duration)
         mel = log_mel(audio, self.data.mel_size, self.data.encoder_window)
         # SLAM-LLM's recipes take the silence that pads the 30 s window for speech too.
         valid = len(mel) * HOP_LENGTH if self.data.attend_padding else len(audio)

@@ -68,13 +68,15 @@ FIELDS = tuple(field.name for field in fields(Utterance))
 
 
 # Fields that another project's format always has and a manifest never; the first that fits.
-TELLTALES = {
-    "lhotse": {"recording", "supervisions"},
-    "ms_swift": {"messages"},
-    "nemo": {"audio_filepath"},
-    "cot_st": {"prompt", "gt"},
-    "slam_llm": {"source", "target"},
-}
+TELLTALES = (
+    ("lhotse", {"recording", "supervisions"}),
+    ("ms_swift", {"messages"}),
+    ("ms_swift", {"query", "response"}),
+    ("nemo", {"audio_filepath"}),
+    ("nemo", {"conversations"}),
+    ("cot_st", {"prompt", "gt"}),
+    ("slam_llm", {"source", "target"}),
+)
 
 
 def read_manifest(
@@ -162,9 +164,7 @@ def text_sentence_id(text: str, language: str) -> str:
 
 def foreign_format(row: Mapping[str, Any]) -> str | None:
     """The format of `slam-potsa prepare convert` that a line's object seems to be in."""
-    name = next((name for name, fields in TELLTALES.items() if fields <= row.keys()), None)
-    if {"query", "response"} <= row.keys():
-        return "ms_swift"  # its other dialect
+    name = next((name for name, fields in TELLTALES if fields <= row.keys()), None)
     if name == "cot_st" and jsonl.is_text(row["prompt"]) and row["prompt"].count("<|") > 1:
         return "llm_srt"  # the spoken language too
     return None if name == "slam_llm" and "audio" in row else name
@@ -294,7 +294,7 @@ def _measure(path: Path, utterances: Sequence[Utterance], progress: bool) -> lis
 
     def measure(utterance: Utterance) -> float:
         with placed(f"{path}: key {utterance.key!r}"):
-            return measure_audio(utterance.audio, path.parent)
+            return measure_audio(utterance.audio, path.parent, duration=utterance.duration)
 
     # Threads: libsndfile does not hold the interpreter's lock.
     found = each(measure, utterances, progress=f"checking {path.name}" if progress else "")

@@ -40,7 +40,7 @@ def encode(
     with bar, torch.inference_mode():
         for start in range(0, len(ordered), batch_size):
             batch = ordered[start : start + batch_size]
-            sounds = [load_audio(utterance.audio, base) for utterance in batch]
+            sounds = [load_audio(u.audio, base, duration=u.duration) for u in batch]
             mels = [log_mel(sound, encoder.n_mels, encoder.window) for sound in sounds]
             heard = mels if attend_padding else sounds
             hop = HOP_LENGTH if attend_padding else 1

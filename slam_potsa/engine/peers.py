@@ -96,7 +96,7 @@ def _inputs(form: str, processor: Any, prompt: str, row: Utterance, base: Path) 
     if form == "conversation":
         turn = [{"type": "audio", "path": str(base / row.audio)}, {"type": "text", "text": prompt}]
         return processor.apply_chat_template([{"role": "user", "content": turn}])
-    given = {"audio": load_audio(row.audio, base), "return_tensors": "pt"}
+    given = {"audio": load_audio(row.audio, base, duration=row.duration), "return_tensors": "pt"}
     if form == "audio":
         return processor(**given, sampling_rate=SAMPLE_RATE)
     if form == "chat":

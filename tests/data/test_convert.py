@@ -21,8 +21,11 @@ def read(tmp_path):
     def make(lines, source_format, **options):
         there, manifest = tmp_path / "theirs.jsonl.gz", tmp_path / "m.jsonl"
         write_rows(there, lines)
-        convert(there, manifest, source_format=source_format, **options)
-        return read_manifest(manifest)
+        told = convert(there, manifest, source_format=source_format, **options)
+        found = read_manifest(manifest)
+        left_out = f"{len(lines) - len(found)} rows that tell nothing new" in told.summary
+        assert left_out == (len(lines) > len(found))
+        return found
 
     return make
 
@@ -135,7 +138,8 @@ BAD = {
     "nemo": [
         (NEMO | {name: wrong}, name)
         for name, wrong in (("offset", 3.45), ("duration", "3"), ("audio_filepath", 7))
-    ],
+    ]
+    + [({"conversations": turns}, "conversations") for turns in ([], [{"from": "User"}] * 2, "x")],
     "ms_swift": [({"messages": m, "audios": a}, "messages") for m, a in (([], ["a"]), ("hi", []))],
     "lhotse": [
         ({"id": "x"}, "type"),

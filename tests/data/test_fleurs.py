@@ -120,8 +120,8 @@ def test_what_is_left_out_is_listed_with_its_reason(made, tmp_path):
     # Tests keep all that can be decoded and fits; what they lack, their scores must say.
     expected = {"unreadable": 2, "longer than 30 s": 1, "no recording": 1, "silent": 1}
     assert built.left_out["test"] == built.left_out["zero_shot"] == expected
-    line = "test: 5 of 20 recordings left out (2 unreadable, 1 longer than 30 s, 1 no recording, "
-    assert line + "1 silent): scores on this split are on 15" in built.summary.splitlines()
+    line = "\nwarning: test: 5 of 20 recordings left out (2 unreadable, 1 longer than 30 s, 1 no "
+    assert line + "recording, 1 silent): scores on this split are on 15\n" in built.summary
     loose = {"min_seconds": 0.5, "rate_deviations": 0, "source": tree}
     assert counts(fleurs.build(tmp_path / "out", **loose, **CHOICE))["train"]["en"] == 23
 
@@ -137,7 +137,7 @@ def test_what_is_left_out_is_listed_with_its_reason(made, tmp_path):
         ({"hub": True}, "found both a folder and --hub"),
         ({"max_seconds": 40}, "max_seconds=40: expected"),
         ({"source": "/nowhere"}, "nowhere: found no <locale>/<split>.tsv .*expected the layout"),
-        ({"min_seconds": 20}, "no recording is left for train: 30 were left out"),
+        ({"min_seconds": 20}, "train: 30 of 30 recordings left out"),
     ],
 )
 def test_wrong_options_are_refused(tree, tmp_path, options, message):

@@ -131,7 +131,8 @@ def test_check_names_every_bad_recording_and_marks_a_manifest_without(write, tmp
     (tmp_path / "empty.wav").touch()
     bad = {"empty.wav": "is empty", "missing.wav": "no such file"}
     bad[recording("long.wav", 30.5)] = "30.50 s long, expected 30 s or less"
-    write(*(row(name, audio=name) for name in ["a.wav", *bad]))
+    bad[recording("part.wav", 3.0)] = "3.00 s long, of which 'duration' says 1 s: no part"
+    write(*(row(name, audio=name, duration=1) for name in ["a.wav", *bad]))
     with pytest.raises(InputError) as caught:
         check_manifest(path)
     for (name, word), problem in zip(bad.items(), caught.value.problems, strict=True):

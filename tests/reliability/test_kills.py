@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from slam_potsa.commands.prepare import make
 from slam_potsa.config import PotsaConfig
 from slam_potsa.data.jsonl import read_log
-from slam_potsa.data.sources import fleurs
 from slam_potsa.engine import native
 from slam_potsa.engine.decode import decode_to, load_run
 from slam_potsa.engine.encode import store_features
@@ -55,7 +55,7 @@ def features(config: PotsaConfig, out: Path) -> None:
 
 def preparing(config: PotsaConfig, out: Path) -> None:
     tree = Path(config.train_config.output_dir).parent / "fleurs"
-    fleurs.build(source=tree, output=out, **mini_fleurs.CHOICE)
+    make("fleurs", out, source=tree, **mini_fleurs.CHOICE)
 
 
 def a_recipe(config: PotsaConfig, out: Path) -> None:

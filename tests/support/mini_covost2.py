@@ -24,9 +24,20 @@ REASONS = {  # what is broken -> why it is left out
     "short": "shorter than 0.3 s",
     "long": "longer than 30 s",
     "untranslated": "translation empty",
+    "marked": "translation marked REMOVE",
+    "quoted": "translation without words",
+    "garbled": "not UTF-8",
+    "controlled": "malformed",
     "wordless": "transcript empty",
     "invalidated": "not in validated.tsv",
     "dev_covost": "of no split",
+}
+BROKEN = {
+    "untranslated": " ",
+    "marked": "REMOVE",
+    "quoted": '"',
+    "garbled": "坏\udcff",
+    "controlled": "坏\a",
 }
 
 
@@ -62,7 +73,7 @@ def from_manifest(folder: Path, manifest: Path) -> MiniCoVoST2:
             said = "" if kind == "wordless" else f"A {kind} clip"
             validated.append(common_voice_row(clip, said))
         split = kind if kind == "dev_covost" else "train"
-        translations.append((f"{clip}.mp3", " " if kind == "untranslated" else "坏的", split))
+        translations.append((f"{clip}.mp3", BROKEN.get(kind, "坏的"), split))
     write_tsv(mini.tsv, ("path", "translation", "split"), translations)
     write_tsv(mini.common_voice / "validated.tsv", COLUMNS, validated)
     return mini
@@ -88,4 +99,4 @@ def common_voice_row(clip: str, sentence: str) -> tuple[str, ...]:
 
 def write_tsv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     lines = ["\t".join(columns), *("\t".join(row) for row in rows)]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")

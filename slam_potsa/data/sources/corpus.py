@@ -26,9 +26,9 @@ from typing import Any
 from slam_potsa.data import manifest
 from slam_potsa.data.archives import split_reference
 from slam_potsa.data.audio import MAX_DECODED, measure_audio
-from slam_potsa.data.jsonl import Log, write_rows
+from slam_potsa.data.jsonl import Log, Problems, Row, check_fields, write_rows
 from slam_potsa.data.manifest import Utterance
-from slam_potsa.errors import InputError, each
+from slam_potsa.errors import InputError, each, refuse
 from slam_potsa.files import atomic_write
 from slam_potsa.provenance import differences, read_record, write_record
 
@@ -36,6 +36,7 @@ MANIFESTS = ("train", "pairs", "pairs_translated", "dev", "test", "test_new_voic
 OTHER = "other"  # the name of what belongs to no manifest
 RECORD = "made_from.json"
 LISTED_TWICE = "listed twice"  # the reason of a line that is no further recording
+MANY, MOST = 0.05, 0.5  # share of a manifest that is left out: told as a warning, refused
 BATCH = 512  # recordings that are lost at most where listening is interrupted
 MAD_TO_DEVIATION = 1.4826  # median absolute deviation to standard deviation, of a normal law
 LEAST_DEVIATION = 0.1  # of log characters per second: where all speak alike, none is an outlier
@@ -86,12 +87,19 @@ class Corpus:
         lines = []
         for name, reasons in self.left_out.items():
             own = self.manifests[name].languages.values() if name in self.manifests else ()
-            there, count = sum(part.utterances for part in own), sum(reasons.values())
-            why = ", ".join(f"{number:,} {reason}" for reason, number in reasons.items())
-            line = f"{name}: {count:,} of {there + count:,} recordings left out ({why})"
-            scored = f": scores on this split are on {there:,}"
-            lines.append(line + scored * (name not in ("train", OTHER)))
+            there = sum(part.utterances for part in own)
+            share, line = in_words(name, there, reasons)
+            scored = f": scores on this split are on {there:,}" * (name not in ("train", OTHER))
+            lines.append("warning: " * (share > MANY and name != OTHER) + line + scored)
         return lines
+
+
+def in_words(name: str, there: int, left_out: Mapping[str, int]) -> tuple[float, str]:
+    """The share of a manifest that is left out, and what it is."""
+    count = sum(left_out.values())
+    why = ", ".join(f"{number:,} {reason}" for reason, number in left_out.items())
+    line = f"{name}: {count:,} of {there + count:,} recordings left out ({why})"
+    return count / (there + count), line
 
 
 def refuse_another(output: Path, choices: Mapping[str, Any], replace: bool) -> None:
@@ -117,6 +125,15 @@ def keep_first(recordings: Iterable[Recording]) -> None:
         place = first.setdefault(recording.utterance.audio, recording.place)
         if place != recording.place:
             recording.drop(LISTED_TWICE, f"first in {place}")
+
+
+def keep_writable(recordings: Iterable[Recording]) -> None:
+    """Leave out what no manifest can hold, such as a control character in a text."""
+    for recording in kept(recordings):
+        problems = Problems(recording.place)
+        check_fields(Row(0, vars(recording.utterance)), manifest.VALID, problems, manifest.REQUIRED)
+        if problems.found:
+            recording.drop("malformed", "; ".join(text for _, text in problems.found))
 
 
 def measure(recordings: Iterable[Recording], output: Path, *, progress: bool = True) -> None:
@@ -210,6 +227,7 @@ def write(
     *,
     checked: bool = True,
     optional: Sequence[str] = (),
+    max_dropped: float = MOST,
 ) -> Corpus:
     """Write the folder; manifests of an earlier build that this one does not have are removed.
 
@@ -217,18 +235,27 @@ def write(
         choices: what another build in the same folder must agree with (`refuse_another`).
         checked: every recording was decoded, so the manifests are marked as checked.
         optional: manifests that may be left out.
+        max_dropped: the largest share of a manifest's recordings that may be left out.
 
-    Raises InputError where all recordings of a manifest are left out.
+    Raises InputError, and writes nothing, where more are, or all.
     """
+    keep_writable(recordings)
     names = dict.fromkeys([*MANIFESTS, *(one.manifest for one in recordings)])
     rows = {name: own for name in names if (own := [r.utterance for r in kept(recordings, name)])}
     dropped = [recording for recording in recordings if recording.reason]
-    if empty := {one.manifest for one in dropped} - rows.keys() - {OTHER, *optional}:
-        raise InputError(
-            f"no recording is left for {', '.join(sorted(empty))}: {len(dropped)} were left out, "
-            f"such as {dropped[0].place}: {dropped[0].reason}; check the files and the limits"
-        )
     manifests, left_out = {}, defaultdict(Counter)
+    for one in dropped:
+        if one.reason != LISTED_TWICE:
+            left_out[one.manifest][one.reason] += 1
+    counts = {name: dict(own.most_common()) for name, own in left_out.items()}
+    first = {one.manifest: one for one in reversed(dropped)}
+    shares = {name: in_words(name, len(rows.get(name, ())), why) for name, why in counts.items()}
+    refuse(
+        f"{line}, such as {first[name].place} ({first[name].detail or first[name].reason}): check "
+        f"files and limits; the rest can be taken with --max-dropped {math.ceil(100 * share) / 100}"
+        for name, (share, line) in shares.items()
+        if (share > max_dropped or name not in rows) and name not in (OTHER, *optional)
+    )
     for name in set(MANIFESTS) - rows.keys():
         (output / f"{name}.jsonl").unlink(missing_ok=True)
     for name, own in rows.items():
@@ -239,10 +266,6 @@ def write(
             manifest.mark_checked(path)
         manifests[name] = manifest.check_manifest(path, audio=False)
     write_rows(output / "dropped.jsonl", map(asdict, dropped))
-    for one in dropped:
-        if one.reason != LISTED_TWICE:
-            left_out[one.manifest][one.reason] += 1
-    counts = {name: dict(own.most_common()) for name, own in left_out.items()}
     corpus = Corpus(output, manifests, counts, list(_trained_tests(rows)))
     told = {**choices, "left_out_in_words": corpus.left_out_in_words(), **asdict(corpus)}
     text = json.dumps(told, ensure_ascii=False, indent=2, default=_as_json)

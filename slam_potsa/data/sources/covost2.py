@@ -6,7 +6,8 @@ transcripts (`clips/`, `validated.tsv`) are Common Voice's.
 `train_covost` (clips that Common Voice has outside its own splits) belongs to train unless
 `train_splits` leaves it out; `dev_covost` and `test_covost` are left out, as CoVoST2's own script
 get_covost_splits.py does. TSVs are read as that script reads them: quotation marks are ordinary
-characters, a backslash escapes the next.
+characters, a backslash escapes the next. Translations that its translators marked REMOVE, and those
+of punctuation alone, are left out.
 
 Source: Wang, Wu, Pino: CoVoST 2 and Massively Multilingual Speech-to-Text Translation (2020).
 """
@@ -28,6 +29,7 @@ from slam_potsa.errors import InputError
 
 SECONDS = (0.3, MAX_SECONDS)  # the lower bound is ours: shorter clips hold no sentence
 TRAIN_SPLITS = ("train", "train_covost")  # of CoVoST2: what its own script makes train of
+LONGEST_LINE = 100_000  # characters
 EXPECTED = "expected CoVoST2's covost_v2.{src}_{tgt}.tsv, as released"
 _DIRECTION = re.compile(r"covost_v2\.([A-Za-z-]+)_([A-Za-z-]+)\.tsv")
 
@@ -39,6 +41,7 @@ def build(
     tsv: str | Path,
     train_splits: Sequence[str] = TRAIN_SPLITS,
     check_audio: str = "full",
+    max_dropped: float = corpus.MOST,
     replace: bool = False,
     progress: bool = True,
 ) -> Corpus:
@@ -71,7 +74,9 @@ def build(
     if check_audio == "full":
         corpus.measure(found, output, progress=progress)
         corpus.keep_length(found, *SECONDS)
-    return corpus.write(output, found, choices, checked=check_audio == "full")
+    return corpus.write(
+        output, found, choices, checked=check_audio == "full", max_dropped=max_dropped
+    )
 
 
 def _release_folder(folder: Path, language: str) -> Path:
@@ -107,6 +112,9 @@ def list_recordings(
             "not in validated.tsv": transcript is None,
             "transcript empty": transcript == "",
             "translation empty": target == "",
+            "translation marked REMOVE": "REMOVE" in target,
+            "translation without words": not any(map(str.isalnum, target)),
+            "not UTF-8": "\ufffd" in f"{clip}{target}{transcript}",
             "clip missing": not there,
         }
         utterance = Utterance(
@@ -124,21 +132,23 @@ def list_recordings(
 
 
 def read_tsv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """(file:line, values of `columns`) of every row; runs of white space become one space, and what
-    a row does not have is empty.
+    """(file:line, values of `columns`) of every row; runs of white space become one space, what a
+    row does not have is empty, and what is not UTF-8 is U+FFFD.
 
     Raises InputError for a file that cannot be read or lacks a column.
     """
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\")
+        with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+            # What the csv module would refuse: it must not cost the other rows.
+            lines = (line[:LONGEST_LINE].replace("\0", "\ufffd") for line in file)
+            rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\")
             absent = [name for name in columns if name not in (rows.fieldnames or ())]
             if absent:
                 raise InputError(f"{path}:1: found no column {', '.join(absent)}; {EXPECTED}")
             for row in rows:
                 values = [" ".join((row[name] or "").split()) for name in columns]
                 yield f"{path}:{rows.line_num}", values
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read: {error}; check the path") from None
 
 

@@ -78,6 +78,7 @@ def build(
     min_seconds: float = 1.0,
     max_seconds: float = MAX_SECONDS,
     rate_deviations: float = 5.0,
+    max_dropped: float = corpus.MOST,
     replace: bool = False,
     progress: bool = True,
 ) -> Corpus:
@@ -124,7 +125,7 @@ def build(
     corpus.keep_length([one for one in found if one.manifest == "train"], min_seconds, max_seconds)
     corpus.keep_length(found, 0.0, MAX_SECONDS)
     corpus.keep_usual_rates(found, rate_deviations)
-    return corpus.write(output, found, choices)
+    return corpus.write(output, found, choices, max_dropped=max_dropped)
 
 
 def languages(train: str, zero_shot: str, target: str) -> tuple[list[str], list[str], str]:

@@ -36,6 +36,7 @@ def build(
     columns: Sequence[str] = (),
     language: str = "",
     target_language: str = "",
+    max_dropped: float = corpus.MOST,
     replace: bool = False,
     progress: bool = True,
 ) -> Corpus:
@@ -75,7 +76,7 @@ def build(
         found += (_recording(name, f"{split}:{at}", row) for at, row in enumerate(log.rows))
     corpus.measure(found, output, progress=progress)
     corpus.keep_length(found, *SECONDS)
-    return corpus.write(output, found, choices)
+    return corpus.write(output, found, choices, max_dropped=max_dropped)
 
 
 def opened(dataset: str, config: str, split: str, fields: Mapping[str, str]) -> Any:

@@ -188,7 +188,10 @@ def add_plan(record: dict[str, Any]) -> None:
     """What `slam-potsa plan` counts for the same configurations, of the paper's sizes."""
     from slam_potsa.engine.plan.plan import plan_stages
 
-    size, args = SIZES[record["size"]], argparse.Namespace(**record["arguments"])
+    size, args = (
+        SIZES[record["size"]],
+        argparse.Namespace(**{"solver": "torch", **record["arguments"]}),
+    )
     given = {"tokens_per_letter": 1 / LETTERS_PER_TOKEN, "longest_answer": 1.0}
     given["target_tokens"] = ANSWER / statistics.mean(SECONDS)  # all answers are as long
     cards = ["h100"] if args.device == "cuda" else []
@@ -261,6 +264,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--micro", type=int, nargs="*", help="pairs at once; default: the size's")
     parser.add_argument("--lora", action="store_true", help="LoRA trains too")
+    parser.add_argument("--solver", default="torch", choices=["torch", "triton"], help="of eq. 3")
     parser.add_argument("--note", default="", help="kept in the JSON, such as a busy machine")
     parser.add_argument("--json", type=Path, help="also write the figures here, as they come")
     parser.add_argument("--no-plan", action="store_true", help="leave the plan's count for later")
@@ -277,7 +281,8 @@ def main() -> None:
 def measured(args: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(args.threads)
     processor = torch.cuda.get_device_name() if args.device == "cuda" else platform.machine()
-    kept = {name: getattr(args, name) for name in ("device", "threads", "rounds", "lora", "note")}
+    names = ("device", "threads", "rounds", "lora", "solver", "note")
+    kept = {name: getattr(args, name) for name in names}
     record = {"machine": f"{platform.system()} {processor}, torch {torch.__version__}"}
     record |= {"size": args.size, "arguments": kept, "micro_batches": []}
     with tempfile.TemporaryDirectory() as folder:

@@ -49,6 +49,8 @@ class Size(NamedTuple):
     projector: dict[str, int]
     pairs: int
     micro: tuple[int, ...]
+    seconds: tuple[float, float] = SECONDS
+    options: tuple[str, ...] = ()  # others, by their dotted names
 
 
 SIZES = {
@@ -115,14 +117,17 @@ def configuration(
         "alignment.insight_interval": 0,
     }
     overrides = ["experiment=table1_ours", *(f"{key}={value}" for key, value in options.items())]
-    return compose_config(overrides + ["alignment=none"] * (loss != "transport"), checked=False)
+    if loss != "transport":
+        return compose_config([*overrides, "alignment=none"], checked=False)
+    own = [f"alignment.terms.ot.solver={args.solver}", *size.options]
+    return compose_config([*overrides, *own], checked=False)
 
 
 def write_data(folder: Path, size: Size) -> None:
     """Recordings of noise, every sentence in two languages, and features of their lengths."""
     rng, width = np.random.default_rng(0), size.whisper.get("d_model", 1280)
     utterances, features = [], {}
-    lengths = rng.permutation(np.linspace(*SECONDS, 2 * size.pairs))
+    lengths = rng.permutation(np.linspace(*size.seconds, 2 * size.pairs))
     for number, seconds in enumerate(lengths):
         sentence, key = number // 2, f"r{number}"
         audio = rng.standard_normal(int(seconds * SAMPLE_RATE), dtype=np.float32)

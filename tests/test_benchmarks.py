@@ -36,7 +36,7 @@ def test_every_variant_is_timed_by_part(step, tmp_path):
         pairs=1,
         micro=(1,),
     )
-    args = argparse.Namespace(device="cpu", rounds=2, lora=False)
+    args = argparse.Namespace(device="cpu", rounds=2, lora=False, solver="torch")
     found = step.Bench(size, args, tmp_path).measure(micro=1)
     assert found["accumulation"] == 1 and set(found["load"]) == {"mel", "stored"}
     variants = {v["name"]: v for v in found["variants"]}

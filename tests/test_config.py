@@ -49,7 +49,7 @@ def test_every_file_of_conf_composes(path):
 def test_transport_options_are_those_of_the_objective():
     ours, theirs = vars(TermConfig()), vars(TransportOptions())
     shared = ours.keys() & theirs.keys()
-    assert len(shared) == 6 and {k: ours[k] for k in shared} == {k: theirs[k] for k in shared}
+    assert len(shared) == 7 and {k: ours[k] for k in shared} == {k: theirs[k] for k in shared}
 
 
 def test_all_errors_come_at_once():

@@ -14,17 +14,18 @@ ORDER = ["errors", "files", "provenance", "text", "stand_ins", "config", "regist
 ORDER += ["objective", "model", "plugin", "engine", "evaluation", "commands", "cli"]
 # Lines of each folder, with a little air. The aim is 17,000 in all; what stands above it: languages
 # that join, announcements and the authors' settings 1,350, PART and peers 660, AI-STA 690, records
-# and readers 725, sharing 550, SLAM-LLM's recipes and other people's data 640.
+# and readers 725, sharing 550, SLAM-LLM's recipes and other people's data 640, transport in one
+# launch 170.
 BUDGET = {
-    "config": 1_260,
+    "config": 1_270,
     "data": 4_205,
-    "objective": 1_570,
+    "objective": 1_730,
     "model": 2_915,
     "engine": 4_190,
     "evaluation": 3_640,
     "commands": 600,
 }
-BUDGET_IN_ALL = 19_110
+BUDGET_IN_ALL = 19_280
 SLAM_LLM_ALLOWED = {"engine/slam_llm.py", "model/drop_in.py"}
 HEAVY = ("transformers", "deepspeed", "slam_llm", "sacrebleu", "sklearn", "peft")
 HEAVY += ("jiwer", "py3langid", "scipy", "matplotlib")

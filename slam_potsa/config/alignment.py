@@ -140,6 +140,12 @@ class TermConfig(OptionsOfARow):
     )
     max_iterations: int = option(200, "cap on Sinkhorn iterations", low=1, source=NOT_IN_PAPER)
     tolerance: float = option(1e-4, "stop below this marginal error", low=0, source=NOT_IN_PAPER)
+    solver: str = option(
+        "torch",
+        "'triton': one launch on a GPU, for up to 128 tokens a side; not timed there yet",
+        affects="nothing",
+        choices=("torch", "triton"),
+    )
 
 
 @dataclass

@@ -6,6 +6,7 @@ The ranges stand beside the options in their sections; what two options must hav
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 from slam_potsa.config.alignment import SPEECH, TEACHER, TEXT, AlignmentConfig
@@ -217,6 +218,8 @@ def _terms(alignment: AlignmentConfig) -> Iterator[str]:
             yield f"{where}.variant=debiased needs marginal_penalty=null"
         elif (term.distance == "ctc") != ((term.first, term.second) == ("ctc", f"{TEXT}ids")):
             yield f"{where}: distance=ctc, first=ctc and second={TEXT}ids belong together"
+        elif term.solver == "triton" and find_spec("triton") is None:
+            yield f"{where}.solver=triton: pip install triton, or set it to torch"
         elif term.distance == "ctc" and (term.variant, term.tokens) != ("plain", "raw"):
             yield f"{where}.distance=ctc needs variant=plain and tokens=raw"
 

@@ -70,6 +70,10 @@ class OptimalTransport:
     def __call__(self, *sides: Tensor | None) -> Tensor:
         return transport_loss(*sides, **self.options)
 
+    def pairwise(self, *sides: Tensor | None) -> Tensor:
+        p = len(sides[0])
+        return transport(*sides, pairwise=True, **self.options).value.view(p, p)
+
     def monitor(self, *sides: Tensor | None) -> Tensor:
         """⟨Γ, C⟩, which unlike the entropic value is never negative: the figure to log."""
         found = transport(*sides, **self.options)
@@ -92,16 +96,15 @@ class OnUnitTokens:
     def __init__(self, distance: Distance):
         self.distance = distance
 
-    def __call__(
-        self, x: Tensor, y: Tensor, x_mask: Tensor | None = None, y_mask: Tensor | None = None
-    ) -> Tensor:
-        return self.distance(_unit(x, x_mask), _unit(y, y_mask), x_mask, y_mask)
+    def __call__(self, *sides: Tensor | None) -> Tensor:
+        return self.distance(*_on_unit_tokens(*sides))
 
-    def monitor(
-        self, x: Tensor, y: Tensor, x_mask: Tensor | None = None, y_mask: Tensor | None = None
-    ) -> Tensor:
+    def monitor(self, *sides: Tensor | None) -> Tensor:
         """What the distance itself would log."""
-        return measure(self.distance)(_unit(x, x_mask), _unit(y, y_mask), x_mask, y_mask)
+        return measure(self.distance)(*_on_unit_tokens(*sides))
+
+    def pairwise(self, *sides: Tensor | None) -> Tensor:
+        return pairwise(self.distance, *_on_unit_tokens(*sides))
 
     def __repr__(self) -> str:
         return f"OnUnitTokens({self.distance!r})"
@@ -119,6 +122,19 @@ def measure(distance: Distance) -> Distance:
     return getattr(distance, "monitor", distance)
 
 
+def pairwise(distance: Distance, *sides: Tensor | None) -> Tensor:
+    """[P, P]: every row of x with every row of y.
+
+    Transport copies no tokens; any other distance gets each row P times, P² (N + M) D numbers.
+    """
+    if hasattr(distance, "pairwise"):
+        return distance.pairwise(*sides)
+    p, every = len(sides[0]), torch.arange(len(sides[0]), device=sides[0].device)
+    i, j = torch.cartesian_prod(every, every).unbind(1)
+    rows = [t if t is None else t[k] for t, k in zip(sides, (i, j, i, j), strict=True)]
+    return distance(*rows).view(p, p)
+
+
 def mean_token(tokens: Tensor, mask: Tensor | None) -> Tensor:
     """The mean over valid tokens [P, 1, D], in float32 at least; 0 where there is none."""
     tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
@@ -127,6 +143,12 @@ def mean_token(tokens: Tensor, mask: Tensor | None) -> Tensor:
     valid = mask[:, :, None]
     total = torch.where(valid, tokens, 0.0).sum(1, keepdim=True)
     return total / valid.sum(1, keepdim=True).clamp_min(1)
+
+
+def _on_unit_tokens(
+    x: Tensor, y: Tensor, x_mask: Tensor | None = None, y_mask: Tensor | None = None
+) -> tuple[Tensor | None, ...]:
+    return _unit(x, x_mask), _unit(y, y_mask), x_mask, y_mask
 
 
 def _unit(tokens: Tensor, mask: Tensor | None) -> Tensor:

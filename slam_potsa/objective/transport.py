@@ -33,6 +33,7 @@ from slam_potsa.objective.sinkhorn import Problem, dual_value, sinkhorn
 # Factors on the squared distance. "dim" is 1/D, **our deviation**: λ and ε mean the same at every
 # width. "none" is the paper's equation, "half" what the authors' public working tree has.
 COST_SCALES = ("dim", "none", "half")
+Masks = tuple[Tensor | None, Tensor | None]  # [B, N] and [B, M] bool, True = valid; None: all
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,9 @@ class TransportOptions:
     max_iterations: int = 200  # sweeps; a CPU stops earlier, a GPU runs them all (no host sync)
     tolerance: float = 1e-4  # sum of |Γ1 − a| and |Γᵀ1 − b|; total mass is 1
     debias: bool = False  # OT(x, y) − OT(x, x)/2 − OT(y, y)/2, one ε for the three
+    # "triton": all sweeps in one launch, for float32 pairs on a GPU, hard marginals and at most 128
+    # tokens a side; others as "torch". Not the default, for it was not timed on a GPU yet.
+    solver: str = "torch"
 
     def __post_init__(self) -> None:
         scale, penalty = self.cost_scale, self.marginal_penalty
@@ -70,6 +74,7 @@ class TransportOptions:
             ),
             "max_iterations": ("an int >= 1", is_count),
             "tolerance": ("a number >= 0", self.tolerance == 0 or is_positive(self.tolerance)),
+            "solver": ("'torch' or 'triton'", self.solver in ("torch", "triton")),
             # The entropy of eq. 3 does not cancel where the mass is free: no divergence.
             "debias": ("False with a marginal_penalty", not self.debias or penalty is None),
         }
@@ -126,9 +131,19 @@ def transport_loss(
 
 
 def transport(
-    x: Tensor, y: Tensor, x_mask: Tensor | None = None, y_mask: Tensor | None = None, **options
+    x: Tensor,
+    y: Tensor,
+    x_mask: Tensor | None = None,
+    y_mask: Tensor | None = None,
+    pairwise: bool = False,
+    **options,
 ) -> Transport:
     """:func:`transport_loss` with everything that was computed on the way.
+
+    Args:
+        pairwise: each of P rows of x with each of y, pair i P + j is (x_i, y_j): one product of all
+            tokens with all, one batch of P² problems, no copies of tokens. Held until backward are
+            the plans, P² N M numbers, and tokens in float32; five times the plans while it solves.
 
     Examples:
         >>> x = torch.tensor([[[0.0], [4.0]]])
@@ -138,8 +153,10 @@ def transport(
     """
     settings = TransportOptions(**options)
     _check_tokens(x, y, x_mask, y_mask)
-    x_mask, y_mask = _joint_masks(x, y, x_mask, y_mask)
-    cross = _solve(x, y, x_mask, y_mask, None, settings)
+    if pairwise and settings.debias:
+        raise ValueError("debias: expected False where pairwise")
+    x_mask, y_mask = _joint_masks(x, y, (x_mask, y_mask), pairwise)
+    cross = _solve(x, y, x_mask, y_mask, None, settings, pairwise)
     if not settings.debias:
         return cross
     x_self = _solve(x, x, x_mask, x_mask, cross.epsilon, settings)
@@ -158,15 +175,27 @@ def _solve(*arguments) -> Transport:
 
 
 class _EntropicTransport(torch.autograd.Function):
-    """Value by Sinkhorn, gradient by the envelope theorem; the iterations leave no graph."""
+    """Value by Sinkhorn, gradient by the envelope theorem; the iterations leave no graph.
+
+    Pairwise, all tokens of a side are one row for the products, and the solver has P² pairs.
+    """
 
     @staticmethod
-    def forward(ctx, x, y, x_mask, y_mask, epsilon, options: TransportOptions):
-        ctx.dtypes = x.dtype, y.dtype
+    def forward(ctx, x, y, x_mask, y_mask, epsilon, options: TransportOptions, pairwise=False):
+        ctx.shapes, ctx.dtypes, ctx.pairwise = (x.shape, y.shape), (x.dtype, y.dtype), pairwise
         ctx.factor = options.cost_factor(x.shape[-1])
-        x, y = _centred(x, y, x_mask, y_mask)
+        (p, n, _), (q, m, _) = ctx.shapes
+        masks = x_mask, y_mask
+        if pairwise:
+            x, y = x.reshape(1, p * n, -1), y.reshape(1, q * m, -1)
+            if x_mask is not None:  # of the P² pairs: a token is one where any pair has it
+                masks = x_mask.view(p, q, n).any(1), y_mask.view(p, q, m).any(0)
+                masks = tuple(mask.view(1, -1) for mask in masks)
+        x, y = _centred(x, y, masks)
         cost = _squared_distances(x, y) * ctx.factor
-        a, b = _uniform(x, x_mask), _uniform(y, y_mask)
+        if pairwise:
+            cost = cost.view(p, n, q, m).transpose(1, 2).flatten(0, 1)
+        a, b = _uniform(cost, x_mask), _uniform(cost.mT, y_mask)
         valid = None
         if x_mask is not None:
             valid = x_mask[:, :, None] & y_mask[:, None, :]
@@ -179,7 +208,10 @@ class _EntropicTransport(torch.autograd.Function):
         if valid is not None:
             scaled_cost = torch.where(valid, scaled_cost, math.inf)
         problem = Problem(scaled_cost, a, b, _softness(epsilon, options.marginal_penalty))
-        solution = sinkhorn(problem, mean_cost / epsilon, options.max_iterations, options.tolerance)
+        solve = sinkhorn
+        if options.solver == "triton":  # a package that is not on every machine
+            from slam_potsa.objective.sinkhorn_triton import sinkhorn as solve
+        solution = solve(problem, mean_cost / epsilon, options.max_iterations, options.tolerance)
 
         if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
             ctx.save_for_backward(x, y, solution.plan)
@@ -196,26 +228,26 @@ class _EntropicTransport(torch.autograd.Function):
         x, y, plan = ctx.saved_tensors
         with torch.autocast(x.device.type, enabled=False):
             flow = plan * (2 * ctx.factor * grad_value)[:, None, None]
-            grad_x = grad_y = None
-            if ctx.needs_input_grad[0]:  # Σ_j flow_ij (x_i − y_j)
-                held = flow.sum(2, keepdim=True) * x
-                grad_x = held.baddbmm_(flow, y, alpha=-1).to(ctx.dtypes[0])
-            if ctx.needs_input_grad[1]:  # Σ_i flow_ij (y_j − x_i)
-                held = flow.sum(1)[:, :, None] * y
-                grad_y = held.baddbmm_(flow.mT, x, alpha=-1).to(ctx.dtypes[1])
-        return grad_x, grad_y, None, None, None, None
+            if ctx.pairwise:
+                (p, n, _), (q, m, _) = ctx.shapes
+                flow = flow.view(p, q, n, m).transpose(1, 2).reshape(1, p * n, q * m)
+            grads, sides = [None, None], ((x, y, flow), (y, x, flow.mT))
+            for side, (own, other, flow) in enumerate(sides):
+                if ctx.needs_input_grad[side]:  # Σ_j flow_ij (x_i − y_j), Σ_i flow_ij (y_j − x_i)
+                    grad = (flow.sum(2, keepdim=True) * own).baddbmm_(flow, other, alpha=-1)
+                    grads[side] = grad.view(ctx.shapes[side]).to(ctx.dtypes[side])
+        return *grads, None, None, None, None, None
 
 
 # ---------------------------------------------------------------- cost, marginals, ε
 
 
-def _centred(
-    x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def _centred(x: Tensor, y: Tensor, masks: Masks) -> tuple[Tensor, Tensor]:
     """x and y in float32 at least, about x's mean, finite at padding.
 
     Distances do not move with the origin, but ‖x‖² + ‖y‖² − 2 x·y loses digits far from it.
     """
+    x_mask, y_mask = masks
     dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
     x, y = x.to(dtype), y.to(dtype)
     if x_mask is not None:
@@ -233,7 +265,7 @@ def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _uniform(tokens: Tensor, mask: Tensor | None) -> Tensor:
-    """1/n at the n valid tokens, 0 at padding [B, 1, N]."""
+    """1/n at the n valid ones of tokens [B, N, …], 0 at padding: [B, 1, N]."""
     if mask is None:
         batch, length, _ = tokens.shape
         return tokens.new_full((batch, 1, length), 1 / length)
@@ -259,14 +291,15 @@ def _softness(epsilon: Tensor, marginal_penalty: float | None) -> Tensor | None:
 # ---------------------------------------------------------------- arguments and precision
 
 
-def _joint_masks(
-    x: Tensor, y: Tensor, x_mask: Tensor | None, y_mask: Tensor | None
-) -> tuple[Tensor | None, Tensor | None]:
-    """Both masks or none; a pair with nothing on one side is masked out on both."""
+def _joint_masks(x: Tensor, y: Tensor, masks: Masks, pairwise: bool) -> Masks:
+    """Both masks or none, of each pair; one with nothing on a side is masked out on both."""
+    x_mask, y_mask = masks
     if x_mask is None and y_mask is None:
         return None, None
     x_mask = x_mask if x_mask is not None else x.new_ones(x.shape[:2], dtype=torch.bool)
     y_mask = y_mask if y_mask is not None else y.new_ones(y.shape[:2], dtype=torch.bool)
+    if pairwise:
+        x_mask, y_mask = x_mask.repeat_interleave(len(y), 0), y_mask.repeat(len(x), 1)
     return x_mask & y_mask.any(1, keepdim=True), y_mask & x_mask.any(1, keepdim=True)
 
 

@@ -29,7 +29,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from slam_potsa.objective.distances import Distance, mean_token, measure
+from slam_potsa.objective.distances import Distance, mean_token, measure, pairwise
 
 
 class Sides(NamedTuple):
@@ -67,19 +67,6 @@ def rolled(sides: Sides) -> Sides:
     return sides._replace(y=sides.y.roll(1, 0), y_mask=y_mask)
 
 
-def crossed(sides: Sides) -> Sides:
-    """Every row of x with every row of y: P * P rows, row i * P + j is (x_i, y_j)."""
-    count = sides.x.shape[0]
-
-    def outer(part: Tensor | None) -> Tensor | None:
-        return None if part is None else part.repeat_interleave(count, 0)
-
-    def inner(part: Tensor | None) -> Tensor | None:
-        return None if part is None else part.repeat(count, *[1] * (part.ndim - 1))
-
-    return Sides(outer(sides.x), inner(sides.y), outer(sides.x_mask), inner(sides.y_mask))
-
-
 def select(sides: Sides, rows: Tensor) -> Sides:
     rows = rows.to(sides.x.device)
     return Sides(*(None if part is None else part[rows] for part in sides))
@@ -111,11 +98,14 @@ def normalised(distance: Distance, sides: Sides, first: Tensor, second: Tensor) 
 def contrastive(
     distance: Distance, sides: Sides, first: Tensor, second: Tensor, temperature: float = 0.1
 ) -> Tensor | None:
-    """Symmetric InfoNCE over the P pairs; None with one pair, which has nothing to differ from."""
+    """Symmetric InfoNCE over the P pairs; None with one pair, which has nothing to differ from.
+
+    P² distances in one batch; `distances.pairwise` and `transport` say what that holds.
+    """
     count = sides.x.shape[0]
     if count < 2:
         return None
-    values = distance(*crossed(sides)).view(count, count)
+    values = pairwise(distance, *sides)
     return _told_apart(values, live_rows(sides), first, second, temperature, dims=(0, 1))
 
 
@@ -124,8 +114,8 @@ def n_pair(distance: Distance, sides: Sides, first: Tensor, second: Tensor) -> T
     count = sides.x.shape[0]
     if count < 2:
         return None
-    means = Sides(mean_token(sides.x, sides.x_mask), mean_token(sides.y, sides.y_mask), None, None)
-    values = distance(*crossed(means)).view(count, count)
+    means = mean_token(sides.x, sides.x_mask), mean_token(sides.y, sides.y_mask)
+    values = pairwise(distance, *means, None, None)
     return _told_apart(values, live_rows(sides), first, second, None, dims=(1,))
 
 

@@ -210,16 +210,37 @@ def test_gradient_goes_to_the_side_that_asks():
     assert not transport(x, y).cost.requires_grad and not transport(x, y).plan.requires_grad
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_pairwise_is_every_row_with_every_row(masked):
+    """Values and gradients of P² separate pairs, one row of which has no token."""
+    x, y = (tokens(3, n, 4, seed=n).requires_grad_() for n in (5, 6))
+    x_mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]]).bool()
+    masks, copies = (None, None), (None, None)
+    if masked:
+        masks = x_mask, torch.ones(3, 6, dtype=torch.bool)
+        copies = x_mask.repeat_interleave(3, 0), masks[1].repeat(3, 1)
+    weight = tokens(3, 3, seed=9)
+    sides = x.repeat_interleave(3, 0), y.repeat(3, 1, 1)
+    expected = transport_loss(*sides, *copies, **EXACT).view(3, 3)
+    found = transport(x, y, *masks, pairwise=True, **EXACT).value.view(3, 3)
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad((v * weight).sum(), (x, y)) for v in (found, expected)]
+    torch.testing.assert_close(*gradients)
+    with pytest.raises(ValueError, match="debias"):
+        transport(x, y, pairwise=True, debias=True)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_cuda_agrees_and_never_waits():
+@pytest.mark.parametrize("solver", ["torch", "triton"])
+def test_cuda_agrees_and_never_waits(solver):
     x, y = (tokens(4, 20, 64, seed=s, dtype=torch.float32) for s in (0, 1))
     expected = gradients(x, y, tolerance=0.0)
     x, y = x.cuda(), y.cuda()
-    gradients(x, y)  # the first call may allocate
+    gradients(x, y, solver=solver)  # the first call may allocate, or compile
     torch.cuda.set_sync_debug_mode("error")
     try:
-        found = gradients(x, y)
+        found = gradients(x, y, solver=solver, tolerance=0.0)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     for ours, theirs in zip(found, expected, strict=True):
@@ -243,6 +264,7 @@ BOTH = ONE, ONE
         (BOTH, {"epsilon": math.nan, "max_iterations": 0}, ValueError, "epsilon: .*; max_iter"),
         (BOTH, {"epsilon_scale": "median", "cost_scale": "w"}, ValueError, "; cost_scale"),
         (BOTH, {"cost_scale": -1.0, "marginal_penalty": 0}, ValueError, "; marginal_penalty"),
+        (BOTH, {"solver": "cuda"}, ValueError, "solver: "),
         (BOTH, {"debias": True, "marginal_penalty": 1.0}, ValueError, "debias: "),
     ],
 )

@@ -47,7 +47,13 @@ SENTENCES = {"train": 300, "pairs": 160, "dev": 5, "test": 100, "clauses": 1}
 HEARD = ("en", "es", "ru")
 FEW = 60  # sentences a language, after English
 TESTS = ("test", "test_new_voices")
-JOINING = ("join", "shuffled", "pseudo", "translated")  # kinds of rows of a language that joins
+JOINING = (
+    "join",
+    "shuffled",
+    "answered",
+    "pseudo",
+    "translated",
+)  # kinds of rows of a language that joins
 BATCH = 128  # recordings measured at once
 RESULT = "result.json"  # in a run's folder; its last file
 
@@ -141,7 +147,7 @@ def configuration(run: Run, args: argparse.Namespace) -> PotsaConfig:
         options += [f"ckpt_path={args.output / run.start.name / 'model.pt'}"]
         options += ["dataset_config.pairing=none", "train_config.batch_size_training=8"]
         options += [f"train_config.lr={3.3e-4 if run.start.system == 'english' else 5.0e-4}"]
-    if run.settings.get("rows") in ("join", "shuffled"):
+    if run.settings.get("rows") in ("join", "shuffled", "answered"):
         options += ["dataset_config.pairing=joining", f"dataset_config.joining=[{run.language}]"]
         options += [f"dataset_config.joining_share={args.share}"]
     options += run.settings["options"]
@@ -197,14 +203,16 @@ def joining_rows(
     rows = random.Random(f"pairs:{run.seed}").sample(rows, len(rows))[: run.pairs]
     if kind == "shuffled":
         return shuffled_partners(rows, run.seed)
-    if kind == "pseudo":
+    made = "target" if kind == "answered" else None
+    if kind in ("pseudo", "answered"):
         targets = pseudo_targets(args.output / run.start.name, args)
     elif kind == "translated":
         translated = read_manifest(args.world / "data/pairs_translated.jsonl")
         targets = {u.sentence_id: u.target for u in translated}
     else:
         return rows
-    return [replace(u, target=targets[u.sentence_id]) for u in rows if targets[u.sentence_id]]
+    found = [(u, targets[u.sentence_id]) for u in rows]
+    return [replace(u, target=text, synthetic=made) for u, text in found if text]
 
 
 def pseudo_targets(start: Path, args: argparse.Namespace) -> dict[str, str]:

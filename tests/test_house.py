@@ -13,19 +13,19 @@ PACKAGE = Path(__file__).resolve().parents[1] / "slam_potsa"
 ORDER = ["errors", "files", "provenance", "text", "stand_ins", "config", "registry", "data"]
 ORDER += ["objective", "model", "plugin", "engine", "evaluation", "commands", "cli"]
 # Lines of each folder, with a little air. The aim is 17,000 in all; what stands above it: languages
-# that join, announcements and the authors' settings 1,350, PART and peers 660, AI-STA 690, records
+# that join, announcements and the authors' settings 1,440, PART and peers 680, AI-STA 690, records
 # and readers 725, sharing 550, SLAM-LLM's recipes and other people's data 640, transport in one
 # launch 170.
 BUDGET = {
-    "config": 1_270,
-    "data": 4_205,
-    "objective": 1_730,
-    "model": 2_915,
-    "engine": 4_190,
+    "config": 1_280,
+    "data": 4_210,
+    "objective": 1_735,
+    "model": 2_955,
+    "engine": 4_220,
     "evaluation": 3_640,
     "commands": 600,
 }
-BUDGET_IN_ALL = 19_280
+BUDGET_IN_ALL = 19_315
 SLAM_LLM_ALLOWED = {"engine/slam_llm.py", "model/drop_in.py"}
 HEAVY = ("transformers", "deepspeed", "slam_llm", "sacrebleu", "sklearn", "peft")
 HEAVY += ("jiwer", "py3langid", "scipy", "matplotlib")

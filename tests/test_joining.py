@@ -28,7 +28,7 @@ from slam_potsa.engine.run_directory import TEACHER, last_checkpoint
 from slam_potsa.model.checkpoint import read_checkpoint
 from slam_potsa.model.language_bias import LanguageBias
 from tests.support import tiny
-from tests.support.trained import build, save_run
+from tests.support.trained import build, make_it_listen, save_run
 from tests.test_docs import FENCE
 
 OFF = {"enabled": False}
@@ -259,6 +259,69 @@ def test_a_finished_model_makes_targets_that_train_as_others(taught, tmp_path, m
 def test_targets_that_cannot_be_made_are_refused(taught, tmp_path, capsys, words, message):
     assert pseudo(taught, tmp_path / "pseudo.jsonl", *words) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def answered(taught):
+    """The manifest with the model's answers for what joins."""
+    out = Path(taught[0].dataset_config.train_data_path).parent / "answered.jsonl"
+    assert pseudo(taught, out, "--target-language", "en") == 0
+    return str(out)
+
+
+def by_kl(taught, folder, manifest):
+    config = joining(taught, folder, train_data_path=manifest)
+    terms = {"kl": TermConfig(distance="kl", first="answer", second="teacher.answer", weight=1.0)}
+    config.alignment = dataclasses.replace(config.alignment, terms=terms)
+    return config
+
+
+def test_the_answer_is_pulled_to_the_teachers_after_the_partners_speech(taught, answered, tmp_path):
+    config = by_kl(taught, tmp_path, answered)
+    config.alignment.cross_entropy_weight = 0.0
+    model, dataset = build(config, ckpt_path=config.ckpt_path)
+    for each in (model, model.teacher):
+        make_it_listen(each)
+    batch = dataset.collator([*dataset][:8])
+    first, second = batch["pairs"].unbind(1)
+    start = batch["label_start"]
+    assert 0 < len(first) < 8 and (batch["labels"][first] == -100).all()
+    heard = {name: batch[name].clone() for name in ("audio_mel", "audio_mel_post_mask")}
+    for speech in heard.values():
+        speech[first] = speech[second]
+    languages = batch["language_ids"].index_copy(0, first, batch["language_ids"][second])
+    same = batch | heard | {"language_ids": languages}
+    opened = ["answer", "teacher.answer"], batch["modality_mask"], None, start, batch["pairs"]
+    with torch.no_grad(), model.controller.recorder.recording(*opened) as taps:
+        model(**batch)
+        answer, teachers = (taps[name] for name in opened[0])
+        torch.testing.assert_close(teachers.tensor[second], model(**same)[0].logits[first])
+    assert torch.equal(teachers.mask[second], batch["attention_mask"][first, start:])
+    loss = model.train()(**batch)[0].loss
+    sides = answer.tensor[first].log_softmax(2), teachers.tensor[second].softmax(2)
+    by_token = torch.nn.functional.kl_div(*sides, reduction="none").sum(2)
+    rows = [row[valid].mean() for row, valid in zip(by_token, answer.mask[first], strict=True)]
+    torch.testing.assert_close(loss, sum(rows) / len(rows))
+    assert loss > 1e-3
+    loss.backward()
+    assert model.encoder_projector.linear.weight.grad.abs().sum() > 0
+    assert all(p.grad is None for part in (model.teacher, model.llm) for p in part.parameters())
+    assert model(**same)[0].loss.item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_answers_that_are_not_there_or_that_nothing_reads_are_refused(taught, answered, tmp_path):
+    with pytest.raises(InputError, match="6 rows that join, such as 'it-0', have no target: write"):
+        native.finetune(
+            by_kl(taught, tmp_path, joining(taught, tmp_path).dataset_config.train_data_path)
+        )
+    with pytest.raises(InputError, match="have a target, which nothing reads but"):
+        native.finetune(joining(taught, tmp_path, train_data_path=answered))
+    config = by_kl(taught, tmp_path, answered)
+    config.train_config.train_parts = ["projector", "llm.lora"]
+    assert "alignment over answer: its teacher is a projector" in problems(config)
+    config.alignment.teacher, config.alignment.terms["kl"].rows = None, "same"
+    assert "alignment.teacher and terms over teacher.*" in problems(config)
+    assert "second=teacher.answer and rows=pairs belong together" in problems(config)
 
 
 def test_the_teacher_computes_the_rows_that_are_compared(taught, tmp_path):

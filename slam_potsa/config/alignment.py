@@ -17,6 +17,7 @@ from slam_potsa.config.option import (
 
 # Before the name of an activation: of another model; at the speech, or of the transcript, alone.
 TEACHER, SPEECH, TEXT = "teacher.", "speech.", "text."
+ANSWER = "answer"  # the LLM's scores at the places of the answer
 
 
 @dataclass
@@ -66,14 +67,16 @@ class TermConfig(OptionsOfARow):
     `speech.llm.{layer}` is at the positions of the speech alone, `text.llm.{layer}` what the LLM
     makes of the transcript in place of the speech, without gradient; `ctc` what a classification
     layer of its own makes of the projector's output, to be compared with `text.ids`, the tokens.
+    `answer` is the LLM's scores of each next token of a row's answer, and `teacher.answer` those
+    that it gives, before the same tokens, to what the teacher makes of the partner's speech.
     """
 
     distance: str = option(
         "",
-        "ot, mse, cosine, dot (of mean tokens) or ctc; a term without one is refused: choose it by "
-        "alignment=NAME first",
-        choices=("", "ot", "mse", "cosine", "dot", "ctc"),
-        source=f"POTSA Table 2; {AI_STA} Table 4",
+        "ot, mse, cosine, dot (of mean tokens), ctc or kl (of answers); a term without one is "
+        "refused: choose it by alignment=NAME first",
+        choices=("", "ot", "mse", "cosine", "dot", "ctc", "kl"),
+        source=f"POTSA Table 2; {AI_STA} Table 4; kl is ours",
     )
     weight: float | None = option(
         10.0,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
-from slam_potsa.config.alignment import SPEECH, TEACHER, TEXT, AlignmentConfig
+from slam_potsa.config.alignment import ANSWER, SPEECH, TEACHER, TEXT, AlignmentConfig
 from slam_potsa.config.option import options
 from slam_potsa.config.sections import (
     COT_ANSWER,
@@ -24,6 +24,8 @@ from slam_potsa.config.sections import (
 from slam_potsa.errors import refuse
 
 AMONG_ROWS = ("normalised", "contrastive", "n_pair")  # variants that need two rows
+# Distances of scores, each of the one pair of activations that are such, in the rows of `rows`.
+SCORES = {"ctc": ("ctc", f"{TEXT}ids", "same"), "kl": (ANSWER, f"{TEACHER}{ANSWER}", "pairs")}
 WINDOW = 1500  # encoder frames of 30 s
 
 
@@ -216,12 +218,15 @@ def _terms(alignment: AlignmentConfig) -> Iterator[str]:
             yield f"{where}.variant=debiased needs distance=ot: it is a Sinkhorn divergence"
         elif term.variant == "debiased" and term.weight != 0 and term.marginal_penalty is not None:
             yield f"{where}.variant=debiased needs marginal_penalty=null"
-        elif (term.distance == "ctc") != ((term.first, term.second) == ("ctc", f"{TEXT}ids")):
-            yield f"{where}: distance=ctc, first=ctc and second={TEXT}ids belong together"
         elif term.solver == "triton" and find_spec("triton") is None:
             yield f"{where}.solver=triton: pip install triton, or set it to torch"
-        elif term.distance == "ctc" and (term.variant, term.tokens) != ("plain", "raw"):
-            yield f"{where}.distance=ctc needs variant=plain and tokens=raw"
+        for distance, (*sides, rows) in SCORES.items():
+            over = sides == [term.first, term.second] and rows == term.rows
+            if over != (term.distance == distance):
+                told = f"first={sides[0]}, second={sides[1]} and rows={rows}"
+                yield f"{where}: distance={distance}, {told} belong together"
+            elif term.distance == distance and (term.variant, term.tokens) != ("plain", "raw"):
+                yield f"{where}.distance={distance} needs variant=plain and tokens=raw"
 
 
 def paired_terms(alignment: AlignmentConfig, data: DatasetConfig, size: int) -> Iterator[str]:
@@ -261,6 +266,13 @@ def _joining_problems(config: PotsaConfig) -> Iterator[str]:
         yield (
             "alignment.teacher and terms over teacher.* belong together: give the checkpoint that "
             "such a term compares with, or a term such as alignment=join"
+        )
+    trains_llm = any(part.startswith("llm") for part in config.train_config.train_parts)
+    if ANSWER in alignment.sides and (trains_llm or not data.joining):
+        yield (
+            "alignment over answer: its teacher is a projector before an LLM that stays as it is, "
+            "for languages that join: take llm out of train_config.train_parts, and set "
+            "dataset_config.joining and pairing=joining"
         )
     if alignment.teacher == "ckpt_path" and not config.ckpt_path:
         yield "alignment.teacher=ckpt_path needs ckpt_path, the model.pt of a finished training"

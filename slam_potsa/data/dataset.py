@@ -100,6 +100,7 @@ class SpeechTranslationDataset(Dataset):
                 "target": tasks.reference(task, utterance),
                 "prompt_ids": self._encode(tasks.question(self.data, task, utterance)),
                 "answer_ids": self._answer_ids(task, utterance),
+                "taught": self._is_taught(utterance),
                 "transcript_ids": self._encode(utterance.transcript or ""),
                 **(self._silence() if task in tasks.TEXT else self._speech(self.heard(utterance))),
             }
@@ -108,6 +109,10 @@ class SpeechTranslationDataset(Dataset):
         """The true answer's tokens and eos; empty where there is none."""
         text = tasks.answer(self.data, task, utterance)
         return [] if text is None else [*self._encode(text), self.eos_id]
+
+    def _is_taught(self, utterance: Utterance) -> bool:
+        """Whether its answer is a model's, which a term of alignment reads and none learns by."""
+        return utterance.language in self.data.joining and utterance.synthetic == "target"
 
     def _encode(self, text: str) -> list[int]:
         # Prompt and answer apart, so that the border between them never depends on either.
@@ -143,7 +148,7 @@ class SpeechTranslationDataset(Dataset):
         audio_mel_post_mask [B, T], 1 = an encoder frame that holds speech; language_ids [B] int64;
         sentence_ids [B] int64 (equal = one sentence); pairs [P, 2] int64, the rows of each pair,
         the anchor second; label_start, the first column that may have a label (S: there is none);
-        where some rows have no answer, as those that join, answered [R] int64, the others;
+        where some rows have no answer to learn, as those that join, answered [R] int64, the others;
         where some have a transcript, transcript_ids [B, M] int64 (-100 behind their end).
         Inference: no labels and no label_start, but keys and targets, lists of B strings, and
         answer_ids, the tokens of each true answer.
@@ -165,7 +170,7 @@ class SpeechTranslationDataset(Dataset):
             batch["targets"] = [row["target"] or "" for row in rows]
             batch["answer_ids"] = [row["answer_ids"] for row in rows]
             return batch
-        answered = [i for i, row in enumerate(rows) if row["answer_ids"]]
+        answered = [i for i, row in enumerate(rows) if row["answer_ids"] and not row["taught"]]
         if 0 < len(answered) < len(rows):
             batch["answered"] = torch.tensor(answered)
         if any(row["transcript_ids"] for row in rows):
@@ -193,7 +198,9 @@ class SpeechTranslationDataset(Dataset):
             audio, end = prompt - slots[index], start + len(answers[index])
             input_ids[index, audio:prompt] = AUDIO_SLOT
             input_ids[index, prompt:start] = torch.tensor(row["prompt_ids"])
-            input_ids[index, start:end] = labels[index, start:end] = torch.tensor(answers[index])
+            input_ids[index, start:end] = torch.tensor(answers[index])
+            if not row["taught"]:
+                labels[index, start:end] = input_ids[index, start:end]
             modality_mask[index, audio:prompt] = True
             attention_mask[index, audio:end] = True
         tokens = {"input_ids": input_ids, "attention_mask": attention_mask}

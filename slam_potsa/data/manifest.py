@@ -86,7 +86,7 @@ def read_manifest(
 
     Args:
         needs: optional fields that this task cannot do without, such as `("audio", "target")`.
-        joining: languages whose rows need audio alone, and must have no target.
+        joining: languages whose rows need audio alone, and must have no target but a model's.
 
     Raises:
         InputError: naming every bad line as `file:line: field 'x': found ..., expected ...`; of
@@ -100,7 +100,7 @@ def read_manifest(
         for name in ("audio",) if joins else needs:
             if getattr(utterance, name) is None:
                 problems.wrong(number, name, None, VALID[name][1])
-        if joins and utterance.target is not None:
+        if joins and utterance.target is not None and utterance.synthetic != "target":
             problems.add(number, f"field 'target': {HAS_TARGET}")
     problems.check()
     return [utterance for _, utterance in rows]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,28 @@ def load_peer(system: str, path: str) -> tuple[Any, Any]:
     kind = getattr(transformers, name := PEERS[system]["model"], None)
     if kind is None:
         raise InputError(f"transformers {transformers.__version__} has no {name}: another may have")
+    processor = _processor(PEERS[system], path)
     model = from_pretrained(kind, path, "--model", dtype=llm_dtype("auto"))
-    processor = from_pretrained(transformers.AutoProcessor, path, "--model")
     return model.to(device()).eval(), processor
+
+
+def _processor(peer: Mapping[str, Any], path: str) -> Any:
+    import transformers
+
+    if "hears" not in peer:
+        return from_pretrained(transformers.AutoProcessor, path, "--model")
+
+    class Hears(getattr(transformers, peer["hears"])):
+        """Without its processors of pictures and videos, which would need torchvision."""
+
+        def check_argument_for_proper_class(self, name: str, argument: Any) -> Any:
+            return argument and super().check_argument_for_proper_class(name, argument)
+
+    parts = {"feature_extractor": "AutoFeatureExtractor", "tokenizer": "AutoTokenizer"}
+    found = {
+        k: from_pretrained(getattr(transformers, v), path, "--model") for k, v in parts.items()
+    }
+    return Hears(**found)
 
 
 @torch.inference_mode()
@@ -110,6 +130,8 @@ def _problems(system: str, rows: list[Utterance], task: str) -> Iterator[str]:
     peer = PEERS[system]
     if task not in peer["prompt"]:
         yield f"--task {task}: {system} is asked for {', '.join(peer['prompt'])} here"
+    if (package := peer.get("needs")) and find_spec(package.replace("-", "_")) is None:
+        yield f"{system}: its processor needs {package}: pip install {package}"
     asked = {row.target_language for row in rows} if task == "s2tt" else set()
     for target in sorted(map(str, asked)):
         if target == "None" or target not in peer.get("targets", [target]):

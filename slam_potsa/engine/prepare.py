@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from slam_potsa.config import DatasetConfig, PotsaConfig
-from slam_potsa.config.alignment import TEACHER, TEXT
+from slam_potsa.config.alignment import ANSWER, TEACHER, TEXT
 from slam_potsa.data.dataset import read_rows, training_items
 from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.manifest import check_manifest, manifest_hash, read_manifest
@@ -204,6 +204,7 @@ def check_inputs(config: PotsaConfig) -> None:
         reads_text = any(side.startswith(TEXT) for side in config.alignment.sides)
         _check_rows(data, "train_data_path", *["transcript"] * reads_text)
         _check_pairs(config)
+        _check_answers(config)
         _check_table(config)
     if config.train_config.run_validation and data.val_data_path != data.train_data_path:
         with collecting(problems):
@@ -298,6 +299,18 @@ def _check_pairs(config: PotsaConfig) -> None:
             "so there is nothing to align; use the same sentence_id for the same meaning, or "
             "alignment=none"
         )
+
+
+def _check_answers(config: PotsaConfig) -> None:
+    """What joins has answers of the teacher where a term reads them, and there alone."""
+    data, reads = config.dataset_config, ANSWER in config.alignment.sides
+    rows = read_manifest(data.train_data_path, needs=())
+    wrong = [r.key for r in rows if r.language in data.joining and bool(r.target) != reads]
+    told = "a target, which nothing reads but alignment=join_kl: null it, or do not let them join"
+    if reads:
+        told = "no target: write it with `slam-potsa pseudo`, by the run that is the teacher"
+    where = f"{data.train_data_path}: {len(wrong)} rows that join"
+    refuse(f"{where}, such as {key!r}, have {told}" for key in wrong[:1])
 
 
 def _check_table(config: PotsaConfig) -> None:

@@ -24,7 +24,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from slam_potsa.config.alignment import SPEECH, TEACHER
+from slam_potsa.config.alignment import ANSWER, SPEECH, TEACHER
 from slam_potsa.model.carried_state import CarriedState
 from slam_potsa.model.metrics import mean_record, numbers, start_copy_to_host
 from slam_potsa.model.taps import TapRecorder, Teacher
@@ -104,7 +104,7 @@ class AlignmentController:
             raise ValueError(f"terms: {', '.join(taken)} stands for something else in the metrics")
         self._scheduled = scheduled_terms(objective)
         sides = [side for term in objective.terms for side in (term.first, term.second)]
-        self.reads_llm = any(side.startswith(("llm.", f"{SPEECH}llm.")) for side in sides)
+        self.reads_llm = any(side.startswith(("llm.", f"{SPEECH}llm.", ANSWER)) for side in sides)
         self._teacher: Teacher | None = getattr(model, "teacher", None)
         choices = (*schedule.candidates, *schedule.layers) if schedule else ()
         # Where conflict is measured: the whole Q-Former, but of an LLM what may be chosen.
@@ -138,13 +138,13 @@ class AlignmentController:
         pairs: Tensor | None = None,
         training: bool = False,
         sentence_ids: Tensor | None = None,
-        *text: Tensor | None,
+        *text: Tensor | int | None,
     ) -> None:
         """Before the projector runs.
 
         `language_ids` [B]; `pairs` [P, 2] row numbers, or None; `sentence_ids` [B], equal where
-        the meaning is: what is mismatched must differ in it; `text`: `modality_mask` [B, S] and
-        `transcript_ids` [B, M], see `TapRecorder.open`.
+        the meaning is: what is mismatched must differ in it; `text`: `modality_mask` [B, S],
+        `transcript_ids` [B, M] and where answers start, see `TapRecorder.open`.
         """
         self.projector.set_languages(language_ids)
         self._training, self._sentences = training, sentence_ids
@@ -163,7 +163,7 @@ class AlignmentController:
         wanted = self.objective.tap_names(self.layers, paired=len(self._pairs) > 0)
         if self._wants_conflict:
             wanted |= self._scheduled.tap_names(self._all_layers)
-        self.recorder.open(wanted, *text)
+        self.recorder.open(wanted, *text, pairs=self._pairs)
 
     def end(self, cross_entropy: Tensor, targets: Tensor, tokens: Tensor | int = 0) -> Tensor:
         """The loss to back-propagate: eq. 4 in training, plain cross-entropy otherwise.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from slam_potsa.config import ModelConfig, TrainConfig
 from slam_potsa.errors import InputError
@@ -74,6 +74,15 @@ def adapt_llm(llm: nn.Module, train: TrainConfig) -> nn.Module:
 def unwrapped(llm: nn.Module) -> nn.Module:
     """The transformers model inside peft's wrapper, or `llm` itself."""
     return llm.get_base_model() if hasattr(llm, "get_base_model") else llm
+
+
+def in_slots(text: Tensor, speech: Tensor, slots: Tensor) -> Tensor:
+    """`text` [B, S, W] with token i of `speech` [B, N, W] in slot i of a row of `slots` [B, S]."""
+    # A gather, since a loop over rows would wait for the device.
+    slot = slots.long().cumsum(1) - 1
+    filled = slots.bool() & (slot < speech.shape[1])
+    index = slot.clamp(0, speech.shape[1] - 1)[..., None].expand(-1, -1, speech.shape[2])
+    return torch.where(filled[..., None], speech.to(text.dtype).gather(1, index), text)
 
 
 def _eight_bit() -> dict[str, Any]:

@@ -21,7 +21,7 @@ from slam_potsa.data.pairs import EpochCounter
 from slam_potsa.errors import InputError
 from slam_potsa.model.carried_state import CARRIED
 from slam_potsa.model.controller import AlignmentController
-from slam_potsa.model.llm import unwrapped
+from slam_potsa.model.llm import in_slots, unwrapped
 
 IGNORE_INDEX = -100
 GENERATE_OPTIONS = {spec.name for spec in fields(DecodeConfig)} - {"cross_entropy"}
@@ -129,12 +129,12 @@ class SpeechLLM(Aligned, nn.Module):
         from transformers.modeling_outputs import CausalLMOutput
 
         training = self._is_training_step(labels)
-        text = modality_mask, transcript_ids
+        labels = torch.full_like(input_ids, IGNORE_INDEX) if labels is None else labels
+        start = _first_label(labels) if label_start is None else label_start
+        text = modality_mask, transcript_ids, start
         self.controller.begin(language_ids, pairs, training, sentence_ids, *text)
         speech = audio_mel, audio_mel_post_mask, encoder_features
         embeds = self._embed(input_ids, modality_mask, *speech, heard)
-        labels = torch.full_like(input_ids, IGNORE_INDEX) if labels is None else labels
-        start = _first_label(labels) if label_start is None else label_start
         if answered is not None and not self.controller.reads_llm:
             embeds, attention_mask, labels = (
                 rows.index_select(0, answered) for rows in (embeds, attention_mask, labels)
@@ -245,12 +245,8 @@ class SpeechLLM(Aligned, nn.Module):
         text = unwrapped(self.llm).get_input_embeddings()(input_ids.clamp(min=0))
         if mel is None and features is None:
             return text
-        speech = self.project(mel, post_mask, features, heard=heard).to(text.dtype)
-        # Slot i of a row takes token i: a gather, since a loop over rows would wait for the device.
-        slot = modality_mask.long().cumsum(1) - 1
-        filled = modality_mask.bool() & (slot < speech.shape[1])
-        index = slot.clamp(0, speech.shape[1] - 1)[..., None].expand(-1, -1, speech.shape[2])
-        return torch.where(filled[..., None], speech.gather(1, index), text)
+        speech = self.project(mel, post_mask, features, heard=heard)
+        return in_slots(text, speech, modality_mask)
 
     def _widened(self, embeds: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """[B, S', W] and [B, S']: one more pad column on the left at least.

@@ -10,7 +10,10 @@
     text.llm.{k}        the same of the transcript, without gradient             [B, M, W]
     text.ids            the transcript's tokens                                  [B, M, 1]
     ctc                 scores of vocabulary and blank of the speech tokens      [B, N, V + 1]
+    answer              scores of each next token of the answer                  [B, A, V]
     teacher.{tap}       the same of `model.teacher`, up to its projector, without gradient
+    teacher.answer      in the second row of a pair: the LLM's scores of the     [B, A, V]
+                        first's answer after what the teacher makes of the second's speech
 
 The LLM's taps hold all S positions of its input, speech and text, with its attention mask. These
 are transformers' `hidden_states`, except that its last one is after the final norm.
@@ -35,12 +38,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from slam_potsa.config.alignment import SPEECH, TEACHER, TEXT
+from slam_potsa.config.alignment import ANSWER, SPEECH, TEACHER, TEXT
 from slam_potsa.model.carried_state import CARRIED
-from slam_potsa.model.llm import unwrapped
+from slam_potsa.model.llm import in_slots, unwrapped
 from slam_potsa.objective.terms import Tap
 
-WHOLE = ("encoder", "compensated", "projector", "ctc", "text.ids")  # taps that have no layers
+WHOLE = ("encoder", "compensated", "projector", "ctc", "text.ids", ANSWER)  # without layers
 LAYERED = re.compile(r"(?:(?:speech|text)\.(?=llm))?(qformer|llm)\.(\w*)")
 
 
@@ -63,6 +66,8 @@ class TapRecorder:
         self._hooks: list[RemovableHandle] = []
         self._llm_mask: Tensor | None = None
         self._slots: Tensor | None = None
+        self._pairs: Tensor | None = None
+        self._answer_start = 0
 
     @contextmanager
     def recording(self, wanted: Iterable[str], *inputs: Tensor | None) -> Iterator[dict[str, Tap]]:
@@ -78,17 +83,21 @@ class TapRecorder:
         wanted: Iterable[str],
         modality_mask: Tensor | None = None,
         transcript_ids: Tensor | None = None,
+        answer_start: int | None = None,
+        pairs: Tensor | None = None,
     ) -> None:
         """Record these in the forward that follows.
 
         Args:
             modality_mask: [B, S] true at the audio slots; for `speech.*`.
             transcript_ids: [B, M] tokens, below 0 where there is none; for `text.*`.
+            answer_start: the first column of answers; `pairs` [P, 2] rows; for `*answer`.
 
         Raises ValueError for a tap that is not there.
         """
         self.take()
         wanted, self._slots = list(wanted), modality_mask
+        self._answer_start, self._pairs = answer_start or 0, pairs
         read = [name.removeprefix(TEXT) for name in wanted if name.startswith(TEXT)]
         if read:
             wanted = [name for name in wanted if not name.startswith(TEXT)]
@@ -101,8 +110,13 @@ class TapRecorder:
         for name in wanted:
             if not name.startswith(TEACHER):
                 self._hooks.append(self._hook(name))
+        answers = ANSWER in taught
         if taught:
-            self._hooks.append(self._teacher_hook(taught))
+            names = dict.fromkeys("projector" if name == ANSWER else name for name in taught)
+            self._hooks.append(self._teacher_hook([*names]))
+        if answers:  # the last: it ends the recording
+            hear = self._model.llm.register_forward_hook
+            self._hooks.append(hear(self._on_taught_answer, with_kwargs=True))
         if any(name.startswith("llm.") for name in wanted):
             # On the outside: peft calls the forward of what it wraps past its hooks.
             llm = self._model.llm
@@ -113,11 +127,13 @@ class TapRecorder:
         for hook in self._hooks:
             hook.remove()
         taps, self._taps, self._hooks = self._taps, {}, []
-        self._llm_mask = self._slots = None
+        self._llm_mask = self._slots = self._pairs = None
         return taps
 
     def _hook(self, name: str) -> RemovableHandle:
         projector, part = self._model.encoder_projector, name.removeprefix(SPEECH).partition(".")[0]
+        if name == ANSWER:
+            return self._model.llm.register_forward_hook(self._on_answer, with_kwargs=True)
         if name in WHOLE:
             return projector.register_forward_hook(partial(self._on_projector, name))
         blocks = llm_blocks(self._model.llm) if part == "llm" else projector.layers
@@ -180,6 +196,28 @@ class TapRecorder:
     def _on_block(self, name: str, _block: nn.Module, _inputs, output: Any) -> None:
         # transformers 4 returns tuples from a block, transformers 5 the tensor.
         self._keep(name, output if isinstance(output, Tensor) else output[0])
+
+    def _on_answer(self, _llm: nn.Module, _inputs, named: dict[str, Any], output: Any) -> None:
+        self._taps[ANSWER] = self._answers(output.logits, named["attention_mask"])
+
+    def _answers(self, logits: Tensor, mask: Tensor) -> Tap:
+        """Scores made a column before what they are of; in no column but the last A + 1, if so."""
+        mask = mask[:, self._answer_start :].bool()
+        return Tap(logits[:, -1 - mask.shape[1] : -1], mask)
+
+    @torch.no_grad()
+    def _on_taught_answer(self, llm: nn.Module, _inputs, named: dict[str, Any], _output) -> None:
+        """The first rows of pairs again, with the teacher's tokens of the second rows' speech."""
+        for hook in self._hooks:  # this pass is no tap
+            hook.remove()
+        first, second = self._pairs.to(self._slots.device).unbind(1)
+        taken = {k: _taken(v, first) if isinstance(v, Tensor) else v for k, v in named.items()}
+        speech = self._taps[f"{TEACHER}projector"].tensor.index_select(0, second)
+        slots = self._slots.index_select(0, first)
+        taken["inputs_embeds"] = in_slots(taken["inputs_embeds"], speech, slots)
+        found = self._answers(llm(**taken).logits, taken["attention_mask"])
+        spread = (_spread(each, second, len(self._slots)) for each in found)
+        self._taps[TEACHER + ANSWER] = Tap(*spread)
 
     def _before_first_block(self, name: str, _block: nn.Module, inputs, named: Any) -> None:
         self._keep(name, inputs[0] if inputs else named["hidden_states"])

@@ -60,6 +60,17 @@ def ctc(x: Tensor, y: Tensor, x_mask: Tensor | None = None, y_mask: Tensor | Non
     return F.ctc_loss(scores, ids, *lengths, **how) / lengths[1].to(x.device).clamp_min(1)
 
 
+def kl(x: Tensor, y: Tensor, x_mask: Tensor | None = None, y_mask: Tensor | None = None) -> Tensor:
+    """Mean over positions i valid in both of KL(q_i ‖ p_i), p_i = softmax(x_i), q_i = softmax(y_i).
+
+    x and y [P, A, V] are scores of the vocabulary: word-level distillation of y's distributions
+    (Kim and Rush, 2016).
+    """
+    x, y, both = _paired(x, y, x_mask, y_mask)
+    log_p, log_q = x.log_softmax(2), y.log_softmax(2)
+    return _mean_over_positions((log_q.exp() * (log_q - log_p)).sum(2), both)
+
+
 class OptimalTransport:
     """Entropic optimal transport (eq. 3) with its options: fields of :class:`TransportOptions`."""
 
@@ -160,7 +171,7 @@ def _unit(tokens: Tensor, mask: Tensor | None) -> Tensor:
 
 
 DISTANCES: dict[str, Distance] = {"ot": OptimalTransport(), "mse": mse, "cosine": cosine}
-DISTANCES |= {"dot": dot, "ctc": ctc}
+DISTANCES |= {"dot": dot, "ctc": ctc, "kl": kl}
 
 
 def build_distance(name: str, **options) -> Distance:
@@ -189,7 +200,7 @@ def _paired(
     """x and y in float32 at least, 0 wherever one of them is padding, and where both are valid."""
     if x.ndim != 3 or x.shape != y.shape:
         raise ValueError(
-            "mse and cosine compare position i with position i: expected x and y of one shape "
+            "mse, cosine and kl compare position i with position i: expected x and y of one shape "
             f"[P, N, D], got {list(x.shape)} and {list(y.shape)}; the paper's Table 2 does not say "
             "how lengths are matched, so use a fixed number of queries or the distance 'ot'"
         )

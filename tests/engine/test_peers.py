@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 import pytest
@@ -109,7 +110,106 @@ def seamless(folder) -> None:
     SeamlessM4TProcessor(SeamlessM4TFeatureExtractor(), tokenizer()).save_pretrained(folder)
 
 
+def qwen25_omni(folder) -> None:
+    from transformers import (
+        Qwen2_5OmniThinkerConfig,
+        Qwen2_5OmniThinkerForConditionalGeneration,
+        WhisperFeatureExtractor,
+    )
+
+    named = {name: f"<|{name}|>" for name in ("image", "video", "vision_bos", "vision_eos")}
+    named |= {"audio": "<|AUDIO|>", "audio_bos": "<|audio_bos|>", "audio_eos": "<|audio_eos|>"}
+    words = tokenizer(*named.values())
+    ids = {name: words.convert_tokens_to_ids(token) for name, token in named.items()}
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
+    config = Qwen2_5OmniThinkerConfig(
+        audio_config={**AUDIO, "num_mel_bins": 8, "output_dim": 16},
+        vision_config={"depth": 1, "hidden_size": 16, "num_heads": 2, "out_hidden_size": 16},
+        text_config=LLM | {"rope_parameters": rope},
+        audio_start_token_id=ids["audio_bos"],
+        audio_end_token_id=ids["audio_eos"],
+        vision_start_token_id=ids["vision_bos"],
+        **{f"{name}_token_index": ids[name] for name in ("audio", "image", "video")},
+    )
+    Qwen2_5OmniThinkerForConditionalGeneration(config).save_pretrained(folder)
+    words.save_pretrained(folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["extra_special_tokens"] = {f"{n}_token": token for n, token in named.items()}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    WhisperFeatureExtractor(feature_size=8).save_pretrained(folder)
+
+
+def voxtral(folder) -> None:
+    tekken = pytest.importorskip("mistral_common.tokens.tokenizers.tekken")
+    from transformers import (
+        MistralCommonBackend,
+        VoxtralConfig,
+        VoxtralForConditionalGeneration,
+        VoxtralProcessor,
+        WhisperFeatureExtractor,
+    )
+
+    special = [token["token_str"] for token in tekken.Tekkenizer.DEPRECATED_SPECIAL_TOKENS]
+    special += [
+        *(f"<SPECIAL_{n}>" for n in range(20, 24)),
+        "[AUDIO]",
+        "[BEGIN_AUDIO]",
+        "[TRANSCRIBE]",
+    ]
+    sizes = {"default_vocab_size": len(special) + 256, "default_num_special_tokens": len(special)}
+    spectrum = {"num_mel_bins": 8, "hop_length": 160, "window_size": 400}
+    audio = {"sampling_rate": 16000, "frame_rate": 12.5, "chunk_length_s": 30.0}
+    byte = [base64.b64encode(bytes([n])).decode() for n in range(256)]
+    model = {
+        "config": {"pattern": r"\S+|\s+", "num_vocab_tokens": 256, "version": "v7", **sizes},
+        "vocab": [{"rank": n, "token_bytes": b, "token_str": None} for n, b in enumerate(byte)],
+        "special_tokens": [
+            {"rank": n, "token_str": token, "is_control": True} for n, token in enumerate(special)
+        ],
+        "audio": {**audio, "audio_encoding_config": spectrum},
+    }
+    (folder / "tekken.json").write_text(json.dumps(model))
+    heard = {"hidden_size": 16, "intermediate_size": 64, "num_hidden_layers": 1}
+    config = VoxtralConfig(
+        audio_config={**heard, "num_attention_heads": 2, "num_mel_bins": 8},
+        text_config=LLM | {"model_type": "llama", "vocab_size": sizes["default_vocab_size"]},
+        audio_token_id=24,
+    )
+    VoxtralForConditionalGeneration(config).save_pretrained(folder)
+    own = MistralCommonBackend.from_pretrained(folder)
+    VoxtralProcessor(WhisperFeatureExtractor(feature_size=8), own).save_pretrained(folder)
+
+
+def granite_speech(folder) -> None:
+    pytest.importorskip("torchaudio", exc_type=(ImportError, OSError))
+    from transformers import (
+        GraniteSpeechConfig,
+        GraniteSpeechFeatureExtractor,
+        GraniteSpeechForConditionalGeneration,
+        GraniteSpeechProcessor,
+    )
+
+    words = tokenizer("<|audio|>")
+    config = GraniteSpeechConfig(
+        text_config=LLM | {"model_type": "llama"},
+        encoder_config={"input_dim": 160, "num_layers": 2, "hidden_dim": 16, "num_heads": 2},
+        projector_config={
+            "model_type": "blip_2_qformer",
+            "encoder_hidden_size": 16,
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_attention_heads": 2,
+            "num_hidden_layers": 1,
+        },
+        audio_token_index=words.convert_tokens_to_ids("<|audio|>"),
+        has_lora_adapter=False,
+    )
+    GraniteSpeechForConditionalGeneration(config).save_pretrained(folder)
+    GraniteSpeechProcessor(GraniteSpeechFeatureExtractor(), words).save_pretrained(folder)
+
+
 MADE = {"qwen2-audio": qwen2_audio, "whisper": whisper, "seamless-m4t": seamless}
+MADE |= {"qwen2.5-omni": qwen25_omni, "voxtral": voxtral, "granite-speech": granite_speech}
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +244,9 @@ def test_what_a_system_cannot_be_asked_is_refused_before_it_is_loaded(
 
     assert "expected one of qwen2-audio, qwen2.5-omni, voxtral" in ask("gpt")
     assert "--task cot: voxtral is asked for asr, s2tt" in ask("voxtral", "cot")
+    monkeypatch.setattr("slam_potsa.engine.peers.find_spec", lambda name: None)
+    assert "voxtral: its processor needs mistral-common: pip install" in ask("voxtral")
+    assert "granite-speech: its processor needs torchaudio" in ask("granite-speech")
     monkeypatch.setitem(PEERS, "whisper", PEERS["whisper"] | {"targets": ["zh"]})
     assert "whisper cannot translate into en: expected zh" in ask("whisper")
     monkeypatch.setitem(

@@ -26,6 +26,7 @@ CASES = [*map(DISTANCES.get, NAMES), OnUnitTokens(DISTANCES["ot"])]
 @pytest.mark.parametrize(
     ("name", "between"),
     [("mse", lambda x, y: (x - y).square().mean()),
+     ("kl", lambda x, y: F.kl_div(x.log_softmax(1), y.softmax(1), reduction="batchmean")),
      ("cosine", lambda x, y: (1 - F.cosine_similarity(x, y, dim=1)).mean())],
 )  # fmt: skip
 def test_rivals_are_means_over_common_positions(name, between):
@@ -37,6 +38,16 @@ def test_rivals_are_means_over_common_positions(name, between):
     assert DISTANCES[name](x, y, None, None)[0].item() == pytest.approx(between(x[0], y[0]).item())
     with pytest.raises(ValueError, match="use .*the distance 'ot'"):
         DISTANCES[name](tokens(2, 5, 4), tokens(2, 6, 4), None, None)
+
+
+def test_kl_is_the_teachers_to_the_students_by_hand():
+    student = torch.tensor([[[1.0, 1.0], [0.0, 3.0]]]).log().nan_to_num(neginf=-1e9)
+    teacher = torch.tensor([[[3.0, 1.0], [5.0, 5.0]]]).log()
+    first = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
+    only_first = torch.tensor([[True, False]])
+    assert DISTANCES["kl"](student, teacher, only_first, None).item() == pytest.approx(first)
+    assert DISTANCES["kl"](teacher, teacher + 2.0).item() == pytest.approx(0.0, abs=1e-6)
+    assert DISTANCES["kl"](student, teacher).item() > 1e8  # where the student rules out a token
 
 
 def test_unit_tokens_forget_their_length_and_are_normalised_in_float32():

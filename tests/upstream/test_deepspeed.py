@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from slam_potsa.config.compose import conf_dir
+from slam_potsa.config.compose import compose_config, conf_dir
 from slam_potsa.data.jsonl import read_log
 from slam_potsa.data.manifest import read_manifest, write_manifest
 from slam_potsa.engine.decode import Translator
@@ -91,6 +91,24 @@ def test_ranks_may_have_text_alone_while_the_encoder_trains(tmp_path, stage, pre
     state = read_checkpoint(Path(train.output_dir) / "model.pt")
     assert any(name.startswith("encoder.") for name in state)
     assert all(torch.isfinite(tensor).all() for tensor in state.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "parts"), [(2, ["projector", "llm.lora"]), (3, ["projector"])])
+def test_speech_is_aligned_with_text(tmp_path, stage, parts):
+    """The text's own pass through an LLM that DeepSpeed holds."""
+    config = tiny.world(tmp_path, sentences=8)
+    train = config.train_config
+    config.alignment = compose_config(["alignment=[ai_sta,ot]"]).alignment
+    train.train_parts, train.num_epochs, train.validation_interval = parts, 1, 4
+    config.deepspeed_config = settings(tmp_path, stage, "bf16")
+    overrides = tiny.overrides(config) + ["engine=slam_llm"]
+    launch("tests/support/finetune_deepspeed_on_cpu.py", overrides, 2)
+    lines = read_log(Path(train.output_dir) / "metrics.jsonl")
+    assert len(lines) == 4
+    assert all(math.isfinite(line[name]) for line in lines for name in ("ce", "ai_sta", "ot"))
+    state = read_checkpoint(Path(train.output_dir) / "model.pt")
+    assert any("lora" in name for name in state) == ("llm.lora" in parts)
 
 
 def schedule_of_every_rank(folder: Path) -> list[dict]:

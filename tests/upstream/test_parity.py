@@ -10,7 +10,7 @@ from slam_potsa.data.jsonl import read_log
 from slam_potsa.data.manifest import read_manifest, write_manifest
 from tests.support import golden, tiny
 from tests.test_golden import compare
-from tests.test_joining import joining, taught  # noqa: F401
+from tests.test_joining import answered, by_kl, joining, taught  # noqa: F401
 from tests.upstream.test_slam_host import launch, pytestmark  # noqa: F401
 
 
@@ -23,6 +23,9 @@ def agree(config, folder: Path, *names: str, processes: int = 1) -> None:
         launch("examples/potsa/finetune.py", [*given, f"engine={engine}"], processes)
         found.append(read_log(folder / engine / "metrics.jsonl"))
     assert len(found[0]) >= 20
+    for name in names:
+        apart = [abs(a[name] - b[name]) for a, b in zip(*found, strict=True) if name in a]
+        print(f"{name}: {len(apart)} steps, {max(apart):.1e} apart at most")
     for ours, theirs in zip(*found, strict=True):
         assert ours["layers"] == theirs["layers"], ours["step"]
         assert ours["lr"] == pytest.approx(theirs["lr"], abs=1e-12), ours["step"]
@@ -48,13 +51,18 @@ def test_a_language_joins_the_same_in_both_hosts(taught, tmp_path, teacher):  # 
     agree(config, tmp_path, "ce", "join")
 
 
+def test_the_teachers_answers_are_compared_alike(taught, answered, tmp_path):  # noqa: F811
+    agree(by_kl(taught, tmp_path, answered), tmp_path, "ce", "kl")
+
+
 def test_speech_is_aligned_with_text_the_same_in_both_hosts(tmp_path):
     config = tiny.world(tmp_path, sentences=14)
-    config.alignment = compose_config(["alignment=[ai_sta,ot]"]).alignment
+    terms = {"ai_sta": "ai_sta", "ai_sta_ctc": "ctc", "ai_sta_cl": "cl", "ot": "ot"}
+    config.alignment = compose_config([f"alignment=[{','.join(terms)}]"]).alignment
     config.train_config.train_parts = ["projector", "llm.lora"]
     config.train_config.validation_interval = 7
     config.train_config.peft_config.lora_dropout = 0.0  # the hosts draw it otherwise
-    agree(config, tmp_path, "ce", "ai_sta", "ot")
+    agree(config, tmp_path, "ce", *terms.values())
 
 
 def test_a_tiny_run_under_slam_llm_gives_the_kept_figures(tmp_path):

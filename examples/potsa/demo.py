@@ -6,17 +6,25 @@ French translations are never seen. A baseline and POTSA are trained. The baseli
 four ways: without Italian; with Italian, which joins by speech alone; the same with partners of
 other sentences, a control; and with true translations of the Italian recordings, the ceiling.
 Everything it writes is under --output; a second run continues where the first one stopped.
+
+Two of its steps run at a time, each in a process of its own on half of the cores: training in small
+batches gains little by a second core.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
+from threading import local
 from typing import Any, NamedTuple
 
 import torch
@@ -78,6 +86,77 @@ NOTES = [
 ]
 
 
+LANES = 2
+PARTS = ("llm", "features")
+TRAINED = ("baseline", "potsa")  # from the start; the others go on from the baseline
+LOOKED_INTO = ("baseline", "potsa", "joined")
+
+
+def main() -> None:
+    args = _arguments()
+    quieten()
+    if args.only:
+        return step(args.only, args)
+    out, phase = args.output, Phases()
+    with phase("recordings and encoder"):
+        corpus = announcements.build(out / "data", from_dir=args.from_dir, **SENTENCES)
+        print(corpus.summary)
+        training_rows(out / "data")
+        whisper.base(out / "parts/whisper-base")
+    with phase("LLM and encoder features"):
+        side_by_side(PARTS)
+    with phase("baseline and POTSA"):
+        side_by_side(TRAINED)
+    with phase("four ways to go on"):
+        side_by_side([name for name in SYSTEMS if name not in TRAINED])
+    with phase("scores and report"):
+        report = report_on(out)
+        write_page(out / "report.html", report)
+        atomic_write(out / "quality.svg", standalone(quality_chart(report)))
+    write_metrics(out / "metrics.json", report, phase.seconds)
+    text = f"{quality_text(report)}\n\n{joined_text(out)}"
+    atomic_write(out / "table.txt", text + "\n")
+    written = [out / name for name in ("quality.svg", "metrics.json", "report.html")]
+    print("", text, "", *written, sep="\n")
+
+
+def step(name: str, args: argparse.Namespace) -> None:
+    """One of `PARTS` or `SYSTEMS`; needs the recordings, and but for the baseline its model."""
+    out = args.output
+    data = out / "data"
+    if name == "llm":
+        smollm2.build(out / "parts/llm", [u.target for u in read_manifest(data / "heard.jsonl")])
+    elif name == "features":
+        encoder = load_encoder(str(out / "parts/whisper-base"), "trimmed")
+        manifests = [data / f"{name}.jsonl" for name in ("joined", *TESTS)]
+        store_features(encoder, manifests, out / "features")
+    else:
+        train(name, out, args.steps, args.seed)
+        decode(name, out)
+        if name in LOOKED_INTO:
+            look_into(name, out)
+
+
+def side_by_side(names: Sequence[str]) -> None:
+    """Each step as this script with `--only`, two at a time where there are two cores."""
+    cores, lane, lanes = os.cpu_count() or 1, local(), count()
+    threads = max(1, cores // min(LANES, cores))
+
+    def enter() -> None:
+        lane.position = next(lanes)  # of its progress bars
+
+    def run(name: str) -> int:
+        own = {"OMP_NUM_THREADS": str(threads), "TQDM_POSITION": str(lane.position)}
+        command = [sys.executable, *sys.argv, "--only", name]
+        return subprocess.run(command, env=os.environ | own).returncode
+
+    with ThreadPoolExecutor(min(LANES, cores), initializer=enter) as pool:
+        codes = list(pool.map(run, names))
+    failed = [name for name, code in zip(names, codes, strict=True) if code]
+    if failed:
+        raise InputError(f"{', '.join(failed)} failed; the message is above")
+
+
 @dataclass
 class Phases:
     """Wall time of each phase, printed as it ends."""
@@ -91,42 +170,6 @@ class Phases:
         yield
         self.seconds[name] = round(time.perf_counter() - start, 1)
         print(f"   {self.seconds[name]} s", flush=True)
-
-
-def main() -> None:
-    args = _arguments()
-    quieten()
-    out, phase = args.output, Phases()
-    data = out / "data"
-    with phase("recordings"):
-        corpus = announcements.build(data, from_dir=args.from_dir, **SENTENCES)
-        print(corpus.summary)
-        training_rows(data)
-    with phase("encoder and LLM"):
-        encoder = whisper.base(out / "parts/whisper-base")
-        texts = sorted({u.target for u in read_manifest(data / "heard.jsonl")})
-        smollm2.build(out / "parts/llm", texts)
-    with phase("encoder features"):
-        manifests = [data / f"{name}.jsonl" for name in ("joined", *TESTS)]
-        store_features(load_encoder(str(encoder), "trimmed"), manifests, out / "features")
-    for system in SYSTEMS:
-        with phase(f"training {system}"):
-            train(system, out, args.steps, args.seed)
-    with phase("decoding"):
-        for system in SYSTEMS:
-            decode(system, out)
-    with phase("analysis, scores and report"):
-        for system in ("baseline", "potsa", "joined"):
-            look_into(system, out)
-        report = report_on(out)
-        write_page(out / "report.html", report)
-        chart = quality_chart(report)
-        atomic_write(out / "quality.svg", standalone(chart))
-    write_metrics(out / "metrics.json", report, phase.seconds)
-    text = f"{quality_text(report)}\n\n{joined_text(out)}"
-    atomic_write(out / "table.txt", text + "\n")
-    written = [out / name for name in ("quality.svg", "metrics.json", "report.html")]
-    print("", text, "", *written, sep="\n")
 
 
 def training_rows(data: Path) -> None:
@@ -148,7 +191,7 @@ def train(system: str, out: Path, steps: int, seed: int) -> None:
     command += [f"train_config.model_name={system}"]
     command += [f"train_config.output_dir={out / system}", f"train_config.seed={seed}"]
     command += [f"native.max_steps={steps}"] if steps else []
-    if system not in ("baseline", "potsa"):
+    if system not in TRAINED:
         command += [f"ckpt_path={out / 'baseline/model.pt'}"]
     command += [f"model_config.llm_path={out / 'parts/llm'}"]
     command += [f"model_config.encoder_path_hf={out / 'parts/whisper-base'}"]
@@ -255,6 +298,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--from", dest="from_dir", type=Path, help="folder of downloaded packages")
     parser.add_argument("--steps", type=int, default=0, help="training steps; 0: as configured")
     parser.add_argument("--seed", type=int, default=42, help="of the trainings; another --output")
+    parser.add_argument("--only", choices=(*PARTS, *SYSTEMS), help="one step, after those before")
     return parser.parse_args()
 
 

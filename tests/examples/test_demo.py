@@ -5,25 +5,36 @@ import sys
 from functools import partial
 from types import SimpleNamespace
 
+import pytest
 import yaml
 from markupsafe import escape
 
 import demo
 from slam_potsa.config.compose import compose_config
 from slam_potsa.engine import native
+from slam_potsa.errors import InputError
 from slam_potsa.evaluation.tap_measures import MeasureSettings
 from tests.support import tiny
 from tests.support.announcements import LANGUAGES, announcements
 
 
 def train(command: list[str]) -> SimpleNamespace:
-    """In this process: five others would start for a minute."""
+    """In this process: the others would start for a minute."""
     native.finetune(compose_config(command[2:]))
     return SimpleNamespace(returncode=0)
 
 
+def one_after_the_other(names: list[str]) -> None:
+    """In this process, too."""
+    for name in names:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", [*sys.argv, "--only", name])
+            demo.main()
+
+
 def test_demo_writes_its_table_chart_and_report(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo.subprocess, "run", train)
+    monkeypatch.setattr(demo, "side_by_side", one_after_the_other)
     monkeypatch.setattr(demo.announcements, "build", announcements)
     quick, request = MeasureSettings(codes=8, codebooks=1, shuffles=1), demo.Request
     monkeypatch.setattr(demo, "analyze", partial(demo.analyze, settings=quick))
@@ -54,3 +65,9 @@ def test_demo_writes_its_table_chart_and_report(tmp_path, monkeypatch, capsys):
         for name in ("model_name", "output_dir"):
             del config["train_config"][name]
     assert configs["joined"] == configs["control"]
+
+
+def test_a_step_that_fails_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "no_script.py")])
+    with pytest.raises(InputError, match="llm, features failed"):
+        demo.side_by_side(demo.PARTS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -154,16 +154,16 @@ def code_overlap(
     sentences, languages = np.asarray(sentences)[order], np.asarray(languages)[order]
     arrays = [host_array(tokens[row]).astype(np.float32) for row in order]
     owners = np.repeat(np.arange(len(arrays)), [len(array) for array in arrays])
+    shared = _speak_both(sentences, languages)
     found, ceilings = [], []
-    for seed in range(settings.seed, settings.seed + settings.codebooks):
-        labels = _codes(np.concatenate(arrays), settings.codes, seed)
+    for seed, labels in _codebooks(np.concatenate(arrays), settings):
         counts = np.zeros((len(arrays), settings.codes))
         np.add.at(counts, (owners, labels), 1)
         rng = np.random.default_rng(seed)
-        found.append(_one_minus_jsd(counts, sentences, languages))
+        found.append(_one_minus_jsd(counts, languages, shared))
         for _ in range(settings.shuffles):
             shuffled = np.lexsort((rng.random(len(sentences)), sentences))  # within each sentence
-            ceilings.append(_one_minus_jsd(counts, sentences, languages[shuffled]))
+            ceilings.append(_one_minus_jsd(counts, languages[shuffled], shared))
     pairs, highest = (
         {pair: float(np.mean([each[pair] for each in books])) for pair in books[0]}
         for books in (found, ceilings)
@@ -171,8 +171,8 @@ def code_overlap(
     return Overlap(pairs, highest, float(np.std([np.mean([*book.values()]) for book in found])))
 
 
-def _codes(points: np.ndarray, codes: int, seed: int) -> np.ndarray:
-    """The code of each token [n]; it does not depend on their order."""
+def _codebooks(points: np.ndarray, settings: MeasureSettings) -> Iterator[tuple[int, np.ndarray]]:
+    """(seed, the code of each token [n]) of every codebook; no code depends on their order."""
     from sklearn.cluster import MiniBatchKMeans
     from sklearn.exceptions import ConvergenceWarning
 
@@ -180,25 +180,34 @@ def _codes(points: np.ndarray, codes: int, seed: int) -> np.ndarray:
     _, first, places, counts = np.unique(
         rows, return_index=True, return_inverse=True, return_counts=True
     )
-    means = MiniBatchKMeans(min(codes, len(first)), random_state=seed, n_init=1, batch_size=1024)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer clusters than codes: then fewer
-        return means.fit_predict(points[first], sample_weight=counts)[places]
+    how = {"n_clusters": min(settings.codes, len(first)), "n_init": 1, "batch_size": 1024}
+    for seed in range(settings.seed, settings.seed + settings.codebooks):
+        means = MiniBatchKMeans(random_state=seed, **how)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # fewer clusters than codes: fewer
+            yield seed, means.fit_predict(points[first], sample_weight=counts)[places]
+
+
+def _speak_both(sentences: np.ndarray, languages: np.ndarray) -> dict[Pair, np.ndarray]:
+    """Of each pair of languages with a common sentence, which recordings are of one [n]."""
+    spoken = {name: sentences[languages == name] for name in sorted(set(languages.tolist()))}
+    among = {
+        (a, b): np.isin(sentences, np.intersect1d(spoken[a], spoken[b]))
+        for a, b in combinations(spoken, 2)
+    }
+    return {pair: rows for pair, rows in among.items() if rows.any()}
 
 
 def _one_minus_jsd(
-    counts: np.ndarray, sentences: np.ndarray, languages: np.ndarray
+    counts: np.ndarray, languages: np.ndarray, shared: dict[Pair, np.ndarray]
 ) -> dict[Pair, float]:
     """Of codes counted [recordings, K], over the sentences that both languages of a pair speak."""
     from scipy.spatial.distance import jensenshannon  # the square root of JSD
 
     found = {}
-    for a, b in combinations(sorted(set(languages.tolist())), 2):
-        shared = np.intersect1d(sentences[languages == a], sentences[languages == b])
-        among = np.isin(sentences, shared)
-        if len(shared):
-            p, q = (counts[among & (languages == name)].sum(axis=0) for name in (a, b))
-            found[a, b] = float(1 - min(jensenshannon(p, q, base=2) ** 2, 1.0))
+    for pair, among in shared.items():
+        p, q = (counts[among & (languages == name)].sum(axis=0) for name in pair)
+        found[pair] = float(1 - min(jensenshannon(p, q, base=2) ** 2, 1.0))
     return found
 
 

@@ -105,11 +105,13 @@ def seal(path: str | Path) -> Path:
     return Path(f"{path}.record")
 
 
-def refuse_damaged(path: str | Path) -> None:
-    """Raise InputError where a file is not what its seal says; one without a seal is taken."""
-    if seal(path).exists():
-        why = why_outdated(seal(path), {})
-        refuse(f"{path}: damaged ({w}): copy or make it again, or remove {seal(path)}" for w in why)
+def refuse_damaged(path: str | Path, record: str | Path | None = None) -> None:
+    """Raise InputError where a file is not what its record says (None: its seal); one without is
+    taken."""
+    if (record := Path(record or seal(path))).exists():
+        found = read_record(record)
+        why = changed_files(found, record.parent) if found else [f"{record.name} is no record"]
+        refuse(f"{path}: damaged ({w}): copy or make it again, or remove {record}" for w in why)
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ from slam_potsa.data.jsonl import read_lines
 from slam_potsa.data.manifest import Utterance, read_manifest
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
+from slam_potsa.provenance import refuse_damaged
 from slam_potsa.text import one_line, some
 
 
@@ -54,7 +55,9 @@ def write_predictions(path: str | Path, predictions: Iterable[Prediction]) -> No
 
 
 def read_predictions(path: str | Path) -> list[Prediction]:
-    """Read `predictions.jsonl`. Raises InputError with every bad line at once."""
+    """Read `predictions.jsonl`. Raises InputError with every bad line at once, and where the record
+    of the decoding beside it speaks of another file."""
+    refuse_damaged(path, str(path).removesuffix("_predictions.jsonl") + ".done.json")
     problems, predictions = jsonl.Problems(path), []
     for row in jsonl.read_rows(path, problems, "predictions as JSON Lines"):
         if jsonl.check_fields(row, _VALID, problems, _REQUIRED):

@@ -146,6 +146,8 @@ def best_checkpoint(run_dir: str | Path) -> Path:
     for path in (run_dir / BEST, newest_saved(run_dir), run_dir / MODEL):
         if path is not None and path.is_file():
             return path
+        if path is not None and seal(path).exists():  # the next in turn would be other weights
+            raise InputError(f"{path}: not there, but its record is: put it back, or remove both")
     raise InputError(f"{run_dir}: no trained model there; expected {BEST} or {MODEL}")
 
 

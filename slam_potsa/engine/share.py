@@ -11,6 +11,7 @@ What is frozen is never in it. The tokenizer is the LLM's, and fixed by its revi
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,12 +22,13 @@ from safetensors.torch import save_file
 from slam_potsa.config import AlignmentConfig, LogConfig, PotsaConfig, defaults
 from slam_potsa.data.manifest import read_manifest
 from slam_potsa.engine.run_directory import DONE, MODEL, STAGE, best_checkpoint, read_config
-from slam_potsa.errors import InputError
+from slam_potsa.errors import InputError, placed
 from slam_potsa.files import atomic_path, write_json
 from slam_potsa.model.checkpoint import CTC_HEAD, SHARED, State, choose_bias, read_checkpoint
 from slam_potsa.model.llm import from_pretrained, split_revision
-from slam_potsa.provenance import content_hash
+from slam_potsa.provenance import content_hash, fingerprint
 
+logger = logging.getLogger(__name__)
 CONFIG, CARD = "config.json", "README.md"
 FORMAT, MODEL_TYPE = "slam_potsa 1", "slam_potsa"  # the second is transformers': engine/auto.py
 PLACES = ("train_data_path", "val_data_path", "test_data_path", "file")  # of dataset_config
@@ -41,7 +43,8 @@ def load_shared(name: str | Path) -> PotsaConfig | None:
     weights = folder / SHARED
     if not weights.is_file() or content_hash(weights) != content["sha256"]:
         raise InputError(f"{weights}: not the file of {CONFIG}: copy or download both again")
-    return replace(defaults(PotsaConfig, content["options"]), ckpt_path=str(folder / SHARED))
+    with placed(folder / CONFIG):
+        return replace(defaults(PotsaConfig, content["options"]), ckpt_path=str(weights))
 
 
 def languages(run: str | Path) -> dict[str, list[str]]:
@@ -75,6 +78,7 @@ def write_shared(out: Path, config: PotsaConfig, state: State, known: dict[str, 
     with atomic_path(out / SHARED) as temporary:  # cloned: safetensors refuses shared storage
         save_file({n: t.clone().contiguous() for n, t in state.items()}, temporary)
     content["sha256"] = content_hash(out / SHARED)
+    content["checksum"] = fingerprint(**content)
     write_json(out / CONFIG, content)
     return out
 
@@ -127,6 +131,8 @@ def _content(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         if content.get("format") != FORMAT:
             return {}
+        if content.pop("checksum", None) not in (None, fingerprint(**content)):
+            logger.warning("%s: not as it was written: edited, or damaged", file)
         content["sha256"], dict(content["options"])
         for kind in ("spoken", "written"):
             list(content["languages"][kind])

@@ -3,13 +3,17 @@
 import os
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from slam_potsa.data.feature_store import FeatureStore, add_features
-from slam_potsa.engine import native
+from slam_potsa.data.manifest import check_manifest, is_checked
+from slam_potsa.data.predictions import read_predictions
+from slam_potsa.engine import native, share
+from slam_potsa.engine.decode import decode_to, load_run
 from slam_potsa.engine.decode_processes import Answer, Journal
 from slam_potsa.engine.run_directory import complete_checkpoints, last_checkpoint
 from slam_potsa.errors import InputError
@@ -82,6 +86,55 @@ def test_damaged_weights_biases_and_metrics_are_refused(run, tmp_path, damage):
             damage(tmp_path / name, rng)
             with pytest.raises(InputError, match=name):
                 read(tmp_path / name)
+
+
+def exported(folder: Path):
+    config = load_run(folder)
+    return replace(config, ckpt_path=""), read_checkpoint(config.ckpt_path)
+
+
+def listened(folder: Path):
+    return check_manifest(folder / "manifest.jsonl", again=False).languages
+
+
+@pytest.fixture(scope="module")
+def made(run):
+    """What decoding, export and checking made of the run: folder, its files, how it is read."""
+    config = load_run(run)
+    manifest, decoded = Path(config.dataset_config.train_data_path), run.parent / "decoded"
+    decode_to(decoded / "test", config, manifest)
+    out, name = share.export_run(run, run.parent / "out"), "test_predictions.jsonl"
+    return {
+        "predictions": (decoded, [name, "test.done.json"], lambda of: read_predictions(of / name)),
+        "exported": (out, [share.CONFIG, share.SHARED], exported),
+        "checked": (manifest.parent, ["manifest.jsonl.checked"], listened),
+    }
+
+
+@pytest.mark.parametrize("kind", ["predictions", "exported", "checked"])
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_what_is_damaged_is_refused_made_again_or_told(made, tmp_path, kind, damage, caplog):
+    folder, names, read = made[kind]
+    whole, rng = read(folder), random.Random(kind)
+    for turn, name in enumerate(names * 15):
+        copied = tmp_path / str(turn)
+        shutil.copytree(folder, copied)
+        damage(copied / name, rng)
+        caplog.clear()
+        try:
+            found = read(copied)
+        except InputError as error:
+            assert str(copied) in str(error)
+            continue
+        assert str(found) == str(whole) or "edited, or damaged" in caplog.text
+    assert not (folder / "manifest.jsonl").exists() or is_checked(copied / "manifest.jsonl")
+
+
+def test_a_best_model_that_is_gone_is_not_replaced_by_the_last(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run/best/model.pt").unlink()
+    with pytest.raises(InputError, match="best/model.pt: not there, but its record is"):
+        load_run(tmp_path / "run")
 
 
 @pytest.mark.parametrize("name", ["features.bin", "index.json"])

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import shutil
 import tarfile
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -13,7 +14,8 @@ import pytest
 import soundfile
 
 from slam_potsa import cli
-from slam_potsa.data.predictions import Origin, write_pred_gt
+from slam_potsa.data.manifest import Utterance, write_manifest
+from slam_potsa.data.predictions import Origin, read_predictions, write_pred_gt
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation import analysis
 from slam_potsa.evaluation.report import Report, Request, collect, headline_text, write_page
@@ -235,6 +237,9 @@ def recordings(tmp_path):
     with tarfile.open(tmp_path / "all.tar", "w") as archive:
         archive.add(tmp_path / "short.flac", "in/b.flac")
     (tmp_path / "text.wav").write_text("no audio")
+    named = ["short.flac", "long.wav", "all.tar:in/b.flac", "text.wav", "missing.wav", "/dev/zero"]
+    named += ["all.tar:in/c.flac", "../other.flac", str(tmp_path / "../other.flac")]
+    write_manifest(tmp_path / "test.jsonl", [Utterance(name, name, "en", name) for name in named])
     return tmp_path / "test.jsonl"
 
 
@@ -254,6 +259,24 @@ def test_a_recording_counts_once_and_it_is_said_why_there_is_no_player(recording
     assert "<audio" in players.player("a<", "short.flac", recordings)
     assert "recording a&lt;: plays above" in players.player("a<", "short.flac", recordings)
     assert "too large" in players.player("b", "all.tar:in/b.flac", recordings)
-    for audio in ("missing.wav", "text.wav.gone", "all.tar:in/c.flac"):
+    for audio in ("missing.wav", "text.wav", "all.tar:in/c.flac"):
         assert "not found" in Players().player("k", audio, recordings)
     assert "manifest" in Players().player("k", "short.flac", None)
+
+
+def test_a_page_holds_what_its_manifests_name_in_their_folders_or_a_root(recordings, tmp_path):
+    other = shutil.copy(tmp_path / "short.flac", tmp_path.parent / "other.flac")
+    (tmp_path / "link.flac").symlink_to(other)
+    for audio in ("/dev/zero", "../other.flac", str(other), "link.flac"):
+        assert "--audio-root" in Players().player("k", audio, recordings)
+    shutil.copy(other, tmp_path / "mine.flac")
+    assert "does not name it" in Players().player("k", "mine.flac", recordings)
+    assert "<audio" in Players([tmp_path.parent]).player("k", "../other.flac", recordings)
+
+
+def test_text_runs_its_own_way_and_what_cannot_be_seen_is_shown(paths):
+    file = paths[1] / "test_predictions.jsonl"
+    rows = [replace(row, prediction="שלום\x1b[1m\0") for row in read_predictions(file)]
+    run_directories.write_predictions(file, rows)
+    page = render(collect(paths[1:]))
+    assert '<div dir="auto">שלום\ufffd[1m\ufffd</div>' in page and "\x1b" not in page

@@ -23,7 +23,9 @@ import yaml
 from markupsafe import Markup
 
 from slam_potsa.config import flat
+from slam_potsa.data.archives import split_reference
 from slam_potsa.data.audio import SAMPLE_RATE, load_audio
+from slam_potsa.data.manifest import read_manifest
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation import figures
@@ -40,6 +42,7 @@ Rows = Mapping[str, Mapping[str, ScoreRow]]  # corpus -> run -> its scores
 # A group of scores, and the mean of R@1 over language pairs that belongs beside it.
 RECALLS = {"seen": "among heard", "zero-shot": "with an unheard", "all": "all"}
 OF_A_SEED = re.compile(r"(seed|ckpt_path|teacher|language_bias\.path)$")  # options
+UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # control characters but tab and new line
 ROW_OPTIONS = ("weights", "outcome", "answers")  # what options affect that tell runs apart
 
 
@@ -66,7 +69,7 @@ def render(report: Report) -> str:
         title=report.request.title or f"slam_potsa: {', '.join(names)}",
         names=names,
         figures=figures,
-        players=Players(),
+        players=Players(report.request.audio_roots),
         loss=loss,
         bars=bars,
         changes=changes(report) if report.runs[1:] else ([], {}),
@@ -80,7 +83,7 @@ def render(report: Report) -> str:
         analyses=list(_analyses(report.runs)),
         commands=_commands(report),
     )
-    return page.strip() + "\n"
+    return UNSEEN.sub("\ufffd", page.strip()) + "\n"
 
 
 # -- tables ----------------------------------------------------------------------------------------
@@ -275,18 +278,26 @@ def _commands(report: Report) -> list[str]:
 class Players:
     """Players for recordings, as long as the budget lasts; a recording counts once."""
 
-    def __init__(self, budget: int = AUDIO_BYTES):
-        self.left = budget
+    def __init__(self, roots: Sequence[Path] = (), budget: int = AUDIO_BYTES):
+        self.roots, self.left = roots, budget
         self._made: set[tuple[str, Path]] = set()
 
     def player(self, key: str, audio: str, manifest: Path | None) -> Markup:
-        """A player, or in words why there is none; `audio` is relative to the manifest's folder."""
+        """A player, or in words why there is none; `audio` is relative to the manifest's folder.
+
+        A page is given away: it holds what the manifest names, in its folder or a root, no more.
+        """
         why = Markup('<span class="small">recording {}: {}</span>').format
         if manifest is None:
             return why(key, "its manifest was not found")
         if (audio, manifest) in self._made:
             return why(key, "plays above")
+        file = Path(manifest.parent, split_reference(audio)[0]).resolve()
+        if not any(file.is_relative_to(root.resolve()) for root in (manifest.parent, *self.roots)):
+            return why(key, "not in its manifest's folder; allow its own by --audio-root")
         try:
+            if audio not in {row.audio for row in read_manifest(manifest, needs=())}:
+                return why(key, "its manifest does not name it")
             encoded = base64.b64encode(_mp3(load_audio(audio, manifest.parent))).decode("ascii")
         except (InputError, OSError):
             return why(key, "not found, or not audio")

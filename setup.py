@@ -55,6 +55,7 @@ setup(
         "hydra-core>=1.3",
         "safetensors>=0.4",
         "numpy>=1.26",
+        "pyarrow>=15",
         "soundfile>=0.12",
         "soxr>=0.3",
         "av>=12",

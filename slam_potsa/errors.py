@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import chain
 from typing import TypeVar
 
 Item = TypeVar("Item", bound=Hashable)
@@ -87,7 +88,10 @@ def each(
 
     items = list(dict.fromkeys(items))
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        done = tqdm(pool.map(attempt, items), progress, len(items), disable=not progress)
+        # Some at a time: a million waiting ones would take gigabytes.
+        parts = (pool.map(attempt, items[n : n + 1000]) for n in range(0, len(items), 1000))
+        results = chain.from_iterable(parts)
+        done = tqdm(results, progress, len(items), disable=not progress)
         found = dict(zip(items, done, strict=True))
     problems = [p for e in found.values() if isinstance(e, InputError) for p in e.problems]
     refuse(problems)

@@ -61,6 +61,7 @@ from slam_potsa.data.archives import split_reference
 from slam_potsa.data.jsonl import Problems, Row, check_fields, read_rows, wrong_field
 from slam_potsa.data.languages import short_code
 from slam_potsa.data.manifest import Utterance
+from slam_potsa.data.rows import FIELDS, VALID
 from slam_potsa.errors import InputError
 
 REMEDIES = {  # what a row may lack, and an option gives
@@ -201,7 +202,7 @@ def _complete(row: Row, fill: Fill, seen: Counter, problems: Problems) -> Uttera
     Keys that are not there are the recordings' paths, numbered from the second that is alike;
     `seen` counts them.
     """
-    values = dict.fromkeys(manifest.FIELDS) | row.values
+    values = dict.fromkeys(FIELDS) | row.values
     path = PurePosixPath(values["audio"])
     if not values["key"]:
         name = (path.with_suffix("") if path.name else path).as_posix().strip("/.")
@@ -219,7 +220,7 @@ def _complete(row: Row, fill: Fill, seen: Counter, problems: Problems) -> Uttera
         if not values[name] and (name != "target_language" or values["target"]):
             problems.add(row.number, f"no {name}; {remedy}")
     problems.once(row.number, values["key"])
-    check_fields(Row(row.number, values), manifest.VALID, problems)
+    check_fields(Row(row.number, values), VALID, problems)
     return Utterance(**values)
 
 

@@ -31,6 +31,7 @@ from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.languages import language_id
 from slam_potsa.data.manifest import Utterance, read_manifest
 from slam_potsa.data.pairs import ParallelSpeechDataset
+from slam_potsa.data.rows import heard
 from slam_potsa.errors import InputError, collecting, placed, refuse
 
 AUDIO_SLOT = -1  # in input_ids
@@ -74,7 +75,7 @@ class SpeechTranslationDataset(Dataset):
         self.recordings: dict[str, Utterance] = {}
         self.features = FeatureStore.open(data.feature_store) if data.feature_store else None
         if self.features is not None:
-            self.features.require(u.key for u in items.utterances if u.audio)
+            self.features.require(heard(items.utterances, "key"))
         self.eos_id: int = tokenizer.eos_token_id
         pad_id = tokenizer.pad_token_id
         self.pad_id: int = self.eos_id if pad_id is None else pad_id

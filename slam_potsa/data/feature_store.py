@@ -21,6 +21,7 @@ from typing import BinaryIO
 import numpy as np
 
 from slam_potsa.data.manifest import read_manifest
+from slam_potsa.data.rows import column
 from slam_potsa.errors import InputError
 from slam_potsa.files import alone
 from slam_potsa.provenance import refuse_damaged, sealed
@@ -105,7 +106,7 @@ def has_features(store: str | Path, manifest: str | Path, encoder: str | None = 
     if not Path(store).is_dir():
         return False
     held = FeatureStore.open(store, encoder)
-    return all(utterance.key in held.keys for utterance in read_manifest(manifest))
+    return all(key in held.keys for key in column(read_manifest(manifest), "key"))
 
 
 def add_features(

@@ -15,8 +15,9 @@ import json
 import os
 import re
 import zlib
+from codecs import BOM_UTF8
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from slam_potsa.files import atomic_write
 MANY = 20  # problems that are listed one by one; of more, those of one kind are told once
 SHOWN = 60  # characters of a value in a message
 CHECKSUM = "crc32"  # the field of `Log`
+BLOCK = 1 << 22  # bytes that are read at once
 
 Fields = Mapping[str, tuple[Callable[[Any], bool], str]]  # name -> (is it right?, what is expected)
 MOST = 1e300  # of numbers
@@ -125,8 +127,13 @@ def read_rows(path: str | Path, problems: Problems, expected: str = "JSON Lines"
 
     Raises InputError where the file cannot be read (`read_lines`).
     """
+    return rows_of(read_lines(path, expected), problems)
+
+
+def rows_of(lines: Iterable[tuple[int, str]], problems: Problems) -> list[Row]:
+    """`read_rows` of lines that are read already, each with its number."""
     rows = []
-    for number, line in read_lines(path, expected):
+    for number, line in lines:
         try:
             values, why = _loads(line), ""
         except _BROKEN as error:
@@ -152,20 +159,41 @@ _loads = json.JSONDecoder(object_pairs_hook=_object).decode
 def read_lines(path: str | Path, expected: str, *, blank: bool = False) -> list[tuple[int, str]]:
     """(number, text) of the lines that are not blank, or of all with `blank`; of `.gz` files too.
 
+    Raises InputError as `read_blocks`.
+    """
+    text = b"".join(read_blocks(path, expected))
+    return list(lines_of(text, blank=blank))
+
+
+def lines_of(block: bytes, first: int = 1, *, blank: bool = False) -> Iterator[tuple[int, str]]:
+    """`read_lines` of whole lines that are read already, the first of them number `first`."""
+    numbered = enumerate(block.decode().removesuffix("\n").split("\n"), start=first)
+    return ((number, line.rstrip("\r")) for number, line in numbered if blank or line.strip())
+
+
+def read_blocks(path: str | Path, expected: str) -> Iterator[bytes]:
+    """A file's text in UTF-8 by blocks of whole lines, of some megabytes; of `.gz` files too.
+
     Raises InputError where there is no such file, or no text in UTF-8; `expected` says of what.
     """
     path = Path(path)
     try:
         if path.exists() and not path.is_file():  # reading a pipe or a device might never end
             raise OSError("it is a folder, a pipe or a device")
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            rest = file.read(len(BOM_UTF8)).removeprefix(BOM_UTF8)
+            while block := file.read(BLOCK):
+                lines, end, rest = (rest + block).rpartition(b"\n")
+                if end:
+                    lines.decode()
+                    yield lines + end
+            rest.decode()
+            if rest:
+                yield rest
     except (OSError, EOFError, zlib.error, ValueError) as error:
         absent = isinstance(error, FileNotFoundError)
         why = "no such file" if absent else f"cannot be read ({error})"
         raise InputError(f"{path}: {why}; expected {expected}, in UTF-8") from None
-    numbered = enumerate(text.removesuffix("\n").split("\n"), start=1)
-    return [(number, line.rstrip("\r")) for number, line in numbered if blank or line.strip()]
 
 
 def read_log(path: str | Path, checked: bool = False) -> list[dict[str, Any]]:

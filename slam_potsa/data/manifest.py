@@ -16,17 +16,28 @@ from __future__ import annotations
 import hashlib
 import os
 import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from slam_potsa.data import jsonl
-from slam_potsa.data.archives import COMPRESSED, split_reference
-from slam_potsa.data.languages import CODE
+from slam_potsa.data.archives import split_reference
+from slam_potsa.data.rows import (
+    REQUIRED,
+    VALID,
+    Rows,
+    Sentences,
+    Utterance,
+    column,
+    one_by_one,
+    plain,
+    settled,
+)
 from slam_potsa.errors import InputError, each, placed
 from slam_potsa.provenance import (
     content_hash,
@@ -37,34 +48,13 @@ from slam_potsa.provenance import (
 )
 from slam_potsa.text import table
 
-REQUIRED = ("key", "language", "sentence_id")
 EXPECTED = "a manifest: write one, or build one with `slam-potsa prepare`"
 HAS_TARGET = (
     "found a translation, expected null: the language is one that joins (dataset_config.joining), "
     "which is for speech without text; take it out of the list, or null its targets"
 )
 DURATION_TOLERANCE = 0.1  # seconds between the manifest's duration and the file's, then a warning
-LONGEST_DURATION = 86_400  # seconds: what is longer is a mistake
-LONGEST_PATH, LONGEST_NAME = 4_095, 255  # bytes, Linux's
 HEX_DIGITS = 16  # of a sentence's hash, 64 bits: among 10^6, two collide with probability 3e-8
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """One recording of one sentence; the fields are the manifest's."""
-
-    key: str  # unique in the manifest; no tab or line break (prediction files are key<TAB>text)
-    audio: str | None  # path relative to the manifest, or archive.tar:member; None: text alone
-    language: str  # spoken language, such as "fr"
-    sentence_id: str  # the same string = the same meaning
-    transcript: str | None = None  # what is said, in `language`
-    target: str | None = None  # its translation, in `target_language`
-    target_language: str | None = None
-    duration: float | None = None  # seconds
-    synthetic: str | None = None  # what a machine made of it: "target" or "audio"
-
-
-FIELDS = tuple(field.name for field in fields(Utterance))
 
 
 # Fields that another project's format always has and a manifest never; the first that fits.
@@ -81,8 +71,10 @@ TELLTALES = (
 
 def read_manifest(
     path: str | Path, *, needs: Sequence[str] = ("audio",), joining: Sequence[str] = ()
-) -> list[Utterance]:
+) -> Rows:
     """Read and validate every line of `path`; a file that did not change is read once a process.
+
+    The utterances are made when they are asked for, from columns (`rows.Rows`).
 
     Args:
         needs: optional fields that this task cannot do without, such as `("audio", "target")`.
@@ -93,42 +85,51 @@ def read_manifest(
             many, those of one kind once. Says so where it is another project's format.
     """
     path = Path(path)
-    rows, found = _read(str(path), content_hash(path) if path.is_file() else "")
+    rows, numbers, found = _read(str(path), content_hash(path) if path.is_file() else "")
     problems = jsonl.Problems(path, found)
-    for number, utterance in rows:
-        joins = utterance.language in joining
-        for name in ("audio",) if joins else needs:
-            if getattr(utterance, name) is None:
-                problems.wrong(number, name, None, VALID[name][1])
-        if joins and utterance.target is not None and utterance.synthetic != "target":
-            problems.add(number, f"field 'target': {HAS_TARGET}")
+    joins = np.isin(column(rows, "language"), joining)
+    for name in dict.fromkeys((*needs, "audio")):
+        asked = (name in needs) & ~joins | (name == "audio") & joins
+        for index in np.flatnonzero(rows.lacks(name) & asked):
+            problems.wrong(numbers[index], name, None, VALID[name][1])
+    given = ~rows.lacks("target") & ~np.equal(column(rows, "synthetic"), "target").astype(bool)
+    for index in np.flatnonzero(joins & given):
+        problems.add(numbers[index], f"field 'target': {HAS_TARGET}")
     problems.check()
-    return [utterance for _, utterance in rows]
+    return rows
 
 
 @lru_cache(maxsize=8)
-def _read(path: str, content: str) -> tuple[list[tuple[int, Utterance]], list[tuple[int, str]]]:
-    """The lines and what is wrong with them, each with its number.
+def _read(path: str, content: str) -> tuple[Rows, np.ndarray, list[tuple[int, str]]]:
+    """The rows, the number of each one's line, and what is wrong, with the numbers of lines too.
 
     `content` tells files apart that lay at the same path.
     """
-    problems, utterances = jsonl.Problems(path), []
-    rows = jsonl.read_rows(path, problems, EXPECTED)
-    for row in rows:
-        values = dict.fromkeys(FIELDS) | row.values
-        if jsonl.check_fields(row, VALID, problems, REQUIRED):
-            problems.once(row.number, values["key"])
-            # Equal to the eye, equal here: one file writes é as one character, another as two.
-            values["sentence_id"] = unicodedata.normalize("NFC", values["sentence_id"]).strip()
-        utterance = Utterance(**{name: values[name] for name in FIELDS})
-        utterances.append((row.number, utterance))
-    if problems.found and rows and (name := foreign_format(rows[0].values)):
-        remedy = f"slam-potsa prepare convert {path} OUT.jsonl --from {name}"
-        hint = f"{path}: these look like {name}'s fields: {remedy}"
+    problems, tables, numbers, first, foreign = jsonl.Problems(path), [], [], 1, None
+    for block in jsonl.read_blocks(path, EXPECTED):
+        table = plain(block)
+        if table is None:
+            rows = jsonl.rows_of(jsonl.lines_of(block, first), problems)
+            foreign = foreign or (foreign_format(rows[0].values) if rows and not tables else None)
+            table, own = one_by_one(rows, problems), [row.number for row in rows]
+        else:
+            own = range(first, first + table.num_rows)
+        tables.append(table)
+        numbers.append(np.fromiter(own, np.int32, len(own)))
+        first += block.count(b"\n")
+    rows, numbers = settled(tables), np.concatenate([*numbers, np.empty(0, np.int32)])
+    if len(rows.table["key"].unique()) < len(rows):
+        wrong = {number for number, _ in problems.found}
+        for number, key in zip(numbers.tolist(), column(rows, "key"), strict=True):
+            if number not in wrong:
+                problems.once(number, key)
+    if problems.found and foreign:
+        remedy = f"slam-potsa prepare convert {path} OUT.jsonl --from {foreign}"
+        hint = f"{path}: these look like {foreign}'s fields: {remedy}"
         raise InputError([hint, *problems.texts()])
-    if not rows and not problems.found:
+    if not len(rows) and not problems.found:
         raise InputError(f"{path}: found no utterance, expected one JSON object a line")
-    return utterances, problems.found
+    return rows, numbers, problems.found
 
 
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
@@ -170,39 +171,6 @@ def foreign_format(row: Mapping[str, Any]) -> str | None:
     return None if name == "slam_llm" and "audio" in row else name
 
 
-def _is_audio(value: object) -> bool:
-    if not jsonl.is_line(value) or len(value.encode()) > LONGEST_PATH:
-        return False
-    path, member = split_reference(value)
-    named = max(len(part.encode()) for part in path.split("/")) <= LONGEST_NAME
-    return named and (member is None or not path.endswith(COMPRESSED))
-
-
-def _is_language(value: object) -> bool:
-    return jsonl.is_text(value) and bool(CODE.fullmatch(value))
-
-
-def _is_duration(value: object) -> bool:
-    return jsonl.is_number(value) and 0 < value <= LONGEST_DURATION
-
-
-_ONE_LINE = "without tabs, line breaks and other control characters"
-VALID: jsonl.Fields = {
-    "key": (jsonl.is_line, f"a unique string {_ONE_LINE}"),
-    "audio": (
-        _is_audio,
-        "a path that a file may have, relative to the manifest, or archive.tar:member, gunzipped",
-    ),
-    "language": (_is_language, "a language code such as 'fr'"),
-    "sentence_id": (jsonl.is_line, f"a string {_ONE_LINE}, the same for the same meaning"),
-    "transcript": (jsonl.is_line, f"what is said, as a string {_ONE_LINE}"),
-    "target": (jsonl.is_line, f"the translation, as a string {_ONE_LINE}"),
-    "target_language": (_is_language, "a language code such as 'en'"),
-    "duration": (_is_duration, f"seconds, a number above 0, at most {LONGEST_DURATION:,}"),
-    "synthetic": (lambda value: value in ("target", "audio"), "'target' or 'audio'"),
-}
-
-
 class LanguageSummary(NamedTuple):
     """What a manifest holds in one language."""
 
@@ -215,19 +183,20 @@ class ManifestSummary(NamedTuple):
     """What a manifest holds."""
 
     languages: dict[str, LanguageSummary]  # by language code
-    partners: dict[str, set[str]]  # sentence_id -> the languages that it is spoken in
+    sentences: int  # in all languages together
+    lonely: list[str]  # sentence_ids that are spoken in one language only, sorted
     warnings: list[str]  # of what trains, but maybe not as intended
 
     def table(self) -> str:
         """Text: language x utterances x hours x sentences, a total, then what lacks a partner."""
         count, seconds, _ = map(sum, zip(*self.languages.values(), strict=True))
-        shown = {**self.languages, "all": LanguageSummary(count, seconds, len(self.partners))}
+        shown = {**self.languages, "all": LanguageSummary(count, seconds, self.sentences)}
         rows = [(name, n, f"{s / 3600:.2f}", known) for name, (n, s, known) in shown.items()]
-        lonely = sorted(name for name, languages in self.partners.items() if len(languages) == 1)
-        last = f"{len(self.partners) - len(lonely)} sentences in two languages or more"
-        if lonely:
-            last += f"; {len(lonely)} in one language only, such as {lonely[0]!r}: give the same "
-            last += "sentence_id to recordings of the same meaning, so that they can be aligned"
+        last = f"{self.sentences - len(self.lonely)} sentences in two languages or more"
+        if self.lonely:
+            last += f"; {len(self.lonely)} in one language only, such as {self.lonely[0]!r}: give "
+            last += "the same sentence_id to recordings of the same meaning, so that they can be "
+            last += "aligned"
         head = ("language", "utterances", "hours", "sentences")
         return "\n".join([table(head, rows), *(f"warning: {w}" for w in self.warnings), last])
 
@@ -252,53 +221,54 @@ def check_manifest(
         InputError: every bad line; then every recording that is missing, empty, truncated, silent,
             longer than 30 s, or no audio, each as `file: key 'k': ...`.
     """
-    utterances, warnings = read_manifest(path, needs=needs), []
-    utterances = [utterance for utterance in utterances if utterance.audio]  # what can be heard
-    seconds = [utterance.duration or 0.0 for utterance in utterances]
+    rows, warnings = read_manifest(path, needs=needs), []
+    heard, said = np.flatnonzero(~rows.lacks("audio")), column(rows, "duration")
+    seconds = [said[row] or 0.0 for row in heard]
     if audio and (again or not is_checked(path)):
         read = content_hash(path)
-        seconds = _measure(Path(path), utterances, progress)
+        seconds = list(_measure(Path(path), rows, heard.tolist(), progress).values())
         with suppress(OSError):
             mark_checked(path, read)
         warnings = [
-            f"key {u.key!r}: field 'duration' says {u.duration:g} s, its recording {found:.2f} s"
-            for u, found in zip(utterances, seconds, strict=True)
-            if u.duration is not None and abs(u.duration - found) > DURATION_TOLERANCE
+            f"key {rows[n].key!r}: field 'duration' says {said[n]:g} s, its recording {found:.2f} s"
+            for n, found in zip(heard, seconds, strict=True)
+            if said[n] is not None and abs(said[n] - found) > DURATION_TOLERANCE
         ]
-    elif not audio and any(utterance.duration is None for utterance in utterances):
+    elif not audio and any(said[row] is None for row in heard):
         warnings = ["some utterances have no duration, so the hours are too few"]
-    return _summary(utterances, seconds, warnings)
+    return _summary(rows, heard, seconds, warnings)
 
 
 def _summary(
-    utterances: Sequence[Utterance], seconds: Sequence[float], warnings: list[str]
+    rows: Rows, heard: np.ndarray, seconds: Sequence[float], warnings: list[str]
 ) -> ManifestSummary:
-    partners: dict[str, set[str]] = defaultdict(set)
-    lengths: dict[str, list[float]] = defaultdict(list)  # by language
-    for utterance, length in zip(utterances, seconds, strict=True):
-        partners[utterance.sentence_id].add(utterance.language)
-        lengths[utterance.language].append(length)
-    sentences = Counter(language for languages in partners.values() for language in languages)
-    own = {
-        name: LanguageSummary(len(found), sum(found), sentences[name])
-        for name, found in sorted(lengths.items())
+    known = Sentences(rows)
+    own, sentences = known.language[heard], Counter(known.spoken_languages)
+    counts, lengths = np.bincount(own), np.bincount(own, seconds)
+    languages = {
+        name: LanguageSummary(int(counts[place]), float(lengths[place]), sentences[place])
+        for name, place in sorted((name, place) for place, name in enumerate(known.languages))
+        if sentences[place]
     }
-    made = Counter(u.synthetic for u in utterances if u.synthetic)
+    lonely = [int(known.rows(number)[0]) for number in np.flatnonzero(known.spoken_in == 1)]
+    synthetic = column(rows, "synthetic")
+    made = Counter(synthetic[row] for row in heard if synthetic[row])
     told = [f"{count:,} rows have {what} that a machine made" for what, count in made.items()]
-    return ManifestSummary(own, dict(partners), [*warnings, *told])
+    lonely = sorted(rows[row].sentence_id for row in lonely)
+    return ManifestSummary(languages, int((known.spoken_in > 0).sum()), lonely, [*warnings, *told])
 
 
-def _measure(path: Path, utterances: Sequence[Utterance], progress: bool) -> list[float]:
-    """Seconds of each recording; InputError with every one that cannot be used."""
+def _measure(path: Path, rows: Rows, heard: Sequence[int], progress: bool) -> dict[int, float]:
+    """Row -> seconds of its recording; InputError with every one that cannot be used."""
     from slam_potsa.data.audio import measure_audio
 
-    def measure(utterance: Utterance) -> float:
+    def measure(row: int) -> float:
+        utterance = rows[row]
         with placed(f"{path}: key {utterance.key!r}"):
             return measure_audio(utterance.audio, path.parent, duration=utterance.duration)
 
     # Threads: libsndfile does not hold the interpreter's lock.
-    found = each(measure, utterances, progress=f"checking {path.name}" if progress else "")
-    return [found[utterance] for utterance in utterances]
+    return each(measure, heard, progress=f"checking {path.name}" if progress else "")
 
 
 def mark_checked(path: str | Path, content: str | None = None) -> None:
@@ -334,17 +304,18 @@ def recordings_hash(path: str | Path) -> str:
 
 
 def _recordings_state(path: str | Path) -> str:
-    states = {}
+    state = hashlib.sha256()
     for name, file in _recordings(path).items():
         with suppress(OSError):
-            state = os.stat(file)
-            states[name] = [state.st_size, state.st_mtime_ns]
-    return fingerprint(recordings=states)
+            found = os.stat(file)
+            state.update(f"{name}\n{found.st_size} {found.st_mtime_ns}\n".encode())
+    return state.hexdigest()
 
 
 def _recordings(path: str | Path) -> dict[str, str]:
     """Where the files are that a manifest names."""
-    names = {split_reference(u.audio)[0] for u in read_manifest(path, needs=()) if u.audio}
+    audio = read_manifest(path, needs=()).table["audio"].drop_null().unique().to_pylist()
+    names = {split_reference(reference)[0] for reference in audio}
     return {name: os.path.join(Path(path).parent, name) for name in sorted(names)}
 
 

@@ -20,14 +20,15 @@ from __future__ import annotations
 import math
 import os
 import random
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
-from slam_potsa.data.manifest import Utterance
-from slam_potsa.data.tasks import NEEDS, TEXT, check_tasks, draw_task, fits
+import numpy as np
+
+from slam_potsa.data.rows import Rows, Sentences, Utterance, column
+from slam_potsa.data.tasks import NEEDS, TEXT, check_tasks, draw_task
 from slam_potsa.errors import InputError, refuse
 
 PAIRINGS = ("random", "anchor", "partner", "joining", "none")
@@ -114,23 +115,24 @@ class ParallelSpeechDataset:
         joining_share: float = 0.0,
         shares: Sequence[float] = (),
     ):
-        self.utterances = list(utterances)
+        self.utterances = utterances if isinstance(utterances, Rows) else list(utterances)
         self.pairing, self.anchor_language = pairing, anchor_language
         self.seed, self.shuffle = seed, shuffle
         self.tasks, self.shares = check_tasks(tasks), tuple(shares)
         self.joining, self.joining_share = tuple(joining), joining_share
+        self._sentences = Sentences(self.utterances, self.joining)
         self._check()
-        self._sentences = self._group()
-        # A slot is (sentence, draw), (utterance index, None), or (index of an utterance that meets
-        # a partner, number of its repetition); the slots are fixed for good. Those of what joins
-        # come after them, `_num_joins` an epoch, `_taught` in turn.
-        self._slots = self._plan()
+        self._fit: dict[str, np.ndarray] = {}
+        # A slot is (-1 - sentence, draw), (row, None), or (row that meets a partner, number of its
+        # repetition); the slots are fixed for good. Those of what joins come after them,
+        # `_num_joins` an epoch, `_taught` in turn.
+        self._keys, self._draws = self._plan()
         self._taught = self._with_partner()
-        needed = self.joining_share / (1 - self.joining_share) * len(self._slots)
+        needed = self.joining_share / (1 - self.joining_share) * len(self._keys)
         self._num_joins = max(len(self._taught), math.ceil(needed - 1e-9)) if joining else 0
         self._pools = self._pool() if shares else {}
         self._born = 0  # see __getstate__
-        self._order: tuple[int, list[Any]] | None = None
+        self._order: tuple[int, Sequence[Any]] | None = None
 
     @property
     def epoch(self) -> int:
@@ -139,19 +141,19 @@ class ParallelSpeechDataset:
     @property
     def num_pairs(self) -> int:
         """How many of the items are pairs."""
-        return sum(draw is not None for _, draw in self._slots) + self._num_joins
+        return int((self._draws >= 0).sum()) + self._num_joins
 
     def __len__(self) -> int:
-        return len(self._slots) + self._num_joins
+        return len(self._keys) + self._num_joins
 
     def __getitem__(self, index: int) -> Item:
         epoch = self.epoch
         key, draw = self._slot(index, epoch)
         if draw is None:
             return (self.utterances[key],)
-        if isinstance(key, int):
-            return self._meet(self.utterances[key], draw, epoch)
-        return self._draw(key, draw, epoch)
+        if key >= 0:
+            return self._meet(key, draw, epoch)
+        return self._draw(-1 - key, draw, epoch)
 
     def task(self, index: int) -> str:
         """The task of item `index`, the same for both rows of a pair.
@@ -163,8 +165,13 @@ class ParallelSpeechDataset:
         if self._pools and self.shuffle:
             return self._mixture(epoch)[index][1]
         key, draw = self._slot(index, epoch)
-        name = self.utterances[key].key if isinstance(key, int) else key
-        shares = {t: s for t, s in zip(self.tasks, self.shares, strict=False) if self._fits(t, key)}
+        if len(set(self.tasks)) == 1:
+            return self.tasks[0]
+        rows = [key] if key >= 0 else self._sentences.rows(-1 - key)
+        name = self.utterances[rows[0]]
+        name = name.key if key >= 0 else name.sentence_id
+        shares = zip(self.tasks, self.shares, strict=False)
+        shares = {task: share for task, share in shares if self._fitting(task)[rows].all()}
         place = self.seed, epoch if self.shuffle else "", name, draw
         return draw_task([*shares] or self.tasks, *place, shares=[*shares.values()])
 
@@ -186,61 +193,59 @@ class ParallelSpeechDataset:
             raise InputError(f"pairing {self.pairing!r}: expected one of {', '.join(PAIRINGS)}")
         if not self.utterances:
             raise InputError("no utterances: expected a manifest with at least one")
-        languages = sorted({utterance.language for utterance in self.utterances})
+        languages = sorted(self._sentences.languages)
         if self.pairing == "anchor" and self.anchor_language not in languages:
             raise InputError(
                 f"anchor_language {self.anchor_language!r} is not in the manifest, which has "
                 f"{', '.join(languages)}: take one of these, or pairing=random"
             )
 
-    def _group(self) -> dict[str, dict[str, list[Utterance]]]:
-        """sentence_id -> language -> recordings."""
-        sentences: dict[str, dict[str, list[Utterance]]] = defaultdict(lambda: defaultdict(list))
-        for utterance in self.utterances:
-            if utterance.language not in self.joining and utterance.audio:
-                sentences[utterance.sentence_id][utterance.language].append(utterance)
-        return {sentence: dict(spoken) for sentence, spoken in sentences.items()}
+    def _plan(self) -> tuple[np.ndarray, np.ndarray]:
+        """(keys, draws) of the slots, in the order of the manifest; -1: no draw."""
+        known, rows = self._sentences, np.arange(len(self.utterances))
+        has_pairs = (known.spoken_in > 1) & (self.pairing in ("random", "anchor"))
+        if self.pairing == "anchor":
+            anchors = known.meets & (known.language == known.languages.index(self.anchor_language))
+            has_pairs &= np.bincount(known.number, anchors) > 0
+        paired = has_pairs[known.number] & known.meets
+        # The first recording of a sentence stands for all of its draws.
+        first = np.zeros(len(rows), bool)
+        first[rows[paired][np.unique(known.number[paired], return_index=True)[1]]] = True
+        alone = ~known.joins & ~paired
+        counts = np.where(first, (known.recordings[known.number] + 1) // 2, alone)
+        own = np.repeat(rows, counts)
+        draws = np.arange(len(own)) - np.repeat(np.cumsum(counts) - counts, counts)
+        is_met = (self.pairing == "partner") & known.meets & (known.spoken_in[known.number] > 1)
+        draws = np.where(first[own] | is_met[own], draws, -1)
+        return np.where(first[own], -1 - known.number[own], own), draws
 
-    def _has_pairs(self, sentence: str) -> bool:
-        spoken = self._sentences.get(sentence, {})
-        anchored = self.pairing != "anchor" or self.anchor_language in spoken
-        return self.pairing in ("random", "anchor") and len(spoken) > 1 and anchored
+    def _fitting(self, task: str) -> np.ndarray:
+        """[R] bool: which rows have what the task needs."""
+        if task not in self._fit:
+            lacks = [np.equal(column(self.utterances, name), None) for name in NEEDS[task]]
+            self._fit[task] = ~np.any(lacks, 0)
+        return self._fit[task]
 
-    def _plan(self) -> list[tuple[str, int] | tuple[int, None]]:
-        slots, planned = [], set()
-        for index, utterance in enumerate(self.utterances):
-            sentence = utterance.sentence_id
-            if utterance.language in self.joining:
-                continue
-            if not self._has_pairs(sentence) or not utterance.audio:
-                partners = self._sentences[sentence] if utterance.audio else ()
-                has_partner = self.pairing == "partner" and len(partners) > 1
-                slots.append((index, 0 if has_partner else None))
-            elif sentence not in planned:
-                planned.add(sentence)
-                recordings = sum(map(len, self._sentences[sentence].values()))
-                slots += [(sentence, draw) for draw in range((recordings + 1) // 2)]
-        return slots
-
-    def _fits(self, task: str, key: str | int) -> bool:
-        """Whether all recordings of a slot have what the task needs."""
-        one = [[self.utterances[key]]] if isinstance(key, int) else self._sentences[key].values()
-        return all(fits(task, utterance) for own in one for utterance in own)
-
-    def _pool(self) -> dict[str, list[tuple[Any, int | None]]]:
+    def _pool(self) -> dict[str, list[tuple[int, int | None]]]:
         """By task, the slots that fit it; what is read and not heard is never paired."""
-        alone = [(index, None) for index in range(len(self.utterances))]
-        slots = {task: alone if task in TEXT else self._slots for task in self.tasks}
-        pools = {task: [s for s in own if self._fits(task, s[0])] for task, own in slots.items()}
-        idle = [u.key for u in self.utterances if not any(fits(task, u) for task in self.tasks)]
+        known, fitting, pools = self._sentences, {t: self._fitting(t) for t in self.tasks}, {}
+        for task, fits in fitting.items():
+            # Of a sentence, all recordings must fit.
+            others = np.bincount(known.number, ~fits & known.meets) == 0
+            slots = map(_undrawn, zip(self._keys.tolist(), self._draws.tolist(), strict=True))
+            slots = [s for s in slots if (others[-1 - s[0]] if s[0] < 0 else fits[s[0]])]
+            alone = [(row, None) for row in np.flatnonzero(fits).tolist()]
+            pools[task] = alone if task in TEXT else slots
+        idle = np.flatnonzero(~np.any(list(fitting.values()), 0))
         problems = [
             f"task {task!r} has a share, and no row has its {', '.join(NEEDS[task])}: add some, or "
             "take it out of dataset_config.tasks and task_shares"
             for task in self.tasks
             if not pools[task] and self.shuffle
         ]
-        told = f"{len(idle)} rows have the fields of none of the tasks, such as {idle[:1]}"
-        refuse(problems + [told] * bool(idle))
+        such_as = [self.utterances[row].key for row in idle[:1]]
+        told = f"{len(idle)} rows have the fields of none of the tasks, such as {such_as}"
+        refuse(problems + [told] * bool(len(idle)))
         return pools
 
     def _mixture(self, epoch: int) -> list[tuple[tuple[Any, int | None], str]]:
@@ -265,49 +270,52 @@ class ParallelSpeechDataset:
             first = lap * len(pool)
             yield from order[max(0, start - first) : start + count - first]
 
-    def _with_partner(self) -> list[int]:
-        """The indices of what joins and has a partner."""
-        rows = [(index, u) for index, u in enumerate(self.utterances) if u.language in self.joining]
-        taught = [(index, u) for index, u in rows if u.sentence_id in self._sentences]
+    def _with_partner(self) -> np.ndarray:
+        """The rows of what joins and has a partner."""
+        known = self._sentences
+        taught = known.joins & (known.recordings[known.number] > 0)
+        met = {known.languages[number] for number in np.unique(known.language[taught])}
         refuse(
             f"joining language {language!r}: found no sentence_id that it shares with a translated "
             "recording, which is all that it learns from; give the same sentence_id to recordings "
             "of one meaning, or take it out of dataset_config.joining"
-            for language in sorted(set(self.joining) - {u.language for _, u in taught})
+            for language in sorted(set(self.joining) - met)
         )
-        return [index for index, _ in taught]
+        return np.flatnonzero(taught)
 
-    def _slot(self, index: int, epoch: int) -> tuple[str, int] | tuple[int, None]:
+    def _slot(self, index: int, epoch: int) -> tuple[int, int | None]:
         if not 0 <= index < len(self):
             raise IndexError(f"item {index} of {len(self)}")
         if self._pools and self.shuffle:
             return self._mixture(epoch)[index][0]
         place = self._permutation(epoch)[index] if self.shuffle else index
-        if place < len(self._slots):
-            return self._slots[place]
-        turn = place - len(self._slots) + epoch * self._num_joins
-        return self._taught[turn % len(self._taught)], turn // len(self._taught)
+        if place < len(self._keys):
+            return _undrawn((int(self._keys[place]), int(self._draws[place])))
+        turn = int(place) - len(self._keys) + epoch * self._num_joins
+        return int(self._taught[turn % len(self._taught)]), turn // len(self._taught)
 
     def _permutation(self, epoch: int) -> list[int]:
         if self._order is None or self._order[0] != epoch:
             order = list(range(len(self)))
             random.Random(f"order:{self.seed}:{epoch}").shuffle(order)
-            self._order = (epoch, self._spread(order) if self._num_joins else order)
+            order = self._spread(order) if self._num_joins else order
+            self._order = (epoch, np.array(order))
         return self._order[1]
 
     def _spread(self, order: list[int]) -> list[int]:
         """`order`, with what joins at even distances in what each rank draws."""
-        joining = iter([place for place in order if place >= len(self._slots)])
-        others = iter([place for place in order if place < len(self._slots)])
+        joining = iter([place for place in order if place >= len(self._keys)])
+        others = iter([place for place in order if place < len(self._keys)])
         spread, joins = order.copy(), self._num_joins
         for turn, index in enumerate(_drawn(len(order))):
             is_due = (turn + 1) * joins // len(order) > turn * joins // len(order)
             spread[index] = next(joining if is_due else others)
         return spread
 
-    def _draw(self, sentence: str, draw: int, epoch: int) -> Item:
-        spoken = self._sentences[sentence]
-        rng = random.Random(f"pairs:{self.seed}:{epoch}:{sentence}")
+    def _draw(self, sentence: int, draw: int, epoch: int) -> Item:
+        spoken = self._sentences.by_language(sentence)
+        name = self.utterances[next(iter(spoken.values()))[0]].sentence_id
+        rng = random.Random(f"pairs:{self.seed}:{epoch}:{name}")
         languages = sorted(spoken)
         if self.pairing == "anchor":
             languages.remove(self.anchor_language)
@@ -315,18 +323,20 @@ class ParallelSpeechDataset:
         recordings = {lang: rng.sample(spoken[lang], len(spoken[lang])) for lang in sorted(spoken)}
         turns = self._turns(languages, draw)
         # A language that comes up again takes its next recording.
-        return tuple(recordings[lang][turn % len(recordings[lang])] for lang, turn in turns)
+        rows = (recordings[lang][turn % len(recordings[lang])] for lang, turn in turns)
+        return tuple(self.utterances[row] for row in rows)
 
-    def _meet(self, utterance: Utterance, repetition: int, epoch: int) -> Item:
+    def _meet(self, row: int, repetition: int, epoch: int) -> Item:
         """A pair of which one half has an answer: not what joins, and not a mere partner."""
-        spoken = self._sentences[utterance.sentence_id]
+        utterance = self.utterances[row]
+        spoken = self._sentences.by_language(self._sentences.number[row])
         joins = utterance.language in self.joining
         languages = sorted(spoken.keys() - {utterance.language})
         if self.pairing == "anchor" and self.anchor_language in spoken:
             languages = [self.anchor_language]
         place = "joins" if joins else "partner"
         rng = random.Random(f"{place}:{self.seed}:{epoch}:{utterance.key}:{repetition}")
-        partner = rng.choice(spoken[rng.choice(languages)])
+        partner = self.utterances[rng.choice(spoken[rng.choice(languages)])]
         if joins:  # its prompt, which nothing is answered to, is its partner's
             return replace(utterance, target_language=partner.target_language), partner
         return utterance, replace(partner, transcript=None, target=None)
@@ -338,6 +348,11 @@ class ParallelSpeechDataset:
             return [(languages[draw % count], draw // count), (self.anchor_language, draw)]
         places = (2 * draw, 2 * draw + 1)
         return [(languages[place % count], place // count) for place in places]
+
+
+def _undrawn(slot: tuple[int, int]) -> tuple[int, int | None]:
+    key, draw = slot
+    return key, None if draw < 0 else draw
 
 
 def _drawn(count: int) -> list[int]:

@@ -23,7 +23,7 @@ from typing import Any
 from slam_potsa.config import DatasetConfig
 from slam_potsa.config.sections import COT_ANSWER, IN_PROMPTS, PLACEHOLDER, TASKS
 from slam_potsa.data.languages import find_language
-from slam_potsa.data.manifest import Utterance
+from slam_potsa.data.rows import Utterance, column
 from slam_potsa.errors import InputError, refuse
 
 TEXT = ("mt", "instruct")  # without audio
@@ -124,10 +124,12 @@ def require(data: DatasetConfig, tasks: Iterable[str], utterances: Sequence[Utte
     problems = []
     for used, name in dict.fromkeys((task, name) for task in tasks for name in USES[task]):
         for field in dict.fromkeys(PLACEHOLDER.findall(getattr(data, name))):
-            asked = [u for u in utterances if u.language not in data.joining or u.target]
-            asked = [u for u in asked if not data.task_shares or fits(used, u)]
-            lacking = [u.key for u in asked if _value(u, field) is None]
-            if lacking and field in IN_PROMPTS:
+            if field not in IN_PROMPTS:
+                continue
+            values = column(utterances, field.removesuffix("_name"))
+            without = (utterances[row] for row, value in enumerate(values) if value is None)
+            asked = (u for u in without if u.language not in data.joining or u.target)
+            if lacking := [u.key for u in asked if not data.task_shares or fits(used, u)]:
                 others = f" (and {len(lacking) - 1:,} others)" if len(lacking) > 1 else ""
                 asks = f"the {name} asks for {{{field}}}, which is not there"
                 problems.append(f"utterance {lacking[0]!r}{others}: {asks}")

@@ -24,6 +24,7 @@ from slam_potsa.config.alignment import ANSWER, TEACHER, TEXT
 from slam_potsa.data.dataset import read_rows, training_items
 from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.manifest import check_manifest, manifest_hash, read_manifest
+from slam_potsa.data.rows import heard
 from slam_potsa.data.tasks import require
 from slam_potsa.engine.encode import estimate_bias
 from slam_potsa.engine.run_directory import (
@@ -287,7 +288,7 @@ def _check_rows(data: DatasetConfig, option: str, *needs: str) -> None:
     rows = read_rows(data, manifest, joining, needs)
     require(data, data.tasks, rows)
     if data.feature_store:
-        FeatureStore.open(data.feature_store).require(row.key for row in rows if row.audio)
+        FeatureStore.open(data.feature_store).require(heard(rows, "key"))
 
 
 def _check_pairs(config: PotsaConfig) -> None:
@@ -320,7 +321,7 @@ def _check_table(config: PotsaConfig) -> None:
         return
     rows = read_manifest(config.dataset_config.train_data_path, needs=())
     known = LanguageBias.load(bias.path).languages
-    lacking = {row.language for row in rows if row.audio} - set(known)
+    lacking = set(heard(rows, "language")) - set(known)
     refuse(
         f"language_bias.trained=true: {bias.path} has no row for {code!r}, which is in the "
         "training manifest; null language_bias.path, so that the table begins with its means, or "
@@ -369,7 +370,7 @@ def provide_bias(config: PotsaConfig, progress: bool = True) -> None:
     if learned:
         learned.check_fingerprint(now[1])
         learned.check_frames(data.attend_padding)
-    spoken = {u.language for u in read_manifest(data.train_data_path, needs=()) if u.audio}
+    spoken = set(heard(read_manifest(data.train_data_path, needs=()), "language"))
     new = spoken.difference(learned.languages if learned else ())
     table = _means(config, new, progress) if new or not learned else learned
     if learned:

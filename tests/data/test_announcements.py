@@ -106,7 +106,7 @@ def test_every_manifest_has_sentences_languages_and_voices_of_its_own(rows):
 
 
 def test_a_recording_is_its_fragments_and_the_pauses_between_them(prompts, corpus, rows):
-    for row in rows["test"] + rows["test_new_voices"]:
+    for row in [*rows["test"], *rows["test_new_voices"]]:
         info = soundfile.info(corpus.folder / row.audio)
         assert (info.samplerate, info.channels) == (16_000, 1)
         assert row.duration == pytest.approx(info.duration, abs=1e-4)

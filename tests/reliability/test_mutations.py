@@ -20,6 +20,7 @@ import yaml
 
 from slam_potsa.config import PotsaConfig, defaults
 from slam_potsa.config.check import check
+from slam_potsa.data import jsonl, rows
 from slam_potsa.data.audio import load_audio
 from slam_potsa.data.convert import READERS, convert
 from slam_potsa.data.feature_store import FeatureStore, add_features
@@ -93,24 +94,36 @@ def garbled(line: bytes, rng) -> bytes:
     return bytes(content)
 
 
+def assert_read_alike(path):
+    """What a block's check takes is what is read line by line."""
+    for block in jsonl.read_blocks(path, ""):
+        if (found := rows.plain(block)) is None:
+            continue
+        problems = jsonl.Problems(path)
+        again = rows.one_by_one(jsonl.rows_of(jsonl.lines_of(block), problems), problems)
+        assert found.equals(again) and not problems.found
+
+
 @pytest.mark.parametrize("turns", TURNS)
 @pytest.mark.parametrize("kind", ["manifest", "predictions", *READERS])
 def test_lines(tmp_path, kind, turns):
     rng, path = random.Random(kind), tmp_path / "in.jsonl"
     good = {"key": "a", "audio": "a.wav", "language": "fr", "sentence_id": "s", "target": "b"}
     good |= {"target_language": "en", "duration": 1.5, "transcript": "c"}
-    rows = {"manifest": [good], "predictions": [vars(make(count=1)[0])]}
-    rows |= {name: lines for name, (lines, *_) in EXAMPLES.items()}
+    lines = {"manifest": [good], "predictions": [vars(make(count=1)[0])]}
+    lines |= {name: own for name, (own, *_) in EXAMPLES.items()}
     fill = {"language": "fr", "target_language": "en", "sentence_id": "audio"}
     read = {"manifest": read_manifest, "predictions": read_predictions}.get(kind)
     taken = 0
     for _ in cases(turns // 4):
-        row = rng.choice(rows[kind])
+        row = rng.choice(lines[kind])
         for _ in range(rng.choice([1, 1, 2])):
             row = mutated(row, rng)
         line = json.dumps(row, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
         path.write_bytes(garbled(line, rng))
         try:
+            if kind == "manifest":
+                assert_read_alike(path)
             if read is None:
                 convert(path, tmp_path / "out.jsonl", source_format=kind, **fill)
                 found = read_manifest(tmp_path / "out.jsonl")

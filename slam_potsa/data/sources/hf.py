@@ -16,7 +16,8 @@ import yaml
 
 from slam_potsa.data.jsonl import Log
 from slam_potsa.data.languages import short_code
-from slam_potsa.data.manifest import FIELDS, Utterance, text_sentence_id
+from slam_potsa.data.manifest import Utterance, text_sentence_id
+from slam_potsa.data.rows import FIELDS
 from slam_potsa.data.sources import corpus
 from slam_potsa.data.sources.corpus import Corpus, Recording
 from slam_potsa.errors import InputError

@@ -1,0 +1,233 @@
+"""The rows of a manifest: what a line may hold, and all lines of one in columns.
+
+A million Python objects take a gigabyte and a minute. So rows are kept as Arrow's columns, which
+also are a manifest's check where nothing is wrong: Arrow parses a block of lines at once, and some
+searches say whether any of them might be wrong. Only such a block is read line by line (`jsonl`),
+which tells what, exactly.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import json
+
+from slam_potsa.data import jsonl
+from slam_potsa.data.archives import COMPRESSED, split_reference
+from slam_potsa.data.languages import CODE
+
+REQUIRED = ("key", "language", "sentence_id")
+LONGEST_DURATION = 86_400  # seconds: what is longer is a mistake
+LONGEST_PATH, LONGEST_NAME = 4_095, 255  # bytes, Linux's
+FEW = ("language", "target_language", "synthetic")  # fields that have few values
+AT_ONCE = 4_096  # rows that are made objects at once
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One recording of one sentence; the fields are the manifest's."""
+
+    key: str  # unique in the manifest; no tab or line break (prediction files are key<TAB>text)
+    audio: str | None  # path relative to the manifest, or archive.tar:member; None: text alone
+    language: str  # spoken language, such as "fr"
+    sentence_id: str  # the same string = the same meaning
+    transcript: str | None = None  # what is said, in `language`
+    target: str | None = None  # its translation, in `target_language`
+    target_language: str | None = None
+    duration: float | None = None  # seconds
+    synthetic: str | None = None  # what a machine made of it: "target" or "audio"
+
+
+FIELDS = tuple(field.name for field in fields(Utterance))
+SCHEMA = pa.schema(dict.fromkeys(FIELDS, pa.string()) | {"duration": pa.float64()})
+
+
+def _is_audio(value: object) -> bool:
+    if not jsonl.is_line(value) or len(value.encode()) > LONGEST_PATH:
+        return False
+    path, member = split_reference(value)
+    named = max(len(part.encode()) for part in path.split("/")) <= LONGEST_NAME
+    return named and (member is None or not path.endswith(COMPRESSED))
+
+
+def _is_language(value: object) -> bool:
+    return jsonl.is_text(value) and bool(CODE.fullmatch(value))
+
+
+def _is_duration(value: object) -> bool:
+    return jsonl.is_number(value) and 0 < value <= LONGEST_DURATION
+
+
+_ONE_LINE = "without tabs, line breaks and other control characters"
+VALID: jsonl.Fields = {
+    "key": (jsonl.is_line, f"a unique string {_ONE_LINE}"),
+    "audio": (
+        _is_audio,
+        "a path that a file may have, relative to the manifest, or archive.tar:member, gunzipped",
+    ),
+    "language": (_is_language, "a language code such as 'fr'"),
+    "sentence_id": (jsonl.is_line, f"a string {_ONE_LINE}, the same for the same meaning"),
+    "transcript": (jsonl.is_line, f"what is said, as a string {_ONE_LINE}"),
+    "target": (jsonl.is_line, f"the translation, as a string {_ONE_LINE}"),
+    "target_language": (_is_language, "a language code such as 'en'"),
+    "duration": (_is_duration, f"seconds, a number above 0, at most {LONGEST_DURATION:,}"),
+    "synthetic": (lambda value: value in ("target", "audio"), "'target' or 'audio'"),
+}
+
+
+class Rows(Sequence[Utterance]):
+    """Utterances in Arrow's columns, which are not copied for a process that is forked.
+
+    An utterance is made when it is asked for; a slice is a list. Equal to any sequence of equals.
+    """
+
+    def __init__(self, table: pa.Table):
+        self.table = table
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def __getitem__(self, index: int | slice) -> Any:
+        places = range(len(self))[index]
+        if isinstance(index, slice):
+            return [self[place] for place in places]
+        return Utterance(*(column[places].as_py() for column in self.table.columns))
+
+    def __iter__(self) -> Iterator[Utterance]:
+        for batch in self.table.to_batches(AT_ONCE):
+            yield from map(Utterance, *(column.to_pylist() for column in batch.columns))
+
+    def lacks(self, name: str) -> np.ndarray:
+        """[R] bool: which have nothing in this field."""
+        return self.table[name].is_null().to_numpy()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+
+def column(rows: Sequence[Utterance], name: str) -> list[Any]:
+    """One field of every row; of `Rows` without making utterances."""
+    if isinstance(rows, Rows):
+        return rows.table[name].to_pylist()
+    return [getattr(row, name) for row in rows]
+
+
+def heard(rows: Sequence[Utterance], name: str) -> list[Any]:
+    """One field of the rows that are more than text."""
+    both = zip(column(rows, name), column(rows, "audio"), strict=True)
+    return [value for value, audio in both if audio]
+
+
+def codes(values: Sequence[Any]) -> tuple[np.ndarray, list[Any]]:
+    """(numbers [R] int64, names): equal values have equal numbers, in the order of appearance."""
+    names: dict[Any, int] = {}
+    found = (names.setdefault(value, len(names)) for value in values)
+    return np.fromiter(found, np.int64, len(values)), list(names)
+
+
+class Sentences:
+    """Which rows are of one sentence, as arrays.
+
+    By row [R]: `number` of its sentence, `language` (its place in `languages`), whether it `joins`
+    (its language is one of `joining`), whether it may be a partner, which it `meets` (speech that
+    does not join). By sentence: how many partners (`recordings`), in how many languages
+    (`spoken_in`).
+    """
+
+    def __init__(self, utterances: Sequence[Utterance], joining: Sequence[str] = ()):
+        self.number, names = codes(column(utterances, "sentence_id"))
+        self.language, self.languages = codes(column(utterances, "language"))
+        joining = [place for place, name in enumerate(self.languages) if name in joining]
+        self.joins = np.isin(self.language, joining)
+        self.meets = np.fromiter(map(bool, column(utterances, "audio")), bool, len(utterances))
+        self.meets &= ~self.joins
+        rows = np.flatnonzero(self.meets)
+        self._ordered = rows[np.argsort(self.number[rows], kind="stable")]
+        self.recordings = np.bincount(self.number[rows], minlength=len(names))
+        self._starts = np.cumsum(self.recordings) - self.recordings
+        both = np.unique(self.number[rows] * len(self.languages) + self.language[rows])
+        spoken, self.spoken_languages = np.divmod(both, len(self.languages))
+        self.spoken_in = np.bincount(spoken, minlength=len(names))
+
+    def rows(self, sentence: int) -> np.ndarray:
+        """Those that may be partners, in the order of the manifest."""
+        start = self._starts[sentence]
+        return self._ordered[start : start + self.recordings[sentence]]
+
+    def by_language(self, sentence: int) -> dict[str, list[int]]:
+        """Language -> `rows` in it."""
+        found = defaultdict(list)
+        for row in self.rows(sentence).tolist():
+            found[self.languages[self.language[row]]].append(row)
+        return found
+
+
+# -- a block of lines ------------------------------------------------------------------------------
+
+# What may stand for a character that no text may have: an escape, or itself (JSON has no others).
+_DOUBTFUL = tuple(
+    map(re.compile, (rb"\\(?:[bfnrt]|u(?:00[0189]|007[fF]|[dD][89a-fA-F]))", rb"\xc2[\x80-\x9f]"))
+)
+
+
+def plain(block: bytes) -> pa.Table | None:
+    """The table of a block of whole lines; None where any of them might be wrong, or is unusual."""
+    lines = block.count(b"\n") + (not block.endswith(b"\n"))
+    # Every line begins an object, and the object of a manifest holds none: so each is one line.
+    if not block.startswith(b"{") or block.count(b"\n{") != lines - 1:
+        return None
+    if b"\0" in block or b"\x7f" in block or any(odd.search(block) for odd in _DOUBTFUL):
+        return None
+    parse = json.ParseOptions(SCHEMA, unexpected_field_behavior="error")
+    read = json.ReadOptions(use_threads=False, block_size=len(block) + 1)
+    try:
+        table = json.read_json(pa.BufferReader(block), read, parse).select(FIELDS)
+    except pa.ArrowInvalid:
+        return None
+    return table if table.num_rows == lines and _all_valid(table) else None
+
+
+def _all_valid(table: pa.Table) -> bool:
+    """Whether `VALID` holds of all rows, or more than it asks, but for `_DOUBTFUL` characters."""
+    few = ((name, value) for name in FEW for value in pc.unique(table[name]).to_pylist())
+    texts, length = [table[n] for n in FIELDS if n not in (*FEW, "duration")], table["duration"]
+    wrong = [
+        *(pc.or_(pc.utf8_is_space(text), pc.equal(text, "")) for text in texts),
+        # Neither is true of NaN, which Arrow takes for a number.
+        pc.invert(pc.and_(pc.greater(length, 0), pc.less_equal(length, LONGEST_DURATION))),
+        pc.greater(pc.binary_length(table["audio"]), LONGEST_NAME),
+        *(pc.match_substring(table["audio"], f"{suffix}:") for suffix in COMPRESSED),
+    ]
+    return (
+        not any(table[name].null_count for name in REQUIRED)
+        and not any(pc.any(each).as_py() for each in wrong)
+        and all(VALID[name][0](value) for name, value in few if value is not None)
+    )
+
+
+def one_by_one(rows: Sequence[jsonl.Row], problems: jsonl.Problems) -> pa.Table:
+    """The table of `rows`, of which wrong values go to `problems`; others stand in their place."""
+    kept = []
+    for row in rows:
+        if not jsonl.check_fields(row, VALID, problems, REQUIRED):
+            given = {n: v for n, v in row.values.items() if n in VALID and v is not None}
+            instead = {n: 1.0 if n == "duration" else "audio" for n in given}
+            right = {n: v for n, v in given.items() if VALID[n][0](v)}
+            row = row._replace(values=dict.fromkeys(REQUIRED, "") | instead | right)
+        kept.append({name: row.values.get(name) for name in FIELDS})
+    return pa.Table.from_pylist(kept, SCHEMA)
+
+
+def settled(tables: Sequence[pa.Table]) -> Rows:
+    """All of a manifest's tables as one, with sentence ids that are equal where they look equal."""
+    table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+    # One file writes é as one character, another as two.
+    ids = pc.utf8_trim_whitespace(pc.utf8_normalize(table["sentence_id"], "NFC"))
+    return Rows(table.set_column(FIELDS.index("sentence_id"), "sentence_id", ids))

@@ -200,6 +200,11 @@ class SpeechLLM(Aligned, nn.Module):
         known = {**self.decode, **{k: v for k, v in options.items() if k in GENERATE_OPTIONS}}
         if known.get("num_beams", 1) == 1:
             known.pop("length_penalty", None)  # beam scores only: transformers warns
+        elif self._takes_positions:
+            # Transformers reads all of it once a beam, and it is longer than most answers.
+            read = self._read(embeds[:, :-1], attention_mask[:, :-1], 1, use_cache=True)
+            read.past_key_values.batch_repeat_interleave(known["num_beams"])
+            known["past_key_values"] = read.past_key_values
         return self.llm.generate(
             inputs_embeds=embeds,
             attention_mask=attention_mask.long(),
@@ -265,13 +270,18 @@ class SpeechLLM(Aligned, nn.Module):
     def _logits(self, embeds: Tensor, attention_mask: Tensor, start: int) -> Tensor:
         """[B, A, V]: the predictions of columns start..S-1, made at start-1..S-2."""
         wanted = embeds.shape[1] - start + 1
+        return self._read(embeds, attention_mask, wanted).logits[:, -wanted:-1]
+
+    def _read(
+        self, embeds: Tensor, attention_mask: Tensor, wanted: int, use_cache: bool = False
+    ) -> Any:
+        """The LLM's output; of logits the last `wanted` columns, where it leaves out the others."""
         extra: dict[str, Any] = {"logits_to_keep": wanted} if self._keeps_logits else {}
         if self._takes_positions:
             # As generate() counts them: left padding must not shift a row's positions.
             extra["position_ids"] = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
         mask = attention_mask.long()
-        output = self.llm(inputs_embeds=embeds, attention_mask=mask, use_cache=False, **extra)
-        return output.logits[:, -wanted:-1]
+        return self.llm(inputs_embeds=embeds, attention_mask=mask, use_cache=use_cache, **extra)
 
 
 def _trained(part: nn.Module) -> list[nn.Parameter]:

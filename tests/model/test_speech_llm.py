@@ -121,6 +121,23 @@ def test_decoding_does_not_depend_on_the_batch_and_the_n_best_follow_each_other(
         assert not torch.equal(two[2 * row], two[2 * row + 1])
 
 
+def test_a_prompt_is_read_once_for_all_beams(config, monkeypatch):
+    """The same answers as transformers', which reads it once a beam, in less work."""
+    (model, dataset), given, read = to_decode(config), [], []
+    batch, generate = dataset.collator([dataset[i] for i in range(5)]), model.llm.generate
+    monkeypatch.setattr(model.llm, "generate", lambda **own: given.append(own) or generate(**own))
+    model.llm.model.layers[0].register_forward_hook(
+        lambda _layer, _inputs, output: read.append(output[..., 0].numel())
+    )
+    ours, beams = model.generate(**batch), model.decode["num_beams"]
+    columns, work = given[0]["inputs_embeds"].shape[1], sum(read)
+    assert beams > 1 and read[:2] == [5 * (columns - 1), 5 * beams]
+    read.clear()
+    del given[0]["past_key_values"]
+    assert torch.equal(generate(**given[0]), ours)
+    assert sum(read) - work == 5 * (columns - 1) * (beams - 1)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_row_alone_is_computed_in_the_columns_of_a_batch(config, monkeypatch, dtype):
     """With a mask and, where rounding decides, in the same width."""

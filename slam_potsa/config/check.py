@@ -259,6 +259,8 @@ def _joining_problems(config: PotsaConfig) -> Iterator[str]:
             f"dataset_config.joining={data.joining}: without targets only alignment teaches these "
             "languages, and no term of alignment compares pairs: choose one, such as alignment=join"
         )
+    if data.bucket and (data.joining or data.task_shares):
+        yield "dataset_config.bucket: not with joining or task_shares, which order items themselves"
     if data.joining_share and not data.joining:
         yield f"dataset_config.joining_share={data.joining_share} needs dataset_config.joining"
     alignment = config.alignment

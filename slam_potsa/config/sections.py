@@ -254,6 +254,14 @@ class DatasetConfig:
         source="POTSA 4.2, Table 1 (c), (d); partner and joining are ours",
         row=True,
     )
+    bucket: int = option(
+        0,
+        "items a batch, = train_config.batch_size_training, that are to be about as long: less "
+        "padding, and batches that are less random, since long recordings meet long ones; 0: any. "
+        "Not with joining or task_shares, which order items themselves",
+        low=0,
+        source=OURS,
+    )
     anchor_language: str = option("en", "that of pairing=anchor", source="POTSA Table 1", row=True)
     joining: list[str] = option(
         [],

@@ -274,6 +274,7 @@ def training_items(data: DatasetConfig) -> ParallelSpeechDataset:
         joining=data.joining,
         joining_share=data.joining_share,
         shares=data.task_shares,
+        bucket=data.bucket,
     )
 
 

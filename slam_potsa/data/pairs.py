@@ -27,7 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from slam_potsa.data.rows import Rows, Sentences, Utterance, column
+from slam_potsa.data.order import bucketed, drawn
+from slam_potsa.data.rows import Rows, Sentences, Utterance, column, heard
 from slam_potsa.data.tasks import NEEDS, TEXT, check_tasks, draw_task
 from slam_potsa.errors import InputError, refuse
 
@@ -93,9 +94,10 @@ class ParallelSpeechDataset:
             epochs too, once an epoch at least. Of any w items that a rank draws one after the
             other, floor(w * share) are such pairs, where torch's DistributedSampler draws (as in
             both hosts) and WORLD_SIZE says among how many; but for what it adds at the very end.
+        bucket: items a batch whose lengths are to be alike, `order.bucketed`; 0: any.
 
     Raises InputError where a language that joins has no sentence in common with the translated,
-    a task with a share has no row, a row no task.
+    a task with a share has no row, a row no task, a row to be sorted by length no duration.
 
     An utterance without a partner is an item of its own, once an epoch. The epoch is the process's
     (`current_epoch`). `len()` is the same in every epoch.
@@ -114,12 +116,14 @@ class ParallelSpeechDataset:
         joining: Sequence[str] = (),
         joining_share: float = 0.0,
         shares: Sequence[float] = (),
+        bucket: int = 0,
     ):
         self.utterances = utterances if isinstance(utterances, Rows) else list(utterances)
         self.pairing, self.anchor_language = pairing, anchor_language
         self.seed, self.shuffle = seed, shuffle
         self.tasks, self.shares = check_tasks(tasks), tuple(shares)
         self.joining, self.joining_share = tuple(joining), joining_share
+        self.bucket = bucket
         self._sentences = Sentences(self.utterances, self.joining)
         self._check()
         self._fit: dict[str, np.ndarray] = {}
@@ -198,6 +202,11 @@ class ParallelSpeechDataset:
             raise InputError(
                 f"anchor_language {self.anchor_language!r} is not in the manifest, which has "
                 f"{', '.join(languages)}: take one of these, or pairing=random"
+            )
+        if self.bucket and None in (lengths := heard(self.utterances, "duration")):
+            raise InputError(
+                f"{lengths.count(None)} rows have no duration, by which dataset_config.bucket "
+                "sorts: add it, or set bucket to 0"
             )
 
     def _plan(self) -> tuple[np.ndarray, np.ndarray]:
@@ -298,16 +307,28 @@ class ParallelSpeechDataset:
         if self._order is None or self._order[0] != epoch:
             order = list(range(len(self)))
             random.Random(f"order:{self.seed}:{epoch}").shuffle(order)
-            order = self._spread(order) if self._num_joins else order
+            if self._num_joins:
+                order = self._spread(order)
+            elif self.bucket:
+                rng = random.Random(f"buckets:{self.seed}:{epoch}")
+                order = bucketed(order, self._lengths(), self.bucket, rng)
             self._order = (epoch, np.array(order))
         return self._order[1]
+
+    def _lengths(self) -> np.ndarray:
+        """Seconds of a slot; of a sentence, whose recordings take turns, the mean of all."""
+        known, seconds = self._sentences, np.array(column(self.utterances, "duration"), float)
+        mean = np.bincount(known.number, np.where(known.meets, seconds, 0))
+        mean /= np.maximum(1, known.recordings)
+        keys = self._keys
+        return np.where(keys < 0, mean[np.where(keys < 0, -1 - keys, 0)], seconds[keys])
 
     def _spread(self, order: list[int]) -> list[int]:
         """`order`, with what joins at even distances in what each rank draws."""
         joining = iter([place for place in order if place >= len(self._keys)])
         others = iter([place for place in order if place < len(self._keys)])
         spread, joins = order.copy(), self._num_joins
-        for turn, index in enumerate(_drawn(len(order))):
+        for turn, index in enumerate(drawn(len(order))):
             is_due = (turn + 1) * joins // len(order) > turn * joins // len(order)
             spread[index] = next(joining if is_due else others)
         return spread
@@ -353,18 +374,6 @@ class ParallelSpeechDataset:
 def _undrawn(slot: tuple[int, int]) -> tuple[int, int | None]:
     key, draw = slot
     return key, None if draw < 0 else draw
-
-
-def _drawn(count: int) -> list[int]:
-    """The indices of `count` items in the order in which the hosts' sampler draws them.
-
-    First all of rank 0, then all of rank 1, and so on.
-    """
-    from torch.utils.data import DistributedSampler
-
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    order = list(DistributedSampler(range(count), num_replicas=1, rank=0))
-    return [index for rank in range(ranks) for index in order[rank::ranks]]
 
 
 def shuffled_partners(utterances: Iterable[Utterance], seed: int = 0) -> list[Utterance]:

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,6 +89,9 @@ class LetterTokenizer:
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         pieces = [text[i : i + LETTERS_PER_TOKEN] for i in range(0, len(text), LETTERS_PER_TOKEN)]
         return [1 + zlib.crc32(piece.encode()) % (self.vocabulary - 1) for piece in pieces]
+
+    def batch_decode(self, rows: Sequence[Sequence[int]], **_: Any) -> list[str]:
+        return [" ".join(str(int(token)) for token in row if token) for row in rows]
 
 
 def configuration(

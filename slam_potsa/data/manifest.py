@@ -92,8 +92,8 @@ def read_manifest(
         asked = (name in needs) & ~joins | (name == "audio") & joins
         for index in np.flatnonzero(rows.lacks(name) & asked):
             problems.wrong(numbers[index], name, None, VALID[name][1])
-    given = ~rows.lacks("target") & ~np.equal(column(rows, "synthetic"), "target").astype(bool)
-    for index in np.flatnonzero(joins & given):
+    made = np.array([what == "target" for what in column(rows, "synthetic")], bool)
+    for index in np.flatnonzero(joins & ~rows.lacks("target") & ~made):
         problems.add(numbers[index], f"field 'target': {HAS_TARGET}")
     problems.check()
     return rows

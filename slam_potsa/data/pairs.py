@@ -231,8 +231,8 @@ class ParallelSpeechDataset:
     def _fitting(self, task: str) -> np.ndarray:
         """[R] bool: which rows have what the task needs."""
         if task not in self._fit:
-            lacks = [np.equal(column(self.utterances, name), None) for name in NEEDS[task]]
-            self._fit[task] = ~np.any(lacks, 0)
+            values = zip(*(column(self.utterances, name) for name in NEEDS[task]), strict=True)
+            self._fit[task] = np.array([None not in own for own in values], bool)
         return self._fit[task]
 
     def _pool(self) -> dict[str, list[tuple[int, int | None]]]:

@@ -320,8 +320,7 @@ def _check_table(config: PotsaConfig) -> None:
     if not (bias.trained and bias.path):
         return
     rows = read_manifest(config.dataset_config.train_data_path, needs=())
-    known = LanguageBias.load(bias.path).languages
-    lacking = set(heard(rows, "language")) - set(known)
+    lacking = set(heard(rows, "language")) - set(LanguageBias.load(bias.path).languages)
     refuse(
         f"language_bias.trained=true: {bias.path} has no row for {code!r}, which is in the "
         "training manifest; null language_bias.path, so that the table begins with its means, or "

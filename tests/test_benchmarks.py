@@ -36,7 +36,7 @@ def test_every_variant_is_timed_by_part(step, tmp_path):
         pairs=1,
         micro=(1,),
     )
-    args = argparse.Namespace(device="cpu", rounds=2, lora=False, solver="torch")
+    args = argparse.Namespace(device="cpu", rounds=2, lora=False)
     found = step.Bench(size, args, tmp_path).measure(micro=1)
     assert found["accumulation"] == 1 and set(found["load"]) == {"mel", "stored"}
     variants = {v["name"]: v for v in found["variants"]}
@@ -54,6 +54,55 @@ def test_every_variant_is_timed_by_part(step, tmp_path):
 def test_the_page_shows_the_figures_on_record(step, name):
     record = json.loads((RESULTS / f"{name}.json").read_text())
     assert step.text(record) in (ROOT / "docs" / "performance.md").read_text()
+
+
+def test_the_performance_table_has_what_was_recorded(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import table
+
+    assert (RESULTS / "performance.txt").read_text() == f"{table.text()}\n"
+    rows = [{"name": "ours", "ratio": {"SLAM-LLM": [1.9, 2.0, 2.1]}}]
+    decode = {
+        "machine": "Linux A, torch 2",
+        "size": "tiny",
+        "arguments": {"beams": 4},
+        "rows": rows,
+    }
+    own = {"what": "w", "at_most": 1.1, "result": [0.9, 1.0, 1.2], "where": "nowhere"}
+    (tmp_path / "decode.json").write_text(json.dumps(decode))
+    (tmp_path / "growth_b.json").write_text(json.dumps({"machine": "B", "table": [own]}))
+    monkeypatch.setattr(table, "RESULTS", tmp_path)
+    lines = [line.split() for line in table.text().splitlines()[1:]]
+    assert lines[0][-5:] == [">=", "3.00", "2.00", "(1.90-2.10)", "A"]
+    assert lines[1][:3] == ["misses", "it:", "ours"]
+    assert lines[2:] == [["w", "<=", "1.10", "1.00", "(0.90-1.20)", "B"]]
+
+
+@pytest.fixture
+def growth(step):
+    import growth
+
+    yield growth
+    sys.modules.pop("growth")
+
+
+def test_an_exponent_is_the_slope_of_logarithms(growth):
+    rounds = [[{"step": c * n**1.5, "read": c} for n in (1, 2, 4)] for c in (1.0, 1.0, 2.0)]
+    found = growth.curve((1, 2, 4), rounds, at_most=1.1)
+    assert found["exponent"] == [pytest.approx(1.5)] * 3
+    assert found["seconds"] == [1.0, 2**1.5, 8.0] and found["where"] == "read 12 %"
+
+
+@pytest.mark.slow
+def test_growth_along_every_axis(growth, tmp_path, monkeypatch):
+    path = tmp_path / "growth.json"
+    command = f"growth.py --rounds 2 --most 2 --lines 10000 --json {path}"
+    monkeypatch.setattr(sys, "argv", command.split())
+    growth.main()
+    record = json.loads(path.read_text())
+    assert set(record["curves"]) == {*growth.AXES, growth.PROCESSES, growth.MANIFEST}
+    assert len(record["table"]) == len(record["curves"])
+    assert "<svg" in path.with_suffix(".svg").read_text()
 
 
 @pytest.fixture

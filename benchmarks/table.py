@@ -1,0 +1,108 @@
+"""README's one performance table: targets beside what was measured, from benchmarks/results/*.json.
+
+    python benchmarks/table.py      writes benchmarks/results/performance.txt; no model, no torch
+
+A row is {"what", "at_least" or "at_most", "result": [low, median, high], "where"}; `where` the time
+goes is shown if the target is missed. A benchmark's JSON may hold its rows as "table", beside
+"machine"; those of `step`, `transport` and `decode` are made here. Every JSON that is there has its
+rows, one that is not has none.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from slam_potsa.text import table
+
+RESULTS = Path(__file__).resolve().parent / "results"
+KINDS = ("step", "transport", "decode", "growth")  # files KIND.json, KIND_*.json, in this order
+OURS, THEIRS = "transport, stored", "SLAM-LLM"
+LIBRARIES = ("POT batched, exp", "POT batched, log", "naive, autograd")
+
+
+def rows_of(kind: str, record: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    """The rows of one benchmark's record."""
+    if "table" in record:
+        return record["table"]
+    return {"step": _step, "transport": _transport, "decode": _decode}[kind](record)
+
+
+def _step(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A POTSA step on stored features over SLAM-LLM's cross-entropy step, by pairs at once."""
+    for one in record["micro_batches"]:
+        found = next(v for v in one["variants"] if v["name"] == OURS)
+        if THEIRS not in found["ratio"]:
+            continue
+        spent = {name: t for name, t in found["seconds"].items() if name not in ("step", "host")}
+        most = sorted(spent, key=spent.get, reverse=True)[:3]
+        yield {
+            "what": f"POTSA step, stored features / SLAM-LLM's cross-entropy step, "
+            f"{record['size']} sizes, {one['micro']} pairs",
+            "at_most": 0.55,
+            "result": found["ratio"][THEIRS],
+            "where": ", ".join(
+                f"{name} {100 * spent[name] / sum(spent.values()):.0f} %" for name in most
+            ),
+        }
+
+
+def _transport(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Time of each library over ours, over the cases in which its gradient is accurate enough."""
+    accuracy = record.get("accuracy", 1e-3)
+    for library in LIBRARIES:
+        rows = [row for row in record["rows"] if row["solver"] == library]
+        ratios = [row["ratio_to_ours"] for row in rows if row["gradient_error"] <= accuracy]
+        if not ratios:
+            continue
+        yield {
+            "what": f"{library} / our transport, {len(ratios)} of {len(rows)} cases",
+            "at_least": 1.0,
+            "result": [min(ratios), statistics.median(ratios), max(ratios)],
+            "where": "sweeps",
+        }
+
+
+def _decode(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Rows a second, ours over SLAM-LLM's; where it is missed, what each way of ours gives."""
+    ratios = {v["name"]: v["ratio"][THEIRS] for v in record["rows"] if THEIRS in v["ratio"]}
+    if "ours" in ratios:
+        own = [f"{name} {ratio[1]:.2f}" for name, ratio in ratios.items() if name != THEIRS]
+        asked = record["arguments"]
+        yield {
+            "what": f"decoding / SLAM-LLM's, {record['size']} sizes, {asked['beams']} beams",
+            "at_least": 3.0,
+            "result": ratios["ours"],
+            "where": ", ".join(own),
+        }
+
+
+def text() -> str:
+    """The table as README has it: a missed target has a second line, where the time goes."""
+    lines = []
+    for kind in KINDS:
+        for path in sorted([*RESULTS.glob(f"{kind}.json"), *RESULTS.glob(f"{kind}_*.json")]):
+            record = json.loads(path.read_text())
+            machine = record["machine"].removeprefix("Linux ").split(", torch")[0]
+            for row in rows_of(kind, record):
+                lines += _lines(row, machine)
+    return table(("what", "target", "result (spread)", "machine"), lines)
+
+
+def _lines(row: dict[str, Any], machine: str) -> Iterator[tuple[str | None, ...]]:
+    low, middle, high = row["result"]
+    most = "at_most" in row
+    target = row["at_most"] if most else row["at_least"]
+    missed = middle > target if most else middle < target
+    result = f"{middle:.2f} ({low:.2f}-{high:.2f})"
+    yield row["what"], f"{'<=' if most else '>='} {target:.2f}", result, machine
+    if missed:
+        yield f"  misses it: {row['where']}", None, None, None
+
+
+if __name__ == "__main__":
+    (RESULTS / "performance.txt").write_text(text() + "\n")
+    print(text())

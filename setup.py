@@ -21,7 +21,7 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     # conf/ and examples/potsa/ stand at the top of a checkout and travel inside the package.
     packages=[
         *find_packages(include=["slam_potsa*"]),
@@ -105,7 +105,7 @@ setup(
     },
     entry_points={"console_scripts": ["slam-potsa=slam_potsa.cli:main"]},
     classifiers=[
-        "Programming Language :: Python :: 3",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13)),
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
 )

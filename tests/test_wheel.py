@@ -73,7 +73,7 @@ def test_the_demo_finds_its_parts(installed, tmp_path):
     assert "--from" in run(installed, tmp_path, "python", demo, "--help")
 
 
-@pytest.mark.parametrize("version", ["3.10", "3.12", "3.13"])
+@pytest.mark.parametrize("version", ["3.12", "3.13"])
 def test_other_pythons_can_read_it(installed, version):
     found = [*Path.home().glob(f".pyenv/versions/{version}.*/bin/python")]
     found += [Path(path)] if (path := shutil.which(f"python{version}")) else []

@@ -8,6 +8,7 @@ from typing import Any
 
 from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.manifest import check_manifest
+from slam_potsa.errors import InputError
 from slam_potsa.files import alone
 from slam_potsa.registry import DATA_SOURCES, resolve
 
@@ -16,13 +17,21 @@ def check(kind: str, **options: Any) -> None:
     print(check_manifest(**options).table())
 
 
-def make(kind: str, output: Path, **options: Any) -> None:
+def make(kind: str, output: Path, translate_with: str = "", into: str = "", **options: Any) -> None:
     """`options` are those that the kind's own function takes."""
+    if bool(translate_with) != bool(into):
+        raise InputError("--translate-with MODEL and --into LANGUAGE belong together")
     kinds = {**DATA_SOURCES, "convert": "slam_potsa.data.convert:convert"}
     build = resolve(kinds, kind, "data source")
     file = kind == "convert"  # its output is one; the others' a folder
     with alone(output.parent if file else output, "is preparing", prefix=output.name * file):
-        print(build(output=output, **options).summary)
+        made = build(output=output, **options)
+        print(made.summary)
+        if translate_with:
+            from slam_potsa.engine.translate_text import fill_targets
+
+            for path in [output] if file else map(made.path, made.manifests):
+                print(fill_targets(path, translate_with, into))
 
 
 def features(manifests: Sequence[Path], output: Path, **encoder: Any) -> None:

@@ -42,7 +42,8 @@ those of ShareGPT, from "human" and "gpt", name it in `sound`.
 lhotse, Lhotse's cuts, one recording and one supervision a cut: the key is the cut's id, transcript
 and language are the supervision's, whose custom fields may be `translation`, `target_language` and
 `sentence_id`, or `translated_text` (`{language: text}`, of the IWSLT recipe). Cuts that are a part
-of their recording, one of its channels, changed, mixed or features are refused.
+of their recording, one of its channels, changed, mixed or features are refused. Shar's folders are
+read too, as are those of webdataset (`shards.py`), whose `text` is the only one, as slam_llm's.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ from slam_potsa.data.jsonl import Problems, Row, check_fields, read_rows, wrong_
 from slam_potsa.data.languages import short_code
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.data.rows import FIELDS, VALID
+from slam_potsa.data.shards import samples, shar_audio, shards
 from slam_potsa.errors import InputError
 
 REMEDIES = {  # what a row may lack, and an option gives
@@ -84,6 +86,7 @@ class Fill(NamedTuple):
     language: str | None
     target_language: str | None
     sentence_id: str | None
+    file: Path = Path()
 
     @property
     def one_text(self) -> str:
@@ -134,10 +137,11 @@ def convert(
     if source.resolve() == output.resolve():
         raise InputError(f"{output}: is the input too; give another output")
     fill = Fill(code(language), code(target_language), sentence_id)
-    base = Path(audio_root) if audio_root else source.parent
+    base = Path(audio_root) if audio_root else source if source.is_dir() else source.parent
     if source_format != "manifest":
-        utterances, repeated = read_foreign(source, source_format, fill)
-    elif any(fill):
+        read = [read_foreign(file, source_format, fill) for file in shards(source, source_format)]
+        utterances, repeated = sum((u for u, _ in read), []), sum(n for _, n in read)
+    elif any(fill[:3]):
         raise InputError(
             f"{source}: a manifest says its languages and sentence ids itself: leave the options "
             f"out, or say with --from what format the input is in"
@@ -168,8 +172,8 @@ def read_foreign(path: Path, name: str, fill: Fill) -> tuple[list[Utterance], in
     Raises InputError with every bad row, as those of manifests; what is missing in rows is said
     with the option that gives it.
     """
-    problems, rows = Problems(path), []
-    for number, row in read_rows(path, problems):
+    problems, rows, fill = Problems(path), [], fill._replace(file=path)
+    for number, row in (samples if name == "webdataset" else read_rows)(path, problems):
         try:
             rows.append(Row(number, READERS[name](row, fill)))
         except InputError as error:
@@ -340,10 +344,19 @@ def _of_dialogue(row: Json) -> Json:
     return {**row, **audio, **named}
 
 
+def _webdataset(row: Json, fill: Fill) -> Values:
+    values = {name: text(row, name) for name in ("key", "transcript", "target", "sentence_id")}
+    values |= {name: code(text(row, name)) for name in ("language", "target_language")}
+    values["audio"] = text(row, "audio", needed=True)
+    if not values[fill.one_text]:
+        values[fill.one_text] = text(row, "text")
+    return values
+
+
 def _lhotse(row: Json, fill: Fill) -> Values:
     try:
         (supervision,), recording = row["supervisions"], row["recording"]
-        (source,) = [one for one in recording["sources"] if one["type"] == "file"]
+        (source,) = [one for one in recording["sources"] if one["type"] in ("file", "shar")]
         custom = (row.get("custom") or {}) | (supervision.get("custom") or {})
         ours = {custom.get("target_language"): custom.get("translation")}
         ((written, target),) = custom.get("translated_text", ours).items()
@@ -362,7 +375,9 @@ def _lhotse(row: Json, fill: Fill) -> Values:
     target = text({"translation": target}, "translation")
     return {
         "key": text(row, "id"),
-        "audio": text(source, "source", needed=True),
+        "audio": shar_audio(fill.file, row["id"])
+        if source["type"] == "shar"
+        else text(source, "source", needed=True),
         "language": code(text(supervision, "language")),
         "transcript": text(supervision, "text"),
         "sentence_id": custom.get("sentence_id"),
@@ -379,5 +394,6 @@ READERS = {
     "nemo": _nemo,
     "ms_swift": _ms_swift,
     "lhotse": _lhotse,
+    "webdataset": _webdataset,
 }
 OF_TASKS = ("cot_st", "llm_srt")  # rows are tasks: several may tell the same of a recording

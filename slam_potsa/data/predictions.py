@@ -40,10 +40,12 @@ class Prediction:
     # The n best (text, mean log probability of a token), the prediction first, where asked for.
     alternatives: tuple[tuple[str, float], ...] | None = None
     cut: bool | None = None  # did it reach max_new_tokens before it ended?
+    synthetic: str | None = None  # what of the manifest's row a machine made: "target" or "audio"
 
 
 _REQUIRED = ("key", "language", "source", "target_language", "prediction")
-_LEFT_OUT = ("heard", "sentence_id", "cross_entropy", "alternatives", "cut")  # where they are None
+# where they are None
+_LEFT_OUT = ("heard", "sentence_id", "cross_entropy", "alternatives", "cut", "synthetic")
 
 
 def write_predictions(path: str | Path, predictions: Iterable[Prediction]) -> None:
@@ -107,7 +109,8 @@ def _placed(row: Utterance | None, key: str, text: str, gold: str, origin: Origi
         raise InputError(f"{key!r}: into which language? Give --target-language, or --manifest")
     key, source, sentence = (row.key, row.audio, row.sentence_id) if row else (key, "", None)
     spoken = origin.language or (row.language if row else "und")
-    return Prediction(key, spoken, source, target, gold, text, sentence_id=sentence)
+    made = row.synthetic if row else None
+    return Prediction(key, spoken, source, target, gold, text, sentence_id=sentence, synthetic=made)
 
 
 def _texts(path: str | Path, keyed: bool) -> dict[str, str]:

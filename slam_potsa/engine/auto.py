@@ -27,7 +27,6 @@ from slam_potsa.engine.share import MODEL_TYPE
 from slam_potsa.errors import InputError
 
 TASK = "speech-translation"
-OURS = {"dtype": (None, "auto"), "device_map": (None,)}  # of transformers' options
 
 
 class SlamPotsaConfig(PretrainedConfig):
@@ -37,7 +36,10 @@ class SlamPotsaConfig(PretrainedConfig):
 
 
 class SlamPotsaModel(PreTrainedModel):
-    """A model of an exported folder, or of its name on the hub, frozen parts included."""
+    """A model of an exported folder, or of its name on the hub, frozen parts included.
+
+    Its precision is the export's (`model_config.llm_dtype`), whatever transformers is asked for.
+    """
 
     config_class = SlamPotsaConfig
 
@@ -47,24 +49,10 @@ class SlamPotsaModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(
-        cls,
-        name: str | Path,
-        *_: Any,
-        config: SlamPotsaConfig | None = None,
-        revision: str | None = None,
-        **options: Any,
+        cls, name: str, config: SlamPotsaConfig, revision: str | None = None, **_: Any
     ) -> SlamPotsaModel:
-        """On the CPU, as of transformers. Raises InputError for a precision: it is the export's."""
-        for key, expected in OURS.items():
-            if options.get(key) not in expected:
-                rule = "model_config.llm_dtype of its config.json rules precision, .to() the device"
-                raise InputError(f"{key}={options[key]}: {rule}; leave it out")
         place = f"{name}@{revision}" if revision and not Path(name).exists() else name
-        config = config or SlamPotsaConfig.from_pretrained(name, revision=revision)
         return cls(config, Translator.from_pretrained(place, "cpu")).eval()
-
-    def forward(self, **batch: Any) -> Any:
-        return self.speech_llm(**batch)
 
     def translate(self, recordings: list[str], language: str, target_language: str) -> list[str]:
         self.translator.device = self.device
@@ -84,33 +72,29 @@ class SpeechTranslationPipeline(Pipeline):
     _load_processor = _load_image_processor = _load_video_processor = False
     _load_feature_extractor = _load_tokenizer = False
 
-    def _sanitize_parameters(
-        self, language: str = "", target_language: str = ""
-    ) -> tuple[dict, dict, dict]:
-        given = {"language": language, "target_language": target_language}
-        return {}, {key: code for key, code in given.items() if code}, {}
+    def _sanitize_parameters(self, **languages: str) -> tuple[dict, dict, dict]:
+        return {}, languages, {}
 
     def preprocess(self, recording: Any) -> dict[str, Any]:
         return {"recording": recording}
 
-    def _forward(
-        self, inputs: dict[str, Any], language: str = "", target_language: str = ""
-    ) -> dict[str, str]:
+    def _forward(self, inputs: dict[str, Any], **languages: str) -> dict[str, str]:
         recording, known = inputs["recording"], self.model.config.languages
-        language = language or " ".join(known["spoken"])
-        target_language = target_language or " ".join(known["written"])
-        if " " in language + target_language or not language:
-            raise InputError(f"expected language and target_language, one each of {known}")
+        every = {
+            "language": " ".join(known["spoken"]),
+            "target_language": " ".join(known["written"]),
+        }
+        told = every | languages
+        if told.keys() != every.keys() or " " in "".join(told.values()) or not told["language"]:
+            raise InputError(f"{languages}: expected language and target_language, each of {known}")
         with TemporaryDirectory() as folder:
             if isinstance(recording, dict):
                 path = str(Path(folder, "array.wav"))
                 sound, rate = recording["array"], recording["sampling_rate"]
                 soundfile.write(path, sound, rate, subtype="FLOAT")
                 recording = path
-            pieces = translated(
-                [cut(recording, folder)],
-                lambda files: self.model.translate(files, language, target_language),
-            )
+            spoken = [cut(recording, folder)]
+            pieces = translated(spoken, lambda files: self.model.translate(files, **told))
         return {"text": written(pieces[0], "text")}
 
     def postprocess(self, found: dict[str, str]) -> dict[str, str]:

@@ -273,6 +273,7 @@ def _prediction(
         cross_entropy=answer.cross_entropy,
         alternatives=alternatives,
         cut=answer.cut,
+        synthetic=utterance.synthetic,
     )
 
 

@@ -10,6 +10,7 @@ much the training's randomness does; they answer different questions.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -68,6 +69,7 @@ class ScoreTable:
         comparisons: with the baseline, by the paired test `test`.
         blind: BLEU, with the blind control as baseline: only the difference was heard.
         worst: the rows of lowest sentence chrF.
+        synthetic: how many rows have a "target" or "audio" that a machine made.
     """
 
     rows: Sequence[ScoreRow]
@@ -76,6 +78,7 @@ class ScoreTable:
     comparisons: Sequence[Comparison] = ()
     blind: Sequence[Comparison] = ()
     worst: Sequence[WorstRow] = ()
+    synthetic: Mapping[str, int] = field(default_factory=dict)
 
     def row(self, name: str) -> ScoreRow:
         return {row.name: row for row in self.rows}[name]
@@ -86,10 +89,11 @@ class ScoreTable:
 
     @property
     def signatures(self) -> list[str]:
-        """Each signature once, those of BLEU first."""
+        """Each signature once, those of BLEU first; then what of the test a machine made."""
         of_all = [(name, row.scores.get(name)) for name in self.columns for row in self.rows]
         found = [f"{name}|{one.signature}" for name, one in of_all if one and one.signature]
-        return list(dict.fromkeys(found))
+        made = [f"synthetic|{what}:{count:,} rows" for what, count in self.synthetic.items()]
+        return [*dict.fromkeys(found), *made]
 
     def text(self) -> str:
         """Aligned plain text: scores, guards, signatures, and the comparisons."""
@@ -168,6 +172,7 @@ def score(
         compare(found, baseline, **tested) if baseline else [],
         [item for item in heard if item.metric == "BLEU"],
         _by_chrf(fired, convention)[:worst] if worst else [],
+        Counter(item.synthetic for item in predictions if item.synthetic),
     )
 
 

@@ -1,10 +1,16 @@
 """What rows of other projects say, where paths point, and what wrong input gets."""
 
 import gzip
+import io
+import json
+import tarfile
 
+import numpy as np
 import pytest
+import soundfile
 
 from slam_potsa.cli import main
+from slam_potsa.data.audio import load_audio
 from slam_potsa.data.convert import convert
 from slam_potsa.data.jsonl import write_rows
 from slam_potsa.data.manifest import Utterance, read_manifest, write_manifest
@@ -188,3 +194,59 @@ def test_options_that_do_not_fit(read, tmp_path):
     refused("give --sentence-id transcript", read, repeated[:1], "slam_llm", language="en")
     refused("no language; give --language", read, [tagged], "cot_st", sentence_id="key")
     assert read([tagged], "cot_st", sentence_id="key", language="en")[0].language == "en"
+
+
+def packed(path, members):
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+@pytest.fixture
+def sound():
+    stream = io.BytesIO()
+    soundfile.write(stream, np.full(8000, 0.1), 16000, format="FLAC")
+    return stream.getvalue()
+
+
+def test_shards_are_read_where_they_lie(sound, tmp_path):
+    (tmp_path / "shar").mkdir()
+    source = {"sources": [{"type": "shar", "channels": [0], "source": ""}]}
+    for number in (0, 1):
+        cut = CUT | {"id": f"c.{number}-0", "recording": CUT["recording"] | source}
+        write_rows(tmp_path / f"shar/cuts.{number:06d}.jsonl.gz", [cut])
+        members = {f"{cut['id']}.flac": sound, f"{cut['id']}.json": b"{}"}
+        packed(tmp_path / f"shar/recording.{number:06d}.tar", members)
+    (tmp_path / "wds").mkdir()
+    said = {"language": "French", "target": "没事", "target_language": "zh", "speaker": 7}
+    said = {"a/1.json": json.dumps(said).encode(), "a/1.flac": sound, "a/1.txt": b"\xc3\x87a va."}
+    packed(tmp_path / "wds/x-0.tar", said)
+    for name, form, options in (
+        ("shar", "lhotse", {"sentence_id": "key"}),
+        ("wds", "webdataset", {"sentence_id": "transcript"}),
+    ):
+        out = tmp_path / "made" / f"{name}.jsonl"
+        assert not convert(tmp_path / name, out, source_format=form, **options).absent
+        rows = read_manifest(out)
+        assert all(len(load_audio(row.audio, out.parent)) == 8000 for row in rows)
+        assert {(row.language, row.target, row.target_language) for row in rows} == {
+            ("fr", "没事", "zh")
+        }
+    assert rows[0].transcript == "Ça va." and rows[0].key == "x-0/a/1"
+
+
+def test_shards_that_lack_something_say_what(sound, tmp_path):
+    broken = {"1.json": b"[", "1.flac": sound, "2.json": b"7", "2.flac": sound, "3.txt": b"x"}
+    packed(tmp_path / "x.tar", broken)
+    options = {"language": "fr", "sentence_id": "key", "source_format": "webdataset"}
+    with pytest.raises(InputError) as caught:
+        convert(tmp_path / "x.tar", tmp_path / "m.jsonl", **options)
+    assert len(caught.value.problems) == 3 and "'audio'" in str(caught.value)
+    with pytest.raises(InputError, match="reads cuts"):
+        convert(tmp_path, tmp_path / "m.jsonl", source_format="lhotse")
+    shar = {**CUT["recording"], "sources": [{"type": "shar", "source": ""}]}
+    write_rows(tmp_path / "cuts.0.jsonl", [CUT | {"recording": shar}])
+    with pytest.raises(InputError, match="no audio of cut 'cut-1' in recording.0.tar"):
+        convert(tmp_path, tmp_path / "m.jsonl", source_format="lhotse")

@@ -92,10 +92,8 @@ def test_transformers_loads_it_and_its_pipeline_says_the_same(run, tmp_path):
     heard = pipeline("automatic-speech-recognition", str(out), **kind)
     array = dict(zip(("array", "sampling_rate"), soundfile.read(audio[0]), strict=True))
     assert heard(array, language="es", target_language="zh") == {"text": texts[0]}
-    with pytest.raises(InputError, match="one each of {'spoken'"):
+    with pytest.raises(InputError, match="each of {'spoken'"):
         heard(audio[0])
-    with pytest.raises(InputError, match="llm_dtype of its config.json"):
-        AutoModel.from_pretrained(out, dtype="float16")
     with pytest.raises(InputError, match="slam-potsa export"):
         model.save_pretrained(tmp_path)
 

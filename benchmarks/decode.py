@@ -16,7 +16,6 @@ one round. All of it is timed: reading audio, the encoder, the search, and makin
 from __future__ import annotations
 
 import argparse
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from meters import machine
 from step import quartiles, save
 from step_models import ANSWER, OURS, SIZES, THEIRS, Size, build_models, configuration, write_data
 from torch.utils.data import DataLoader
@@ -178,9 +178,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    processor = torch.cuda.get_device_name() if args.device == "cuda" else platform.machine()
     kept = {name: value for name, value in vars(args).items() if name not in ("json", "size")}
-    record = {"machine": f"{platform.system()} {processor}, torch {torch.__version__}"}
+    record = {"machine": machine(args.device)}
     record |= {"size": args.size, "arguments": kept}
     with tempfile.TemporaryDirectory() as folder:
         record["rows"] = Bench(SIZES[args.size], args, Path(folder)).measure()

@@ -1,6 +1,6 @@
 """How cost grows: exponents of a training step's time, by part, and of reading a manifest.
 
-    python benchmarks/growth.py [--rounds 5] [--lines 100000] [--json PATH] [--svg PATH]
+    python benchmarks/growth.py [--rounds 3] [--lines 100000] [--json PATH] [--svg PATH]
 
 One size at a time is doubled, all else stays (sizes far below the paper's, one thread, stored
 features unless it says mel): pairs of a batch, query tokens, candidate layers, layers aligned at
@@ -267,7 +267,7 @@ def chart(record: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--lines", type=int, default=100_000, help="of the largest manifest")
     parser.add_argument("--most", type=int, default=4, help="sizes of a curve, from the smallest")
     parser.add_argument("--only", nargs="*", help="curves by name; default: all")

@@ -7,6 +7,8 @@ alone. TRITON_INTERPRET=1 in the environment runs it on a CPU, for tests.
 
 from __future__ import annotations
 
+import os
+
 import torch
 import triton
 import triton.language as tl
@@ -32,14 +34,15 @@ def sinkhorn(
     """
     cost, a, b = (part.contiguous() for part in problem[:3])
     pairs, *sides = cost.shape
-    runs = cost.is_cuda or triton.knobs.runtime.interpret
+    runs = cost.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
     takes = problem.softness is None and cost.dtype == torch.float32 and max(sides) <= MAX_TOKENS
     if not (takes and runs):
         return torch_path.sinkhorn(problem, mean_scaled_cost, max_iterations, tolerance)
     phi, gamma, plan, error = map(torch.empty_like, (a, b, cost, mean_scaled_cost))
     tensors = cost, a, b, mean_scaled_cost, phi, gamma, plan, error
     blocks, warps = map(triton.next_power_of_2, sides), 8 if max(sides) > 64 else 4
-    _solve[(pairs,)](*tensors, *sides, max_iterations, tolerance, *blocks, num_warps=warps)
+    with torch.cuda.device_of(cost):  # Triton launches on the current one
+        _solve[(pairs,)](*tensors, *sides, max_iterations, tolerance, *blocks, num_warps=warps)
     return Solution(phi, gamma, plan, error, max_iterations)
 
 

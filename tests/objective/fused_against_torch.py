@@ -44,14 +44,14 @@ def main():
     x, y = (tokens(1, n, 4, seed=n, dtype=torch.float32) for n in (128, 90))
     compare("longest", x, y, max_iterations=10)
     # The fused solver alone says the cap, wherever it stopped.
-    sweeps = [transport(x[:, :n], y[:, :9], solver="triton").iterations for n in (9, 128)]
-    assert sweeps == [200, 200]
+    assert transport(x[:, :9], y[:, :9], solver="triton").iterations == 200
     longer, soft = torch.cat([x, x], 1), {"marginal_penalty": 1.0}
     assert transport(longer, y, solver="triton").iterations < 200
     assert transport(x.double(), y, solver="triton").iterations < 200
     assert transport(x, y, solver="triton", **soft).iterations < 200
     x, y, *masks = ragged()
-    each = [transport(x, y, *masks, pairwise=True, solver=s).value for s in ("triton", "torch")]
+    few = {"pairwise": True, "max_iterations": 10}
+    each = [transport(x, y, *masks, solver=s, **few).value for s in ("triton", "torch")]
     torch.testing.assert_close(*each, rtol=1e-4, atol=1e-5)
     found = transport(x, y, *masks, solver="triton")  # each pair stops by itself, within tolerance
     assert (found.marginal_error <= 1e-4).all() and found.marginal_error[0] > 1e-6

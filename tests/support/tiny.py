@@ -99,7 +99,10 @@ def world(folder: Path, **recording_options) -> PotsaConfig:
     return config
 
 
+FILES = {"ctc": "ai_sta_ctc", "cl": "ai_sta_cl", "kl": "join_kl"}  # of terms named otherwise
+
+
 def overrides(config: PotsaConfig) -> list[str]:
     """The command line that gives `config`, its terms by files of conf/alignment/."""
-    terms = ",".join(config.alignment.terms) or "none"
+    terms = ",".join(FILES.get(name, name) for name in config.alignment.terms) or "none"
     return [f"alignment=[{terms}]", *(f"{k}={literal(v)}" for k, v in flat(config).items())]

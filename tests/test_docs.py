@@ -87,6 +87,11 @@ def test_what_a_page_names_and_shows_exists(page, tmp_path):
         assert read_manifest(tmp_path / "m.jsonl")
 
 
+def test_every_page_is_in_the_site():
+    nav = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
+    assert not [page.name for page in PAGES[1:] if f": {page.name}\n" not in nav]
+
+
 def literals(path):
     """Texts that a module holds, "…" where values are put in."""
     for node in ast.walk(ast.parse(path.read_text())):

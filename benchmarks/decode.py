@@ -1,6 +1,6 @@
 """Decoding's throughput: ours against SLAM-LLM's, on the same weights, rows and beams.
 
-    python benchmarks/decode.py [--size tiny] [--beams 4] [--rounds 5] [--json PATH]
+    python benchmarks/decode.py [--size tiny] [--beams 4] [--rounds 3] [--json PATH]
 
 Ours is what `slam-potsa decode` does: rows sorted by length, the prompt read once for all of a
 row's beams, recordings as long as they are; and, a variant each, with windows of 30 s, from stored
@@ -109,7 +109,7 @@ class Bench:
             self.config,
             dataset_config=data,
             train_config=replace(self.config.train_config, val_batch_size=batch),
-            decode=replace(self.config.decode, **search),
+            decode=replace(self.config.decode, cross_entropy=False, **search),
         )
         return config, get_speech_dataset(data, model.tokenizer, "test")
 
@@ -170,10 +170,10 @@ def main() -> None:
     parser.add_argument("--size", default="tiny", choices=sorted(SIZES))
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rows", type=int, default=16)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rows", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--beams", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--note", default="", help="kept in the JSON, such as a busy machine")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args()

@@ -26,18 +26,21 @@ def step(monkeypatch):
         sys.modules.pop(name, None)
 
 
-def test_every_variant_is_timed_by_part(step, tmp_path):
+def smallest(step):
     whisper = {"d_model": 16, "encoder_layers": 1, "encoder_ffn_dim": 32, "num_mel_bins": 80}
     llm = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 64}
-    size = step.Size(
+    return step.Size(
         whisper | {"encoder_attention_heads": 2},
         llm | {"num_attention_heads": 2, "num_key_value_heads": 2},
         {"qformer_dim": 16, "qformer_heads": 2, "qformer_layers": 2, "query_len": 8},
         pairs=1,
         micro=(1,),
     )
+
+
+def test_every_variant_is_timed_by_part(step, tmp_path):
     args = argparse.Namespace(device="cpu", rounds=2, lora=False)
-    found = step.Bench(size, args, tmp_path).measure(micro=1)
+    found = step.Bench(smallest(step), args, tmp_path).measure(micro=1)
     assert found["accumulation"] == 1 and set(found["load"]) == {"mel", "stored"}
     variants = {v["name"]: v for v in found["variants"]}
     assert len(variants) == 4 and variants["transport, mel"]["profile"]
@@ -162,3 +165,15 @@ def test_intervals_are_over_seeds_and_p_is_corrected_within_a_place(evidence):
     assert found["half"] == pytest.approx((high - low) / 2, abs=1e-4)
     smaller, larger = sorted((found["p"], control["delta_ce"]["test/it"]["p"]))
     assert found["p_holm"] in (pytest.approx(2 * smaller), pytest.approx(max(2 * smaller, larger)))
+
+
+def test_decoding_gives_the_texts_of_one_row_at_a_time(step, tmp_path, monkeypatch):
+    import decode
+
+    sys.modules.pop("decode")
+    monkeypatch.setattr(decode, "ANSWER", 4)
+    args = argparse.Namespace(device="cpu", rows=2, batch=2, beams=2, rounds=2)
+    rows = decode.Bench(smallest(step), args, tmp_path).measure()
+    assert [row["alike"] for row in rows] == [2] * 5
+    assert all(set(row["ratio"]) == {"ours, one by one"} for row in rows)
+    assert rows[-1]["ratio"]["ours, one by one"] == [1, 1, 1]

@@ -109,11 +109,13 @@ def check_fields(
 
 def is_text(value: Any) -> bool:
     """A string of Unicode's characters: JSON's escapes can write halves of some."""
-    return isinstance(value, str) and not _HALVES.search(value)
+    return isinstance(value, str) and (value.isascii() or not _HALVES.search(value))
 
 
 def is_line(value: Any) -> bool:
     """A text that is not blank and has no tab, line break or other control character."""
+    if isinstance(value, str) and value.isprintable():  # what most are, and quickly told
+        return bool(value.strip())
     return is_text(value) and bool(value.strip()) and not _CONTROL.search(value)
 
 

@@ -28,6 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"error: {told(error)}", file=sys.stderr)
         return 1
+    except RuntimeError as error:
+        if "Symlink loop" not in str(error):  # what Path.resolve() says of one before Python 3.13
+            raise
+        print(f"error: {error}: give another path", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted; run the same command again to continue", file=sys.stderr)
         return 130

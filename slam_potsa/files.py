@@ -81,7 +81,7 @@ def alone(
     Raises InputError where another process holds it still then. Where the file system has no locks,
     a warning, and nobody is kept out.
     """
-    folder = Path(folder).resolve()
+    folder = Path(os.path.realpath(folder))  # resolve() would trip over a circle of links
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     # A soft lock, filelock's way out, would outlive a process that was killed on another machine.

@@ -134,7 +134,7 @@ def convert(
     formats = ("manifest", *READERS)
     if source_format not in formats:
         raise InputError(f"format {source_format!r}: expected one of {', '.join(formats)}")
-    if source.resolve() == output.resolve():
+    if os.path.realpath(source) == os.path.realpath(output):
         raise InputError(f"{output}: is the input too; give another output")
     fill = Fill(code(language), code(target_language), sentence_id)
     base = Path(audio_root) if audio_root else source if source.is_dir() else source.parent

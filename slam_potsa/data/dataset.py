@@ -162,12 +162,12 @@ class SpeechTranslationDataset(Dataset):
             "pairs": _pairs(items),
             "language_ids": torch.tensor([row["language_id"] for row in rows]),
             "sentence_ids": torch.tensor([sentences.index(row["sentence_id"]) for row in rows]),
+            "keys": [row["key"] for row in rows],
         }
         heard = [i for i, row in enumerate(rows) if row["frames"]]
         if 0 < len(heard) < len(rows):
             batch["heard"] = torch.tensor(heard)
         if self.data.inference_mode:
-            batch["keys"] = [row["key"] for row in rows]
             batch["targets"] = [row["target"] or "" for row in rows]
             batch["answer_ids"] = [row["answer_ids"] for row in rows]
             return batch

@@ -53,6 +53,9 @@ class FeatureStore:
         refuse_damaged(folder / INDEX)
         try:
             store = cls(folder, **json.loads((folder / INDEX).read_text(encoding="utf-8")))
+            places = np.array([*store.keys.values(), [0, 0, 0]])
+            if (type(store.width), places.dtype.kind) != (int, "i") or places.min() < 0:
+                raise ValueError("expected whole numbers")
             needed = store.frames * store.width * DTYPE.itemsize
             found = os.path.getsize(folder / FEATURES)
         except (ValueError, TypeError, AttributeError, OSError, RecursionError) as error:
@@ -85,6 +88,8 @@ class FeatureStore:
                 f"{path}: the features of {key!r} are not those that were written: the file is "
                 "damaged; delete the folder and make it with `slam-potsa features`"
             )
+        if not np.isfinite(found).all():
+            raise InputError(f"{path}: the features of {key!r} were stored with NaN or infinity")
         return found.reshape(frames, self.width)
 
     def require(self, keys: Iterable[str]) -> None:

@@ -14,7 +14,7 @@ import math
 import os
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -39,7 +39,7 @@ MAX_SKIPPED = 50  # skipped steps in a row; fp16's loss scale settles within som
 PENDING_STEPS = 2  # losses are read this many steps late: by then they are there, nothing waits
 # What a step's record holds beside the terms.
 COLUMNS = {"step", "ce", "lr", "layers", "choices", "outcomes", "seconds", "tokens", "shared"}
-COLUMNS |= {"alignment", "aligned", "not_finite", "arrived"}
+COLUMNS |= {"alignment", "aligned", "not_finite", "arrived", "bad", "keys"}
 _warn_once = cache(logging.getLogger(__name__).warning)
 NO_PAIRS = torch.empty(0, 2, dtype=torch.long)
 
@@ -118,6 +118,7 @@ class AlignmentController:
         self._choices: list[tuple[int, tuple[int, ...]]] = []  # of the step, one a loss
         self._micro: list[dict[str, Any]] = []
         self._unread: list[dict[str, Any]] = []
+        self._keys: dict[int, list[Sequence[str]]] = {}  # of unread steps, one list a micro-step
         self._clock: float | None = None
         self._training, self._pairs, self._sentences = False, NO_PAIRS, None
         more = CHOICE_BYTES * (accumulation - 1) if self._each_micro else 0
@@ -165,11 +166,17 @@ class AlignmentController:
             wanted |= self._scheduled.tap_names(self._all_layers)
         self.recorder.open(wanted, *text, pairs=self._pairs)
 
-    def end(self, cross_entropy: Tensor, targets: Tensor, tokens: Tensor | int = 0) -> Tensor:
+    def end(
+        self,
+        cross_entropy: Tensor,
+        targets: Tensor,
+        tokens: Tensor | int = 0,
+        keys: Sequence[str] = (),
+    ) -> Tensor:
         """The loss to back-propagate: eq. 4 in training, plain cross-entropy otherwise.
 
         `cross_entropy` [] is the mean over `targets` [] tokens (anything finite where they are 0),
-        `tokens` the number of all that were processed, for tokens/s.
+        `tokens` the number of all that were processed, for tokens/s; `keys` are the utterances'.
         """
         if not self._training:
             return cross_entropy
@@ -177,7 +184,8 @@ class AlignmentController:
         taps, rows = self.recorder.take(), self._pairs
         loss = self.objective(cross_entropy, taps, rows, self.layers, self._sentences)
         shared = self._shared(cross_entropy.detach(), targets, loss)
-        record = {"shared": shared, **loss.terms, "tokens": tokens}
+        bad = ~torch.isfinite(loss.total.detach())
+        record = {"shared": shared, **loss.terms, "tokens": tokens, "bad": bad, "keys": keys}
         if taps and self._is_due(self.diagnose_interval):
             record |= self.objective.diagnose(taps, rows, self.layers, self._sentences)
             errors = {term.name: unconverged(term.distance) for term in self.objective.terms}
@@ -236,11 +244,14 @@ class AlignmentController:
         if self._teacher is not None:
             self._teacher.follow(self.projector, self._teacher.decay)
         now, self._skipped = time.perf_counter(), 0
+        self._keys[self.step] = [micro.pop("keys") for micro in self._micro]
+        bad = torch.stack([micro.pop("bad") for micro in self._micro])
         record = mean_record(self._micro)
         outcomes = [mean_record([micro]) for micro in self._micro] if self._each_micro else [record]
         of = ("ce", "alignment", "aligned")
         record |= {
             "step": self.step,
+            "bad": bad,
             "choices": [choice for choice, _ in self._choices],
             "outcomes": torch.stack([torch.stack([found[n] for n in of]) for found in outcomes]),
             "layers": tuple(dict.fromkeys(k for _, layers in self._choices for k in layers)),
@@ -278,6 +289,7 @@ class AlignmentController:
         line = numbers(record)
         names = ("choices", "outcomes", "aligned", "not_finite")
         choices, outcomes, aligned, not_finite = map(line.pop, names)
+        bad, keys = line.pop("bad"), self._keys.pop(line["step"], [])
         del line["alignment"]
         line["layers"] = line["layers"] if aligned else ()  # without pairs none was aligned
         if self.schedule is not None:
@@ -297,7 +309,7 @@ class AlignmentController:
         for listener in self.listeners:
             listener(dict(line))
         if not_finite:
-            raise _non_finite(line)
+            raise _non_finite({**line, "bad": bad}, keys)
 
     # -- state ---------------------------------------------------------------------------------
 
@@ -306,7 +318,7 @@ class AlignmentController:
         self._unread = [numbers(record) for record in self._unread]
         for record in self._unread:
             if record["not_finite"]:  # before weights that are NaN replace a good checkpoint
-                raise _non_finite(record)
+                raise _non_finite(record, self._keys[record["step"]])
         schedule = self.schedule.state_dict() if self.schedule else None
         return {"step": self.step, "schedule": schedule, "unread": self._unread}
 
@@ -335,11 +347,13 @@ class AlignmentController:
         self._step_hook.remove()
 
 
-def _non_finite(record: dict[str, Any]) -> NonFiniteLoss:
+def _non_finite(record: dict[str, Any], keys: list[Sequence[str]]) -> NonFiniteLoss:
     rank = f"rank {os.environ['RANK']}, " if "RANK" in os.environ else ""
     bad = [f"{k}={v}" for k, v in record.items() if isinstance(v, float) and not math.isfinite(v)]
+    own = [key for is_bad, of in zip(record["bad"], keys, strict=False) if is_bad for key in of]
+    where = f"of {', '.join(map(repr, own))}" if any(record["bad"]) else "of another rank's"
     return NonFiniteLoss(
-        f"{rank}step {record['step']}: {', '.join(bad) or 'a loss on another rank'}. Lower "
-        "train_config.lr or alignment.terms.*.weight, use bf16 rather than fp16, and check the "
-        "recordings of this step; the last checkpoint is still good"
+        f"{rank}step {record['step']}: {', '.join(bad) or 'a loss'} {where}. Lower "
+        "train_config.lr or alignment.terms.*.weight, use bf16 rather than fp16, and check these "
+        "recordings, or their stored features; the last checkpoint is still good"
     )

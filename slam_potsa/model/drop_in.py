@@ -247,7 +247,7 @@ class AlignedForward(Aligned):
         if training:
             targets = (labels[:, 1:] != IGNORE_INDEX).sum()
             tokens = batch["attention_mask"].sum()
-            outputs.loss = self.controller.end(outputs.loss, targets, tokens)
+            outputs.loss = self.controller.end(outputs.loss, targets, tokens, batch.get("keys", ()))
         return outputs, torch.as_tensor(accuracy, device=outputs.logits.device)
 
     def _fitted(self, batch: dict[str, Any]) -> dict[str, Any]:

@@ -109,6 +109,7 @@ class SpeechLLM(Aligned, nn.Module):
         answered: Tensor | None = None,
         transcript_ids: Tensor | None = None,
         heard: Tensor | None = None,
+        keys: Sequence[str] = (),
         **_unused: Any,
     ) -> tuple[Any, Tensor]:
         """`(ModelOutput(loss, logits), accuracy)`, as SLAM-LLM's trainers unpack it.
@@ -142,7 +143,7 @@ class SpeechLLM(Aligned, nn.Module):
         logits = self._logits(embeds, attention_mask, start)
         answer = labels[:, start:]
         cross_entropy, targets = _cross_entropy(logits, answer)
-        loss = self.controller.end(cross_entropy, targets, attention_mask.sum())
+        loss = self.controller.end(cross_entropy, targets, attention_mask.sum(), keys)
         return CausalLMOutput(loss=loss, logits=logits), _accuracy(logits, answer, targets)
 
     @torch.no_grad()

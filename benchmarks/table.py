@@ -99,7 +99,7 @@ def text() -> str:
             machine = record["machine"].removeprefix("Linux ").split(", torch")[0]
             for row in rows_of(kind, record):
                 lines += _lines(row, machine)
-    return table(("what", "target", "result (spread)", "machine"), lines)
+    return table(("what", "target", "result (spread)", "machine"), lines, left=4)
 
 
 def _lines(row: dict[str, Any], machine: str) -> Iterator[tuple[str | None, ...]]:

@@ -26,13 +26,13 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
+from matplotlib.figure import Figure
 from meters import machine
 from step import GIB, Bench, quartiles
 from step_models import TINY, Size, Variant, configuration, load
 from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
-from slam_potsa.evaluation.figures import Series, line_chart, standalone
 from slam_potsa.model.carried_state import carried_names
 from slam_potsa.text import table
 
@@ -249,20 +249,20 @@ def text(record: dict[str, Any]) -> str:
     return f"{record['machine']}\n" + table(("size", "exponent", "seconds"), lines, left=3)
 
 
-def chart(record: dict[str, Any]) -> str:
-    """Every curve against its own smallest size."""
-    lines = [
-        Series(
-            name,
-            [math.log2(size / found["sizes"][0]) for size in found["sizes"]],
-            [t / found["seconds"][0] for t in found["seconds"]],
-            number % 8,
-            number // 8,
-        )
-        for number, (name, found) in enumerate(record["curves"].items())
-    ]
-    labels = {"x_label": "doublings of the size", "y_label": "time, of that at the smallest"}
-    return standalone(line_chart(lines, title="How cost grows", log=True, **labels))
+def chart(record: dict[str, Any], path: Path) -> None:
+    """A picture a curve, both axes logarithmic."""
+    figure = Figure(figsize=(10, 7.5), layout="constrained")
+    axes = figure.subplots(math.ceil(len(record["curves"]) / 4), 4, squeeze=False).flat
+    for (name, found), axis in zip(record["curves"].items(), axes, strict=False):
+        axis.loglog(found["sizes"], found["seconds"], "o-")
+        axis.set_title(f"{name}\nexponent {found['exponent'][1]:.2f}", fontsize=8)
+        axis.set_xticks(found["sizes"], [f"{size:g}" for size in found["sizes"]])
+        axis.minorticks_off()
+        axis.set_ylim(min(found["seconds"]) / 3, 3 * max(found["seconds"]))
+    for unused in list(axes):
+        unused.set_visible(False)
+    figure.supylabel("seconds")
+    figure.savefig(path, format="svg", metadata={"Date": None})
 
 
 def main() -> None:
@@ -281,7 +281,7 @@ def main() -> None:
     print(text(record))
     if args.json:
         args.json.write_text(json.dumps(record, indent=1) + "\n")
-        (args.svg or args.json.with_suffix(".svg")).write_text(chart(record))
+        chart(record, args.svg or args.json.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from slam_potsa.config import PotsaConfig, defaults
 from slam_potsa.config.check import check
 from slam_potsa.data import jsonl, rows
 from slam_potsa.data.audio import load_audio
-from slam_potsa.data.convert import READERS, convert
+from slam_potsa.data.convert import convert
 from slam_potsa.data.feature_store import FeatureStore, add_features
 from slam_potsa.data.manifest import Utterance, read_manifest, write_manifest
 from slam_potsa.data.predictions import read_predictions
@@ -105,7 +105,7 @@ def assert_read_alike(path):
 
 
 @pytest.mark.parametrize("turns", TURNS)
-@pytest.mark.parametrize("kind", ["manifest", "predictions", *READERS])
+@pytest.mark.parametrize("kind", ["manifest", "predictions", *EXAMPLES])
 def test_lines(tmp_path, kind, turns):
     rng, path = random.Random(kind), tmp_path / "in.jsonl"
     good = {"key": "a", "audio": "a.wav", "language": "fr", "sentence_id": "s", "target": "b"}

@@ -47,13 +47,8 @@ SENTENCES = {"train": 300, "pairs": 160, "dev": 5, "test": 100, "clauses": 1}
 HEARD = ("en", "es", "ru")
 FEW = 60  # sentences a language, after English
 TESTS = ("test", "test_new_voices")
-JOINING = (
-    "join",
-    "shuffled",
-    "answered",
-    "pseudo",
-    "translated",
-)  # kinds of rows of a language that joins
+# Kinds of rows of a language that joins.
+JOINING = ("join", "shuffled", "answered", "pseudo", "translated")
 BATCH = 128  # recordings measured at once
 RESULT = "result.json"  # in a run's folder; its last file
 

@@ -86,7 +86,9 @@ NOTES = [
 ]
 
 
-LANES = 2
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+LANES = min(2, CORES)
+THREADS = CORES // LANES  # of a step
 PARTS = ("llm", "features")
 TRAINED = ("baseline", "potsa")  # from the start; the others go on from the baseline
 LOOKED_INTO = ("baseline", "potsa", "joined")
@@ -139,18 +141,17 @@ def step(name: str, args: argparse.Namespace) -> None:
 
 def side_by_side(names: Sequence[str]) -> None:
     """Each step as this script with `--only`, two at a time where there are two cores."""
-    cores, lane, lanes = os.cpu_count() or 1, local(), count()
-    threads = max(1, cores // min(LANES, cores))
+    lane, lanes = local(), count()
 
     def enter() -> None:
         lane.position = next(lanes)  # of its progress bars
 
     def run(name: str) -> int:
-        own = {"OMP_NUM_THREADS": str(threads), "TQDM_POSITION": str(lane.position)}
+        own = {"OMP_NUM_THREADS": str(THREADS), "TQDM_POSITION": str(lane.position)}
         command = [sys.executable, *sys.argv, "--only", name]
         return subprocess.run(command, env=os.environ | own).returncode
 
-    with ThreadPoolExecutor(min(LANES, cores), initializer=enter) as pool:
+    with ThreadPoolExecutor(LANES, initializer=enter) as pool:
         codes = list(pool.map(run, names))
     failed = [name for name, code in zip(names, codes, strict=True) if code]
     if failed:
@@ -276,7 +277,8 @@ def write_metrics(path: Path, report: Report, seconds: dict[str, float]) -> None
         },
         "wall_seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
         "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
+        "steps at a time": LANES,
+        "threads of a step": THREADS,
     }
     write_json(path, content)
 

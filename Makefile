@@ -51,10 +51,9 @@ lint: $(INSTALLED)
 
 # Every benchmark of a CPU, some ten minutes on a machine that does nothing else, and README's table.
 # With SLAM_LLM_SRC, the src folder of a checkout, those beside SLAM-LLM too.
-BENCHMARKS := $(wildcard $(addsuffix .py,$(addprefix benchmarks/,transport step decode growth)))
 bench: $(INSTALLED)
-	for script in $(BENCHMARKS); do \
-		$(BIN)/python $$script --json benchmarks/results/$$(basename $$script .py).json || exit 1; done
+	for name in transport step decode growth; do \
+		$(BIN)/python benchmarks/$$name.py --json benchmarks/results/$$name.json || exit 1; done
 	$(BIN)/python benchmarks/table.py
 	$(BIN)/python docs/tables.py
 

@@ -38,6 +38,7 @@ from slam_potsa.text import table
 ALONE, WINDOW = "ours, one by one", "30 s windows"
 REFERENCES = (THEIRS, ALONE)
 Texts = dict[str, str]  # by key
+WORKERS = 0  # that load, of both sides
 
 
 class Bench:
@@ -82,7 +83,8 @@ class Bench:
         _, dataset = self._asked(self.args.batch, "unsorted", "30s")
         model, texts = self.models[THEIRS], {}
         search = {"num_beams": self.args.beams, "max_new_tokens": ANSWER}
-        for batch in DataLoader(dataset, self.args.batch, collate_fn=dataset.collator):
+        loads = {"collate_fn": dataset.collator, "num_workers": WORKERS}
+        for batch in DataLoader(dataset, self.args.batch, **loads):
             batch = {
                 k: v.to(self.args.device) if torch.is_tensor(v) else v for k, v in batch.items()
             }
@@ -108,7 +110,9 @@ class Bench:
         config = replace(
             self.config,
             dataset_config=data,
-            train_config=replace(self.config.train_config, val_batch_size=batch),
+            train_config=replace(
+                self.config.train_config, val_batch_size=batch, num_workers_dataloader=WORKERS
+            ),
             decode=replace(self.config.decode, cross_entropy=False, **search),
         )
         return config, get_speech_dataset(data, model.tokenizer, "test")

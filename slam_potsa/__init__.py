@@ -12,9 +12,9 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# How often a waiting OpenMP thread looks before it sleeps; read when torch is imported. With the
-# usual 300,000 a step on two cores takes five times as long beside one other job; with this twice,
-# and no longer than before on a quiet machine.
+# How often a waiting thread of GNU's OpenMP looks before it sleeps; read when torch is imported, so
+# nothing where torch came first. With the usual 300,000 a step on two cores takes five times as
+# long beside one other job; with this twice, and no longer than before on a quiet machine.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 

@@ -135,3 +135,15 @@ def test_terms_that_would_move_nothing_are_refused(alignment, parts, moves):
 def test_two_terms_of_one_name_are_refused():
     with pytest.raises(InputError, match="ot and ot_paper both have a term 'ot'"):
         compose_config(["alignment=[ot, ot_paper,mse]"])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["dataset_config.bucket=3"], "bucket=3: expected 0 or batch_size_training"),
+        (["alignment=join_kl", "ckpt_path=a.pt", "dataset_config.joining=[it]"], "over answer"),
+    ],
+)
+def test_what_belongs_together_is_refused_apart(given, message):
+    with pytest.raises(InputError, match=message):
+        check(compose(*given))

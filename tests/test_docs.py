@@ -89,7 +89,9 @@ def test_what_a_page_names_and_shows_exists(page, tmp_path):
 
 def test_every_page_is_in_the_site():
     nav = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
-    assert not [page.name for page in PAGES[1:] if f": {page.name}\n" not in nav]
+    assert {page.name: nav.count(f": {page.name}\n") for page in PAGES[1:]} == dict.fromkeys(
+        (page.name for page in PAGES[1:]), 1
+    )
 
 
 def literals(path):

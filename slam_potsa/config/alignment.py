@@ -146,7 +146,6 @@ class TermConfig(OptionsOfARow):
     solver: str = option(
         "torch",
         "'triton': one launch on a GPU, for up to 128 tokens a side; not timed there yet",
-        affects="nothing",
         choices=("torch", "triton"),
     )
 

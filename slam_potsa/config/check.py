@@ -259,6 +259,9 @@ def _joining_problems(config: PotsaConfig) -> Iterator[str]:
             f"dataset_config.joining={data.joining}: without targets only alignment teaches these "
             "languages, and no term of alignment compares pairs: choose one, such as alignment=join"
         )
+    batch = config.train_config.batch_size_training
+    if data.bucket not in (0, batch):
+        yield f"dataset_config.bucket={data.bucket}: expected 0 or batch_size_training={batch}"
     if data.bucket and (data.joining or data.task_shares):
         yield "dataset_config.bucket: not with joining or task_shares, which order items themselves"
     if data.joining_share and not data.joining:
@@ -270,7 +273,8 @@ def _joining_problems(config: PotsaConfig) -> Iterator[str]:
             "such a term compares with, or a term such as alignment=join"
         )
     trains_llm = any(part.startswith("llm") for part in config.train_config.train_parts)
-    if ANSWER in alignment.sides and (trains_llm or not data.joining):
+    joins = data.joining and data.pairing == "joining"
+    if ANSWER in alignment.sides and (trains_llm or not joins):
         yield (
             "alignment over answer: its teacher is a projector before an LLM that stays as it is, "
             "for languages that join: take llm out of train_config.train_parts, and set "

@@ -260,7 +260,7 @@ class DatasetConfig:
         "padding, and batches that are less random, since long recordings meet long ones; 0: any. "
         "Not with joining or task_shares, which order items themselves",
         low=0,
-        source=OURS,
+        source="ours, not in the papers: docs/performance.md",
     )
     anchor_language: str = option("en", "that of pairing=anchor", source="POTSA Table 1", row=True)
     joining: list[str] = option(

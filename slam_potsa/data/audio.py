@@ -44,7 +44,7 @@ _KILOBITS = (  # a second, of MPEG-2 and 2.5, of MPEG-1 (ISO/IEC 11172-3, 13818-
     (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
 )
 _TRUNCATED = "truncated: the header promises {}, found {}; copy it again"
-_A_PART = "{:.2f} s long, of which 'duration' says {:g} s: no part is read; cut it"
+_A_PART = "{:.2f} s long, 'duration' says {:g} s: no part is read; cut it, or mend the duration"
 _TOO_LONG = "{:.2f} s long, expected {:g} s or less (Whisper's window); split it into sentences"
 
 

@@ -64,7 +64,7 @@ from slam_potsa.data.languages import short_code
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.data.rows import FIELDS, VALID
 from slam_potsa.data.shards import samples, shar_audio, shards
-from slam_potsa.errors import InputError
+from slam_potsa.errors import InputError, each
 
 REMEDIES = {  # what a row may lack, and an option gives
     "language": "give --language, such as fr",
@@ -139,8 +139,9 @@ def convert(
     fill = Fill(code(language), code(target_language), sentence_id)
     base = Path(audio_root) if audio_root else source if source.is_dir() else source.parent
     if source_format != "manifest":
-        read = [read_foreign(file, source_format, fill) for file in shards(source, source_format)]
-        utterances, repeated = sum((u for u, _ in read), []), sum(n for _, n in read)
+        reader = partial(read_foreign, name=source_format, fill=fill)
+        read = each(reader, shards(source, source_format), workers=1).values()
+        utterances, repeated = [u for own, _ in read for u in own], sum(n for _, n in read)
     elif any(fill[:3]):
         raise InputError(
             f"{source}: a manifest says its languages and sentence ids itself: leave the options "

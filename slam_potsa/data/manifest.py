@@ -189,7 +189,7 @@ class ManifestSummary(NamedTuple):
 
     def table(self) -> str:
         """Text: language x utterances x hours x sentences, a total, then what lacks a partner."""
-        count, seconds, _ = map(sum, zip(*self.languages.values(), strict=True))
+        count, seconds = (sum(own[n] for own in self.languages.values()) for n in (0, 1))
         shown = {**self.languages, "all": LanguageSummary(count, seconds, self.sentences)}
         rows = [(name, n, f"{s / 3600:.2f}", known) for name, (n, s, known) in shown.items()]
         last = f"{self.sentences - len(self.lonely)} sentences in two languages or more"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-WINDOW = 64  # optimizer's batches whose items are sorted together
+WINDOW = 64  # batches of all ranks whose items are sorted together
 
 
 def ranks() -> int:

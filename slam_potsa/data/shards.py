@@ -37,7 +37,7 @@ def samples(tar: Path, problems: Problems) -> list[Row]:
             if ".txt" in members:
                 row["text"] = read_member(tar, members[".txt"]).decode()
             if ".json" in members:
-                row |= json.loads(read_member(tar, members[".json"]))
+                row = {**json.loads(read_member(tar, members[".json"])), **row}
         except (ValueError, TypeError, RecursionError) as error:
             problems.add(number, f"{key}: {error}; expected a text, or a JSON object")
         rows.append(Row(number, row))
@@ -60,6 +60,7 @@ def _audio(tar: Path, members: dict[str, str]) -> str | None:
 def _by_stem(tar: Path) -> dict[str, dict[str, Any]]:
     """Members without their suffix -> suffix -> member."""
     found: dict[str, dict[str, str]] = {}
-    for member in map(PurePosixPath, index_of(tar)):
-        found.setdefault(str(member.with_suffix("")), {})[member.suffix] = str(member)
+    for name in index_of(tar):
+        member = PurePosixPath(name)
+        found.setdefault(str(member.with_suffix("")), {})[member.suffix.lower()] = name
     return found

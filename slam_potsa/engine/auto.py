@@ -24,9 +24,11 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from slam_potsa.data.pieces import cut, translated, written
 from slam_potsa.engine.decode import Translator
 from slam_potsa.engine.share import MODEL_TYPE
-from slam_potsa.errors import InputError
+from slam_potsa.errors import InputError, refuse
 
 TASK = "speech-translation"
+# What transformers passes on by itself, and would change nothing.
+HARMLESS = {"adapter_kwargs", "dtype", "torch_dtype", "trust_remote_code"}
 
 
 class SlamPotsaConfig(PretrainedConfig):
@@ -49,8 +51,11 @@ class SlamPotsaModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(
-        cls, name: str, config: SlamPotsaConfig, revision: str | None = None, **_: Any
+        cls, name: str, config: SlamPotsaConfig, revision: str | None = None, **asked: Any
     ) -> SlamPotsaModel:
+        """Raises InputError for options of transformers' that are not read here."""
+        ignored = {key for key, value in asked.items() if value and key[0] != "_"} - HARMLESS
+        refuse(f"{key}: not read here; leave it out" for key in sorted(ignored))
         place = f"{name}@{revision}" if revision and not Path(name).exists() else name
         return cls(config, Translator.from_pretrained(place, "cpu")).eval()
 
@@ -85,7 +90,7 @@ class SpeechTranslationPipeline(Pipeline):
             "target_language": " ".join(known["written"]),
         }
         told = every | languages
-        if told.keys() != every.keys() or " " in "".join(told.values()) or not told["language"]:
+        if told.keys() != every.keys() or " " in "".join(told.values()) or not all(told.values()):
             raise InputError(f"{languages}: expected language and target_language, each of {known}")
         with TemporaryDirectory() as folder:
             if isinstance(recording, dict):

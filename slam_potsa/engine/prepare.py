@@ -305,7 +305,7 @@ def _check_pairs(config: PotsaConfig) -> None:
 def _check_answers(config: PotsaConfig) -> None:
     """What joins has answers of the teacher where a term reads them, and there alone."""
     data, reads = config.dataset_config, ANSWER in config.alignment.sides
-    rows = read_manifest(data.train_data_path, needs=())
+    rows = read_manifest(data.train_data_path, needs=()) if data.joining else ()
     wrong = [r.key for r in rows if r.language in data.joining and bool(r.target) != reads]
     told = "a target, which nothing reads but alignment=join_kl: null it, or do not let them join"
     if reads:

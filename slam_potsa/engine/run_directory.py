@@ -264,11 +264,11 @@ def frozen_models(config: PotsaConfig, manifest: str | None) -> dict[str, str | 
     """The options that name the LLM and the encoder, by what lies there (a hub's name is one), and
     the content of a manifest's recordings."""
     named = vars(config.model_config)
-    found = {f"model_config.{n}": _model_hash(named[n]) for n in ("llm_path", "encoder_path_hf")}
+    found = {f"model_config.{n}": model_hash(named[n]) for n in ("llm_path", "encoder_path_hf")}
     return found | {"content of the recordings": _recordings_of(config.dataset_config, manifest)}
 
 
-def _model_hash(path: str) -> str:
+def model_hash(path: str) -> str:
     if Path(path).is_dir():
         return folder_hash(path)
     return GONE if Path(path).is_absolute() or path.count("/") > 1 else path

@@ -2,7 +2,8 @@
 
 A seq2seq model is told the languages by its tokenizer's own tokens (`fra_Latn`, `__fr__`, `fr_XX`:
 the first token of its answer; `<2fr>`, `>>fra<<`: before the text); one without such tokens, of one
-pair of languages, gets the text. A causal model gets an instruction, and its first line is taken.
+pair of languages, gets the text. A causal model gets an instruction, and its first line is taken;
+one that thinks aloud is asked not to. An answer that was cut off, or is no line of text, is none.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from slam_potsa.data.jsonl import Log
+from slam_potsa.data.jsonl import Log, is_line
 from slam_potsa.data.languages import Language, find_language
 from slam_potsa.data.manifest import is_checked, mark_checked, read_manifest, write_manifest
 from slam_potsa.engine.decode_processes import device
+from slam_potsa.engine.run_directory import model_hash
 from slam_potsa.errors import InputError
 from slam_potsa.model.llm import from_pretrained, llm_dtype, load_tokenizer
 
 BATCH, MAX_NEW_TOKENS = 16, 256
-ANSWER = {"add_generation_prompt": True}
+ANSWER = {"add_generation_prompt": True, "enable_thinking": False}
+THOUGHT = "<think>"
 INSTRUCTION = (
     "Translate this sentence from {0.name} into {1.name}. Write the translation alone.\n{2}\n"
 )
@@ -37,9 +40,9 @@ def fill_targets(manifest: str | Path, model: str, into: str) -> str:
     What was translated stays in `<manifest>_translated.jsonl`; an interrupted call goes on there.
     Rows in `into` itself, and empty answers, stay without. Returns what was done, in words.
     """
-    path, rows, target = Path(manifest), read_manifest(manifest, needs=()), find_language(into)
+    path, rows, target = Path(manifest), read_manifest(manifest, needs=()), _language(into)
     lacking = [r for r in rows if r.transcript and not r.target and r.language != target.code]
-    told = {"model": model, "into": target.code}
+    told = {"model": model, "weights": model_hash(model), "into": target.code}
     with Log(path.with_name(f"{path.stem}_translated.jsonl")) as log:
         made = {(r["language"], r["text"]): r["new"] for r in log.rows if told.items() <= r.items()}
         todo = sorted({(r.language, r.transcript) for r in lacking} - made.keys())
@@ -57,6 +60,16 @@ def fill_targets(manifest: str | Path, model: str, into: str) -> str:
     if checked:
         mark_checked(path)
     return f"{path}: {sum(map(bool, texts.values())):,} of {len(rows):,} targets by {model}"
+
+
+def _language(into: str) -> Language:
+    """Raises InputError for a script or region, which no manifest tells: zh-Hant would be zh."""
+    found = find_language(into)
+    names = (found.locale, found.code, found.iso639_3, found.name, *found.aliases.split())
+    plain = re.sub(r"[\s_-]+", "_", into).lower()
+    if "_" in plain and plain not in (re.sub(r"[\s_-]+", "_", name).lower() for name in names):
+        raise InputError(f"--into {into}: expected a language alone, such as {found.code}")
+    return found
 
 
 def _alike(todo: list[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
@@ -103,9 +116,16 @@ def _translator(path: str, target: Language) -> Any:
         inputs = tokenizer(texts, **options).to(model.device)
         output = model.generate(**inputs, **how)[:, 0 if seq2seq else inputs.input_ids.shape[1] :]
         answers = tokenizer.batch_decode(output, skip_special_tokens=True)
-        return [" ".join((answer.strip().splitlines() or [""])[0].split()) for answer in answers]
+        last, ends = output[:, -1].tolist(), (tokenizer.eos_token_id, tokenizer.pad_token_id)
+        cut = [output.shape[1] >= MAX_NEW_TOKENS and token not in ends for token in last]
+        return ["" if c else _line(answer) for answer, c in zip(answers, cut, strict=True)]
 
     return translate
+
+
+def _line(answer: str) -> str:
+    line = " ".join((answer.strip().splitlines() or [""])[0].split())
+    return line if is_line(line) and not line.startswith(THOUGHT) else ""
 
 
 def _token(tokens: list[str], language: Language) -> str:

@@ -250,3 +250,12 @@ def test_shards_that_lack_something_say_what(sound, tmp_path):
     write_rows(tmp_path / "cuts.0.jsonl", [CUT | {"recording": shar}])
     with pytest.raises(InputError, match="no audio of cut 'cut-1' in recording.0.tar"):
         convert(tmp_path, tmp_path / "m.jsonl", source_format="lhotse")
+
+
+def test_members_are_named_as_their_tar_names_them(sound, tmp_path):
+    told = {"audio": "original.wav", "key": "k", "sentence_id": "s", "language": "fr"}
+    packed(tmp_path / "x.tar", {"./1.WAV": sound, "./1.json": json.dumps(told).encode()})
+    convert(tmp_path / "x.tar", tmp_path / "m.jsonl", source_format="webdataset")
+    (row,) = read_manifest(tmp_path / "m.jsonl")
+    assert (row.key, row.audio) == ("x/1", "x.tar:./1.WAV")
+    assert len(load_audio(row.audio, tmp_path)) == 8000

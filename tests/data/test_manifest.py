@@ -130,6 +130,8 @@ def test_check_counts_hours_and_sentences(write, recording):
     assert french.split() == ["fr", "2", "0.00", "2"] and every.split() == ["all", "3", "0.00", "2"]
     declared = check_manifest(path, audio=False)
     assert declared.languages["fr"].seconds == 0.9 and "duration" in declared.warnings[0]
+    text_alone = check_manifest(write(row("a", audio=None)))
+    assert text_alone.table().splitlines()[1].split() == ["all", "0", "0.00", "0"]
 
 
 def test_check_names_every_bad_recording_and_marks_a_manifest_without(write, tmp_path, recording):
@@ -145,7 +147,7 @@ def test_check_names_every_bad_recording_and_marks_a_manifest_without(write, tmp
     (tmp_path / "empty.wav").touch()
     bad = {"empty.wav": "is empty", "missing.wav": "no such file"}
     bad[recording("long.wav", 30.5)] = "30.50 s long, expected 30 s or less"
-    bad[recording("part.wav", 3.0)] = "3.00 s long, of which 'duration' says 1 s: no part"
+    bad[recording("part.wav", 3.0)] = "3.00 s long, 'duration' says 1 s: no part"
     write(*(row(name, audio=name, duration=1) for name in ["a.wav", *bad]))
     with pytest.raises(InputError) as caught:
         check_manifest(path)

@@ -1,5 +1,7 @@
 """Targets by a text translation model: which rows get one, how languages are told, the mark."""
 
+import json
+
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -25,6 +27,13 @@ def model(tmp_path_factory):
     ids = {"bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 1, "decoder_start_token_id": 1}
     M2M100ForConditionalGeneration(M2M100Config(**sizes, **ids)).save_pretrained(folder)
     tiny.tokenizer(folder)
+    return that_ends(folder)
+
+
+def that_ends(folder):
+    """Random models do not by themselves."""
+    options = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(options | {"forced_eos_token_id": 1}))
     return str(folder)
 
 
@@ -41,7 +50,7 @@ def manifest(path):
 
 @pytest.mark.parametrize("kind", ["seq2seq", "causal"])
 def test_what_lacks_a_target_gets_one_and_says_so(kind, model, tmp_path, monkeypatch, capsys):
-    name = model if kind == "seq2seq" else str(tiny.llm(tmp_path / "llm", seed=2))
+    name = model if kind == "seq2seq" else that_ends(tiny.llm(tmp_path / "llm", seed=2))
     path = manifest(tmp_path / "in.jsonl")
     convert = ["prepare", "convert", str(path), str(tmp_path / "out.jsonl")]
     filled = [*convert, "--translate-with", name, "--into", "chinese"]
@@ -55,7 +64,7 @@ def test_what_lacks_a_target_gets_one_and_says_so(kind, model, tmp_path, monkeyp
     assert main(filled) == 0
     assert read_manifest(tmp_path / "out.jsonl", needs=()) == rows
     assert main([*convert, "--translate-with", name]) == 2
-    assert main([*filled[:-1], "nowhere"]) == 2
+    assert main([*filled[:-1], "nowhere"]) == main([*filled[:-1], "zh-Hant"]) == 2
 
 
 def test_languages_are_told_by_the_tokenizers_own_tokens():
@@ -68,6 +77,14 @@ def test_languages_are_told_by_the_tokenizers_own_tokens():
         (["fr", "zh", "_fr"], ("", "")),
     ]:
         assert tuple(translate_text._token(tokens, one) for one in (french, chinese)) == told
+
+
+@pytest.mark.parametrize(
+    ("answer", "line"),
+    [(" Hallo  Welt\nx", "Hallo Welt"), ("<think>\nHm", ""), ("a\x07b", ""), ("", "")],
+)
+def test_an_answer_is_its_first_line_or_nothing(answer, line):
+    assert translate_text._line(answer) == line
 
 
 class Told(PreTrainedTokenizerFast):

@@ -79,8 +79,8 @@ def places(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize("name", ["below a file", "loop", "below a loop", "long"])
 def test_places_that_are_none_are_named(name, world, tmp_path, capsys):
     place, manifest = str(tmp_path / places(tmp_path)[name]), world.dataset_config.train_data_path
-    commands = [["prepare", "check", place], ["prepare", "convert", place, "x.jsonl"]]
-    commands += [["prepare", "convert", manifest, place + "/m.jsonl"]]
+    commands = [["prepare", "check", place], ["prepare", "convert", manifest, place + "/m.jsonl"]]
+    commands += [["prepare", "convert", place, str(tmp_path / "x.jsonl")]]
     commands += [["decode", place, manifest], ["score", place], ["report", place]]
     commands += [["features", manifest, "--encoder", place, "--output", place]]
     commands += [["features", manifest, "--encoder", world.model_config.encoder_path_hf]]

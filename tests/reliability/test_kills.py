@@ -6,6 +6,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 
@@ -18,8 +19,10 @@ from slam_potsa.data.jsonl import read_log
 from slam_potsa.engine import native
 from slam_potsa.engine.decode import decode_to, load_run
 from slam_potsa.engine.encode import store_features
+from slam_potsa.engine.prepare import is_main_process
 from slam_potsa.engine.recipe import load_recipe
 from slam_potsa.files import TEMPORARY
+from slam_potsa.files import alone as hold
 from slam_potsa.model.checkpoint import read_checkpoint
 from slam_potsa.model.encoder import load_encoder
 from tests.support import mini_fleurs, tiny_recipe
@@ -31,7 +34,8 @@ TIMES = ("seconds", "tokens_per_second")
 
 def training(config: PotsaConfig, out: Path) -> None:
     config.train_config.output_dir = str(out)
-    native.finetune(config)
+    with hold(out) if is_main_process() else nullcontext():  # as the command does
+        native.finetune(config)
 
 
 def a_rank(_rank: int, config: PotsaConfig, out: Path) -> None:

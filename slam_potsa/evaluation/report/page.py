@@ -14,6 +14,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from slam_potsa.data.archives import split_reference
 from slam_potsa.data.audio import SAMPLE_RATE, load_audio
 from slam_potsa.data.manifest import read_manifest
 from slam_potsa.data.predictions import Prediction
+from slam_potsa.data.rows import column
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation import figures
 from slam_potsa.evaluation.analysis import differences, draw
@@ -296,7 +298,7 @@ class Players:
         if not any(file.is_relative_to(root.resolve()) for root in (manifest.parent, *self.roots)):
             return why(key, "not in its manifest's folder; allow its own by --audio-root")
         try:
-            if audio not in {row.audio for row in read_manifest(manifest, needs=())}:
+            if audio not in _named(manifest):
                 return why(key, "its manifest does not name it")
             encoded = base64.b64encode(_mp3(load_audio(audio, manifest.parent))).decode("ascii")
         except (InputError, OSError):
@@ -313,3 +315,9 @@ def _mp3(samples: Any) -> bytes:
     stream = io.BytesIO()
     soundfile.write(stream, samples, SAMPLE_RATE, format="MP3")
     return stream.getvalue()
+
+
+@lru_cache(maxsize=8)
+def _named(manifest: Path) -> frozenset[str | None]:
+    """The recordings that a manifest names."""
+    return frozenset(column(read_manifest(manifest, needs=()), "audio"))

@@ -49,7 +49,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# Every benchmark of a CPU, some ten minutes on a machine that does nothing else, and README's table.
+# Every benchmark of a CPU, some seven minutes on a machine that does nothing else, and README's table.
 # With SLAM_LLM_SRC, the src folder of a checkout, those beside SLAM-LLM too.
 bench: $(INSTALLED)
 	for name in transport step decode growth; do \

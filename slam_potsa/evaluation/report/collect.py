@@ -48,9 +48,7 @@ class Request:
     titles: Mapping[str, str] = field(default_factory=dict)  # test -> how the page calls it
     # What SLAM-LLM's _pred files of a run do not say; of its own predictions.jsonl nothing.
     origin: Origin = field(default_factory=Origin)
-    audio_roots: Sequence[
-        Path
-    ] = ()  # whose recordings may be in the page, as a manifest's folder's
+    audio_roots: Sequence[Path] = ()  # folders whose recordings may be in the page too
     argv: Sequence[str] = ()  # the command that makes this page, to be shown
 
 

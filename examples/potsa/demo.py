@@ -258,14 +258,13 @@ def joined_text(out: Path) -> str:
     test, rows = next(iter(TESTS)), []
     read = {name: read_predictions(predictions_file(out / name / test)) for name in SYSTEMS}
     for name in ("joined", "control", "ceiling"):
-        changes: dict[str, list[str]] = {}
-        for item in score(read[name], baseline=read["longer"], bootstrap=0).comparisons:
-            if item.metric in ("BLEU", "CE") and len(item.name) == 2:
-                digits = 3 if item.metric == "CE" else 1
-                changes.setdefault(item.name, []).extend(
-                    [f"{item.difference:+.{digits}f}", f"{item.p_value:.3f}"]
-                )
-        rows += [(SYSTEMS[name].name, spoken, *found) for spoken, found in changes.items()]
+        for row in score(read[name], baseline=read["longer"], bootstrap=0).rows:
+            if row.kind == "language":
+                cells = [SYSTEMS[name].name, row.name]
+                for metric, digits in {"BLEU": 1, "CE": 3}.items():
+                    item = row.against[metric]
+                    cells += [f"{item.difference:+.{digits}f}", f"{item.p_value:.3f}"]
+                rows.append(cells)
     return table(("against longer", "spoken", "BLEU", "p", "CE", "p"), rows, 2)
 
 
@@ -284,11 +283,11 @@ def write_metrics(path: Path, report: Report, seconds: dict[str, float]) -> None
 
 
 def _scores(scored: ScoreTable) -> dict[str, Any]:
-    p_values = {(item.name, item.metric): item.p_value for item in scored.comparisons}
     return {
         row.name: {
-            name: [found.value, found.low, found.high, p_values.get((row.name, name))]
+            name: [found.value, found.low, found.high, p_value]
             for name, found in row.scores.items()
+            for p_value in [row.against[name].p_value if name in row.against else None]
         }
         for row in scored.rows
     }

@@ -23,14 +23,13 @@ def table(
     number: str,
     runs: Sequence[Path] = (),
     preset: str | None = None,
-    bootstrap: int = 1000,
     json: Path | None = None,
 ) -> None:
     from slam_potsa.evaluation.paper import PAPER_TABLES, fill_table
 
     which = int(number) if number.isdecimal() else number
     convention = find_preset(preset or PAPER_TABLES[which].preset)
-    filled = fill_table(which, runs, convention=convention, bootstrap=bootstrap)
+    filled = fill_table(which, runs, convention)
     print(filled.text())
     if json:
         write_json(json, asdict(filled))

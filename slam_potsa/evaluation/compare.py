@@ -19,14 +19,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from slam_potsa.data.predictions import Prediction, read_predictions
 from slam_potsa.errors import InputError, collecting, placed, refuse
 from slam_potsa.evaluation.presets import Convention
 from slam_potsa.evaluation.text_metrics import (
     CE,
-    DIGITS,
     SEED,
     losses,
     p_of_difference,
@@ -34,11 +32,10 @@ from slam_potsa.evaluation.text_metrics import (
     texts,
 )
 from slam_potsa.files import atomic_write
-from slam_potsa.text import one_line, some, table
+from slam_potsa.text import one_line, some
 
 SUFFIX = "_predictions.jsonl"
 RESAMPLES = 1000
-TESTS = {"bs": "paired bootstrap", "ar": "approximate randomisation"}
 
 
 @dataclass(frozen=True)
@@ -177,125 +174,55 @@ def find_blind(path: Path, system: Sequence[Prediction]) -> Sequence[Prediction]
 
 @dataclass(frozen=True)
 class Comparison:
-    """One metric of two systems on one corpus.
+    """One measure of two systems on one corpus.
 
     Attributes:
-        name: of the corpus.
-        metric: the column's name in the table of scores: "BLEU", "chrF" (or "chrF++"), "CE".
         baseline, system: the scores; difference: the second less the first.
         p_value: of the difference under the null hypothesis, of this test alone, not corrected for
             the number of tests; None for a mean of languages.
         signature: sacrebleu's, with the test, its samples and its seed.
     """
 
-    name: str
-    metric: str
     baseline: float
     system: float
     difference: float
     p_value: float | None = None
     signature: str = ""
 
-
-def compare(
-    scored: Sequence[Corpus], baseline: Sequence[Prediction], **options: Any
-) -> list[Comparison]:
-    """Test a system against another one: each measure of each of its corpora.
-
-    `options` are those of `paired_test`. A mean of languages has both systems' means and no p.
-    Raises InputError: utterances that only one system has, references that differ.
-    """
-    own = [item for corpus in scored if corpus.kind == "language" for item in corpus.items]
-    pair_of = {new: (old, new) for old, new in match(baseline, own)}
-    found: dict[str, list[Comparison]] = {}
-    for corpus in scored:
-        if corpus.kind != "mean":
-            pairs = [pair_of[item] for item in corpus.items]
-            found[corpus.name] = paired_test(corpus.name, pairs, **options)
-            continue
-        found[corpus.name] = []
-        # CE comes last, and not of every language perhaps.
-        for parts in zip(*(found[name] for name in corpus.parts), strict=False):
-            old, new = (fmean(getattr(p, side) for p in parts) for side in ("baseline", "system"))
-            found[corpus.name].append(Comparison(corpus.name, parts[0].metric, old, new, new - old))
-    return [comparison for of_corpus in found.values() for comparison in of_corpus]
+    def cells(self, digits: int) -> list[str]:
+        """System, baseline, difference and p, to be printed."""
+        change = f"{round(self.difference, digits) + 0.0:+.{digits}f}"  # never "-0.0"
+        p_value = "" if self.p_value is None else f"{self.p_value:.4f}"
+        return [f"{self.system:.{digits}f}", f"{self.baseline:.{digits}f}", change, p_value]
 
 
 def paired_test(
-    name: str,
     pairs: Sequence[tuple[Prediction, Prediction]],
-    *,
-    test: str = "bs",
-    samples: int | None = None,
     convention: Convention | None = None,
-) -> list[Comparison]:
+    samples: int | None = None,
+) -> dict[str, Comparison]:
     """Test BLEU, chrF and, where both have it, CE of (baseline's, system's) predictions.
 
-    Args:
-        test: of BLEU and chrF: "bs", paired bootstrap (Koehn 2004), or "ar", approximate
-            randomisation (Riezler & Maxwell 2005). CE has a bootstrap of sentences.
-        samples: resamples, or trials; by default sacrebleu's, 1,000 and 10,000; of CE 1,000.
+    BLEU and chrF have a paired bootstrap (Koehn 2004), CE a bootstrap of sentences, of `samples`
+    resamples; by default 1,000, as sacrebleu. Where no text differs p is 1: sacrebleu would say
+    1 / (samples + 1), since no resample's difference is above the observed one.
     """
     from sacrebleu.significance import PairedTest
 
     metrics = sacrebleu_metrics(pairs[0][0].target_language, convention or Convention())
     names, sides = list(metrics)[:2], [list(side) for side in zip(*pairs, strict=True)]
     (old, references), (new, _) = map(texts, sides)
-    changed = sum(one != two for one, two in zip(old, new, strict=True))
-    signatures, results = PairedTest(
-        [("baseline", old), ("system", new)],
-        {name: metrics[name] for name in names},
-        [references],
-        test,
-        samples or 0,  # sacrebleu's own number
-    )()
-    found = []
-    for metric, (own_name, signature) in zip(names, signatures.items(), strict=True):
-        first, second = results[own_name]
-        p_value = max(float(second.p_value), least_p_value(test, changed))
-        one, two = float(first.score), float(second.score)
-        found.append(Comparison(name, metric, one, two, two - one, p_value, str(signature)))
+    systems, measured = [("baseline", old), ("system", new)], {n: metrics[n] for n in names}
+    test = PairedTest(systems, measured, [references], "bs", samples or RESAMPLES)
+    found = {}
+    signatures, results = test()
+    for name, (own_name, signature) in zip(names, signatures.items(), strict=True):
+        one, two = (float(result.score) for result in results[own_name])
+        p_value = 1.0 if old == new else float(results[own_name][1].p_value)
+        found[name] = Comparison(one, two, two - one, p_value, str(signature))
     if all(before_and_after := [losses(side) for side in sides]):
         differences = [two - one for one, two in zip(*before_and_after, strict=True)]
-        one, two, mean = map(fmean, (*before_and_after, differences))
         p_value = p_of_difference(sides[1], differences, samples or RESAMPLES)
         how = f"cluster bootstrap of sentences|n:{samples or RESAMPLES}|seed:{SEED}"
-        found.append(Comparison(name, CE, one, two, mean, p_value, how))
+        found[CE] = Comparison(*map(fmean, (*before_and_after, differences)), p_value, how)
     return found
-
-
-def least_p_value(test: str, changed: int) -> float:
-    """The smallest p-value that `changed` differing sentences can support.
-
-    sacrebleu counts the trials whose difference is *above* the observed one. Where few sentences
-    differ most trials tie with it, and it says p = 1 / (samples + 1), significant, of systems that
-    differ in one sentence, or in none. Randomisation has 2^changed equally likely outcomes, and two
-    of them (exchange all, exchange none) are as extreme as the observed one: p >= 2^(1 - changed).
-    For the bootstrap only the case of no difference is corrected.
-    """
-    by_randomisation = 2.0 ** (1 - changed) if test == "ar" else 0.0
-    return by_randomisation if changed else 1.0
-
-
-def comparisons_text(
-    comparisons: Sequence[Comparison],
-    test: str,
-    head: tuple[str, str, str] = ("system against baseline", "baseline", "difference"),
-) -> str:
-    """One line a corpus, the metrics side by side, with the signatures below.
-
-    `head` names what is compared, the other system's column, and that of the difference.
-    """
-    title, baseline, difference = head
-    metrics = list(dict.fromkeys(item.metric for item in comparisons))
-    heads = [title, *(cell for metric in metrics for cell in (metric, baseline, difference, "p"))]
-    lines: dict[str, list[str]] = {}
-    for item in comparisons:
-        digits = DIGITS.get(item.metric, 1)
-        change = f"{round(item.difference, digits) + 0.0:+.{digits}f}"  # never "-0.0"
-        p_value = "" if item.p_value is None else f"{item.p_value:.4f}"
-        cells = [f"{item.system:.{digits}f}", f"{item.baseline:.{digits}f}", change, p_value]
-        lines.setdefault(item.name, [item.name]).extend(cells)
-    signatures = [f"{item.metric}|{item.signature}" for item in comparisons if item.signature]
-    note = f"p: {TESTS[test]}, each row by itself, not corrected for the number of rows"
-    return "\n".join([table(heads, lines.values()), note, *dict.fromkeys(signatures)])

@@ -30,13 +30,12 @@ TERMS = "alignment.terms"
 
 @dataclass(frozen=True)
 class PaperTest:
-    """A test set of a table: its name, languages, the columns of their mean and of a p value."""
+    """A test set of a table: its name, its languages and the column of their mean."""
 
     name: str
     languages: Sequence[str] = ()
     target: str = ""  # "": each is written in itself
     average: str = ""
-    p_column: str = ""
     metric: str = "BLEU"  # or "error rate"
     prefix: str = ""  # of the columns
     directions: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -140,28 +139,23 @@ def _nearest_row(
 
     A trial may have its own weight of a term.
     """
-    now = flat(config)
     of_row = {key for key in flat(config, row=True) if not key.endswith(".weight")} | {TERMS}
-
-    def differing(system: str) -> list[str]:
-        if options:
-            then = flat(_experiment(system))
-            return [f"{k} {now[k]!r} / {then[k]!r}" for k in options if now[k] != then[k]]
-        return [text for key, text in _differing(config, system).items() if key in of_row]
-
-    told = {system: differing(system) for system in systems}
+    told, of_row = {}, {*options} or of_row
+    for system in systems:
+        found = _differing(config, system, options)
+        told[system] = [text for key, text in found.items() if key in of_row], len(found)
     # Rows of different LLMs have the same options of a row: then all options tell.
-    nearest = min(told, key=lambda name: (len(told[name]), len(_differing(config, name))))
-    return nearest, some(told[nearest], 5)
+    nearest = min(told, key=lambda name: (len(told[name][0]), told[name][1]))
+    return nearest, some(told[nearest][0], 5)
 
 
-def _differing(config: PotsaConfig, system: str) -> dict[str, str]:
+def _differing(config: PotsaConfig, system: str, options: Sequence[str] = ()) -> dict[str, str]:
     """Option -> "option found / expected", of those that are not as the system's experiment's."""
-    expected = _used_options(_experiment(system))
+    now, expected = (_used_options(each, options) for each in (config, _experiment(system)))
     return {
-        key: f"{key} {value!r} / {expected[key]!r}"
-        for key, value in _used_options(config).items()
-        if key in expected and value != expected[key]
+        key: f"{key} {now[key]!r} / {expected[key]!r}"
+        for key in now
+        if key in expected and now[key] != expected[key]
     }
 
 
@@ -175,8 +169,8 @@ def _experiment(name: str) -> PotsaConfig:
     return compose_config([f"experiment={name}"])
 
 
-def _used_options(config: PotsaConfig) -> dict[str, Any]:
-    """What changes the weights, less seeds and what nothing reads."""
+def _used_options(config: PotsaConfig, more: Sequence[str]) -> dict[str, Any]:
+    """What changes the weights, less seeds and what nothing reads; and `more`."""
     terms = config.alignment.active
     unread = [*SEEDS, *(f"{TERMS}.{name}." for name in config.alignment.terms if name not in terms)]
     if not terms:
@@ -187,6 +181,7 @@ def _used_options(config: PotsaConfig) -> dict[str, Any]:
         unread.append("dataset_config.anchor_language")
     options = flat(config, affects=("weights", "outcome")).items()
     used = {key: value for key, value in options if not key.startswith(tuple(unread))}
+    used |= {key: value for key, value in flat(config).items() if key in more}
     return {TERMS: ", ".join(terms) or "none"} | used
 
 

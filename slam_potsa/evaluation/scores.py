@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from statistics import fmean, stdev
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from slam_potsa.data.predictions import Prediction
-from slam_potsa.evaluation.compare import Comparison, compare, comparisons_text, corpora
+from slam_potsa.evaluation.compare import Comparison, corpora, match, paired_test
 from slam_potsa.evaluation.guards import GUARDS, guard_signature, rates, watch
 from slam_potsa.evaluation.presets import Convention
 from slam_potsa.evaluation.text_metrics import DIGITS, Score, corpus_scores, sacrebleu_metrics
@@ -33,6 +33,8 @@ class ScoreRow:
         scores: every measure by the name of its column: "BLEU", "chrF" (or "chrF++"), then those
             that it has of the convention's further BLEUs, "WER", "CER" and "CE".
         guards: guard -> share of its sentences that it fired on, 0 to 1; empty for a mean.
+        against: BLEU, chrF and CE -> the comparison with the baseline.
+        blind: BLEU, with the blind control as baseline: only the difference was heard.
     """
 
     name: str
@@ -41,6 +43,8 @@ class ScoreRow:
     sentences: int
     scores: Mapping[str, Score]
     guards: Mapping[str, float] = field(default_factory=dict)
+    against: Mapping[str, Comparison] = field(default_factory=dict)
+    blind: Mapping[str, Comparison] = field(default_factory=dict)
 
     @property
     def bleu(self) -> Score:
@@ -65,20 +69,14 @@ class ScoreTable:
     """Languages first, then the groups.
 
     Attributes:
-        guard_signature: by which rules the rows' guards fired.
-        comparisons: with the baseline, by the paired test `test`.
-        blind: BLEU, with the blind control as baseline: only the difference was heard.
+        signatures: by which rules guards fired and scores and comparisons came about, each once;
+            before them how many rows have a "target" or "audio" that a machine made.
         worst: the rows of lowest sentence chrF.
-        synthetic: how many rows have a "target" or "audio" that a machine made.
     """
 
     rows: Sequence[ScoreRow]
-    guard_signature: str = ""
-    test: str = "bs"
-    comparisons: Sequence[Comparison] = ()
-    blind: Sequence[Comparison] = ()
+    signatures: Sequence[str] = ()
     worst: Sequence[WorstRow] = ()
-    synthetic: Mapping[str, int] = field(default_factory=dict)
 
     def row(self, name: str) -> ScoreRow:
         return {row.name: row for row in self.rows}[name]
@@ -87,27 +85,20 @@ class ScoreTable:
     def columns(self) -> list[str]:
         return list(dict.fromkeys(name for row in self.rows for name in row.scores))
 
-    @property
-    def signatures(self) -> list[str]:
-        """Each signature once, those of BLEU first; then what of the test a machine made."""
-        of_all = [(name, row.scores.get(name)) for name in self.columns for row in self.rows]
-        found = [f"{name}|{one.signature}" for name, one in of_all if one and one.signature]
-        made = [f"synthetic|{what}:{count:,} rows" for what, count in self.synthetic.items()]
-        return [*dict.fromkeys(found), *made]
-
     def text(self) -> str:
-        """Aligned plain text: scores, guards, signatures, and the comparisons."""
+        """Aligned plain text: scores, guards, the comparisons, and signatures."""
         rows = [row for row in self.rows if row.guards]
         rates = [[row.name, *(f"{100 * rate:.1f}" for rate in row.guards.values())] for row in rows]
-        fired = table(["guard fired, %", *rows[0].guards], rates)
-        parts = [self._scores_text(), f"{fired}\n{self.guard_signature}"]
-        parts.append("\n".join(self.signatures))
-        if self.comparisons:
-            parts.append(comparisons_text(self.comparisons, self.test))
-        if self.blind:
-            head = ("blind control", "exchanged recordings", "heard")
-            parts.append(comparisons_text(self.blind, self.test, head))
-        return "\n\n".join(parts)
+        parts = [self._scores_text(), table(["guard fired, %", *rows[0].guards], rates)]
+        parts += [
+            self._compared_text(side, *head)
+            for side, *head in (
+                ("against", "system against baseline", "baseline", "difference"),
+                ("blind", "blind control", "exchanged recordings", "heard"),
+            )
+            if getattr(self.rows[0], side)
+        ]
+        return "\n\n".join([*parts, "\n".join(self.signatures)])
 
     def _scores_text(self) -> str:
         head, body = ["", "sentences"], [[row.name, row.sentences] for row in self.rows]
@@ -119,6 +110,30 @@ class ScoreTable:
                 cells += [found and found.text(), *([interval] if any(intervals) else [])]
         return table(head, body)
 
+    def _compared_text(self, side: str, title: str, other: str, change: str) -> str:
+        """One line a corpus, the measures side by side."""
+        found = {row.name: getattr(row, side) for row in self.rows}
+        metrics = dict.fromkeys(metric for of in found.values() for metric in of)
+        body = [[name] for name in found]
+        for metric, (cells, of) in product(metrics, zip(body, found.values(), strict=True)):
+            cells += of[metric].cells(DIGITS.get(metric, 1)) if metric in of else [None] * 4
+        head = [title, *(cell for metric in metrics for cell in (metric, other, change, "p"))]
+        note = "p: paired bootstrap, each row by itself, not corrected for the number of rows"
+        return f"{table(head, body)}\n{note}"
+
+
+def _mean_score(of: Sequence[Score]) -> Score:
+    return Score(fmean(one.value for one in of), digits=of[0].digits)
+
+
+def _mean_comparison(of: Sequence[Comparison]) -> Comparison:
+    sides = zip(*((one.baseline, one.system, one.difference) for one in of), strict=True)
+    return Comparison(*map(fmean, sides))
+
+
+# What a row has, by measure -> what that of a mean of languages is.
+MEASURED = {"scores": _mean_score, "against": _mean_comparison, "blind": _mean_comparison}
+
 
 def score(
     predictions: Sequence[Prediction],
@@ -129,7 +144,6 @@ def score(
     convention: Convention | None = None,
     baseline: Sequence[Prediction] = (),
     blind: Sequence[Prediction] = (),
-    test: str = "bs",
     samples: int | None = None,
     worst: int = 0,
 ) -> ScoreTable:
@@ -143,7 +157,7 @@ def score(
             SACREBLEU_SEED; it is part of the signature); 0 leaves the intervals out.
         convention: how text is compared; by default cased, raw text.
         baseline, blind: another system's predictions of the same utterances, and a blind control.
-        test, samples: of the paired tests against these, as of `compare.paired_test`.
+        samples: of the paired tests against these, as of `compare.paired_test`.
         worst: how many rows to keep of the lowest sentence chrF.
 
     Raises InputError: no predictions, missing references, a language in both groups, a tokeniser
@@ -153,40 +167,49 @@ def score(
     found = corpora(predictions, seen, zero_shot)
     for target in sorted({item.target_language for item in predictions}):
         sacrebleu_metrics(target, convention)  # every tokeniser, before minutes of resampling
+    others = {"against": baseline, "blind": blind}
+    pairs = {
+        side: {new: (old, new) for old, new in match(items, predictions)}
+        for side, items in others.items()
+        if items
+    }
     fired = dict(zip(predictions, watch(predictions), strict=True))
     rows: dict[str, ScoreRow] = {}
     for corpus in found:
-        if corpus.kind == "mean":
-            scores, shares = _means([rows[name].scores for name in corpus.parts]), {}
-        else:
-            scores = corpus_scores(corpus.items, convention, bootstrap)
-            shares = rates([fired[item] for item in corpus.items])
         facts = corpus.name, corpus.kind, corpus.group, len(corpus.items)
-        rows[corpus.name] = ScoreRow(*facts, scores, shares)
-    tested = {"test": test, "samples": samples, "convention": convention}
-    heard = compare(found, blind, **tested) if blind else []
-    return ScoreTable(
-        list(rows.values()),
-        guard_signature(),
-        test,
-        compare(found, baseline, **tested) if baseline else [],
-        [item for item in heard if item.metric == "BLEU"],
-        _by_chrf(fired, convention)[:worst] if worst else [],
-        Counter(item.synthetic for item in predictions if item.synthetic),
-    )
+        if corpus.kind == "mean":
+            rows[corpus.name] = ScoreRow(*facts, **_means([rows[name] for name in corpus.parts]))
+            continue
+        tested = {
+            side: paired_test([pair_of[item] for item in corpus.items], convention, samples)
+            for side, pair_of in pairs.items()
+        }
+        tested |= {"blind": {"BLEU": tested["blind"]["BLEU"]}} if "blind" in tested else {}
+        scores = corpus_scores(corpus.items, convention, bootstrap)
+        shares = rates([fired[item] for item in corpus.items])
+        rows[corpus.name] = ScoreRow(*facts, scores, shares, **tested)
+    made = Counter(item.synthetic for item in predictions if item.synthetic)
+    signatures = [f"synthetic|{what}:{count:,} rows" for what, count in made.items()]
+    measured = (getattr(row, side).items() for row in rows.values() for side in MEASURED)
+    signed = {f"{name}|{one.signature}" for of in measured for name, one in of if one.signature}
+    signatures += [guard_signature(), *sorted(signed)]
+    return ScoreTable(list(rows.values()), signatures, _by_chrf(fired, convention, worst))
 
 
-def _means(parts: Sequence[Mapping[str, Score]]) -> dict[str, Score]:
-    """The mean of each measure that all the languages have."""
-    shared = [name for name in parts[0] if all(name in part for part in parts)]
-    return {
-        name: Score(fmean(part[name].value for part in parts), digits=parts[0][name].digits)
-        for name in shared
-    }
+def _means(parts: Sequence[ScoreRow]) -> dict[str, dict[str, Any]]:
+    """Of each measure that all the languages have."""
+    found = {}
+    for side, mean in MEASURED.items():
+        own = [getattr(part, side) for part in parts]
+        shared = [name for name in own[0] if all(name in of for of in own)]
+        found[side] = {name: mean([of[name] for of in own]) for name in shared}
+    return found
 
 
-def _by_chrf(fired: Mapping[Prediction, Sequence[str]], convention: Convention) -> list[WorstRow]:
-    """The rows by sentence chrF (sacrebleu's), ties in the file's order.
+def _by_chrf(
+    fired: Mapping[Prediction, Sequence[str]], convention: Convention, worst: int
+) -> list[WorstRow]:
+    """The `worst` rows by sentence chrF (sacrebleu's), ties in the file's order.
 
     chrF, since a sentence's BLEU is 0 as soon as it shares no four words with its reference.
     """
@@ -199,9 +222,9 @@ def _by_chrf(fired: Mapping[Prediction, Sequence[str]], convention: Convention) 
             chrf.sentence_score(item.prediction, [one_line(item.reference)]).score,
             [name for name in guards if name in GUARDS],
         )
-        for item, guards in fired.items()
+        for item, guards in (fired.items() if worst else ())
     ]
-    return sorted(rows, key=lambda row: row.chrf)
+    return sorted(rows, key=lambda row: row.chrf)[:worst]
 
 
 # -- several seeds ---------------------------------------------------------------------------------
@@ -211,21 +234,15 @@ def _by_chrf(fired: Mapping[Prediction, Sequence[str]], convention: Convention) 
 class SeedMean:
     """One score a seed of one system, and what they say together.
 
-    Attributes:
-        value: the mean.
-        deviation: sample standard deviation (n − 1); None of one seed.
-        half_width: of the 95 % interval; None of one seed.
+    `deviation` is the sample standard deviation (n − 1), low and high are the ends of the 95 %
+    interval; of one seed all three are None.
     """
 
     values: Sequence[float]
-    value: float
+    value: float  # the mean
     deviation: float | None = None
-    half_width: float | None = None
-
-    @property
-    def ends(self) -> tuple[float, float] | tuple[None, None]:
-        half = self.half_width
-        return (None, None) if half is None else (self.value - half, self.value + half)
+    low: float | None = None
+    high: float | None = None
 
 
 def over_seeds(values: Sequence[float]) -> SeedMean:
@@ -235,8 +252,8 @@ def over_seeds(values: Sequence[float]) -> SeedMean:
     the mean, not how far another test set would.
 
     >>> mean = over_seeds([30.0, 32.0, 31.0])
-    >>> f"{mean.value:.2f} ± {mean.half_width:.2f}"
-    '31.00 ± 2.48'
+    >>> f"{mean.low:.2f} – {mean.high:.2f}"
+    '28.52 – 33.48'
     """
     count, mean = len(values), fmean(values)
     if count == 1:
@@ -245,7 +262,7 @@ def over_seeds(values: Sequence[float]) -> SeedMean:
 
     deviation = stdev(values)
     half_width = float(t.ppf(0.975, count - 1)) * deviation / math.sqrt(count)
-    return SeedMean(values, mean, deviation, half_width)
+    return SeedMean(values, mean, deviation, mean - half_width, mean + half_width)
 
 
 def seed_means(tables: Sequence[ScoreTable]) -> dict[str, dict[str, SeedMean]]:
@@ -266,9 +283,9 @@ def seeds_text(means: Mapping[str, Mapping[str, SeedMean]]) -> str:
         shown = f"{{:.{DIGITS.get(metric, 2)}f}}".format
         body = []
         for name, found in rows.items():
-            interval = " – ".join(map(shown, found.ends))
-            numbers = map(shown, (found.value, found.deviation))
-            body.append([name, *numbers, interval, *map(shown, found.values)])
+            interval = f"{shown(found.low)} – {shown(found.high)}"
+            numbers = shown(found.value), shown(found.deviation), interval
+            body.append([name, *numbers, *map(shown, found.values)])
         files = [f"seed file {number}" for number in range(1, len(found.values) + 1)]
         head = [f"{metric} over {len(files)} seeds", "mean", "std", "95 % t interval", *files]
         parts.append(table(head, body))

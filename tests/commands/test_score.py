@@ -63,14 +63,15 @@ def test_several_files_are_seeds(files, tmp_path, capsys):
 
 def test_a_baseline_is_tested_and_the_blind_control_is_found(files, tmp_path, capsys):
     place = tmp_path / "out.json"
-    tested = ("--baseline", files[1], "--test", "ar", "--samples", 20, "--bootstrap", 0)
+    tested = ("--baseline", files[1], "--samples", 20, "--bootstrap", 0)
     output = scored(capsys, files[0], *tested, "--json", place)
-    assert "|ar:20|" in output and "exchanged recordings" in output
+    assert "|bs:20|" in output and "exchanged recordings" in output
     (content,) = json.loads(place.read_text())["files"]
     rows = ["en", "es", "fr", "all, pooled", "all, mean of languages"]
-    assert [item["name"] for item in content["comparisons"]] == [n for n in rows for _ in range(2)]
-    assert [item["name"] for item in content["blind"]] == rows
-    assert content["blind"][0]["difference"] > 0
+    assert [row["name"] for row in content["rows"]] == rows
+    assert all(set(row["against"]) == {"BLEU", "chrF"} for row in content["rows"])
+    assert all(set(row["blind"]) == {"BLEU"} for row in content["rows"])
+    assert content["rows"][0]["blind"]["BLEU"]["difference"] > 0
     write_predictions(blind_of(files[0]), make())  # answers to their own recordings
     message = scored(capsys, files[0], code=2)
     assert str(blind_of(files[0])) in message and "--no-blind" in message

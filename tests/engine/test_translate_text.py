@@ -110,4 +110,4 @@ def test_scores_on_what_a_machine_made_say_so(tmp_path):
     found = Prediction("a", "en", "", "zh", "你好。", "你好。", synthetic="target")
     write_predictions(tmp_path / "p.jsonl", [found])
     assert read_predictions(tmp_path / "p.jsonl") == [found]
-    assert score([found], bootstrap=0).text().endswith("synthetic|target:1 rows")
+    assert "synthetic|target:1 rows" in score([found], bootstrap=0).text()

@@ -7,39 +7,21 @@ import pytest
 
 from slam_potsa.data.predictions import write_predictions
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation.compare import (
-    compare,
-    comparisons_text,
-    corpora,
-    find_blind,
-    match,
-    same_test_problems,
-)
+from slam_potsa.evaluation.compare import find_blind, match, paired_test, same_test_problems
 from slam_potsa.evaluation.scores import over_seeds, score, seed_means, seeds_text
 from tests.support.predictions import command_line, make, make_blind
-
-
-def compared(baseline, system, seen=(), zero_shot=(), **options):
-    return compare(corpora(system, seen, zero_shot), baseline, **options)
-
-
-def pooled(*sides, **options):
-    """BLEU and chrF of all sentences together."""
-    return [item for item in compared(*sides, **options) if item.name == "all, pooled"]
 
 
 def test_every_row_of_the_scores_is_compared():
     baseline, system = make(noise=0.6, seed=1), make(noise=0.1, seed=2)
     groups = {"seen": ["en", "es"], "zero_shot": ["fr"]}
-    found = compared(baseline[::-1], system, test="ar", samples=50, **groups)
+    found = score(system, baseline=baseline[::-1], samples=50, bootstrap=0, **groups)
     for items, side in ((baseline, "baseline"), (system, "system")):
-        table = score(items, bootstrap=0, **groups)
-        expected = {(row.name, m): row.scores[m].value for row in table.rows for m in row.scores}
-        ours = {(item.name, item.metric): getattr(item, side) for item in found}
-        assert ours == pytest.approx(expected)
-    by_name = {item.name: item for item in found if item.metric == "BLEU"}
-    assert by_name["seen, mean of languages"].p_value is None
-    assert "approximate randomisation" in comparisons_text(found, "ar")
+        for row in score(items, bootstrap=0, **groups).rows:
+            ours = {m: getattr(item, side) for m, item in found.row(row.name).against.items()}
+            assert ours == pytest.approx({m: row.scores[m].value for m in row.scores})
+    assert found.row("seen, mean of languages").against["BLEU"].p_value is None
+    assert "p: paired bootstrap" in found.text()
 
 
 def test_scores_and_p_values_equal_the_command_line(tmp_path):
@@ -48,25 +30,18 @@ def test_scores_and_p_values_equal_the_command_line(tmp_path):
     paired = (tmp_path / "old", "--paired-bs", "--paired-bs-n", "50")
     text = command_line(tmp_path, system, *paired, form="text")
     theirs = [float(value) for value in re.findall(r"\(p = ([\d.]+)\)", text)]
-    ours = [found.p_value for found in pooled(baseline, system, samples=50)]
+    pairs = match(baseline, system)
+    ours = [found.p_value for found in paired_test(pairs, samples=50).values()]
     assert ours == pytest.approx(theirs, abs=1e-4)
 
 
-@pytest.mark.parametrize(("test", "samples"), [("bs", 1000), ("ar", 10000)])
-def test_a_clear_difference_is_significant_and_none_is_not(test, samples):
+def test_a_clear_difference_is_significant_and_none_is_not():
+    """Of none sacrebleu alone says p = 1 / (samples + 1), since no resample is above it."""
     good, bad = make(count=40, noise=0.05, seed=1), make(count=40, noise=0.7, seed=2)
-    assert pooled(bad, good, test=test, samples=200)[0].p_value < 0.01
-    alike = compared(good[:4], good[:4], test=test)[0]
+    assert paired_test(match(bad, good), samples=200)["BLEU"].p_value < 0.01
+    alike = paired_test(match(good[:4], good[:4]))["BLEU"]
     assert alike.difference == 0 and alike.p_value == 1
-    assert f"|{test}:{samples}|" in alike.signature  # sacrebleu's numbers
-
-
-@pytest.mark.parametrize(("changed", "least"), [(0, 1), (1, 1), (2, 1 / 2), (5, 1 / 16)])
-def test_few_differing_sentences_are_never_significant(changed, least):
-    """sacrebleu alone says p = 1 / (samples + 1) of these, since all trials tie or fall below."""
-    system = make(count=40, noise=0.1)
-    worse = [replace(item, prediction="") for item in system[:changed]] + system[changed:]
-    assert all(found.p_value >= least for found in pooled(system, worse, test="ar", samples=200))
+    assert "|bs:1000|" in alike.signature
 
 
 def test_only_the_same_utterances_can_be_compared():
@@ -109,5 +84,6 @@ def test_rows_that_all_seeds_have_have_their_mean_and_students_interval():
     assert set(few["chrF"]) == {"en", "all, pooled", "all, mean of languages"}
     # n = 2: t = 12.7062 and s = √2, so the half-width is t. n = 5: t = 2.7764 and s² = 2.5.
     for values, half_width in (([1.0, 3.0], 12.7062), (range(1, 6), 2.7764 * 0.5**0.5)):
-        assert over_seeds(values).half_width == pytest.approx(half_width, abs=1e-4)
-    assert over_seeds([1.0, 3.0]).value == 2.0 and over_seeds([7.0]).half_width is None
+        found = over_seeds(values)
+        assert found.high - found.value == pytest.approx(half_width, abs=1e-4)
+    assert over_seeds([1.0, 3.0]).value == 2.0 and over_seeds([7.0]).low is None

@@ -13,7 +13,6 @@ from slam_potsa.config.compose import compose_config, conf_dir
 from slam_potsa.data.predictions import read_predictions, write_predictions
 from slam_potsa.engine.recipe import load_recipe
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation.compare import match, paired_test
 from slam_potsa.evaluation.paper import PAPER_TABLES, TESTS, fill_table
 from slam_potsa.evaluation.presets import PRESETS, Convention
 from slam_potsa.evaluation.scores import over_seeds, score
@@ -55,7 +54,7 @@ def row(table, system):
 
 def problems(number, *runs):
     with pytest.raises(InputError) as caught:
-        fill_table(number, runs, bootstrap=0)
+        fill_table(number, runs)
     return caught.value.problems
 
 
@@ -78,7 +77,7 @@ def test_the_papers_tables_agree_with_each_other_and_with_its_claims():
 
 def test_one_seed_has_sacrebleus_scores(tmp_path):
     folder = run(tmp_path / "ours", "table1_ours")
-    filled = fill_table(1, [folder], bootstrap=50)
+    filled = fill_table(1, [folder])
     ours = row(filled, "table1_ours")
     seen, zero = (
         score(read_predictions(folder / f"{test}_predictions.jsonl"), bootstrap=0, convention=ZH)
@@ -89,17 +88,16 @@ def test_one_seed_has_sacrebleus_scores(tmp_path):
     assert ours.figures[AVERAGE].value == pytest.approx(mean)
     expected = zero.row("all, mean of languages").bleu.value
     assert ours.figures[ZERO_AVERAGE].value == pytest.approx(expected)
-    assert "Student-t" not in filled.text() and not ours.comparisons
+    assert "Student-t" not in filled.text()
     labels = [paper.label for paper in PAPER_TABLES[1].rows]  # rows without runs too, in its order
     lines = filled.text().splitlines()
     assert [line.split("  ")[0] for line in lines if " paper " in line] == labels
 
 
-def test_seeds_have_their_mean_t_interval_and_the_median_p_of_those_that_both_have(tmp_path):
+def test_seeds_have_their_mean_and_t_interval(tmp_path):
     for seed, noise in ((1, 0.1), (2, 0.3), (3, 0.5), (4, 0.5)):
-        run(tmp_path / f"mse{seed}", "table2_mse", seed, 0.3)
-        run(tmp_path / f"ot{seed}", "table2_ot", seed % 4, noise)
-    filled = fill_table(2, [tmp_path], bootstrap=100)
+        run(tmp_path / f"mse{seed}", "table2_mse", seed, noise)
+    filled = fill_table(2, [tmp_path])
     mse = row(filled, "table2_mse")
     averages = [
         score(read_predictions(path), bootstrap=0).row("all, mean of languages").bleu.value
@@ -107,14 +105,7 @@ def test_seeds_have_their_mean_t_interval_and_the_median_p_of_those_that_both_ha
     ]
     mean = over_seeds(averages)
     assert mse.seeds == [1, 2, 3, 4] and mse.figures[AVERAGE] == mean
-    found = mse.comparisons["test"]
-    assert len(found) == 3 and not row(filled, "table1_ours").comparisons
-    old, new = (read_predictions(tmp_path / f"{n}2/test_predictions.jsonl") for n in ("mse", "ot"))
-    expected = paired_test("test, seed 2", match(old, new), samples=100, convention=ZH)
-    assert found[1] == expected[0]
-    p_value = sorted(item.p_value for item in found)[1]
-    assert mse.p_value("test") == p_value
-    for piece in (f"{p_value:.3f}", f"{mean.value:.2f} ±{mean.half_width:.2f}", "Student-t"):
+    for piece in (f"{mean.value:.2f} ±{mean.high - mean.value:.2f}", "Student-t"):
         assert piece in filled.text()
 
 
@@ -125,7 +116,7 @@ def test_the_names_of_one_system_fill_one_row(tmp_path):
     (tmp_path / "recipe" / "2_s2tt").mkdir()
     (tmp_path / "recipe" / "2_s2tt" / "config.yaml").write_text("not: read")
     for number in (1, 2, 3):
-        assert row(fill_table(number, [tmp_path], bootstrap=0), "table1_ours").seeds == [1, 2, 3]
+        assert row(fill_table(number, [tmp_path]), "table1_ours").seeds == [1, 2, 3]
 
 
 def test_what_was_not_decoded_stays_empty(tmp_path):
@@ -133,28 +124,26 @@ def test_what_was_not_decoded_stays_empty(tmp_path):
     assert "slam-potsa decode" in problems(2, folder)[0]
     made = make(["en", "ja", "fr"], target="zh")
     write_predictions(folder / "test_predictions.jsonl", made)
-    filled = fill_table(2, [folder], bootstrap=0)
+    filled = fill_table(2, [folder])
     assert not row(filled, "table2_mse").figures
     assert "no es, ko, ru, so there is no average" in filled.text()
     folder = run(tmp_path / "b", "table1_ours", tests=("test",))
-    filled = fill_table(1, [folder], bootstrap=0)
+    filled = fill_table(1, [folder])
     assert set(row(filled, "table1_ours").figures) == {*SEEN, AVERAGE}
     assert "zero_shot_predictions.jsonl: missing; decode it" in filled.text()
 
 
 def test_the_command_prints_text_and_json(tmp_path, capsys):
     folder = str(run(tmp_path / "a", "table1_ours"))
-    baseline = str(run(tmp_path / "b", "table1_baseline", noise=0.5))
     place = str(tmp_path / "t.json")
-    assert main(["table", "1", folder, baseline, "--bootstrap", "20", "--json", place]) == 0
+    assert main(["table", "1", folder, "--json", place]) == 0
     text = capsys.readouterr().out
     assert text.startswith("POTSA Table 1") and "40.87" in text and "tok:zh" in text
     content = json.loads((tmp_path / "t.json").read_text())
     ours = next(row for row in content["rows"] if row["system"] == "table1_ours")
     assert ours["paper"]["en"] == [40.87] and ours["seeds"] == [42]
     assert f"{ours['figures']['en']['value']:.2f}" in text
-    assert 0 < ours["comparisons"]["test"][0]["p_value"] < 1 and "p|nrefs:1|bs:20" in text
-    assert main(["table", "1", folder, "--bootstrap", "0", "--preset", "llm-srt"]) == 0
+    assert main(["table", "1", folder, "--preset", "llm-srt"]) == 0
     text = capsys.readouterr().out
     assert "case:mixed|eff:no|tok:char" in text and text.count("tok:") == 1
 
@@ -165,7 +154,7 @@ def test_another_trials_settings_are_one_note(tmp_path):
     tiny += [("alignment.diagnose_interval", 1), ("ckpt_path", "42.pt")]
     run(tmp_path / "a", "table3_ucb_lower", options=tiny, total_steps=30)
     run(tmp_path / "b", "table1_baseline", seed=43, total_steps=30)
-    (note,) = fill_table(1, [tmp_path], bootstrap=0).notes
+    (note,) = fill_table(1, [tmp_path]).notes
     for told in (
         "model_config.qformer_layers 4 / 8 (table1_ours seed 42)",
         "train_config.total_steps 30 / 1950 (all runs)",
@@ -195,7 +184,7 @@ UNREAD = [
 )
 def test_a_run_of_other_options_is_in_no_row_or_in_another(tmp_path, name, options, system):
     own = run(tmp_path / "a", name, options=options)
-    filled = fill_table(1, [own], bootstrap=0)
+    filled = fill_table(1, [own])
     assert [each.system for each in filled.rows if each.figures] == [system] * bool(system)
     (key, value), told = options[0], " ".join(filled.notes)
     told_of = f"{own}: no row of this table; nearest table1_ours, but {key} {value!r} / "
@@ -232,11 +221,10 @@ def test_runs_must_share_utterances_and_references(tmp_path):
 def test_rows_of_two_llms_are_told_apart_and_a_direction_is_a_column(tmp_path):
     for name in ("ai_sta_base", "ai_sta_vicuna_base", "ai_sta"):
         run(tmp_path / name, name, tests=("en_zh",))
-    filled = fill_table("ai-sta-2", [tmp_path], bootstrap=20)
+    filled = fill_table("ai-sta-2", [tmp_path])
     assert {r.system for r in filled.rows if "En-Zh" in r.figures} == {
         "ai_sta_base", "ai_sta_vicuna_base", "ai_sta"
     }  # fmt: skip
-    assert row(filled, "ai_sta").p_value("en_zh") is not None
     assert "AI-STA Table 4" in fill_table("ai-sta-4", []).text()
 
 
@@ -260,12 +248,12 @@ def test_parts_tables_have_its_averages_and_are_filled_from_recipes(tmp_path):
             made = [dataclasses.replace(item, key=f"{i}") for i, item in enumerate(made)]
             write_predictions(folder / f"{test}_predictions.jsonl", made)
         folders.append(folder)
-    filled = fill_table("part-4", folders, convention=PRESETS["part"], bootstrap=0)
+    filled = fill_table("part-4", folders, convention=PRESETS["part"])
     for system in ("recipe/part_two_stages", "recipe/part_two_stages_full"):
         assert row(filled, system).seeds == [42]
         assert set(row(filled, system).figures) == {"FLEURS avg.", "CoVoST2 avg."}
     assert any("nearest recipe/part_two_stages" in note for note in filled.notes)
-    filled = fill_table("part-2", folders[:2], convention=PRESETS["part"], bootstrap=0)
+    filled = fill_table("part-2", folders[:2], convention=PRESETS["part"])
     ours, two = row(filled, "recipe/part"), row(filled, "recipe/part_two_stages")
     assert len(ours.figures) == 11 and not row(filled, "recipe/part_8b").figures
     assert ours.figures["FLEURS avg."].value < two.figures["FLEURS avg."].value

@@ -221,7 +221,7 @@ def test_two_systems_are_compared_sentence_by_sentence(shift, significant):
     noise = np.random.default_rng(2).normal(0, 0.1, len(VALUES))
     system = with_losses([v + n for v, n in zip(VALUES, noise, strict=True)], shift=shift)
     table = score(system, baseline=with_losses(VALUES), bootstrap=100, samples=100)
-    found = {(item.name, item.metric): item for item in table.comparisons}["it", "CE"]
+    found = table.row("it").against["CE"]
     assert found.difference == pytest.approx(shift + noise.mean())
     assert (found.p_value < 0.05) == significant
     cells = table.text()
@@ -236,4 +236,5 @@ def test_where_a_prediction_has_no_loss_the_column_is_left_out():
     other[0] = replace(other[0], cross_entropy=None)
     table = score([*english, *other], baseline=[*english, *other], bootstrap=0, samples=2)
     assert [row.name for row in table.rows if "CE" in row.scores] == ["it"]
-    assert [item.name for item in table.comparisons if item.metric == "CE"] == ["it"]
+    assert [row.name for row in table.rows if "CE" in row.against] == ["it"]
+    assert "difference" in table.text()  # with an empty cell

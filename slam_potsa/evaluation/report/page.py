@@ -34,8 +34,7 @@ from slam_potsa.evaluation import figures
 from slam_potsa.evaluation.analysis import differences, draw
 from slam_potsa.evaluation.figures import Series
 from slam_potsa.evaluation.report.collect import Report, Run
-from slam_potsa.evaluation.scores import ScoreRow, over_seeds
-from slam_potsa.evaluation.text_metrics import Score
+from slam_potsa.evaluation.scores import ScoreRow, SeedMean, over_seeds
 from slam_potsa.files import atomic_write
 from slam_potsa.text import table
 
@@ -200,16 +199,15 @@ def bars(rows: Rows, metric: str) -> tuple[list[str], dict[str, list[Any]]]:
 def changes(report: Report) -> tuple[list[str], dict[str, list[Any]]]:
     """(languages, system -> a bar each): BLEU less the first system's, the mean over seeds."""
     first, *others = systems(report.runs)
-    found: dict[str, dict[str, Score]] = {}
+    found: dict[str, dict[str, SeedMean]] = {}
     for test, title in report.tests.items():
         for language, rows in rows_of(report, test, "language").items():
             bleu = {run: row.bleu.value for run, row in rows.items()}
             for own in others:
                 both = [(a.name, b.name) for a, b in zip(first, own, strict=False)]
                 if values := [bleu[b] - bleu[a] for a, b in both if a in bleu and b in bleu]:
-                    mean = over_seeds(values)
                     place = found.setdefault(textwrap.fill(f"{title}: {language}", 22), {})
-                    place[own[0].name] = Score(mean.value, *mean.ends)
+                    place[own[0].name] = over_seeds(values)
     names = [own[0].name for own in (first, *others)]  # the first for its colour
     return list(found), {name: [of.get(name) for of in found.values()] for name in names}
 

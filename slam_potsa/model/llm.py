@@ -61,6 +61,9 @@ def load_llm(train: TrainConfig, model: ModelConfig) -> nn.Module:
 
 def adapt_llm(llm: nn.Module, train: TrainConfig) -> nn.Module:
     """`llm` frozen where `train` says so, and with LoRA where it does."""
+    head = llm.get_output_embeddings()
+    if head is not None:
+        head.register_forward_pre_hook(_contiguous)
     if train.freeze_llm:
         llm.requires_grad_(False)
     if not train.use_peft:
@@ -69,6 +72,11 @@ def adapt_llm(llm: nn.Module, train: TrainConfig) -> nn.Module:
 
     settings = {k: v for k, v in vars(train.peft_config).items() if k != "peft_method"}
     return get_peft_model(llm, LoraConfig(**settings))
+
+
+def _contiguous(_head: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The last columns as one matrix: of a slice torch makes a product, with a W, per row."""
+    return (inputs[0].contiguous(), *inputs[1:])
 
 
 def unwrapped(llm: nn.Module) -> nn.Module:

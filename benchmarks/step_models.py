@@ -118,7 +118,6 @@ def configuration(
         "train_config.gradient_accumulation_steps": size.pairs // micro,
         "train_config.train_parts": "[projector,llm.lora]" if args.lora else "[projector]",
         "alignment.diagnose_interval": 0,
-        "alignment.insight_interval": 0,
     }
     overrides = ["experiment=table1_ours", *(f"{key}={value}" for key, value in options.items())]
     overrides += size.options if loss == "transport" else ["alignment=none"]

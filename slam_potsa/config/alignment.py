@@ -102,10 +102,10 @@ class TermConfig(OptionsOfARow):
     layers: list[int] = option([], "fixed layers; empty: those that alignment.schedule chooses")
     variant: str = option(
         "plain",
-        "how distances become a loss: 'plain' (eq. 4); 'normalised' by the detached mean of "
-        "mismatched rows; 'debiased': plain over the Sinkhorn divergence; 'contrastive': InfoNCE "
-        "over the batch with distances as scores; 'n_pair': the like, of mean tokens",
-        choices=("plain", "normalised", "debiased", "contrastive", "n_pair"),
+        "how distances become a loss: 'plain' (eq. 4); 'debiased': plain over the Sinkhorn "
+        "divergence; 'contrastive': InfoNCE over the batch with distances as scores; 'n_pair': the "
+        "like, of mean tokens",
+        choices=("plain", "debiased", "contrastive", "n_pair"),
         source=f"POTSA eq. 4; n_pair: {AI_STA} 6.3; the others are ours: objective/variants.py",
     )
     contrast_temperature: float = option(
@@ -222,12 +222,9 @@ class AlignmentConfig(OptionsOfARow):
         source=OURS,
     )
     diagnose_interval: int = option(
-        10, "steps between measures of matched, mismatched cost; 0: never", affects="nothing", low=0
-    )
-    insight_interval: int = option(
-        100,
-        "steps between measurements of the gradients of cross-entropy and alignment at every "
-        "layer, and records of the schedule; 0: never; off under DeepSpeed",
+        10,
+        "steps between measures of matched and mismatched cost, and records of the schedule; "
+        "0: never",
         affects="nothing",
         low=0,
     )

@@ -23,7 +23,7 @@ from slam_potsa.config.sections import (
 )
 from slam_potsa.errors import refuse
 
-AMONG_ROWS = ("normalised", "contrastive", "n_pair")  # variants that need two rows
+AMONG_ROWS = ("contrastive", "n_pair")  # variants that need two rows
 # Distances of scores, each of the one pair of activations that are such, in the rows of `rows`.
 SCORES = {"ctc": ("ctc", f"{TEXT}ids", "same"), "kl": (ANSWER, f"{TEACHER}{ANSWER}", "pairs")}
 WINDOW = 1500  # encoder frames of 30 s

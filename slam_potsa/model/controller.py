@@ -28,7 +28,6 @@ from slam_potsa.config.alignment import ANSWER, SPEECH, TEACHER
 from slam_potsa.model.carried_state import CarriedState
 from slam_potsa.model.metrics import mean_record, numbers, start_copy_to_host
 from slam_potsa.model.taps import TapRecorder, Teacher
-from slam_potsa.objective.conflict import gradient_conflict, scheduled_terms
 from slam_potsa.objective.distances import unconverged
 from slam_potsa.objective.layer_schedule import LayerSchedule
 from slam_potsa.objective.terms import AlignmentLoss, AlignmentObjective, AlignmentTerm
@@ -68,9 +67,8 @@ class AlignmentController:
         model: has `encoder_projector` (with `layers` and `set_languages`) and `llm`.
         objective, schedule: eq. 3-4 and eq. 5-7; `schedule=None` where no term is scheduled.
         accumulation: micro-steps an optimizer step, to notice skipped steps.
-        diagnose_interval: steps between measurements of matched and mismatched cost; 0: never.
-        insight_interval: the same of the gradients' conflict at every layer, which costs about one
-            more backward pass, and of the schedule's rewards and probabilities.
+        diagnose_interval: steps between measurements of matched and mismatched cost, and records
+            of the schedule's rewards and probabilities; 0: never.
         reward: the loss whose fall rewards the step's layer: "cross_entropy" (eq. 5), or
             "alignment", the sum of the scheduled terms, unweighted, as the authors' tree has it.
         every: "optimizer_step", or "micro_step": layers are chosen at each training forward, each
@@ -90,27 +88,22 @@ class AlignmentController:
         *,
         accumulation: int = 1,
         diagnose_interval: int = 10,
-        insight_interval: int = 0,
         reward: str = "cross_entropy",
         every: str = "optimizer_step",
     ):
         self.projector = model.encoder_projector
         self.objective, self.schedule, self.reward = objective, schedule, reward
         self.accumulation, self._each_micro = accumulation, every == "micro_step"
-        self.diagnose_interval, self.insight_interval = diagnose_interval, insight_interval
+        self.diagnose_interval = diagnose_interval
         self.recorder = TapRecorder(model)
         taken = sorted(COLUMNS.intersection(term.name for term in objective.terms))
         if taken:
             raise ValueError(f"terms: {', '.join(taken)} stands for something else in the metrics")
-        self._scheduled = scheduled_terms(objective)
+        self._scheduled = {t.name for t in objective.terms if t.is_layered and t.layers is None}
         sides = [side for term in objective.terms for side in (term.first, term.second)]
         self.reads_llm = any(side.startswith(("llm.", f"{SPEECH}llm.", ANSWER)) for side in sides)
         self._teacher: Teacher | None = getattr(model, "teacher", None)
         choices = (*schedule.candidates, *schedule.layers) if schedule else ()
-        # Where conflict is measured: the whole Q-Former, but of an LLM what may be chosen.
-        self._all_layers = range(1, len(self.projector.layers) + 1)
-        if any(schedules_llm(term) for term in self._scheduled.terms):
-            self._all_layers = sorted({*choices})
         self.recorder.open(objective.tap_names(choices))  # all of them are there
         self.recorder.take()
         self.listeners: list[Callable[[dict[str, Any]], None]] = []
@@ -162,8 +155,6 @@ class AlignmentController:
         if not self._choices or self._each_micro:
             self._choices.append(self.schedule.choose() if self.schedule else (-1, ()))
         wanted = self.objective.tap_names(self.layers, paired=len(self._pairs) > 0)
-        if self._wants_conflict:
-            wanted |= self._scheduled.tap_names(self._all_layers)
         self.recorder.open(wanted, *text, pairs=self._pairs)
 
     def end(
@@ -186,13 +177,10 @@ class AlignmentController:
         shared = self._shared(cross_entropy.detach(), targets, loss)
         bad = ~torch.isfinite(loss.total.detach())
         record = {"shared": shared, **loss.terms, "tokens": tokens, "bad": bad, "keys": keys}
-        if taps and self._is_due(self.diagnose_interval):
+        if taps and self._diagnoses(self.step):
             record |= self.objective.diagnose(taps, rows, self.layers, self._sentences)
             errors = {term.name: unconverged(term.distance) for term in self.objective.terms}
             record |= {f"{n}/marginal_error": e for n, e in errors.items() if e is not None}
-        if self._wants_conflict:
-            compared = taps, rows, self._all_layers, self._sentences
-            record |= gradient_conflict(self.objective, cross_entropy, *compared)
         self._micro.append(record)
         return loss.total
 
@@ -204,9 +192,9 @@ class AlignmentController:
         """
         has_targets = (targets > 0).float()
         ce = cross_entropy.float() * has_targets
-        names = [term.name for term in self._scheduled.terms if term.name in loss.terms]
-        alignment = sum((loss.terms[name].float() for name in names), torch.zeros_like(ce))
-        aligned = torch.full_like(has_targets, bool(names))  # filled there: nothing is copied
+        found = [value.float() for name, value in loss.terms.items() if name in self._scheduled]
+        alignment = sum(found, torch.zeros_like(ce))
+        aligned = torch.full_like(has_targets, bool(found))  # filled there: nothing is copied
         not_finite = (~torch.isfinite(loss.total.detach())).float()
         shared = torch.stack([ce, has_targets, alignment, aligned, not_finite])
         if dist.is_available() and dist.is_initialized():
@@ -226,14 +214,8 @@ class AlignmentController:
         """The layers aligned in the current step (or micro-step), numbered from 1."""
         return self._choices[-1][1] if self._choices else ()
 
-    def _is_due(self, interval: int) -> bool:
-        return bool(interval) and self.step % interval == 0
-
-    @property
-    def _wants_conflict(self) -> bool:
-        """In the first micro-step of every `insight_interval`-th step."""
-        compares = self.schedule is not None and len(self._pairs) > 0
-        return compares and not self._micro and self._is_due(self.insight_interval)
+    def _diagnoses(self, step: int) -> bool:
+        return self.diagnose_interval > 0 and step % self.diagnose_interval == 0
 
     # -- optimizer steps -----------------------------------------------------------------------
 
@@ -297,7 +279,7 @@ class AlignmentController:
                 loss = task if self.reward == "cross_entropy" else alignment
                 # Where no rank had rows to compare, the loss says nothing of the layer.
                 self.schedule.observe(choice, loss if compared else math.nan)
-            if self.insight_interval and line["step"] % self.insight_interval == 0:
+            if self._diagnoses(line["step"]):
                 facts = self.schedule.statistics()["layers"].items()
                 line |= {f"schedule/{k}/{n}": v for k, of in facts for n, v in of.items()}
         for name in [name for name in line if name.endswith("/marginal_error")]:

@@ -37,7 +37,7 @@ from slam_potsa.model.llm import llm_dtype, load_llm, load_tokenizer, unwrapped
 from slam_potsa.model.metrics import METRICS, MetricsLog
 from slam_potsa.model.speech_llm import SpeechLLM
 from slam_potsa.model.taps import Teacher, llm_blocks
-from slam_potsa.objective.distances import Distance, OnUnitTokens, build_distance
+from slam_potsa.objective.distances import Distance, build_distance
 from slam_potsa.objective.layer_schedule import LayerSchedule, candidate_layers
 from slam_potsa.objective.terms import AlignmentObjective, AlignmentTerm
 from slam_potsa.objective.transport import TransportOptions
@@ -120,8 +120,6 @@ def attach(
         alignment,
         seed=train.seed,
         accumulation=accumulation,
-        # A gradient of its own through parameters that DeepSpeed gathers and frees is not safe.
-        insight_interval=0 if by_deepspeed else alignment.insight_interval,
     )
     model.epochs = EpochCounter(after_validation_trains=by_deepspeed)
     if os.environ.get("RANK", "0") == "0":
@@ -243,7 +241,7 @@ def build_schedule(
 
 def build_terms(alignment: config.AlignmentConfig) -> list[AlignmentTerm]:
     """The terms that have a weight, in the configuration's order."""
-    same = ("first", "second", "weight", "rows", "detach", "reduction")
+    same = ("first", "second", "weight", "rows", "detach", "tokens", "reduction")
     return [
         AlignmentTerm(
             name=name,
@@ -262,8 +260,7 @@ def _distance(term: config.TermConfig) -> Distance:
         names = {spec.name for spec in fields(TransportOptions)}
         options = {name: value for name, value in vars(term).items() if name in names}
         options["debias"] = term.variant == "debiased"
-    distance = build_distance(term.distance, **options)
-    return OnUnitTokens(distance) if term.tokens == "unit" else distance
+    return build_distance(term.distance, **options)
 
 
 def check_widths(model: config.ModelConfig, **found: int) -> None:

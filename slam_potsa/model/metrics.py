@@ -8,9 +8,8 @@
 `ce` is the mean over micro-steps and ranks, the other terms rank 0's. `seconds` is the wall time of
 the step, without validation and saving, and `tokens_per_second` the LLM positions (speech, prompt
 and answer) of rank 0 over it. `<term>/matched` and `/mismatched` are there every
-`alignment.diagnose_interval` steps; every `alignment.insight_interval` steps come
-`conflict/<layer>/{ce,alignment,cosine}` (see `objective.conflict`) and
-`schedule/<layer>/{reward,count,ucb,probability}` of eq. 5-7 (null: never tried).
+`alignment.diagnose_interval` steps, and `schedule/<layer>/{reward,count,ucb,probability}` of
+eq. 5-7 (null: never tried).
 
 The three logs are listeners of the controller: each is called with one step's record, some steps
 late. On SLAM-LLM's host its trainer logs to Weights & Biases itself.

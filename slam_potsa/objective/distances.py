@@ -97,35 +97,11 @@ class OptimalTransport:
         return f"OptimalTransport({self.options})"
 
 
-class OnUnitTokens:
-    """A distance of tokens of length 1: x_i / ‖x_i‖ and y_j / ‖y_j‖ in place of x_i and y_j.
-
-    Not in the paper; the authors' public working tree compares tokens so. A token of length 0
-    stays 0, padding too, whatever it holds.
-    """
-
-    def __init__(self, distance: Distance):
-        self.distance = distance
-
-    def __call__(self, *sides: Tensor | None) -> Tensor:
-        return self.distance(*_on_unit_tokens(*sides))
-
-    def monitor(self, *sides: Tensor | None) -> Tensor:
-        """What the distance itself would log."""
-        return measure(self.distance)(*_on_unit_tokens(*sides))
-
-    def pairwise(self, *sides: Tensor | None) -> Tensor:
-        return pairwise(self.distance, *_on_unit_tokens(*sides))
-
-    def __repr__(self) -> str:
-        return f"OnUnitTokens({self.distance!r})"
-
-
 def unconverged(distance: Distance) -> Tensor | None:
     """The largest marginal error [] since this was last asked, 0 within the tolerance; None: it has
     none."""
-    inner = getattr(distance, "distance", distance)
-    return vars(inner).pop("marginal_error", None) if isinstance(inner, OptimalTransport) else None
+    is_solved = isinstance(distance, OptimalTransport)
+    return vars(distance).pop("marginal_error", None) if is_solved else None
 
 
 def measure(distance: Distance) -> Distance:
@@ -154,20 +130,6 @@ def mean_token(tokens: Tensor, mask: Tensor | None) -> Tensor:
     valid = mask[:, :, None]
     total = torch.where(valid, tokens, 0.0).sum(1, keepdim=True)
     return total / valid.sum(1, keepdim=True).clamp_min(1)
-
-
-def _on_unit_tokens(
-    x: Tensor, y: Tensor, x_mask: Tensor | None = None, y_mask: Tensor | None = None
-) -> tuple[Tensor | None, ...]:
-    return _unit(x, x_mask), _unit(y, y_mask), x_mask, y_mask
-
-
-def _unit(tokens: Tensor, mask: Tensor | None) -> Tensor:
-    """Each token over its length, in float32 at least: a bfloat16 length is off by 0.4 %."""
-    tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
-    if mask is not None:
-        tokens = torch.where(mask[:, :, None], tokens, 0.0)  # NaN in padding has a gradient of NaN
-    return F.normalize(tokens, dim=2)
 
 
 DISTANCES: dict[str, Distance] = {"ot": OptimalTransport(), "mse": mse, "cosine": cosine}

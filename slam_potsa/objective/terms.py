@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from slam_potsa.objective.checks import unexpected
@@ -66,6 +67,7 @@ class AlignmentTerm:
     rows: str = "pairs"  # "pairs": row i with its partner's row; "same": row i with itself
     detach: str = "none"  # "second": no gradient into the second side (frozen anchor, text)
     layers: tuple[int, ...] | None = None  # fixed layers; None: those scheduled at the step
+    tokens: str = "raw"  # what is compared; "unit": of length 1, as in the authors' tree
     variant: Variant = plain  # how distances become a loss, see `variants`
     reduction: str = "mean"  # over the rows of a micro-step: "mean" (eq. 4) or "sum"
 
@@ -74,6 +76,7 @@ class AlignmentTerm:
         expected = {
             "rows": ("'pairs' or 'same'", self.rows in ("pairs", "same")),
             "detach": ("'none' or 'second'", self.detach in ("none", "second")),
+            "tokens": ("'raw' or 'unit'", self.tokens in ("raw", "unit")),
             "reduction": ("'mean' or 'sum'", self.reduction in ("mean", "sum")),
             "distance": ("a callable", callable(self.distance)),
             "weight": ("a number >= 0", 0 <= self.weight < math.inf),
@@ -248,6 +251,8 @@ def _comparisons(
             x, y = _rows(x, first), _rows(y, second)
         else:
             first = second = torch.arange(len(x.tensor), device=x.tensor.device)
+        if term.tokens == "unit":
+            x, y = _on_unit_tokens(x), _on_unit_tokens(y)
         meanings = second, second
         if sentence_ids is not None:
             ids = sentence_ids.to(second.device)
@@ -260,3 +265,11 @@ def _rows(tap: Tap, rows: Tensor) -> Tap:
     rows = rows.to(tap.tensor.device)
     mask = None if tap.mask is None else tap.mask.index_select(0, rows)
     return Tap(tap.tensor.index_select(0, rows), mask)
+
+
+def _on_unit_tokens(tap: Tap) -> Tap:
+    """Each token over its length, in float32 at least: a bfloat16 length is off by 0.4 %."""
+    tokens = tap.tensor.to(torch.promote_types(tap.tensor.dtype, torch.float32))
+    if tap.mask is not None:  # NaN in padding has a gradient of NaN
+        tokens = torch.where(tap.mask[:, :, None], tokens, 0.0)
+    return Tap(F.normalize(tokens, dim=2), tap.mask)

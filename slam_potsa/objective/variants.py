@@ -1,20 +1,18 @@
-r"""How a distance between parallel rows becomes a loss: the paper's way, and three others.
+r"""How a distance between parallel rows becomes a loss: the paper's way, and two others.
 
 With d_ij the distance of x_i and y_j over the P pairs of a batch, s their meanings, sg the
 stop-gradient:
 
     plain         1/P Σ_i d_ii                                      POTSA eq. 3-4
-    normalised    1/P Σ_i d_ii / sg(mean of d over mismatched rows)
     n_pair        1/P Σ_i −log softmax_j(−d_ij)_i                   AI-STA 6.3 (Sohn, 2016)
     contrastive   1/2P Σ_i [−log softmax_j(−d_ij / T)_i − log softmax_j(−d_ji / T)_i],
                   T = temperature · sg(mean of |d| over mismatched rows)
 
-"plain" is lowered by shrinking the space as well as by aligning it; "normalised" has the gradient
-of plain at a scale that does not depend on the tokens' length, but still does not push anything
-apart; "contrastive" (symmetric InfoNCE over the batch, van den Oord et al. 2018, with transport
-distances as scores) falls only where matched rows come closer than mismatched ones. Rows of one
-meaning are never mismatched. A fourth, "debiased", is plain over the Sinkhorn divergence
-OT(x, y) − OT(x, x)/2 − OT(y, y)/2 (Feydy et al. 2019), an option of the distance itself.
+"plain" is lowered by shrinking the space as well as by aligning it; "contrastive" (symmetric
+InfoNCE over the batch, van den Oord et al. 2018, with transport distances as scores) falls only
+where matched rows come closer than mismatched ones. Rows of one meaning are never mismatched. A
+further one, "debiased", is plain over the Sinkhorn divergence OT(x, y) − OT(x, x)/2 − OT(y, y)/2
+(Feydy et al. 2019), an option of the distance itself.
 
 "n_pair" takes mean tokens: with d = −⟨x̄, ȳ⟩ it is the multi-class N-pair loss. None but "plain" and
 that are in the papers; the temperature is ours.
@@ -29,7 +27,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from slam_potsa.objective.distances import Distance, mean_token, measure, pairwise
+from slam_potsa.objective.distances import Distance, mean_token, pairwise
 
 
 class Sides(NamedTuple):
@@ -81,20 +79,6 @@ def plain(distance: Distance, sides: Sides, first: Tensor, second: Tensor) -> Te
     return mean_over_rows(distance(*sides), sides)
 
 
-def normalised(distance: Distance, sides: Sides, first: Tensor, second: Tensor) -> Tensor | None:
-    """Plain, divided by the detached mean over mismatched rows (y rolled by one).
-
-    Optimal transport is measured by ⟨Γ, C⟩ in the divisor, which unlike the entropic value is
-    never negative. A batch without mismatched rows is not divided.
-    """
-    others = rolled(sides)
-    with torch.no_grad():
-        differ = (first != second.roll(1, 0)).to(sides.x.device) & live_rows(others)
-        scale = masked_mean(measure(distance)(*others), differ)
-        scale = torch.where(differ.any() & (scale > 0), scale, 1.0)
-    return plain(distance, sides, first, second) / scale
-
-
 def contrastive(
     distance: Distance, sides: Sides, first: Tensor, second: Tensor, temperature: float = 0.1
 ) -> Tensor | None:
@@ -143,7 +127,7 @@ def _told_apart(
 
 
 VARIANTS: dict[str, Variant] = {"plain": plain, "debiased": plain}  # the distance is debiased
-VARIANTS |= {"normalised": normalised, "contrastive": contrastive, "n_pair": n_pair}
+VARIANTS |= {"contrastive": contrastive, "n_pair": n_pair}
 
 
 def build_variant(name: str, temperature: float = 0.1) -> Variant:

@@ -113,8 +113,7 @@ def attention_again(trains: str) -> int:
     ("trains", "variant", "autocast"),
     [
         ("projector", "plain", False),
-        ("projector", "normalised", True),
-        ("projector", "debiased", False),
+        ("projector", "debiased", True),
         ("projector", "contrastive", False),
         ("lora", "plain", True),
         ("llm", "plain", False),

@@ -159,3 +159,20 @@ def test_bad_objectives_taps_and_pairs_are_refused():
 def test_bad_terms_are_refused(changes, names):
     with pytest.raises(ValueError, match=names):
         term(**changes)
+
+
+def test_unit_tokens_forget_their_length_and_what_padding_holds():
+    mask = torch.arange(6) < torch.tensor([[6], [4], [3], [5]])
+    tokens, results = tap(4, 6, 8).tensor.detach(), []
+    for length, garbage in ((1.0, 0.0), (7.0, float("nan"))):
+        x = torch.where(mask[:, :, None], length * tokens, garbage).requires_grad_()
+        taps = {"a": Tap(x, mask)}
+        unit = term(first="a", second="a", tokens="unit", weight=1.0)
+        loss = AlignmentObjective([unit])(torch.tensor(0.0), taps, PAIRS, [])
+        loss.total.backward()
+        assert torch.isfinite(x.grad).all() and (x.grad[~mask] == 0).all()
+        results.append(loss.total)
+    torch.testing.assert_close(*results)
+    x, y = (torch.nn.functional.normalize(tokens[rows], dim=2) for rows in PAIRS.T)
+    expected = transport_loss(x, y, *(mask[rows] for rows in PAIRS.T)).mean()
+    torch.testing.assert_close(results[0], expected)

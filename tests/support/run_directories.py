@@ -52,7 +52,7 @@ def predictions(prefix: str = "") -> list[Prediction]:
 
 
 def metrics(aligned: bool, steps: int = 30) -> Iterator[dict[str, Any]]:
-    """Lines of metrics.jsonl; the cosine at layer 1 is always above 0, at layer 2 always below."""
+    """Lines of metrics.jsonl."""
     for step in range(steps):
         line: dict[str, Any] = {"step": step, "ce": 5 / (step + 1), "seconds": 0.5}
         line |= {"tokens_per_second": 100.0 + step, "layers": [], "lr": 1e-3}
@@ -60,9 +60,7 @@ def metrics(aligned: bool, steps: int = 30) -> Iterator[dict[str, Any]]:
             line |= {"ot": 0.5, "layers": [1 + step % 2]}
         if aligned and step % 10 == 0:
             line |= {"ot/matched": 1 / (step + 1), "ot/mismatched": 1.0}
-            for layer, cosine in ((1, 0.25), (2, -0.5)):
-                told = {"ce": 0.3 * layer, "alignment": 0.02, "cosine": cosine}
-                line |= {f"conflict/{layer}/{name}": value for name, value in told.items()}
+            for layer in (1, 2):
                 told = {"reward": 0.01 * layer, "ucb": 0.1 if step else None, "count": step}
                 told |= {"probability": 0.5}
                 line |= {f"schedule/{layer}/{name}": value for name, value in told.items()}

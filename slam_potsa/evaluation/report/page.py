@@ -218,13 +218,11 @@ def curves(runs: Sequence[Run], key: str, suffix: str = "", dash: int = 0) -> li
     return [Series(name, *line, place, dash) for place, name, *line in found if line[0]]
 
 
-def layer_curves(run: Run, kind: str, name: str, suffix: str = "", dash: int = 0) -> list[Series]:
+def layer_curves(run: Run, kind: str, name: str) -> list[Series]:
     """One line a layer that has values over time; a layer keeps its colour in all charts."""
     found = [(layer, *run.series(f"{kind}/{layer}/{name}")) for layer in run.layers(kind)]
     return [
-        Series(f"layer {layer}{suffix}", *line, layer - 1, dash)
-        for layer, *line in found
-        if len(line[0]) > 1
+        Series(f"layer {layer}", *line, layer - 1) for layer, *line in found if len(line[0]) > 1
     ]
 
 

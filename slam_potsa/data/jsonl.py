@@ -199,13 +199,15 @@ def read_blocks(path: str | Path, expected: str) -> Iterator[bytes]:
 
 
 def read_log(path: str | Path, checked: bool = False) -> list[dict[str, Any]]:
-    """The objects of a file that was appended to, up to a line that a crash cut off.
+    """The objects of a file that was appended to, up to a line that a crash cut off or that is not
+    what its checksum says.
 
     Args:
-        checked: its lines are `Log`'s; one that was changed ends it too.
+        checked: every line must have a checksum; it must where one of them has, too.
     """
-    found = []
-    for line in Path(path).read_bytes().split(b"\n"):
+    content, found = Path(path).read_bytes(), []
+    checked = checked or f'"{CHECKSUM}"'.encode() in content
+    for line in content.split(b"\n"):
         try:
             row = json.loads(line)
         except _BROKEN:
@@ -226,12 +228,12 @@ class Log:
 
     def __init__(self, path: str | Path):
         self.rows = read_log(path, checked=True) if Path(path).is_file() else []
-        atomic_write(path, "".join(map(_with_checksum, self.rows)))
+        atomic_write(path, "".join(map(with_checksum, self.rows)))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed in __exit__
 
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
         rows = list(rows)
-        self._file.writelines(map(_with_checksum, rows))
+        self._file.writelines(map(with_checksum, rows))
         self._file.flush()
         os.fsync(self._file.fileno())
         self.rows += rows
@@ -243,7 +245,8 @@ class Log:
         self._file.close()
 
 
-def _with_checksum(row: Mapping[str, Any]) -> str:
+def with_checksum(row: Mapping[str, Any]) -> str:
+    """The row's line, which `read_log` can tell from a damaged one."""
     return json.dumps({**row, CHECKSUM: _checksum(row)}, ensure_ascii=False) + "\n"
 
 

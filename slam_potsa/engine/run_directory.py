@@ -23,7 +23,7 @@ from slam_potsa.config import DatasetConfig, PotsaConfig, defaults, flat
 from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.manifest import recordings_hash
 from slam_potsa.errors import InputError, refuse
-from slam_potsa.files import TEMPORARY, atomic_write, write_json
+from slam_potsa.files import TEMPORARY, write_json
 from slam_potsa.model.checkpoint import save_checkpoint, weights_file
 from slam_potsa.model.metrics import METRICS, TENSORBOARD, WANDB_RUN
 from slam_potsa.objective.layer_schedule import LayerSchedule
@@ -31,7 +31,9 @@ from slam_potsa.provenance import (
     content_hash,
     differences,
     folder_hash,
+    refuse_damaged,
     seal,
+    sealed,
     why_outdated,
     write_record,
 )
@@ -176,7 +178,8 @@ def write_config(config: PotsaConfig, name: str = CONFIG) -> Path:
     from omegaconf import OmegaConf
 
     path = Path(config.train_config.output_dir) / name
-    atomic_write(path, OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config))))
+    with sealed(path) as temporary:
+        OmegaConf.save(OmegaConf.create(dataclasses.asdict(config)), temporary)
     return path
 
 
@@ -187,6 +190,7 @@ def read_config(run_dir: str | Path, name: str = CONFIG) -> PotsaConfig:
     path = Path(run_dir) / name
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected the output_dir of a training run")
+    refuse_damaged(path)
     try:
         return defaults(PotsaConfig, yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, yaml.YAMLError) as error:

@@ -3,13 +3,13 @@
 `metrics.jsonl` has one line an optimizer step, the same in both hosts:
 
     {"step": 12, "ce": 2.31, "ot": 0.41, "ot/matched": 0.38, "ot/mismatched": 0.52, "layers": [2],
-     "lr": 0.0001, "tokens_per_second": 5210.0, "seconds": 0.19}
+     "lr": 0.0001, "tokens_per_second": 5210.0, "seconds": 0.19, "crc32": 3608231774}
 
 `ce` is the mean over micro-steps and ranks, the other terms rank 0's. `seconds` is the wall time of
 the step, without validation and saving, and `tokens_per_second` the LLM positions (speech, prompt
 and answer) of rank 0 over it. `<term>/matched` and `/mismatched` are there every
 `alignment.diagnose_interval` steps, and `schedule/<layer>/{reward,count,ucb,probability}` of
-eq. 5-7 (null: never tried).
+eq. 5-7 (null: never tried). `crc32` is the line's checksum.
 
 The three logs are listeners of the controller: each is called with one step's record, some steps
 late. On SLAM-LLM's host its trainer logs to Weights & Biases itself.
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -32,6 +31,7 @@ import torch
 from torch import Tensor
 
 from slam_potsa.config import PotsaConfig
+from slam_potsa.data.jsonl import with_checksum
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
 
@@ -59,7 +59,7 @@ class MetricsLog:
         self._begun = True
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(with_checksum(line))
 
     def written(self) -> dict[str, Any]:
         """What the file is, to be told to `keep`."""

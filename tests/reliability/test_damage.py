@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 from slam_potsa.data.feature_store import FeatureStore, add_features
+from slam_potsa.data.jsonl import read_log
 from slam_potsa.data.manifest import check_manifest, is_checked
 from slam_potsa.data.predictions import read_predictions
 from slam_potsa.engine import native, share
 from slam_potsa.engine.decode import decode_to, load_run
 from slam_potsa.engine.decode_processes import Answer, Journal
-from slam_potsa.engine.run_directory import complete_checkpoints, last_checkpoint
+from slam_potsa.engine.run_directory import complete_checkpoints, last_checkpoint, read_config
 from slam_potsa.errors import InputError
+from slam_potsa.evaluation.report import Request, collect
 from slam_potsa.files import HOST, TEMPORARY, alone, atomic_path
 from slam_potsa.model.checkpoint import read_checkpoint
 from slam_potsa.model.language_bias import LanguageBias
@@ -77,6 +79,7 @@ def test_damaged_weights_biases_and_metrics_are_refused(run, tmp_path, damage):
     written = log.written()
     readers = {"model.pt": read_checkpoint, "language_bias.safetensors": LanguageBias.load}
     readers |= {"metrics.jsonl": lambda path: MetricsLog(path).keep(written)}
+    readers |= {"config.yaml": lambda path: read_config(path.parent)}
     for name, read in readers.items():
         for _ in range(20):
             for part in (name, f"{name}.record"):
@@ -86,6 +89,19 @@ def test_damaged_weights_biases_and_metrics_are_refused(run, tmp_path, damage):
             damage(tmp_path / name, rng)
             with pytest.raises(InputError, match=name):
                 read(tmp_path / name)
+
+
+@pytest.mark.parametrize("damage", [flip, cut])
+def test_a_report_shows_no_numbers_that_were_damaged(run, tmp_path, damage):
+    rng, whole = random.Random(3), read_log(run / "metrics.jsonl")
+    shutil.copy(run / "config.yaml", tmp_path)
+    for _ in range(30):
+        shutil.copy(run / "metrics.jsonl", tmp_path)
+        damage(tmp_path / "metrics.jsonl", rng)
+        report = collect([tmp_path], Request(heard=["en"]))
+        rows = report.runs[0].metrics
+        told = "metrics.jsonl is damaged or cut off" in str(report.left_out)
+        assert [*rows] == whole[: len(rows)] and told == (len(rows) < len(whole))
 
 
 def exported(folder: Path):

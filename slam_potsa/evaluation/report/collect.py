@@ -170,6 +170,11 @@ def _open(path: Path, name: str, left_out: list[str], origin: Origin) -> Run:
         with collecting(left_out, name):
             tests[file.name.removesuffix("_pred")] = read_texts(file, origin)
     places = {FOLDER: f"{FOLDER}/{RECORD}"} | {test: DECODED.format(test) for test in tests}
+    log = path / METRICS
+    metrics, written = (read_log(log), log.read_bytes().splitlines()) if log.is_file() else ([], [])
+    if lost := len(written) - len(metrics):
+        told = f"damaged or cut off after {len(metrics)} lines"
+        left_out.append(f"{name}: {METRICS} is {told}, the other {lost} are left out")
     analysis = None
     if (path / FOLDER / FILE).is_file():
         with collecting(left_out, name):
@@ -179,7 +184,7 @@ def _open(path: Path, name: str, left_out: list[str], origin: Origin) -> Run:
         path,
         config=read_config(path),
         text=(path / CONFIG).read_text(encoding="utf-8"),
-        metrics=read_log(path / METRICS) if (path / METRICS).is_file() else [],
+        metrics=metrics,
         tests=tests,
         records={made: read_record(path / place) or Record({}) for made, place in places.items()},
         analysis=analysis,

@@ -2,23 +2,33 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from queue import Queue
 from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any
+from unittest.mock import patch
+
+from transformers import TextStreamer, WhisperForConditionalGeneration
 
 from slam_potsa.commands.decode import target_of
-from slam_potsa.data.audio import open_audio
+from slam_potsa.data.audio import load_audio, log_mel, open_audio
 from slam_potsa.data.languages import LANGUAGES, language_id
-from slam_potsa.data.pieces import cut, translated, written
+from slam_potsa.data.pieces import Piece, cut, translated, written
 from slam_potsa.engine.decode import Translator, load_run
 from slam_potsa.engine.launch import quieten
 from slam_potsa.engine.share import languages
 from slam_potsa.errors import InputError
+from slam_potsa.model.encoder import ENCODER, encoder_config
+from slam_potsa.model.llm import from_pretrained, llm_dtype
 
 MEGABYTES = 200  # of an upload
 FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
+DETECT = "detect"  # in place of a language
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -28,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="default: this machine alone")
     parser.add_argument("--minutes", type=float, default=60, help="longest recording (default 60)")
     parser.add_argument("--target-language", help="default: the run's, if it is one")
+    parser.add_argument("--beams", type=int, help="beam width; 1: shown as it is decoded")
     args = parser.parse_args(arguments)
     try:
         import gradio  # noqa: F401
@@ -37,32 +48,83 @@ def main(arguments: Sequence[str] | None = None) -> None:
     quieten()
     config = load_run(args.run)
     config.train_config.num_workers_dataloader = 0  # started anew for every request
-    target = args.target_language or target_of(args.run, config)
-    app = application(Translator(config), languages(args.run)["spoken"], target, args.minutes)
+    config.decode.num_beams = args.beams or config.decode.num_beams
+    target, spoken = args.target_language or target_of(args.run, config), languages(args.run)
+    translator, head = Translator(config), language_head(config.model_config.encoder_path_hf)
+    app = application(translator, spoken["spoken"], target, args.minutes, head)
     print(f"http://{args.host}:{args.port}  (and POST /v1/audio/translations)", flush=True)
     uvicorn.run(app, host=args.host, port=args.port, log_level="warning")
 
 
-def application(translator: Any, spoken: list[str], target: str, minutes: float = 60) -> Any:
+def language_head(path: str) -> Callable[[str], str] | None:
+    """By which a recording of 30 s or less tells its language: Whisper's own, of many languages.
+
+    None where the encoder's folder has no decoder, or one that knows English alone.
+    """
+    if "WhisperForConditionalGeneration" not in (encoder_config(path).architectures or ()):
+        return None
+    how = {"dtype": llm_dtype("auto")}
+    whisper = from_pretrained(WhisperForConditionalGeneration, path, ENCODER, **how).eval()
+    marks = getattr(whisper.generation_config, "lang_to_id", None) or {}
+    codes = {number: mark.strip("<|>") for mark, number in marks.items()}
+
+    def spoken_in(recording: str) -> str:
+        mel = log_mel(load_audio(recording), whisper.config.num_mel_bins)
+        return codes[whisper.detect_language(mel.T[None].to(whisper.dtype)).item()]
+
+    return spoken_in if codes else None
+
+
+class Words(TextStreamer):
+    """Told of each word of a greedy answer when it is decoded."""
+
+    def __init__(self, tokenizer: Any, tell: Callable[[str], Any]):
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self.tell = tell
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        self.tell(text + " " * stream_end)
+
+
+def application(
+    translator: Any,
+    spoken: list[str],
+    target: str,
+    minutes: float = 60,
+    head: Callable[[str], str] | None = None,
+) -> Any:
     """The FastAPI application, `/` the page; `spoken` are the languages heard in training.
 
-    Whoever asks, one recording is translated at a time.
+    Whoever asks, one recording is translated at a time. `head`: see `language_head`.
     """
     import gradio
     from fastapi import FastAPI, File, Form, Request, UploadFile
     from fastapi.responses import JSONResponse, PlainTextResponse
 
     app, turn = FastAPI(title="slam_potsa"), Lock()
+    greedy = translator.config.decode.num_beams == 1
 
-    def hear(path: str | Path, language: str, into: str) -> list[Any]:
-        for code in (language, into) if into else (language,):
+    def hear(
+        path: str | Path, language: str, into: str, tell: Callable[[str], Any] | None = None
+    ) -> tuple[str, list[Piece]]:
+        """The language and the translation, of which `tell` hears as it is decoded."""
+        asked = head is not None and language == DETECT
+        for code in filter(None, (language * (not asked), into)):
             language_id(code)
         with open_audio(Path(path)) as file:
             if (long := file.frames / file.samplerate / 60) > minutes:
                 raise InputError(f"{long:.1f} minutes long, expected {minutes:g} or less")
         with turn, TemporaryDirectory() as folder:
-            found = [cut(path, folder)]
-            return translated(found, lambda files: translator.translate(files, language, into))[0]
+            pieces = cut(path, folder)
+            language = head(pieces[0].audio) if asked else language
+            if tell is None or not greedy:
+                how = partial(translator.translate, language=language, target_language=into)
+                return language, translated([pieces], how)[0]
+            with patch.dict(translator.model.decode, streamer=Words(translator.tokenizer, tell)):
+                return language, [
+                    replace(piece, text=translator.translate([piece.audio], language, into)[0])
+                    for piece in pieces
+                ]
 
     def refused(message: object, status: int = 400) -> JSONResponse:
         error = {"message": str(message), "type": "invalid_request_error"}
@@ -78,7 +140,7 @@ def application(translator: Any, spoken: list[str], target: str, minutes: float 
     def translations(
         file: UploadFile = File(),  # noqa: B008
         model: str = Form(""),
-        language: str = Form(spoken[0] if len(spoken) == 1 else ""),
+        language: str = Form(DETECT if head else spoken[0] if len(spoken) == 1 else ""),
         target_language: str = Form(target),
         response_format: str = Form("json"),
     ):
@@ -89,7 +151,7 @@ def application(translator: Any, spoken: list[str], target: str, minutes: float 
             path = Path(folder, Path(file.filename or "speech").name)
             path.write_bytes(file.file.read())
             try:
-                pieces = hear(path, language, target_language)
+                language, pieces = hear(path, language, target_language)
             except InputError as error:
                 return refused(str(error).replace(f"{folder}/", ""))
         text = written(pieces, "text")
@@ -100,23 +162,37 @@ def application(translator: Any, spoken: list[str], target: str, minutes: float 
             return {"text": text, **(more if response_format == "verbose_json" else {})}
         return PlainTextResponse(written(pieces, response_format))
 
-    def shown(path: str | None, language: str, into: str) -> str:
+    def shown(path: str | None, language: str, into: str) -> Iterator[Any]:
+        if not path:
+            return
+        told: Queue[str | None] = Queue()
+        with ThreadPoolExecutor(1) as pool:
+            job = pool.submit(hear, path, language, into, told.put)
+            job.add_done_callback(lambda _: told.put(None))
+            text = ""
+            while (more := told.get()) is not None:
+                text += more
+                yield text
         try:
-            return written(hear(path, language, into), "text") if path else ""
+            language, pieces = job.result()
         except InputError as error:
             raise gradio.Error(str(error)) from None
+        label = f"Translation from {names.get(language, language)}"
+        yield gradio.Textbox(written(pieces, "text"), label=label)
 
     names = {known.code: known.name for known in LANGUAGES}
-    heard = [(names.get(code, code), code) for code in spoken]
+    heard = [(DETECT, DETECT)] * bool(head)
+    heard += [(names.get(code, code), code) for code in spoken]
     mark = " (not heard in training)" if spoken else ""  # of an imported one nobody knows
     others = [(names[code] + mark, code) for code in names if code not in spoken]
     with gradio.Blocks(title="slam_potsa", analytics_enabled=False) as page:
         speech = gradio.Audio(sources=["microphone", "upload"], type="filepath", label="Speech")
         choice = gradio.Dropdown(
-            heard + others, value=(spoken or [None])[0], label="Spoken language"
+            heard + others, value=heard[0][1] if heard else None, label="Spoken language"
         )
         into = gradio.Textbox(target, label="Translated into", max_lines=1)
-        text = gradio.Textbox(label="Translation", lines=4)
+        when = "as it is decoded" if greedy else "when it is whole: beam search (serve --beams 1)"
+        text = gradio.Textbox(label="Translation", info=when, lines=4)
         button = gradio.Button("Translate", variant="primary")
         button.click(shown, [speech, choice, into], text, concurrency_limit=1)
     theme = gradio.themes.Default(font=["system-ui"], font_mono=["monospace"])  # fetches none

@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import json
 import sys
 import threading
 from types import SimpleNamespace
@@ -9,9 +10,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
+import torch
+from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from slam_potsa.cli import main
+from slam_potsa.config import PotsaConfig
 from slam_potsa.config.compose import examples_dir
+from tests.support import tiny, trained
 
 pytest.importorskip("gradio", reason="pip install slam-potsa[serve] brings the page")
 spec = importlib.util.spec_from_file_location("serve", examples_dir() / "serve.py")
@@ -25,19 +30,25 @@ def client():
 
     busy = threading.Lock()
 
-    def translate(files, language, into):
+    def translate(files, language, target_language):
         assert busy.acquire(blocking=False)  # nobody else's turn
         busy.release()
-        return [f"{language} to {into}: {len(soundfile.read(file)[0])}" for file in files]
+        sizes = [len(soundfile.read(file)[0]) for file in files]
+        return [f"{language} to {target_language}: {size}" for size in sizes]
 
-    app = serve.application(SimpleNamespace(translate=translate), ["en", "es"], "zh", minutes=0.1)
+    translator = SimpleNamespace(translate=translate, config=PotsaConfig())
+    app = serve.application(translator, ["en", "es"], "zh", minutes=0.1)
     return TestClient(app)
 
 
+def sound(seconds=1):
+    file = io.BytesIO()
+    soundfile.write(file, 0.1 * np.sin(np.arange(16000 * seconds)), 16000, format="WAV")
+    return file.getvalue()
+
+
 def ask(client, seconds=1, content=None, **form):
-    sound = io.BytesIO()
-    soundfile.write(sound, 0.1 * np.sin(np.arange(16000 * seconds)), 16000, format="WAV")
-    file = {"file": ("speech.wav", content or sound.getvalue())}
+    file = {"file": ("speech.wav", content or sound(seconds))}
     return client.post("/v1/audio/translations", files=file, data={"model": "it", **form})
 
 
@@ -50,6 +61,44 @@ def test_openais_formats(client):
     assert "00:00:00,000 --> 00:00:01,000" in ask(client, language="es", response_format="srt").text
     page = client.get("/")
     assert page.status_code == 200 and "(not heard in training)" in page.text
+
+
+def whole_whisper(folder):
+    """Tiny and random, with a language head of three languages."""
+    torch.manual_seed(0)
+    sizes = {"d_model": 16, "num_mel_bins": 80, "vocab_size": 40, "decoder_start_token_id": 1}
+    sizes |= {f"{part}_layers": 1 for part in ("encoder", "decoder")}
+    sizes |= {f"{part}_attention_heads": 2 for part in ("encoder", "decoder")}
+    ends = {f"{name}_token_id": 2 for name in ("pad", "bos", "eos")}
+    whisper = WhisperForConditionalGeneration(WhisperConfig(**sizes, **ends))
+    whisper.generation_config._from_model_config = False  # as the published ones
+    whisper.generation_config.lang_to_id = {"<|fr|>": 30, "<|it|>": 31, "<|es|>": 32}
+    whisper.save_pretrained(folder)
+
+
+def test_the_language_is_heard_and_words_come_as_they_are_decoded(tmp_path):
+    from fastapi.testclient import TestClient
+
+    config = tiny.world(tmp_path, sentences=2)
+    assert serve.language_head(config.model_config.encoder_path_hf) is None  # an encoder alone
+    whole_whisper(config.model_config.encoder_path_hf)
+    config.decode.num_beams, config.decode.max_new_tokens = 1, 6
+    translator = trained.save_run(config, compensated=False)
+    head = serve.language_head(config.model_config.encoder_path_hf)
+    with TestClient(serve.application(translator, ["en", "es"], "en", head=head)) as client:
+        found = ask(client, response_format="verbose_json").json()
+        assert found["language"] in ("fr", "it", "es")
+        (path,) = client.post("/gradio_api/upload", files={"files": ("a.wav", sound())}).json()
+        speech = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        asked = {"data": [speech, "detect", "en"]}
+        event = client.post("/gradio_api/call/shown", json=asked).json()["event_id"]
+        text = client.get(f"/gradio_api/call/shown/{event}").text
+    lines = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
+    *growing, last = [json.loads(line)[0] for line in lines if line != "null"]
+    assert last["value"] == found["text"] and last["label"].startswith("Translation from ")
+    texts = [text for text in growing if isinstance(text, str)]
+    assert texts[-1].strip() == found["text"] and 0 < len(texts[1]) < len(texts[-1])
+    assert "streamer" not in translator.model.decode
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # The tables and pictures of README.md and docs/, from the demo's runs.
-FIGURES := recall heat_map overlap arrows_projector probe transport_costs rank query_share pca_encoder pca_compensated
+FIGURES := recall heat_map overlap arrows_projector transport_costs query_share pca_encoder pca_compensated
 figures: $(INSTALLED)
 	$(BIN)/slam-potsa analyze $(DEMO)/potsa $(DEMO)/data/test.jsonl \
 		--against $(DEMO)/baseline --heard en es ru

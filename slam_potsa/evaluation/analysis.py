@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import yaml
 
+from slam_potsa import provenance
 from slam_potsa.config import PotsaConfig
 from slam_potsa.data.manifest import read_manifest
 from slam_potsa.errors import InputError, refuse
 from slam_potsa.evaluation import figures
 from slam_potsa.evaluation.activations import detail_rows, read_recordings, record, tap_names
 from slam_potsa.evaluation.figures import Arrow, Series
-from slam_potsa.evaluation.retrieval import host_array
-from slam_potsa.evaluation.tap_measures import MeasureSettings, measure_tap
+from slam_potsa.evaluation.tap_measures import MeasureSettings, host_array, measure_tap
 from slam_potsa.files import atomic_write
 from slam_potsa.provenance import Record, content_hash, read_record, why_outdated, write_record
 from slam_potsa.text import table
@@ -84,8 +84,7 @@ class Analysis:
             rows.append([tap, *cells])
         return (
             f"{self.name}: {self.sentences} sentences, recordings {spoken}; heard: {heard}\n"
-            f"{table(['tap', *(heading for heading, *_ in SHOWN['columns'])], rows)}\n"
-            f"probe: chance {100 / len(self.recordings):.1f} %"
+            f"{table(['tap', *(heading for heading, *_ in SHOWN['columns'])], rows)}"
         )
 
 
@@ -169,11 +168,8 @@ def in_the_plane(
 def differences(analysis: Analysis, baseline: Analysis) -> str:
     """Other recordings or settings, which keep the two from being compared; "" without any."""
     names = ("manifests", "recordings", "sentences", "settings", "heard")
-    return "; ".join(
-        f"{name}: {getattr(analysis, name)} and {getattr(baseline, name)}"
-        for name in names
-        if getattr(analysis, name) != getattr(baseline, name)
-    )
+    both = ({name: getattr(run, name) for name in names} for run in (baseline, analysis))
+    return "; ".join(provenance.differences(*both))
 
 
 def write_analysis(run: Path, found: Analysis) -> Path:

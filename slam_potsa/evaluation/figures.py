@@ -80,11 +80,10 @@ def line_chart(
         log: a logarithmic y axis, without values that are not positive. Otherwise the axis of
             values that are not negative begins at 0.
     """
-    with _drawing(title) as drawing:
-        axes = drawing.figure.subplots()
+    with _drawing(title, x_label, y_label) as drawing:
+        axes = drawing.axes
         for item in series:
             _line(axes, item, log, bool(x_names))
-        axes.set(xlabel=x_label, ylabel=y_label)
         if x_names:
             axes.set_xticks(range(len(x_names)), x_names)
             axes.set_xlim(-0.4, len(x_names) - 0.6)
@@ -110,8 +109,8 @@ def bar_chart(
 
     A bar has a value, and low and high, which are None together; None is no bar.
     """
-    with _drawing(title) as drawing:
-        axes, width = drawing.figure.subplots(), 0.72 / max(len(bars), 2)
+    with _drawing(title, y_label=y_label) as drawing:
+        axes, width = drawing.axes, 0.72 / max(len(bars), 2)
         for number, (name, row) in enumerate(bars.items()):
             shift = (number - (len(bars) - 1) / 2) * width
             drawn = [(n + shift, b.value, b.low, b.high) for n, b in enumerate(row) if b]
@@ -120,7 +119,7 @@ def bar_chart(
             known = np.isfinite(low) & np.isfinite(high)
             axes.vlines(places[known], low[known], high[known], colors="black", linewidth=1.2)
         axes.set_xticks(range(len(categories)), categories)
-        axes.set(xlim=(-0.5, len(categories) - 0.5), ylabel=y_label)
+        axes.set_xlim(-0.5, len(categories) - 0.5)
         if axes.get_ylim()[0] < 0:
             axes.axhline(0, color="black", linewidth=0.8)
         else:
@@ -139,11 +138,10 @@ def schedule_chart(steps: Sequence[int], layers: Sequence[Sequence[int]], *, tit
     stretches = np.array_split(chosen, min(POINTS, len(steps)), axis=1)
     shades = np.stack([stretch.mean(axis=1) for stretch in stretches], axis=1)[::-1]
     shares = [f"{row}: {100 * s:.0f} %" for row, s in zip(rows, chosen.mean(axis=1), strict=True)]
-    with _drawing(title, height=24 * len(rows) + 68) as drawing:
-        axes = drawing.figure.subplots()
-        _shade(axes, shades, (min(steps) - 0.5, max(steps) + 0.5, -0.5, len(rows) - 0.5))
-        axes.set_yticks(range(len(rows)), shares)
-        axes.set(xlabel="step", ylabel="layer")
+    with _drawing(title, "step", "layer", height=24 * len(rows) + 68) as drawing:
+        edges = min(steps) - 0.5, max(steps) + 0.5, -0.5, len(rows) - 0.5
+        _shade(drawing.axes, shades, edges)
+        drawing.axes.set_yticks(range(len(rows)), shares)
     return drawing.svg
 
 
@@ -161,8 +159,8 @@ def heat_map(
     """
     table = np.array([[cells.get((row, column), np.nan) for column in names] for row in names])
     look = {"ha": "center", "va": "center", "size": min(12.0, 180 / len(names))}
-    with _drawing(title, height=60 + 30 * len(names)) as drawing:
-        axes, last = drawing.figure.subplots(), len(names) - 0.5
+    with _drawing(title, x_label, y_label, height=60 + 30 * len(names)) as drawing:
+        axes, last = drawing.axes, len(names) - 0.5
         _shade(axes, DEEPEST * np.nan_to_num(table) / 100, (-0.5, last, last, -0.5))
         for (row, column), value in np.ndenumerate(table):
             if np.isfinite(value):
@@ -171,7 +169,6 @@ def heat_map(
         axes.set_yticks(range(len(names)), names)
         axes.xaxis.tick_top()
         axes.xaxis.set_label_position("top")
-        axes.set(xlabel=x_label, ylabel=y_label)
         axes.grid(False)
     return drawing.svg
 
@@ -189,15 +186,13 @@ def scatter_chart(
     `components` are what the axes show; without, coordinates mean nothing and are not told.
     """
     places, names = np.asarray(points, dtype=float).reshape(-1, 2), np.asarray(labels)
-    with _drawing(title, height=330) as drawing:
-        axes = drawing.figure.subplots()
+    with _drawing(title, *components, height=330) as drawing:
+        axes = drawing.axes
         for number, name in enumerate(dict.fromkeys([*order, *sorted(set(labels))])):
             look = {"color": _color(number), "alpha": 0.72, "markeredgewidth": 0, "label": name}
             axes.plot(*places[names == name].T, MARKS[number % 6], **look)
         axes.locator_params(axis="x", nbins=6)
-        if components:
-            axes.set(xlabel=components[0], ylabel=components[1])
-        else:
+        if not components:
             axes.set(xticks=[], yticks=[])
         _legend(axes)
     return drawing.svg
@@ -212,8 +207,8 @@ def arrow_chart(
     """
     arrows = [arrow for arrow in arrows if np.isfinite([arrow.start, arrow.end]).all()]
     colors = {group: _color(n) for n, group in enumerate(dict.fromkeys(a.group for a in arrows))}
-    with _drawing(title, height=380) as drawing:
-        axes = drawing.figure.subplots()
+    with _drawing(title, x_label, y_label, height=380) as drawing:
+        axes = drawing.axes
         for arrow in reversed(arrows):  # the first ones on top
             look = {"arrowstyle": "-|>", "color": colors[arrow.group], "shrinkA": 0, "shrinkB": 0}
             drawn = axes.annotate("", arrow.end, arrow.start, arrowprops=look)
@@ -223,9 +218,8 @@ def arrow_chart(
         for group, color in colors.items():
             axes.plot([], [], color=color, linewidth=6, label=group)
         axes.margins(0.12)
-        axes.set(xlabel=x_label, ylabel=y_label)
         _legend(axes)
-        drawing.figure.draw_without_rendering()
+        axes.figure.draw_without_rendering()
         taken = []
         for arrow in arrows:
             look = {"textcoords": "offset points", "va": "center", "in_layout": False}
@@ -253,15 +247,18 @@ def standalone(chart: str) -> str:
 
 
 @contextmanager
-def _drawing(title: str, height: float = 280) -> Iterator[SimpleNamespace]:
-    """Within: an empty `.figure` to draw on. After: the element that became of it, `.svg`."""
+def _drawing(
+    title: str, x_label: str = "", y_label: str = "", height: float = 280
+) -> Iterator[SimpleNamespace]:
+    """Within: empty `.axes` to draw on. After: the element that became of them, `.svg`."""
     require("matplotlib")
     from matplotlib import style
     from matplotlib.figure import Figure
 
     with style.context([STYLE, {"svg.hashsalt": f"title: {title}"}], after_reset=True):
         figure = Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
-        drawing = SimpleNamespace(figure=figure)
+        drawing = SimpleNamespace(axes=figure.subplots())
+        drawing.axes.set(xlabel=x_label, ylabel=y_label)
         yield drawing
         drawing.svg = _element(figure, title)
 

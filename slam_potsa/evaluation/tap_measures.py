@@ -1,4 +1,4 @@
-"""What is measured of a tap, besides R@1: do languages differ there, does meaning show?
+"""What is measured of a tap: do languages differ there, does meaning show?
 
 `measure_tap` has all measures of a tap; each is a function of its own besides. Vectors [n, D] are
 mean-pooled recordings, tokens a list of n recordings [t_i, D]; `sentences` and `languages` are n
@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, permutations
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from slam_potsa.data.manifest import Utterance
+from slam_potsa.errors import InputError
 from slam_potsa.evaluation.activations import Recorded, padded
-from slam_potsa.evaluation.retrieval import (
-    Pair,
-    host_array,
-    means_by_hearing,
-    recall_hits,
-    recall_intervals,
-)
 from slam_potsa.objective.transport import TransportOptions, transport
+
+Pair = tuple[str, str]  # of languages
+# Cosines closer than this are a tie, and vectors this small beside the others are zero: what is
+# left of them is rounding (vectors come as float32), and rounding must not decide who is found.
+TIE = 1e-7
+NOTHING = 1e-6
+SEED = 12345  # of the resampling, sacrebleu's
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,12 @@ class MeasureSettings:
     POTSA (4.4, Fig. 3) gives none of these; all are ours.
     """
 
-    seed: int = 0  # of every draw: sentences, codebooks, folds, t-SNE
+    seed: int = 0  # of every draw: sentences, codebooks, t-SNE
     detail_sentences: int = 100  # sentences whose tokens are kept, and that figures show
     tokens: int = 80  # kept of a recording; where a tap has more, evenly spaced ones
     codes: int = 64  # K of a codebook; with hundreds of tokens a code 1 − JSD is little biased
     codebooks: int = 5  # of whose 1 − JSD the mean is taken; one alone moved it by 0.01 to 0.03
     shuffles: int = 20  # exchanges of languages a codebook, for the ceiling of 1 − JSD
-    folds: int = 5  # of the language probe's cross-validation
     epsilon: float = TransportOptions.epsilon  # of the transport costs, times the mean cost
     perplexity: float = 30.0  # of t-SNE; a third of the points where there are fewer than 90
 
@@ -69,7 +69,7 @@ def measure_tap(
 
     Token i of a Q-Former comes from query i. Most of its variance says only which query that is
     (63 to 98 % in our demo), and histograms of codes would be histograms of queries; so each
-    query's mean is taken away for 1 − JSD and the rank.
+    query's mean is taken away for 1 − JSD.
 
     `detail` are the rows whose tokens were kept.
     """
@@ -99,10 +99,6 @@ def measure_tap(
         "1-JSD / ceiling, all": _ratio(numbers, "1-JSD", "1-JSD ceiling"),
         "OT ratio, all": _ratio(numbers, "OT matched", "OT mismatched"),
         "1-JSD spread": overlap.spread,
-        "language probe": language_probe(vectors, sentences, languages, settings),
-        "language probe chance": 1 / len(set(languages)),
-        "effective rank, pooled": effective_rank(vectors),
-        "effective rank, tokens": effective_rank(torch.cat(spread)),
         "language share": share_between(vectors, languages),
     }
     if queries:
@@ -117,6 +113,116 @@ def _ratio(numbers: dict[str, float], above: str, below: str) -> float:
     """Of the means over all pairs; 1 where both are 0, as in a space that collapsed."""
     value, of = numbers[f"{above}, all"], numbers[f"{below}, all"]
     return value / of if of > 0 else 1.0
+
+
+# -- retrieval (POTSA §4, Fig. 3) ------------------------------------------------------------------
+#
+# The paper reports R@1 without saying how vectors are pooled, compared or drawn. Here, said so:
+# vectors are means over valid tokens, the mean over *all* vectors is taken away, and the cosine
+# decides.
+
+
+class Hits(NamedTuple):
+    """The queries from one language into another."""
+
+    hits: np.ndarray  # [queries], of each, 0 to 1
+    sentences: np.ndarray  # [queries], what each says
+    chance: float
+
+
+def recall_hits(
+    vectors: Any, sentences: Sequence[str], languages: Sequence[str]
+) -> dict[Pair, Hits]:
+    """R@1 for every ordered pair of languages (a, b): a's recordings search among b's.
+
+    `hit(i) = |{j in B*(i) : s_j = s_i}| / |B*(i)|` with `B*(i)` the candidates of language b whose
+    cosine with query i is largest, and `s` the sentence; recall is its mean over the queries.
+    So a tie counts as the luck of drawing one of the tied, and a space that collapsed to a point
+    gets exactly chance, not 1. Of several recordings of a sentence any one is a hit, and each is a
+    query of its own. Queries without a counterpart in b are left out; candidates without a
+    counterpart in a stay, as distractors.
+
+    The mean of all n vectors is taken away first: pooled activations share a large common part that
+    says nothing about the sentence. The mean of each *language* stays: taking it away would measure
+    bias compensation that the model does not do.
+
+    Args:
+        vectors: [n, D], one pooled vector a recording (array or tensor).
+        sentences: n names of meanings. Sentences with the same text should have the same name.
+        languages: n language codes.
+
+    Raises InputError where no sentence is spoken in two languages.
+    """
+    points, sentences, languages = host_array(vectors), np.asarray(sentences), np.asarray(languages)
+    names = list(dict.fromkeys(languages.tolist()))
+    units = _unit(points - points.mean(axis=0), np.linalg.norm(points))
+    found = {}
+    for a, b in permutations(names, 2):
+        queries = (languages == a) & np.isin(sentences, sentences[languages == b])
+        if queries.any():
+            candidates = languages == b
+            similarity = units[queries] @ units[candidates].T
+            same = sentences[queries][:, None] == sentences[candidates][None, :]
+            nearest = similarity >= similarity.max(axis=1, keepdims=True) - TIE
+            hits = (nearest & same).sum(axis=1) / nearest.sum(axis=1)
+            found[a, b] = Hits(hits, sentences[queries], float(same.mean()))
+    if not found:
+        raise InputError("no sentence is spoken in two languages; expected parallel sentences")
+    return found
+
+
+def recall_intervals(
+    found: Mapping[Pair, Hits], heard: Iterable[str] | None = None, resamples: int = 1000
+) -> dict[str, tuple[float, float]]:
+    """The 2.5 % and 97.5 % quantiles of each mean of `means_by_hearing`, by a cluster bootstrap.
+
+    What is resampled are sentences: all queries that say one go together, in every pair. The
+    candidates among which they search stay.
+    """
+    names = np.unique(np.concatenate([of.sentences for of in found.values()]))
+    weights = np.random.default_rng(SEED).multinomial(
+        len(names), np.full(len(names), 1 / len(names)), resamples
+    )
+    means = {}
+    for pair, of in found.items():
+        where = np.searchsorted(names, of.sentences)
+        sums, counts = np.zeros(len(names)), np.bincount(where, minlength=len(names))
+        np.add.at(sums, where, of.hits)
+        means[pair] = (weights @ sums) / np.maximum(weights @ counts, 1)
+    quantiles = means_by_hearing(means, heard).items()
+    return {group: tuple(np.quantile(mean, (0.025, 0.975)).tolist()) for group, mean in quantiles}
+
+
+def means_by_hearing(
+    pairs: Mapping[Pair, float], heard: Iterable[str] | None = None
+) -> dict[str, float]:
+    """Unweighted means over language pairs: "all"; with `heard`, the languages of training, also
+    "among heard" (both are) and "with an unheard" (one is not), each where there are such pairs.
+    """
+    groups = {"all": list(pairs.values())}
+    if heard is not None:
+        known = set(heard)
+        groups["among heard"] = [value for pair, value in pairs.items() if known.issuperset(pair)]
+        unheard = [value for pair, value in pairs.items() if not known.issuperset(pair)]
+        groups["with an unheard"] = unheard
+    return {name: sum(values) / len(values) for name, values in groups.items() if values}
+
+
+def host_array(vectors: Any) -> np.ndarray:
+    """float64 on the host, whatever came: tensors of any device and precision too."""
+    if hasattr(vectors, "detach"):
+        vectors = vectors.detach().double().cpu().numpy()
+    return np.asarray(vectors, dtype=np.float64)
+
+
+def _unit(points: np.ndarray, scale: float) -> np.ndarray:
+    """Rows of length 1; rows that are rounding beside `scale` (the norm of all) become zero."""
+    lengths = np.linalg.norm(points, axis=1, keepdims=True)
+    real = lengths > NOTHING * scale / np.sqrt(len(points))
+    return np.where(real, points / np.where(real, lengths, 1.0), 0.0)
+
+
+# -- overlap, transport costs, variance ------------------------------------------------------------
 
 
 class Overlap(NamedTuple):
@@ -148,7 +254,7 @@ def code_overlap(
     histograms differ by chance too: the **ceiling** is 1 − JSD with languages exchanged at random
     within each sentence. It moves as much from run to run as 1 − JSD itself, so two runs are
     compared by 1 − JSD / ceiling. And a space that collapsed to a point scores 1: read it beside
-    R@1 and the effective rank.
+    R@1, which is chance there.
     """
     order = np.lexsort((np.asarray(languages), np.asarray(sentences)))
     sentences, languages = np.asarray(sentences)[order], np.asarray(languages)[order]
@@ -244,74 +350,6 @@ def transport_costs(
             )
             found[a, b] = float(matched.double().mean()), float(mismatched.double().mean())
     return found
-
-
-def language_probe(
-    vectors: Any,
-    sentences: Sequence[str],
-    languages: Sequence[str],
-    settings: MeasureSettings = DEFAULTS,
-) -> float:
-    """How well a linear classifier tells the language: the mean over languages of the share that is
-    told right, its balanced accuracy.
-
-    Logistic regression (scikit-learn, multinomial, L2 with C = 1, classes weighed equally) on
-    features standardised by the training folds. All recordings of a sentence are in one fold, so
-    what is told is the language and not the sentence. Folds are fewer where a language has fewer
-    sentences; it has two at least.
-
-    A bias that is one vector a language moves class means and nothing else, so this is the question
-    that subtraction leaves open. **On the recordings that the biases of eq. 1 were estimated on**
-    the class means are equal by construction: what the training folds have too much of, the test
-    fold has too little of, and accuracy comes out *below* chance where nothing else is there. Look
-    at other recordings too.
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import recall_score
-    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    points, sentences, languages = host_array(vectors), np.asarray(sentences), np.asarray(languages)
-    names = sorted(set(languages.tolist()))
-    spoken = [len(np.unique(sentences[languages == name])) for name in names]
-    # Sorted, so that the folds do not depend on the order the recordings came in.
-    order = np.lexsort((*points.T[:8][::-1], languages, sentences))
-    told = cross_val_predict(
-        make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced")),
-        points[order],
-        languages[order],
-        groups=sentences[order],
-        cv=StratifiedGroupKFold(
-            min(settings.folds, *spoken), shuffle=True, random_state=settings.seed
-        ),
-    )
-    recalls = recall_score(languages[order], told, labels=names, average=None, zero_division=0)
-    return sum(recalls.tolist()) / len(names)
-
-
-def effective_rank(vectors: Any) -> float:
-    """`exp(−Σ p_i ln p_i)` with p_i = σ_i / Σ σ, σ the singular values of centred vectors [n, D].
-
-    k directions of equal strength give k; at most min(n − 1, D). Vectors that are all equal give 0.
-    Centred, since activations share a large common part, which alone would be a rank of one.
-
-    Source: Roy & Vetterli, *The effective rank: a measure of effective dimensionality*, 2007 (who
-    do not center).
-
-    >>> round(effective_rank([[1.0, 0], [-1, 0], [0, 1], [0, -1]]), 6)
-    2.0
-    """
-    points = host_array(vectors)
-    centered = points - points.mean(axis=0)
-    if not np.linalg.norm(centered) > 1e-6 * np.linalg.norm(points):  # rounding of float32
-        return 0.0
-    # Squares of the singular values; those that rounding makes (1e-16 of the largest) add nothing.
-    wide = centered.shape[0] < centered.shape[1]
-    gram = centered @ centered.T if wide else centered.T @ centered
-    strengths = np.sqrt(np.clip(np.linalg.eigvalsh(gram), 0.0, None))
-    shares = strengths[strengths > 0] / strengths.sum()
-    return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
 def share_between(vectors: Any, groups: Sequence[Any]) -> float:

@@ -6,7 +6,6 @@ of cross-entropy, resamples sentences, each with all its recordings (a cluster b
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -101,43 +100,26 @@ def sacrebleu_metrics(target_language: str, convention: Convention) -> dict[str,
 
 
 def _corpus_score(metric: Any, items: Sequence[Prediction], bootstrap: int) -> Score:
-    hypotheses, references = texts(items)
-    sentences = sentences_of(items)
-    clustered = bootstrap > 1 and len(set(sentences)) < len(items)
-    _prepare(metric, sentences if clustered else ())
-    result = metric.corpus_score(hypotheses, [references], n_bootstrap=max(bootstrap, 1))
-    signature = str(metric.get_signature()) + f"|sentences:{len(set(sentences))}" * clustered
-    if bootstrap <= 1:
-        return Score(result.score, signature=signature)
-    # The public form of the interval. A distribution that is zero throughout is left out of it.
-    details = json.loads(result.format(width=10, signature=signature, is_json=True))
-    mean, half_width = details.get("confidence_mean", 0.0), details.get("confidence_var", 0.0)
-    return Score(result.score, mean - half_width, mean + half_width, signature)
+    """As `metric.corpus_score`, but for what is resampled: sentences, with all their recordings.
 
-
-def _prepare(metric: Any, sentences: Sequence[Hashable]) -> None:
-    """Have sacrebleu resample `sentences`, if any, and average its resamples' scores.
-
-    Its counts of n-grams add up, so that the sums over each sentence's recordings give the score.
-    sacrebleu 2.6 averages by `statistics.mean`, which fails where some scores are NumPy's float32
-    and some, being exactly 0, Python's float.
+    sacrebleu's counts of n-grams add up, so that the sums over recordings give the same score.
     """
-    extract, compute = metric._extract_corpus_statistics, metric._compute_score_from_stats
+    from sacrebleu.significance import _bootstrap_resample, estimate_ci
 
-    def extract_sums(*texts: Any) -> list[list[float]]:
-        sums: dict[Hashable, Any] = {}
-        for sentence, counts in zip(sentences, extract(*texts), strict=True):
-            sums[sentence] = np.add(sums.get(sentence, 0), counts)
-        return [found.tolist() for found in sums.values()]
-
-    def compute_plain(stats: Any) -> Any:
-        result = compute(stats)
-        result.score = float(result.score)
-        return result
-
-    metric._compute_score_from_stats = compute_plain
-    if sentences:
-        metric._extract_corpus_statistics = extract_sums
+    hypotheses, references = texts(items)
+    counts = metric._extract_corpus_statistics(hypotheses, [references])
+    value = float(metric._aggregate_and_compute(counts).score)
+    if bootstrap <= 1:
+        return Score(value, signature=str(metric.get_signature()))
+    sums: dict[Hashable, Any] = {}
+    for sentence, count in zip(sentences_of(items), counts, strict=True):
+        sums[sentence] = np.add(sums.get(sentence, 0), count)
+    metric.n_bootstrap = bootstrap  # for the signature
+    metric.seed, resamples = _bootstrap_resample([*sums.values()], metric, bootstrap)
+    mean, half_width = map(float, estimate_ci(np.array([float(r.score) for r in resamples])))
+    signature = str(metric.get_signature())
+    signature += f"|sentences:{len(sums)}" if len(sums) < len(items) else ""
+    return Score(value, mean - half_width, mean + half_width, signature)
 
 
 def _bleu(tokenizer: str, target_language: str, lowercase: bool) -> Any:
@@ -205,14 +187,12 @@ def _normalized(text: str, language: str, rate: ErrorRate, counts_spaces: bool) 
 
 
 def _signature(languages: set[str], unit: str, rate: ErrorRate) -> str:
-    normalizers = sorted({rate.english and language == "en" for language in languages})
-    names = "+".join(f"whisper-{'english' if english else 'basic'}" for english in normalizers)
-    parts = [f"norm:{names} {version('whisper_normalizer')}"]
-    if False in normalizers:
-        parts.append(f"marks:{'kept' if rate.keep_marks else 'removed'}")
-    if unit == "CER":
-        parts.append(f"spaces:{'counted' if rate.count_spaces else 'deleted'}")
-    return "|".join([*parts, f"jiwer:{version('jiwer')}"])
+    english = {rate.english and language == "en" for language in languages}
+    names = "+".join(f"whisper-{'english' if own else 'basic'}" for own in sorted(english))
+    marks = f"|marks:{'kept' if rate.keep_marks else 'removed'}" if False in english else ""
+    spaces = f"|spaces:{'counted' if rate.count_spaces else 'deleted'}" if unit == "CER" else ""
+    normalizer, jiwer = (version(name) for name in ("whisper_normalizer", "jiwer"))
+    return f"norm:{names} {normalizer}{marks}{spaces}|jiwer:{jiwer}"
 
 
 @lru_cache(maxsize=3)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation.retrieval import Hits, means_by_hearing, recall_hits, recall_intervals
+from slam_potsa.evaluation.tap_measures import Hits, means_by_hearing, recall_hits, recall_intervals
 
 LANGUAGES = ["en", "es", "fr"]
 Recall = namedtuple("Recall", "recall chance")

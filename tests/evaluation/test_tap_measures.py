@@ -7,8 +7,6 @@ import torch
 from slam_potsa.evaluation.tap_measures import (
     MeasureSettings,
     code_overlap,
-    effective_rank,
-    language_probe,
     share_between,
     transport_costs,
 )
@@ -68,9 +66,6 @@ def test_the_order_of_recordings_and_tokens_changes_nothing():
     shuffled = [[names[n] for n in order], [languages[n] for n in order]]
     again = code_overlap([rng.permutation(rows[n]) for n in order], *shuffled)
     assert again == code_overlap(rows, names, languages)
-    vectors = np.stack([row.mean(0) for row in rows])
-    probe = language_probe(vectors, names, languages)
-    assert language_probe(vectors[order], *shuffled) == probe
     costs = transport_costs([torch.tensor(row) for row in rows], names, languages)
     assert transport_costs([torch.tensor(rows[n]) for n in order], *shuffled) == {
         pair: pytest.approx(cost) for pair, cost in costs.items()
@@ -95,36 +90,6 @@ def test_transport_costs_of_points(lengths):
     # One of the three cycles through places 0, 10, 20, 30, with two coordinates each.
     cycles = [2 * 100 * sum(gaps) / 4 for gaps in ((1, 1, 1, 9), (1, 4, 1, 4), (4, 1, 4, 9))]
     assert any(mismatched == pytest.approx(cycle, rel=1e-4) for cycle in cycles)
-
-
-def test_the_probe_tells_languages_apart_and_not_sentences():
-    rng, known = np.random.default_rng(0), labels(["en", "es", "fr"], 30)
-    noise = rng.normal(size=(90, 5))
-    apart = noise + np.repeat(20 * np.eye(5)[:3], 30, axis=0)
-    assert language_probe(apart, *known) == 1.0
-    few = [*range(64), *range(88, 90)]  # rare languages weigh as others
-    assert language_probe(apart[few], *([names[n] for n in few] for names in known)) == 1.0
-    assert language_probe(noise, *known) == pytest.approx(1 / 3, abs=0.15)
-    # Compensated by biases of the same recordings: equal class means are told below chance.
-    centered = noise.reshape(3, 30, 5) - noise.reshape(3, 30, 5).mean(axis=1, keepdims=True)
-    assert language_probe(centered.reshape(90, 5), *known) < 0.3
-    by_heart = np.concatenate([rng.normal(size=(90, 60))] * 2)  # each recording twice
-    assert language_probe(by_heart, *(names * 2 for names in known)) < 0.55
-
-
-@pytest.mark.parametrize("directions", [1, 2, 5])
-@pytest.mark.parametrize("width", [5, 40])  # fewer and more than vectors
-def test_effective_rank_counts_equal_directions(directions, width):
-    rng = np.random.default_rng(0)
-    axes = np.linalg.qr(rng.normal(size=(width, width)))[0][:directions]
-    vectors = np.concatenate([axes, -axes]) + 7  # the mean does not count
-    assert effective_rank(vectors) == pytest.approx(directions)
-    weighed = rng.normal(size=(30, width)) * np.arange(1, width + 1)
-    shares = np.linalg.svd(weighed - weighed.mean(0), compute_uv=False)
-    shares = shares / shares.sum()
-    expected = np.exp(-(shares * np.log(shares)).sum())
-    assert effective_rank(torch.tensor(100 * weighed)) == pytest.approx(expected)
-    assert effective_rank(np.float32(3 + 1e-7 * weighed)) == effective_rank(np.ones((5, 3))) == 0
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from slam_potsa.evaluation.analysis import (
 from slam_potsa.evaluation.compare import SUFFIX, find_blind, match
 from slam_potsa.evaluation.presets import find_preset
 from slam_potsa.evaluation.scores import ScoreTable, score
+from slam_potsa.evaluation.text_metrics import Score
 from slam_potsa.model.metrics import METRICS
 from slam_potsa.provenance import Record, read_record
 
@@ -67,12 +68,11 @@ class Run:
     scored: Mapping[str, ScoreTable] = field(default_factory=dict)  # test -> its scores
     analysis: Analysis | None = None
 
-    def recall(self, group: str) -> list[float]:
-        """R@1 at the projector's output, 0 to 1, the mean over a group of language pairs, and the
-        ends of its interval; what there is of them."""
+    def recall(self, group: str) -> Score | None:
+        """R@1 at the projector's output in per cent, the mean over a group of language pairs."""
         numbers = self.analysis.numbers["projector"] if self.analysis else {}
-        names = ("R@1", "R@1 low", "R@1 high")
-        return [numbers[f"{n}, {group}"] for n in names if f"{n}, {group}" in numbers]
+        names = [f"{name}, {group}" for name in ("R@1", "R@1 low", "R@1 high")]
+        return Score(*(100 * numbers[n] for n in names)) if names[0] in numbers else None
 
     def series(self, key: str) -> tuple[list[float], list[float]]:
         """(steps, values) of the lines that have a finite one."""

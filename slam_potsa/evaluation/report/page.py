@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +39,7 @@ from slam_potsa.evaluation.scores import ScoreRow, SeedMean, over_seeds
 from slam_potsa.files import atomic_write
 from slam_potsa.text import table
 
+BELOW = 22  # letters a line below a group of bars
 AUDIO_BYTES = 3_500_000  # of base64 in one page; with all else it stays below some 6 MB
 Rows = Mapping[str, Mapping[str, ScoreRow]]  # corpus -> run -> its scores
 # A group of scores, and the mean of R@1 over language pairs that belongs beside it.
@@ -77,7 +79,7 @@ def render(report: Report) -> str:
         curves=curves,
         layer_curves=layer_curves,
         rows_of=rows_of,
-        groups=_groups(report),
+        groups={": ".join(name): of_runs for name, of_runs in groups(report).items()},
         headline=headline(report),
         runs_table=runs_table(report.runs),
         samples=list(_samples(report)),
@@ -101,19 +103,18 @@ class Table(NamedTuple):
 
 def headline(report: Report) -> Table:
     """A row a test, group and run, then those of R@1."""
-    places = [(group, run) for group in report.groups for run in report.runs]
     rows = [
-        (title, group, run.name, row.bleu.text(), row.bleu.interval_text(), row.chrf.text(), "")
-        for test, title in report.tests.items()
-        for group, run in places
-        if (row := group_scores(run, test, group))
+        (title, group, run, row.bleu.text(), row.bleu.interval_text(), row.chrf.text(), "", "")
+        for (title, group), of_runs in groups(report).items()
+        for run, row in of_runs.items()
     ]
     rows += [
-        ("cross-lingual retrieval", group, run.name, "", "", "", _recall(recall))
-        for group, run in places
-        if (recall := run.recall(RECALLS[group]))
+        ("cross-lingual retrieval", group, run.name, *[""] * 3, found.text(), found.interval_text())
+        for group, run in product(report.groups, report.runs)
+        if (found := run.recall(RECALLS[group]))
     ]
-    head = ("test", "languages", "system", "BLEU", "95 % interval", "chrF", "R@1 %")
+    interval = "95 % interval"
+    head = ("test", "languages", "system", "BLEU", interval, "chrF", "R@1 %", interval)
     caption = (
         "Pooled over the languages of a group; “seen” are those of the first run’s training, "
         "where no others were named. R@1 beside “seen” is among heard languages, beside "
@@ -122,11 +123,15 @@ def headline(report: Report) -> Table:
     return Table(caption, head, rows, left=3, grouped=2)
 
 
-def group_scores(run: Run, test: str, group: str) -> ScoreRow | None:
-    """The group's pooled scores, or the mean over its languages where there are none."""
-    rows = run.scored[test].rows if test in run.scored else ()
-    kinds = {row.kind: row for row in rows if row.group == group}
-    return kinds.get("pooled") or kinds.get("mean")
+def groups(report: Report) -> dict[tuple[str, str], dict[str, ScoreRow]]:
+    """(test's title, group) -> run -> its pooled scores, or the mean over the group's languages."""
+    found: dict[tuple[str, str], dict[str, ScoreRow]] = {}
+    for (test, title), group in product(report.tests.items(), report.groups):
+        for run, scored in report.scores(test).items():
+            kinds = {row.kind: row for row in scored.rows if row.group == group}
+            if row := kinds.get("pooled") or kinds.get("mean"):
+                found.setdefault((title, group), {})[run] = row
+    return found
 
 
 def systems(runs: Sequence[Run]) -> list[list[Run]]:
@@ -164,12 +169,6 @@ def loss(run: Run) -> str:
     return "cross-entropy" + "".join(f" + {term.weight:g} · {name}" for name, term in terms)
 
 
-def _recall(found: Sequence[float]) -> str:
-    """ "41.2", or "41.2 (38.0 – 44.1)" with an interval."""
-    value, *ends = (f"{100 * each:.1f}" for each in found)
-    return f"{value} ({' – '.join(ends)})" if ends else value
-
-
 def _in_yaml(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True, width=math.inf).split("\n")[0]
 
@@ -191,7 +190,7 @@ def rows_of(report: Report, test: str, *kinds: str) -> Rows:
 def bars(rows: Rows, metric: str) -> tuple[list[str], dict[str, list[Any]]]:
     """(names of the corpora, run -> a bar each), of "bleu" or "chrf"."""
     runs = dict.fromkeys(run for found in rows.values() for run in found)
-    return list(rows), {
+    return [textwrap.fill(name, BELOW) for name in rows], {
         run: [getattr(found.get(run), metric, None) for found in rows.values()] for run in runs
     }
 
@@ -206,7 +205,7 @@ def changes(report: Report) -> tuple[list[str], dict[str, list[Any]]]:
             for own in others:
                 both = [(a.name, b.name) for a, b in zip(first, own, strict=False)]
                 if values := [bleu[b] - bleu[a] for a, b in both if a in bleu and b in bleu]:
-                    place = found.setdefault(textwrap.fill(f"{title}: {language}", 22), {})
+                    place = found.setdefault(textwrap.fill(f"{title}: {language}", BELOW), {})
                     place[own[0].name] = over_seeds(values)
     names = [own[0].name for own in (first, *others)]  # the first for its colour
     return list(found), {name: [of.get(name) for of in found.values()] for name in names}
@@ -224,18 +223,6 @@ def layer_curves(run: Run, kind: str, name: str) -> list[Series]:
     return [
         Series(f"layer {layer}", *line, layer - 1) for layer, *line in found if len(line[0]) > 1
     ]
-
-
-def _groups(report: Report) -> Rows:
-    """The headline's scores, for its picture."""
-    found: dict[str, dict[str, ScoreRow]] = {}
-    for test, title in report.tests.items():
-        for group in report.groups:
-            name = textwrap.fill(f"{title}: {group}", 22)  # letters below a group of bars
-            for run in report.runs:
-                if row := group_scores(run, test, group):
-                    found.setdefault(name, {})[run.name] = row
-    return found
 
 
 def _samples(report: Report) -> Iterator[tuple[str, Prediction, dict[str, str]]]:

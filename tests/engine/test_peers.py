@@ -1,12 +1,11 @@
 """Other systems decode a manifest: tiny random models of the very classes, and processors."""
 
-from __future__ import annotations
-
 import base64
 import json
 
 import pytest
 import torch
+import transformers
 
 from slam_potsa import InputError
 from slam_potsa.cli import main
@@ -16,113 +15,79 @@ from tests.support import tiny
 
 AUDIO = {"d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
 LLM = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "vocab_size": 64}
-EN = {"targets": ["en"]}
 LLM |= {"num_attention_heads": 2, "num_key_value_heads": 2, "eos_token_id": 1, "pad_token_id": 1}
+HEARS = transformers.WhisperFeatureExtractor(feature_size=8)
 
 
 def tokenizer(*special: str):
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
 
     words = ["<unk>", "<eos>", *special, *tiny.WORDS]
     core = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
     names = {"eos_token": "<eos>", "pad_token": "<eos>", "unk_token": "<unk>"}
-    fast = PreTrainedTokenizerFast(tokenizer_object=core, **names)
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=core, **names)
     fast.add_special_tokens({"additional_special_tokens": list(special)})
     fast.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
     return fast
 
 
-def qwen2_audio(folder) -> None:
-    from transformers import (
-        Qwen2AudioConfig,
-        Qwen2AudioForConditionalGeneration,
-        Qwen2AudioProcessor,
-        WhisperFeatureExtractor,
-    )
-
+def qwen2_audio(folder):
     words = tokenizer("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>")
-    index = words.convert_tokens_to_ids("<|AUDIO|>")
-    sizes = {
-        "audio_config": {**AUDIO, "num_mel_bins": 8},
-        "text_config": LLM | {"model_type": "qwen2"},
-    }
-    model = Qwen2AudioForConditionalGeneration(Qwen2AudioConfig(audio_token_index=index, **sizes))
-    model.save_pretrained(folder)
-    Qwen2AudioProcessor(WhisperFeatureExtractor(feature_size=8), words).save_pretrained(folder)
-
-
-def whisper(folder) -> None:
-    from transformers import (
-        GenerationConfig,
-        WhisperConfig,
-        WhisperFeatureExtractor,
-        WhisperForConditionalGeneration,
-        WhisperProcessor,
-        WhisperTokenizer,
+    config = transformers.Qwen2AudioConfig(
+        audio_config={**AUDIO, "num_mel_bins": 8},
+        text_config=LLM | {"model_type": "qwen2"},
+        audio_token_index=words.convert_tokens_to_ids("<|AUDIO|>"),
     )
+    model = transformers.Qwen2AudioForConditionalGeneration(config)
+    return model, transformers.Qwen2AudioProcessor(HEARS, words)
 
+
+def whisper(folder):
     words = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|es|>", "<|ru|>"]
     words += ["<|translate|>", "<|transcribe|>", "<|notimestamps|>", *"abcdefgh"]
     ids = {word: index for index, word in enumerate(words)}
     names = ("bos", "eos", "pad", "unk")
     sizes = {**AUDIO, "decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 32}
     ends = {f"{name}_token_id": 0 for name in ("bos", "eos", "pad")} | {"decoder_start_token_id": 1}
-    config = WhisperConfig(**sizes, **ends, vocab_size=len(words), num_mel_bins=8)
-    model = WhisperForConditionalGeneration(config)
+    config = transformers.WhisperConfig(**sizes, **ends, vocab_size=len(words), num_mel_bins=8)
+    model = transformers.WhisperForConditionalGeneration(config)
     languages = {f"<|{code}|>": ids[f"<|{code}|>"] for code in ("en", "es", "ru")}
     tasks = {"translate": ids["<|translate|>"], "transcribe": ids["<|transcribe|>"]}
-    model.generation_config = GenerationConfig(
-        **ends,
-        lang_to_id=languages,
-        task_to_id=tasks,
-        no_timestamps_token_id=7,
-        is_multilingual=True,
+    told = {"lang_to_id": languages, "task_to_id": tasks, "is_multilingual": True}
+    model.generation_config = transformers.GenerationConfig(
+        **ends, **told, no_timestamps_token_id=7
     )
-    model.save_pretrained(folder)
     (folder / "vocab.json").write_text(json.dumps(ids))
     (folder / "merges.txt").write_text("#version: 0.2\n")
     tokens = {f"{name}_token": "<|endoftext|>" for name in names}
-    own = WhisperTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), **tokens)
-    WhisperProcessor(WhisperFeatureExtractor(feature_size=8), own).save_pretrained(folder)
+    files = str(folder / "vocab.json"), str(folder / "merges.txt")
+    own = transformers.WhisperTokenizer(*files, **tokens)
+    return model, transformers.WhisperProcessor(HEARS, own)
 
 
-def seamless(folder) -> None:
-    from transformers import (
-        GenerationConfig,
-        SeamlessM4TFeatureExtractor,
-        SeamlessM4TProcessor,
-        SeamlessM4Tv2Config,
-        SeamlessM4Tv2ForSpeechToText,
-    )
-
+def seamless(folder):
     sizes = {"hidden_size": 16, "vocab_size": 64, "feature_projection_input_dim": 160}
     layers = {"speech_encoder_layers": 1, "decoder_layers": 1, "encoder_layers": 1}
     heads = dict.fromkeys(("speech_encoder", "decoder", "encoder"), 2)
     sizes |= layers | {f"{part}_attention_heads": n for part, n in heads.items()}
     sizes |= {"speech_encoder_intermediate_size": 32, "decoder_ffn_dim": 32, "encoder_ffn_dim": 32}
     ends = {"eos_token_id": 1, "pad_token_id": 1, "bos_token_id": 1, "decoder_start_token_id": 1}
-    model = SeamlessM4Tv2ForSpeechToText(SeamlessM4Tv2Config(**sizes, **ends))
+    config = transformers.SeamlessM4Tv2Config(**sizes, **ends)
+    model = transformers.SeamlessM4Tv2ForSpeechToText(config)
     codes = {"text_decoder_lang_to_code_id": {"eng": 3}}
-    model.generation_config = GenerationConfig(**ends, **codes)
-    model.save_pretrained(folder)
-    SeamlessM4TProcessor(SeamlessM4TFeatureExtractor(), tokenizer()).save_pretrained(folder)
+    model.generation_config = transformers.GenerationConfig(**ends, **codes)
+    hears = transformers.SeamlessM4TFeatureExtractor()
+    return model, transformers.SeamlessM4TProcessor(hears, tokenizer())
 
 
-def qwen25_omni(folder) -> None:
-    from transformers import (
-        Qwen2_5OmniThinkerConfig,
-        Qwen2_5OmniThinkerForConditionalGeneration,
-        WhisperFeatureExtractor,
-    )
-
+def qwen25_omni(folder):
     named = {name: f"<|{name}|>" for name in ("image", "video", "vision_bos", "vision_eos")}
     named |= {"audio": "<|AUDIO|>", "audio_bos": "<|audio_bos|>", "audio_eos": "<|audio_eos|>"}
     words = tokenizer(*named.values())
     ids = {name: words.convert_tokens_to_ids(token) for name, token in named.items()}
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
-    config = Qwen2_5OmniThinkerConfig(
+    config = transformers.Qwen2_5OmniThinkerConfig(
         audio_config={**AUDIO, "num_mel_bins": 8, "output_dim": 16},
         vision_config={"depth": 1, "hidden_size": 16, "num_heads": 2, "out_hidden_size": 16},
         text_config=LLM | {"rope_parameters": rope},
@@ -131,36 +96,23 @@ def qwen25_omni(folder) -> None:
         vision_start_token_id=ids["vision_bos"],
         **{f"{name}_token_index": ids[name] for name in ("audio", "image", "video")},
     )
-    Qwen2_5OmniThinkerForConditionalGeneration(config).save_pretrained(folder)
     words.save_pretrained(folder)
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     settings["extra_special_tokens"] = {f"{n}_token": token for n, token in named.items()}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    WhisperFeatureExtractor(feature_size=8).save_pretrained(folder)
+    return transformers.Qwen2_5OmniThinkerForConditionalGeneration(config), HEARS
 
 
-def voxtral(folder) -> None:
+def voxtral(folder):
     tekken = pytest.importorskip("mistral_common.tokens.tokenizers.tekken")
-    from transformers import (
-        MistralCommonBackend,
-        VoxtralConfig,
-        VoxtralForConditionalGeneration,
-        VoxtralProcessor,
-        WhisperFeatureExtractor,
-    )
-
     special = [token["token_str"] for token in tekken.Tekkenizer.DEPRECATED_SPECIAL_TOKENS]
-    special += [
-        *(f"<SPECIAL_{n}>" for n in range(20, 24)),
-        "[AUDIO]",
-        "[BEGIN_AUDIO]",
-        "[TRANSCRIBE]",
-    ]
+    special += [f"<SPECIAL_{n}>" for n in range(20, 24)]
+    special += ["[AUDIO]", "[BEGIN_AUDIO]", "[TRANSCRIBE]"]
     sizes = {"default_vocab_size": len(special) + 256, "default_num_special_tokens": len(special)}
     spectrum = {"num_mel_bins": 8, "hop_length": 160, "window_size": 400}
     audio = {"sampling_rate": 16000, "frame_rate": 12.5, "chunk_length_s": 30.0}
     byte = [base64.b64encode(bytes([n])).decode() for n in range(256)]
-    model = {
+    tokens = {
         "config": {"pattern": r"\S+|\s+", "num_vocab_tokens": 256, "version": "v7", **sizes},
         "vocab": [{"rank": n, "token_bytes": b, "token_str": None} for n, b in enumerate(byte)],
         "special_tokens": [
@@ -168,44 +120,33 @@ def voxtral(folder) -> None:
         ],
         "audio": {**audio, "audio_encoding_config": spectrum},
     }
-    (folder / "tekken.json").write_text(json.dumps(model))
+    (folder / "tekken.json").write_text(json.dumps(tokens))
     heard = {"hidden_size": 16, "intermediate_size": 64, "num_hidden_layers": 1}
-    config = VoxtralConfig(
+    config = transformers.VoxtralConfig(
         audio_config={**heard, "num_attention_heads": 2, "num_mel_bins": 8},
         text_config=LLM | {"model_type": "llama", "vocab_size": sizes["default_vocab_size"]},
         audio_token_id=24,
     )
-    VoxtralForConditionalGeneration(config).save_pretrained(folder)
-    own = MistralCommonBackend.from_pretrained(folder)
-    VoxtralProcessor(WhisperFeatureExtractor(feature_size=8), own).save_pretrained(folder)
+    model = transformers.VoxtralForConditionalGeneration(config)
+    own = transformers.MistralCommonBackend.from_pretrained(folder)
+    return model, transformers.VoxtralProcessor(HEARS, own)
 
 
-def granite_speech(folder) -> None:
+def granite_speech(folder):
     pytest.importorskip("torchaudio", exc_type=(ImportError, OSError))
-    from transformers import (
-        GraniteSpeechConfig,
-        GraniteSpeechFeatureExtractor,
-        GraniteSpeechForConditionalGeneration,
-        GraniteSpeechProcessor,
-    )
-
     words = tokenizer("<|audio|>")
-    config = GraniteSpeechConfig(
+    projector = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    projector |= {"model_type": "blip_2_qformer", "encoder_hidden_size": 16}
+    config = transformers.GraniteSpeechConfig(
         text_config=LLM | {"model_type": "llama"},
         encoder_config={"input_dim": 160, "num_layers": 2, "hidden_dim": 16, "num_heads": 2},
-        projector_config={
-            "model_type": "blip_2_qformer",
-            "encoder_hidden_size": 16,
-            "hidden_size": 16,
-            "intermediate_size": 32,
-            "num_attention_heads": 2,
-            "num_hidden_layers": 1,
-        },
+        projector_config=projector | {"num_attention_heads": 2},
         audio_token_index=words.convert_tokens_to_ids("<|audio|>"),
         has_lora_adapter=False,
     )
-    GraniteSpeechForConditionalGeneration(config).save_pretrained(folder)
-    GraniteSpeechProcessor(GraniteSpeechFeatureExtractor(), words).save_pretrained(folder)
+    model = transformers.GraniteSpeechForConditionalGeneration(config)
+    hears = transformers.GraniteSpeechFeatureExtractor()
+    return model, transformers.GraniteSpeechProcessor(hears, words)
 
 
 MADE = {"qwen2-audio": qwen2_audio, "whisper": whisper, "seamless-m4t": seamless}
@@ -221,7 +162,8 @@ def manifest(tmp_path_factory):
 def test_a_system_decodes_a_manifest_into_the_same_files(system, manifest, tmp_path, capsys):
     torch.manual_seed(0)
     (tmp_path / "model").mkdir()
-    MADE[system](tmp_path / "model")
+    for part in MADE[system](tmp_path / "model"):
+        part.save_pretrained(tmp_path / "model")
     line = ["decode", "--system", system, "--model", str(tmp_path / "model"), str(manifest)]
     line += ["--output", str(tmp_path / "out"), "--max-new-tokens", "5"]
     assert main(line) == 0, capsys.readouterr().err
@@ -229,9 +171,6 @@ def test_a_system_decodes_a_manifest_into_the_same_files(system, manifest, tmp_p
     assert len(found) == 6 and all(item.reference for item in found)
     assert (tmp_path / "out_pred").is_file() and (tmp_path / "out.done.json").is_file()
     assert not list(tmp_path.glob("out_partial*"))
-    capsys.readouterr()
-    assert main(["score", str(tmp_path / "out_predictions.jsonl"), "--bootstrap", "0"]) == 0
-    assert "BLEU" in capsys.readouterr().out
 
 
 def test_what_a_system_cannot_be_asked_is_refused_before_it_is_loaded(
@@ -257,6 +196,4 @@ def test_what_a_system_cannot_be_asked_is_refused_before_it_is_loaded(
 
 
 def test_every_class_is_one_of_transformers():
-    import transformers
-
     assert all(hasattr(transformers, found["model"]) for found in PEERS.values())

@@ -1,6 +1,7 @@
 """The benchmarks measure what they say, and the pages show what was measured."""
 
 import argparse
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -16,14 +17,18 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 @pytest.fixture
-def step(monkeypatch):
+def script(monkeypatch):
+    """A module of benchmarks/ by its name, which no other test finds imported."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     monkeypatch.delenv("SLAM_LLM_SRC", raising=False)
-    import step
+    yield importlib.import_module
+    for path in (ROOT / "benchmarks").glob("*.py"):
+        sys.modules.pop(path.stem, None)
 
-    yield step
-    for name in ("step", "step_models", "meters"):
-        sys.modules.pop(name, None)
+
+@pytest.fixture
+def step(script):
+    return script("step")
 
 
 def smallest(step):
@@ -59,20 +64,13 @@ def test_the_page_shows_the_figures_on_record(step, name):
     assert step.text(record) in (ROOT / "docs" / "performance.md").read_text()
 
 
-def test_the_performance_table_has_what_was_recorded(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import table
-
+def test_the_performance_table_has_what_was_recorded(script, monkeypatch, tmp_path):
+    table = script("table")
     assert (RESULTS / "performance.txt").read_text() == f"{table.text()}\n"
     rows = [{"name": "ours", "ratio": {"SLAM-LLM": [1.9, 2.0, 2.1]}}]
-    decode = {
-        "machine": "Linux A, torch 2",
-        "size": "tiny",
-        "arguments": {"beams": 4},
-        "rows": rows,
-    }
+    decode = {"machine": "Linux A, torch 2", "size": "tiny", "arguments": {"beams": 4}}
     own = {"what": "w", "at_most": 1.1, "result": [0.9, 1.0, 1.2], "where": "nowhere"}
-    (tmp_path / "decode.json").write_text(json.dumps(decode))
+    (tmp_path / "decode.json").write_text(json.dumps(decode | {"rows": rows}))
     (tmp_path / "growth_b.json").write_text(json.dumps({"machine": "B", "table": [own]}))
     monkeypatch.setattr(table, "RESULTS", tmp_path)
     lines = [line.split() for line in table.text().splitlines()[1:]]
@@ -81,23 +79,16 @@ def test_the_performance_table_has_what_was_recorded(monkeypatch, tmp_path):
     assert lines[2:] == [["w", "<=", "1.10", "1.00", "(0.90-1.20)", "B"]]
 
 
-@pytest.fixture
-def growth(step):
-    import growth
-
-    yield growth
-    sys.modules.pop("growth")
-
-
-def test_an_exponent_is_the_slope_of_logarithms(growth):
+def test_an_exponent_is_the_slope_of_logarithms(script):
     rounds = [[{"step": c * n**1.5, "read": c} for n in (1, 2, 4)] for c in (1.0, 1.0, 2.0)]
-    found = growth.curve((1, 2, 4), rounds, at_most=1.1)
+    found = script("growth").curve((1, 2, 4), rounds, at_most=1.1)
     assert found["exponent"] == [pytest.approx(1.5)] * 3
     assert found["seconds"] == [1.0, 2**1.5, 8.0] and found["where"] == "read 12 %"
 
 
 @pytest.mark.slow
-def test_growth_along_every_axis(growth, tmp_path, monkeypatch):
+def test_growth_along_every_axis(script, tmp_path, monkeypatch):
+    growth = script("growth")
     path = tmp_path / "growth.json"
     command = f"growth.py --rounds 2 --most 2 --lines 10000 --json {path}"
     monkeypatch.setattr(sys, "argv", command.split())
@@ -108,19 +99,10 @@ def test_growth_along_every_axis(growth, tmp_path, monkeypatch):
     assert "<svg" in path.with_suffix(".svg").read_text()
 
 
-@pytest.fixture
-def evidence(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import evidence
-
-    yield evidence
-    for name in ("evidence", "evidence_tables"):
-        sys.modules.pop(name, None)
-
-
 @pytest.mark.slow
-def test_evidence_of_a_small_world(evidence, tmp_path, monkeypatch, capsys):
+def test_evidence_of_a_small_world(script, tmp_path, monkeypatch, capsys):
     """Every kind of rows, two seeds; a second call trains nothing and prints the same."""
+    evidence = script("evidence")
     tiny.whisper(tmp_path / "demo/parts/whisper-base")
     tiny.llm(tmp_path / "demo/parts/llm")
     systems = ["alone", "longer", "join", "join_shuffled", "pseudo", "ceiling", "partner"]
@@ -144,10 +126,8 @@ def test_evidence_of_a_small_world(evidence, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out in printed
 
 
-def test_intervals_are_over_seeds_and_p_is_corrected_within_a_place(evidence):
-    from evidence_tables import summarise
-
-    run = evidence.Run
+def test_intervals_are_over_seeds_and_p_is_corrected_within_a_place(script):
+    run, summarise = script("evidence").Run, script("evidence_tables").summarise
     results = {}
     for seed, (own, control, base) in enumerate(
         [(1.0, 3.0, 2.0), (1.1, 3.3, 2.0), (0.9, 3.1, 2.0)]
@@ -167,10 +147,8 @@ def test_intervals_are_over_seeds_and_p_is_corrected_within_a_place(evidence):
     assert found["p_holm"] in (pytest.approx(2 * smaller), pytest.approx(max(2 * smaller, larger)))
 
 
-def test_decoding_gives_the_texts_of_one_row_at_a_time(step, tmp_path, monkeypatch):
-    import decode
-
-    sys.modules.pop("decode")
+def test_decoding_gives_the_texts_of_one_row_at_a_time(script, step, tmp_path, monkeypatch):
+    decode = script("decode")
     monkeypatch.setattr(decode, "ANSWER", 4)
     args = argparse.Namespace(device="cpu", rows=2, batch=2, beams=2, rounds=2)
     rows = decode.Bench(smallest(step), args, tmp_path).measure()

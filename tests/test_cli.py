@@ -4,17 +4,14 @@ import pytest
 
 from slam_potsa.cli import main
 from slam_potsa.config.compose import compose_config, require_known_keys
-from slam_potsa.engine import native
 from slam_potsa.errors import InputError
 from tests.support import tiny
+from tests.support.trained import save_run
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    config = tiny.world(tmp_path_factory.mktemp("cli"))
-    config.native.max_steps = 2
-    native.finetune(config)
-    return config
+    return save_run(tiny.world(tmp_path_factory.mktemp("cli")), compensated=False).config
 
 
 def test_features_and_bias(run, tmp_path, capsys):

@@ -87,6 +87,15 @@ def test_what_a_page_names_and_shows_exists(page, tmp_path):
         assert read_manifest(tmp_path / "m.jsonl")
 
 
+def test_the_page_of_options_is_what_the_command_prints(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import reference
+
+    # Not an assertion about the texts: pytest would print both pages.
+    if (ROOT / reference.PAGE).read_text(encoding="utf-8") != reference.reference():
+        pytest.fail(f"{reference.PAGE} is not what slam_potsa/config says: {reference.COMMAND}")
+
+
 def test_every_page_is_in_the_site():
     nav = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
     assert {page.name: nav.count(f": {page.name}\n") for page in PAGES[1:]} == dict.fromkeys(

@@ -23,7 +23,7 @@ from slam_potsa.engine.decode import Translator, load_run
 from slam_potsa.engine.run_directory import TEACHER, last_checkpoint
 from slam_potsa.model.checkpoint import read_checkpoint
 from slam_potsa.model.language_bias import LanguageBias
-from tests.support import tiny
+from tests.support import refused, tiny
 from tests.support.trained import build, make_it_listen
 
 OFF = {"enabled": False}
@@ -76,6 +76,9 @@ def test_each_recording_that_joins_meets_a_translated_one_of_its_sentence(taught
             assert joins.sentence_id == translated.sentence_id and translated.target
             partners.add(translated.language)
     assert partners == {"en", "es"}
+    # Heard languages are paired too where pairing says so.
+    items = training_items(joining(taught, tmp_path, pairing="random").dataset_config)
+    assert items.num_pairs == 6 + 6 == len(items)
 
 
 @pytest.mark.parametrize(
@@ -106,11 +109,6 @@ def test_every_batch_of_every_rank_has_their_share(
         counts = {sum(pairs[i : i + batch]) for i in range(len(pairs) - batch + 1)}
         assert min(counts) >= int(share * batch) and max(counts) - min(counts) <= 1
         assert list(training_items(data)) == list(items)
-
-
-def test_heard_languages_are_paired_too_where_pairing_says_so(taught, tmp_path):
-    items = training_items(joining(taught, tmp_path, pairing="random").dataset_config)
-    assert items.num_pairs == 6 + 6 == len(items)
 
 
 def test_rows_without_target_have_no_label(taught, tmp_path):
@@ -203,16 +201,14 @@ def test_targets_where_none_were_said_to_be_and_partners_that_are_not_there(taug
         row["sentence_id"] += "-it" * (row["language"] == "it")
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = joining(taught, tmp_path, train_data_path=str(manifest))
-    with pytest.raises(InputError, match="joining language 'it': found no sentence_id"):
-        training_items(config.dataset_config)
+    refused("joining language 'it': found no sentence_id", training_items, config.dataset_config)
 
 
 def test_a_teacher_of_other_sizes_is_refused(taught, tmp_path):
     config = joining(taught, tmp_path)
     config.model_config = dataclasses.replace(config.model_config, qformer_layers=2)
     config.alignment.teacher = config.ckpt_path
-    with pytest.raises(InputError, match=r"alignment\.teacher"):
-        build(config, language_bias=OFF)
+    refused(r"alignment\.teacher", build, config, language_bias=OFF)
 
 
 def pseudo(taught, *words):

@@ -15,7 +15,7 @@ from slam_potsa.engine.prepare import check_inputs, provide_bias
 from slam_potsa.engine.share import export_run
 from slam_potsa.model.checkpoint import TRAINED_TABLE, read_checkpoint, save_checkpoint
 from slam_potsa.model.language_bias import LanguageBias
-from tests.support import tiny
+from tests.support import refused, tiny
 
 EN, FR, RU = (torch.tensor([language_id(code)]) for code in ("en", "fr", "ru"))
 
@@ -115,8 +115,7 @@ def test_a_language_without_a_row_is_refused_before_training(config, tmp_path):
     LanguageBias({"en": torch.zeros(16), "es": torch.zeros(16)}).save(path)
     lacking = dataclasses.replace(config, language_bias=dataclasses.replace(config.language_bias))
     lacking.language_bias.path = str(path)
-    with pytest.raises(InputError, match="has no row for 'ru', which is in the training manifest"):
-        check_inputs(lacking)
+    refused("has no row for 'ru', which is in the training manifest", check_inputs, lacking)
     heard = [u for u in read_manifest(config.dataset_config.train_data_path) if u.language != "ru"]
     manifest = tmp_path / "heard.jsonl"
     write_manifest(manifest, heard)
@@ -136,5 +135,4 @@ def test_a_language_without_a_row_is_refused_before_training(config, tmp_path):
 )
 def test_options_that_do_not_fit(config, bias, engine, message):
     options = dataclasses.replace(config.language_bias, **bias)
-    with pytest.raises(InputError, match=message):
-        check(dataclasses.replace(config, language_bias=options, engine=engine))
+    refused(message, check, dataclasses.replace(config, language_bias=options, engine=engine))

@@ -13,7 +13,7 @@ import yaml
 from slam_potsa.data.manifest import read_manifest
 from slam_potsa.data.sources import announcements
 from slam_potsa.data.sources.announcements import PAUSE, Clause, Voice, english, language
-from slam_potsa.errors import InputError
+from tests.support import refused
 
 SIZES = {"train": 12, "pairs": 6, "dev": 3, "test": 6}
 READINGS = yaml.safe_load(Path(__file__).with_name("announcement_readings.yaml").read_text("utf-8"))
@@ -139,8 +139,7 @@ def test_the_same_seed_gives_the_same_and_a_test_stays_when_train_grows(prompts,
         assert larger.path(name).read_bytes() == corpus.path(name).read_bytes()
     row = read_manifest(corpus.path("test"))[0]
     assert (larger.folder / row.audio).read_bytes() == (corpus.folder / row.audio).read_bytes()
-    with pytest.raises(InputError, match="--replace"):
-        made(prompts, tmp_path / "larger", seed=2)
+    refused("--replace", made, prompts, tmp_path / "larger", seed=2)
     other = made(prompts, tmp_path / "larger", seed=2, replace=True)
     assert other.path("test").read_bytes() != corpus.path("test").read_bytes()
 
@@ -158,11 +157,9 @@ def test_what_a_new_voice_lacks_is_left_out_and_what_another_lacks_is_refused(pr
     left_out = made(few, tmp_path / "out").left_out["test_new_voices"]
     assert left_out["es-july lacks a fragment"] == SIZES["test"]
     reduce_to_one_fragment("ru_RU_f_IvrvoiceRU", "ru_RU_f_IvrvoiceRU/digits/1.g722")
-    with pytest.raises(InputError, match="ru-ivrvoice: no recording of"):
-        made(few, tmp_path / "none")
+    refused("ru-ivrvoice: no recording of", made, few, tmp_path / "none")
     shutil.rmtree(few / "ru_RU_f_IvrvoiceRU")
-    with pytest.raises(InputError, match="(?s)no folder ru_RU_f_IvrvoiceRU .* --from"):
-        made(few, tmp_path / "none")
+    refused("(?s)no folder ru_RU_f_IvrvoiceRU .* --from", made, few, tmp_path / "none")
 
 
 @pytest.mark.parametrize(
@@ -176,6 +173,5 @@ def test_what_a_new_voice_lacks_is_left_out_and_what_another_lacks_is_refused(pr
     ],
 )
 def test_options_that_do_not_fit_are_refused(prompts, tmp_path, options, message):
-    with pytest.raises(InputError, match=message):
-        made(prompts, tmp_path / "out", **options)
+    refused(message, made, prompts, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()

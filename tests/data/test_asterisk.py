@@ -4,6 +4,7 @@ import gzip
 import os
 import shutil
 import subprocess
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ import soundfile
 
 from slam_potsa.data.manifest import check_manifest, read_manifest
 from slam_potsa.data.sources import asterisk
-from slam_potsa.errors import InputError
 from slam_potsa.provenance import content_hash
+from tests.support import refused
 
 # name -> (English text, seconds)
 PROMPTS = {
@@ -149,18 +150,15 @@ def pinned(packages, monkeypatch):
 
 
 def test_what_is_wrong_or_missing_is_named_with_the_alternative(pinned, tmp_path):
-    def refused(message):
-        with pytest.raises(InputError, match=message):
-            asterisk.build(tmp_path / "out", from_dir=tmp_path / "given", progress=False)
-
+    build = partial(asterisk.build, tmp_path / "out", from_dir=tmp_path / "given", progress=False)
     (tmp_path / "given" / "en").mkdir(parents=True)
-    refused(r"(?s)no folder with \.g722 files.* 'en'.*tarballs.*--from")
+    refused(r"(?s)no folder with \.g722 files.* 'en'.*tarballs.*--from", build)
     shutil.copytree(pinned, tmp_path / "given", dirs_exist_ok=True)
     damaged = next((tmp_path / "given").glob("*-it-g722_*"))
     damaged.write_bytes(damaged.read_bytes() + b" ")
-    refused("it-g722_1.6.1-1_all.deb: SHA-256 is .*, expected")
+    refused("it-g722_1.6.1-1_all.deb: SHA-256 is .*, expected", build)
     damaged.unlink()
-    refused("it-g722_1.6.1-1_all.deb: no such package\nInstead")
+    refused("it-g722_1.6.1-1_all.deb: no such package\nInstead", build)
     assert not (tmp_path / "out").exists()
 
 
@@ -181,27 +179,22 @@ def test_packages_are_fetched_once_and_give_what_folders_give(
     pinned, corpus, tmp_path, monkeypatch
 ):
     out, notes, shim = tmp_path / "out", tmp_path / "notes", tmp_path / "bin" / "apt-get"
-    cache = out / "packages"
-
-    def refused(message):
-        with pytest.raises(InputError, match=message):
-            asterisk.build(out, progress=False)
-
+    cache, build = out / "packages", partial(asterisk.build, out, progress=False)
     with monkeypatch.context() as bare:
         bare.setenv("PATH", str(tmp_path))
-        refused("apt-get is not on this machine\nInstead, put .* --from")
+        refused("apt-get is not on this machine\nInstead, put .* --from", build)
     shim.parent.mkdir()
     shim.write_text(APT_GET)
     shim.chmod(0o755)
     for name, value in (("PATH", f"{shim.parent}:{os.environ['PATH']}"), ("NOTES", notes)):
         monkeypatch.setenv(name, str(value))
     monkeypatch.setenv("SHELF", str(tmp_path))
-    refused("(?s)cannot be downloaded:\nE: Version .* not found\nInstead")
+    refused("(?s)cannot be downloaded:\nE: Version .* not found\nInstead", build)
     notes.unlink()
     monkeypatch.setenv("SHELF", str(pinned))
     shutil.copy(next(pinned.glob("*-en_*")), cache)
     for _ in range(2):
-        asterisk.build(out, progress=False)
+        build()
         calls = notes.read_text().splitlines()
         assert calls[0].endswith(" update") and len(calls) == 1 + 9  # one was there already
     assert f"-oDir::State={cache.resolve()}" in calls[0] and not (cache / "apt").exists()

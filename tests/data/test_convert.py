@@ -15,6 +15,7 @@ from slam_potsa.data.convert import convert
 from slam_potsa.data.jsonl import write_rows
 from slam_potsa.data.manifest import Utterance, read_manifest, write_manifest
 from slam_potsa.errors import InputError
+from tests.support import refused
 from tests.support.foreign_formats import CUT, EXAMPLES, FIELDS
 
 SLAM_LLM = {"source_format": "slam_llm", "language": "en", "sentence_id": "key"}
@@ -175,10 +176,6 @@ def test_every_bad_line_is_named_at_once(name, tmp_path):
 
 
 def test_options_that_do_not_fit(read, tmp_path):
-    def refused(message, call, *arguments, **options):
-        with pytest.raises(InputError, match=message):
-            call(*arguments, **options)
-
     manifest, cut_off = tmp_path / "train.jsonl", tmp_path / "e.jsonl.gz"
     cut_off.write_bytes(gzip.compress(b"x")[:-9])
     repeated = [{"key": "k", "source": "a.wav", "target": "one"}] * 2
@@ -235,6 +232,12 @@ def test_shards_are_read_where_they_lie(sound, tmp_path):
             ("fr", "没事", "zh")
         }
     assert rows[0].transcript == "Ça va." and rows[0].key == "x-0/a/1"
+    said = {"audio": "original.wav", "key": "k", "sentence_id": "s", "language": "fr"}
+    packed(tmp_path / "x.tar", {"./1.WAV": sound, "./1.json": json.dumps(said).encode()})
+    convert(tmp_path / "x.tar", tmp_path / "m.jsonl", source_format="webdataset")
+    (row,) = read_manifest(tmp_path / "m.jsonl")  # named as its tar names it
+    assert (row.key, row.audio) == ("x/1", "x.tar:./1.WAV")
+    assert len(load_audio(row.audio, tmp_path)) == 8000
 
 
 def test_shards_that_lack_something_say_what(sound, tmp_path):
@@ -244,18 +247,8 @@ def test_shards_that_lack_something_say_what(sound, tmp_path):
     with pytest.raises(InputError) as caught:
         convert(tmp_path / "x.tar", tmp_path / "m.jsonl", **options)
     assert len(caught.value.problems) == 3 and "'audio'" in str(caught.value)
-    with pytest.raises(InputError, match="reads cuts"):
-        convert(tmp_path, tmp_path / "m.jsonl", source_format="lhotse")
+    refused("reads cuts", convert, tmp_path, tmp_path / "m.jsonl", source_format="lhotse")
     shar = {**CUT["recording"], "sources": [{"type": "shar", "source": ""}]}
     write_rows(tmp_path / "cuts.0.jsonl", [CUT | {"recording": shar}])
     with pytest.raises(InputError, match="no audio of cut 'cut-1' in recording.0.tar"):
         convert(tmp_path, tmp_path / "m.jsonl", source_format="lhotse")
-
-
-def test_members_are_named_as_their_tar_names_them(sound, tmp_path):
-    told = {"audio": "original.wav", "key": "k", "sentence_id": "s", "language": "fr"}
-    packed(tmp_path / "x.tar", {"./1.WAV": sound, "./1.json": json.dumps(told).encode()})
-    convert(tmp_path / "x.tar", tmp_path / "m.jsonl", source_format="webdataset")
-    (row,) = read_manifest(tmp_path / "m.jsonl")
-    assert (row.key, row.audio) == ("x/1", "x.tar:./1.WAV")
-    assert len(load_audio(row.audio, tmp_path)) == 8000

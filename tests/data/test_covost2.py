@@ -8,8 +8,7 @@ import pytest
 
 from slam_potsa.data.manifest import check_manifest, is_checked, read_manifest, text_sentence_id
 from slam_potsa.data.sources import corpus, covost2
-from slam_potsa.errors import InputError
-from tests.support import mini_covost2, tiny
+from tests.support import mini_covost2, refused, tiny
 from tests.support.mini_covost2 import write_tsv
 
 RELEASED = ("path", "translation", "split")  # columns of its TSVs
@@ -107,31 +106,30 @@ def test_other_directions(mini, tmp_path, source, target, codes):
 def test_options_and_folders_that_do_not_fit(mini, tmp_path):
     other, out, given = tmp_path / "other", tmp_path / "out", mini.common_voice
 
-    def refused(message, common_voice=other, **options):
-        with pytest.raises(InputError, match=message):
-            build(replace(mini, common_voice=common_voice), out, **options)
+    def refuse(message, common_voice=other, **options):
+        refused(message, build, replace(mini, common_voice=common_voice), out, **options)
 
-    refused("train_splits dev: expected train, train_covost, or both", given, train_splits=["dev"])
-    refused("train_splits none", given, train_splits=[])
-    refused("covost_v2.en_de.tsv: cannot be read", given, tsv="nowhere/covost_v2.en_de.tsv")
-    refused("other.tsv: the languages are not known; expected CoVoST2's", given, tsv="other.tsv")
-    refused("'xq'", given, tsv="covost_v2.en_xq.tsv")
-    refused("found no clips/ in it")
+    refuse("train_splits dev: expected train, train_covost, or both", given, train_splits=["dev"])
+    refuse("train_splits none", given, train_splits=[])
+    refuse("covost_v2.en_de.tsv: cannot be read", given, tsv="nowhere/covost_v2.en_de.tsv")
+    refuse("other.tsv: the languages are not known; expected CoVoST2's", given, tsv="other.tsv")
+    refuse("'xq'", given, tsv="covost_v2.en_xq.tsv")
+    refuse("found no clips/ in it")
     (other / "clips").mkdir(parents=True)
-    refused("validated.tsv: cannot be read")
+    refuse("validated.tsv: cannot be read")
     shutil.copy(mini.common_voice / "validated.tsv", other)
-    refused("dev: 2 of 2 recordings left out \\(2 clip missing\\), such as .*tsv:")
-    refused("--max-dropped 0.67", given, max_dropped=0.5)
+    refuse("dev: 2 of 2 recordings left out \\(2 clip missing\\), such as .*tsv:")
+    refuse("--max-dropped 0.67", given, max_dropped=0.5)
     table = tmp_path / "covost_v2.en_de.tsv"
     table.write_text("path,translation,split\na,b,train\n")
-    refused("found no column path, translation, split", tsv=table)
+    refuse("found no column path, translation, split", tsv=table)
 
 
 def test_train_without_covosts_extension_is_another_data_set(mini, made, tmp_path):
     build(mini, tmp_path)
     before = (tmp_path / "train.jsonl").read_bytes()
-    with pytest.raises(InputError, match="train_splits: .*choose another folder, or --replace"):
-        build(mini, tmp_path, train_splits=["train"])
+    message = "train_splits: .*choose another folder, or --replace"
+    refused(message, build, mini, tmp_path, train_splits=["train"])
     assert (tmp_path / "train.jsonl").read_bytes() == before
     original = build(mini, tmp_path, train_splits=["train"], replace=True)
     extension = {f"common_voice_en_{n}" for n in (2, 7)}

@@ -13,6 +13,7 @@ from slam_potsa.data.audio import load_audio
 from slam_potsa.data.manifest import check_manifest, is_checked, read_manifest
 from slam_potsa.data.sources import fleurs
 from slam_potsa.errors import InputError
+from tests.support import refused
 from tests.support.mini_fleurs import CHOICE, SENTENCES, Row, build_tree, rows, tone, wav, world
 
 
@@ -141,8 +142,7 @@ def test_what_is_left_out_is_listed_with_its_reason(made, tmp_path):
     ],
 )
 def test_wrong_options_are_refused(tree, tmp_path, options, message):
-    with pytest.raises(InputError, match=message):
-        fleurs.build(tmp_path / "out", **({"source": tree} | CHOICE | options))
+    refused(message, fleurs.build, tmp_path / "out", **{"source": tree} | CHOICE | options)
 
 
 def test_languages_in_any_spelling():
@@ -161,8 +161,7 @@ def test_another_data_set_in_the_same_folder_is_refused(tree, tmp_path):
         ({"target": "es", "train_languages": "en"}, "target_language"),
         ({"source": None, "hub": True}, "source"),
     ):
-        with pytest.raises(InputError, match=f"{name}: .* then, .* now.*--replace"):
-            build(**{"source": tree} | CHOICE | options)
+        refused(f"{name}: .* then, .* now.*--replace", build, **{"source": tree} | CHOICE | options)
     assert (tmp_path / "o" / "train.jsonl").read_bytes() == before
     build(source=tree, **CHOICE | {"train_languages": "es_419,en_us"})
     built = build(source=tree, replace=True, **CHOICE | {"zero_shot": "none"})
@@ -173,8 +172,7 @@ def test_tsvs_are_read_line_by_line_as_they_are_and_all_that_are_missing_are_tol
     path, part = tmp_path / "cmn_hans_cn" / "test.tsv", fleurs.Part("", "cmn_hans_cn", "test")
     path.parent.mkdir()
     path.write_text("<html>not found</html>")
-    with pytest.raises(InputError, match="test.tsv: not a TSV of FLEURS: 1 of 1 lines"):
-        fleurs.read_tsv(tmp_path, part)
+    refused("test.tsv: not a TSV of FLEURS: 1 of 1 lines", fleurs.read_tsv, tmp_path, part)
     lines = ['4\ta.wav\t"A\u2028B\tx\tx\t1\tMALE', "", "5\tb.wav\t  C  d \tx\tx\t1\tMALE\r"]
     path.write_text("\ufeff" + "\n".join(lines), encoding="utf-8", newline="")
     expected = [("4", "a.wav", '"A B'), ("5", "b.wav", "C d")]

@@ -10,6 +10,7 @@ from slam_potsa.data.convert import convert
 from slam_potsa.data.jsonl import MANY, Problems, read_log, read_rows, write_rows
 from slam_potsa.data.manifest import foreign_format, read_manifest
 from slam_potsa.errors import InputError
+from tests.support import refused
 from tests.support.foreign_formats import EXAMPLES
 
 
@@ -26,8 +27,7 @@ def test_rows_are_numbered_and_other_lines_are_told_of_at_once(tmp_path):
     (tmp_path / "utf16.jsonl").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "a.gz").write_bytes(b"no gzip")
     for name in ("none.jsonl", "utf16.jsonl", "a.gz"):
-        with pytest.raises(InputError, match=f"{name}: .*expected JSON Lines"):
-            read_rows(tmp_path / name, Problems(name))
+        refused(f"{name}: .*expected JSON Lines", read_rows, tmp_path / name, Problems(name))
 
 
 def test_what_json_allows_and_no_reader_survives_is_a_bad_line(tmp_path):
@@ -50,8 +50,7 @@ def test_what_json_allows_and_no_reader_survives_is_a_bad_line(tmp_path):
     for problem, name in zip(caught.value.problems, [*dict(wrong), "duration"], strict=True):
         assert f"field '{name}'" in problem
     os.mkfifo(tmp_path / "pipe.jsonl")
-    with pytest.raises(InputError, match="a pipe or a device"):
-        read_manifest(tmp_path / "pipe.jsonl")
+    refused("a pipe or a device", read_manifest, tmp_path / "pipe.jsonl")
 
 
 def test_a_log_ends_where_a_crash_cut_it_off(tmp_path):

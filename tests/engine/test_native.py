@@ -24,7 +24,7 @@ from slam_potsa.model.checkpoint import read_checkpoint
 from slam_potsa.model.controller import NonFiniteLoss
 from slam_potsa.model.encoder import load_encoder
 from slam_potsa.model.metrics import rounded
-from tests.support import tiny
+from tests.support import refused, tiny
 from tests.support.torchrun import ROOT, in_two_processes, torchrun
 
 
@@ -139,11 +139,9 @@ def test_what_happens_to_a_run_that_is_there(tmp_path):
     state = found[0] / "controller.json"
     state.write_text(state.read_text().replace('"world_size": 1', '"world_size": 4'))
     complete(found[0])
-    with pytest.raises(InputError, match="written by 4 processes, now there are 1"):
-        native.finetune(config)
+    refused("written by 4 processes, now there are 1", native.finetune, config)
     config.train_config.lr = 0.5
-    with pytest.raises(InputError, match="train_config.lr: 0.001 then, 0.5 now"):
-        native.finetune(config)
+    refused("train_config.lr: 0.001 then, 0.5 now", native.finetune, config)
     second = tmp_path / "second"
     config.ckpt_path, config.train_config.output_dir = str(first), str(second)
     config.language_bias.path, config.native.max_steps = None, 4
@@ -151,8 +149,7 @@ def test_what_happens_to_a_run_that_is_there(tmp_path):
     for path in (*precious, second / "model.pt"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("weeks of work")
-    with pytest.raises(InputError, match="start it anew with native.resume=never"):
-        native.finetune(config)
+    refused("start it anew with native.resume=never", native.finetune, config)
     assert (second / "model.pt").read_text() == "weeks of work"
     config.native.resume = "never"
     native.finetune(config)
@@ -225,15 +222,13 @@ def test_the_best_is_chosen_by_what_is_asked_and_patience_ends_the_run(by, tmp_p
 def test_what_cannot_be_chosen_by_is_told_before_a_model_is_loaded(tmp_path, monkeypatch):
     config = tiny.world(tmp_path)
     config.native.choose_by = "blue"
-    with pytest.raises(InputError, match="'blue': known are accuracy, bleu, ce, chrf"):
-        native.check_host(config)
+    refused("'blue': known are accuracy, bleu, ce, chrf", native.check_host, config)
     rows = read_manifest(config.dataset_config.val_data_path)
     config.dataset_config.val_data_path = str(tmp_path / "into_ja.jsonl")
     write_manifest(tmp_path / "into_ja.jsonl", [replace(rows[0], target_language="ja"), rows[1]])
     monkeypatch.setitem(sys.modules, "MeCab", None)  # not installed
     config.native.choose_by = "bleu"
-    with pytest.raises(InputError, match="choose_by=bleu: tokeniser 'ja-mecab' for 'ja'"):
-        native.check_host(config)
+    refused("choose_by=bleu: tokeniser 'ja-mecab' for 'ja'", native.check_host, config)
 
 
 @pytest.mark.distributed
@@ -310,8 +305,7 @@ def test_a_rank_without_the_checkpoint_of_the_first_is_refused(trained, monkeypa
     monkeypatch.setattr(prepare, "first_rank_first", lambda *_: nullcontext(turn))
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr(prepare, "last_checkpoint", None)  # the first has looked
-    with pytest.raises(InputError, match="12/rng_state_1.pth: not on this machine"):
-        prepare.prepare_together(replace(trained))
+    refused("12/rng_state_1.pth: not on this machine", prepare.prepare_together, replace(trained))
     turn.told = ""
     assert prepare.prepare_together(replace(trained)) is None
 

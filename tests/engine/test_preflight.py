@@ -9,7 +9,7 @@ from slam_potsa.config import NativeConfig, PotsaConfig
 from slam_potsa.engine import deepspeed, launch, slam_llm
 from slam_potsa.engine.slam_llm import first_validation, preflight
 from slam_potsa.errors import InputError
-from tests.support import tiny
+from tests.support import refused, tiny
 
 
 @pytest.fixture(autouse=True)
@@ -168,8 +168,6 @@ def test_an_earlier_run_is_not_written_over(config):
 
 def test_each_entry_refuses_what_belongs_to_the_other(config):
     config.train_config.enable_deepspeed = True
-    with pytest.raises(InputError, match="finetune_deepspeed.py"):
-        slam_llm.finetune(config)
+    refused("finetune_deepspeed.py", slam_llm.finetune, config)
     config.engine = "native"
-    with pytest.raises(InputError, match="examples/potsa/finetune.py"):
-        launch._finetune_deepspeed(config)
+    refused("examples/potsa/finetune.py", launch._finetune_deepspeed, config)

@@ -13,7 +13,7 @@ from slam_potsa.data.feature_store import add_features
 from slam_potsa.data.manifest import read_manifest
 from slam_potsa.engine.recipe import literal, load_recipe
 from slam_potsa.engine.stages import check_recipe, command, recordings_to_hear
-from tests.support import tiny_recipe
+from tests.support import refused, tiny_recipe
 
 RECIPE_TEXT = (Path(__file__).resolve().parents[2] / "docs" / "recipe.md").read_text()
 
@@ -62,8 +62,7 @@ def test_wrong_values_of_all_stages_come_at_once():
     asr, potsa = error.value.problems
     assert asr.startswith("asr: train_config.lr") and potsa.startswith("potsa: ")
     assert "lamda" in potsa
-    with pytest.raises(InputError, match="recipe='potsaa': expected one of .*potsa"):
-        load_recipe("potsaa")
+    refused("recipe='potsaa': expected one of .*potsa", load_recipe, "potsaa")
 
 
 @pytest.mark.parametrize(
@@ -84,8 +83,7 @@ def test_a_file_of_another_form_is_refused(tmp_path, change, message):
     content = {"output_dir": "o", "stages": {"a": {}}} | change
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump({k: v for k, v in content.items() if v is not None}))
-    with pytest.raises(InputError, match=message):
-        load_recipe(str(path))
+    refused(message, load_recipe, str(path))
 
 
 def test_a_stage_may_choose_a_group_and_an_experiment(tmp_path):

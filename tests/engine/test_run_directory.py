@@ -16,7 +16,7 @@ from slam_potsa.engine.run_directory import best_checkpoint, changes_since, comp
 from slam_potsa.files import alone
 from slam_potsa.model.encoder import load_encoder
 from slam_potsa.provenance import sealed
-from tests.support import tiny
+from tests.support import refused, tiny
 from tests.support.torchrun import ROOT
 
 
@@ -27,8 +27,7 @@ def put(*paths: Path) -> None:
 
 
 def test_the_best_by_validation_comes_first_then_slam_llms_newest(tmp_path):
-    with pytest.raises(InputError, match="no trained model there; expected best/model.pt"):
-        best_checkpoint(tmp_path)
+    refused("no trained model there; expected best/model.pt", best_checkpoint, tmp_path)
     put(tmp_path / "potsa_epoch_x_step_99/model.pt", tmp_path / "notes_epoch_99_step_1.txt")
     put(tmp_path / "my_epoch_1_epoch_2_step_5/global_step9/zero_pp_rank_0_optim_states.pt")
     for better in (
@@ -46,8 +45,7 @@ def test_the_best_by_validation_comes_first_then_slam_llms_newest(tmp_path):
 def test_a_checkpoint_is_whole_with_what_every_process_writes_alone(tmp_path):
     names = ["model.pt", "controller.json", "optimizer.pt", "scheduler.pt", "trainer_state.json"]
     put(*(tmp_path / name for name in (*names, "rng_state_0.pth")))
-    with pytest.raises(InputError, match=r"rng_state_1\.pth was not written"):
-        complete(tmp_path, 2)
+    refused(r"rng_state_1\.pth was not written", complete, tmp_path, 2)
     put(tmp_path / "rng_state_1.pth")
     complete(tmp_path, 2)
     assert (tmp_path / "complete").is_file()

@@ -19,7 +19,7 @@ from slam_potsa.model.encoder import load_encoder
 from slam_potsa.model.factory import models_built
 from slam_potsa.model.language_bias import LanguageBias
 from tests.engine.test_stages import killed_in_the_second_stage
-from tests.support import tiny, tiny_recipe
+from tests.support import refused, tiny, tiny_recipe
 
 PLAIN = {
     "choose": {"alignment": "none"},
@@ -147,15 +147,13 @@ def test_parts_that_make_no_sense_are_refused(tmp_path, change, said):
     config = tiny_recipe.PotsaConfig()
     for name, value in change.items():
         setattr(config.train_config, name, value)
-    with pytest.raises(InputError, match=said):
-        check(config)
+    refused(said, check, config)
 
 
 def test_layers_that_are_not_there_are_refused(finished):
     config = finished[0].stages[1].config
     config.train_config.train_parts = ["projector", "encoder.last_3"]
-    with pytest.raises(InputError, match="encoder.last_3, but .* has 2 layers"):
-        check_inputs(config)
+    refused("encoder.last_3, but .* has 2 layers", check_inputs, config)
 
 
 def test_a_stage_that_cannot_take_up_what_came_before_is_refused_at_once(finished, tmp_path):
@@ -178,8 +176,7 @@ def test_slam_llms_switches_follow_from_the_parts(finished):
     train = to_slam(config).train_config
     assert not train.freeze_encoder and train.freeze_llm and train.use_peft
     train.freeze_llm = False
-    with pytest.raises(InputError, match="freeze_llm=False, but train_parts"):
-        native.model_factory(train, config.model_config)
+    refused("freeze_llm=False, but train_parts", native.model_factory, train, config.model_config)
 
 
 def test_a_model_of_speech_translates_text_that_it_does_not_hear(finished, tmp_path):

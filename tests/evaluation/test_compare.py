@@ -9,6 +9,7 @@ from slam_potsa.data.predictions import write_predictions
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation.compare import find_blind, match, paired_test, same_test_problems
 from slam_potsa.evaluation.scores import over_seeds, score, seed_means, seeds_text
+from tests.support import refused
 from tests.support.predictions import command_line, make, make_blind
 
 
@@ -50,8 +51,7 @@ def test_only_the_same_utterances_can_be_compared():
     assert len(caught.value.problems) == 2 and len(str(caught.value)) < 600
     assert "500 utterances are decoded by the first only: fr-0" in caught.value.problems[0]
     other = [replace(item, reference="other") for item in make(["fr"], count=2)]
-    with pytest.raises(InputError, match="2 utterances are with two references"):
-        match(make(["fr"], count=2), other)
+    refused("2 utterances are with two references", match, make(["fr"], count=2), other)
     assert not same_test_problems({"a": make(), "b": make(seed=5)})
     (problem,) = same_test_problems({"a": make(), "b": make(["en", "es"])})
     assert "12 utterances are decoded by a only" in problem
@@ -70,8 +70,7 @@ def test_the_blind_control_lies_beside_the_file_and_answers_other_recordings(tmp
         (make_blind(languages=["en", "es"]), "12 utterances are decoded by the system only"),
     ):
         write_predictions(blind, wrong)
-        with pytest.raises(InputError, match=f"{blind}: {why}"):
-            find_blind(path, heard)
+        refused(f"{blind}: {why}", find_blind, path, heard)
 
 
 def test_rows_that_all_seeds_have_have_their_mean_and_students_interval():

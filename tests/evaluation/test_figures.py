@@ -60,14 +60,6 @@ def polyline(chart):
     return [tuple(map(float, place.split())) for place in re.split("[ML]", path)[1:]]
 
 
-@pytest.mark.parametrize("log", [False, True])
-def test_a_higher_value_is_drawn_higher_up(log):
-    points = polyline(figures.line_chart([Series("", [0, 1, 2], [1, 10, 100])], title="t", log=log))
-    (x0, y0), (x1, y1), (x2, y2) = points
-    assert x0 < x1 < x2 and y0 > y1 > y2
-    assert not log or y0 - y1 == pytest.approx(y1 - y2, abs=0.01)  # equal factors
-
-
 @pytest.mark.parametrize(
     ("values", "corners", "on_a_log_axis"),
     [([1.0, math.nan, math.inf, 0.0, -1.0, 10.0], 4, 2), ([5.0, 5.0], 2, 2), ([1e-9, 2e-9], 2, 2)],

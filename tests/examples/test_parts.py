@@ -10,7 +10,7 @@ import torch
 
 from parts import smollm2, whisper
 from parts.folders import RECORD, build_folder, packaged_file
-from slam_potsa.errors import InputError
+from tests.support import refused
 
 # The encoder of Whisper tiny.en: names and float32 values.
 
@@ -47,18 +47,15 @@ def test_parts_that_are_not_there_or_join_to_another_file_are_refused(tmp_path, 
     names = tuple(f"no-such-whisper-{number}" for number in (1, 2))
     monkeypatch.setattr(whisper, "BASE_PARTS", {names: "0" * 64})
     monkeypatch.setattr(whisper, "HUB_BASE", str(tmp_path / "none"))
-    with pytest.raises(InputError, match="pip install no-such-whisper-1 no-such-whisper-2"):
-        whisper.base(tmp_path / "out")
+    refused("pip install no-such-whisper-1 no-such-whisper-2", whisper.base, tmp_path / "out")
     for number, name in enumerate(names, 1):
         folder = tmp_path / name.replace("-", "_") / "data"
         folder.mkdir(parents=True)
         write_model(folder / f"model.bin.part{number}", {})
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(InputError, match=r"part2: joined, SHA-256 is .*, expected 0+; reinstall"):
-        whisper.base(tmp_path / "out")
+    refused(r"part2: joined, SHA-256 is .*, expected 0+; reinstall", whisper.base, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(InputError, match="--force-reinstall json-parts"):
-        packaged_file("json", "json-parts", "no/such/file")
+    refused("--force-reinstall json-parts", packaged_file, "json", "json-parts", "no/such/file")
 
 
 def test_reader_returns_every_type_resolves_aliases_and_divides_by_scales(tmp_path):
@@ -79,12 +76,10 @@ def test_broken_files_other_versions_and_other_models_are_refused(tmp_path):
     whole = path.read_bytes()
     for content in (b"", whole[:3], whole[:30], whole[:-1], whole + b"x"):
         path.write_bytes(content)
-        with pytest.raises(InputError, match="not a whole CTranslate2 model|1 bytes follow"):
-            whisper.read_ctranslate2(path)
+        refused("not a whole CTranslate2 model|1 bytes follow", whisper.read_ctranslate2, path)
     for wrong in ({"version": 5}, {"spec": "TransformerSpec"}):
         write_model(path, {}, **wrong)
-        with pytest.raises(InputError, match="found (5|TransformerSpec)"):
-            whisper.write_encoder(path, tmp_path)
+        refused("found (5|TransformerSpec)", whisper.write_encoder, path, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["model.bin"]
 
 
@@ -105,8 +100,7 @@ def test_a_folder_is_built_once_and_a_failed_build_leaves_the_old_one(tmp_path):
     assert len(calls) == 3 and (out / "content").read_text() == "2"
     assert [path.name for path in out.parent.iterdir()] == ["b"]
     (out / RECORD).unlink()
-    with pytest.raises(InputError, match="found other files"):
-        build_folder(out, {"x": 2}, build)
+    refused("found other files", build_folder, out, {"x": 2}, build)
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from slam_potsa.config import AlignmentConfig, defaults
-from slam_potsa.errors import InputError
 from slam_potsa.model.drop_in import dataset_factory, from_yaml
 from slam_potsa.model.factory import micro_steps
 from slam_potsa.model.language_bias import PADDED, LanguageBias
 from slam_potsa.model.recipe_checks import recipe_problems
+from tests.support import refused
 
 OURS = "from slam_potsa.model.drop_in import dataset_factory\nget = dataset_factory({})\n"
 THEIRS = "import torch"
@@ -78,17 +78,14 @@ def test_the_recipes_prompt_reaches_the_task_that_is_trained():
     assert "Translate" in data.prompt
     assert dataset_factory(prompt="Mine: ").settings(recipe).prompt == "Mine: "
     for several in ({}, {"tasks": ["asr", "s2tt"]}):
-        with pytest.raises(InputError, match="say what it asks for"):
-            dataset_factory(**several).settings(recipe)
+        refused("say what it asks for", dataset_factory(**several).settings, recipe)
 
 
 def test_the_ready_file_reads_potsa_yaml(tmp_path):
     path = tmp_path / "potsa.yaml"
-    with pytest.raises(InputError, match="potsa.yaml.*language_bias"):
-        from_yaml(path)
+    refused("potsa.yaml.*language_bias", from_yaml, path)
     path.write_text("projecter: {}\n")
-    with pytest.raises(InputError, match="unknown projecter; known are projector"):
-        from_yaml(path)
+    refused("unknown projecter; known are projector", from_yaml, path)
     path.write_text("language_bias: {enabled: false}\ndataset: {tasks: [asr]}\n")
     make, data = from_yaml(path)
     assert callable(make) and data.settings({}).tasks == ["asr"]
@@ -106,5 +103,4 @@ def test_the_ready_file_reads_potsa_yaml(tmp_path):
 def test_micro_steps_are_deepspeeds_own_number(settings, steps, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert micro_steps(settings) == steps
-    with pytest.raises(InputError, match='may be "auto"'):
-        micro_steps({"train_batch_size": "auto"})
+    refused('may be "auto"', micro_steps, {"train_batch_size": "auto"})

@@ -23,7 +23,7 @@ from slam_potsa.files import HOST, TEMPORARY, alone, atomic_path
 from slam_potsa.model.checkpoint import read_checkpoint
 from slam_potsa.model.language_bias import LanguageBias
 from slam_potsa.model.metrics import MetricsLog
-from tests.support import tiny
+from tests.support import refused, tiny
 
 pytestmark = pytest.mark.reliability
 
@@ -69,8 +69,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(run, tmp_path
         (older / "optimizer.pt").unlink()
         (newest / "optimizer.pt").unlink(missing_ok=True)
         if (newest / "complete").exists():
-            with pytest.raises(InputError, match="optimizer.pt is not there"):
-                last_checkpoint(folder)
+            refused("optimizer.pt is not there", last_checkpoint, folder)
 
 
 @pytest.mark.parametrize("damage", [flip, cut])
@@ -87,8 +86,7 @@ def test_damaged_weights_biases_and_metrics_are_refused(run, tmp_path, damage):
                     shutil.copy(run / part, tmp_path / part)
             read(tmp_path / name)
             damage(tmp_path / name, rng)
-            with pytest.raises(InputError, match=name):
-                read(tmp_path / name)
+            refused(name, read, tmp_path / name)
 
 
 @pytest.mark.parametrize("damage", [flip, cut])
@@ -149,8 +147,7 @@ def test_what_is_damaged_is_refused_made_again_or_told(made, tmp_path, kind, dam
 def test_a_best_model_that_is_gone_is_not_replaced_by_the_last(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run/best/model.pt").unlink()
-    with pytest.raises(InputError, match="best/model.pt: not there, but its record is"):
-        load_run(tmp_path / "run")
+    refused("best/model.pt: not there, but its record is", load_run, tmp_path / "run")
 
 
 @pytest.mark.parametrize("name", ["features.bin", "index.json"])

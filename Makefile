@@ -15,7 +15,7 @@ docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # The tables and pictures of README.md and docs/, from the demo's runs.
-FIGURES := recall heat_map overlap arrows_projector transport_costs query_share pca_encoder pca_compensated
+FIGURES := recall overlap arrows_projector transport_costs query_share pca_encoder pca_compensated
 figures: $(INSTALLED)
 	$(BIN)/slam-potsa analyze $(DEMO)/potsa $(DEMO)/data/test.jsonl \
 		--against $(DEMO)/baseline --heard en es ru
@@ -49,7 +49,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# Every benchmark of a CPU, some seven minutes on a machine that does nothing else, and README's table.
+# Every benchmark of a CPU, some seven minutes on a machine that does nothing else, and the tables.
 # With SLAM_LLM_SRC, the src folder of a checkout, those beside SLAM-LLM too.
 bench: $(INSTALLED)
 	for name in transport step decode growth; do \

@@ -228,7 +228,7 @@ def measured(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def rows(curves: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Those of README's table: exponents, and what a million lines took."""
+    """Those of docs/scale.md's table: exponents, and what a million lines took."""
     for name, found in curves.items():
         about = {"at_most": found["at_most"], "result": found["exponent"], "where": found["where"]}
         yield {"what": f"time ~ size^exponent: {name}", **about}

@@ -1,6 +1,7 @@
-"""README's one performance table: targets beside what was measured, from benchmarks/results/*.json.
+"""Performance tables: targets beside what was measured, from benchmarks/results/*.json.
 
-    python benchmarks/table.py      writes benchmarks/results/performance.txt; no model, no torch
+    python benchmarks/table.py      writes README's, benchmarks/results/performance.txt, and that of
+                                    docs/scale.md, growth.txt; no model, no torch
 
 A row is {"what", "at_least" or "at_most", "result": [low, median, high], "where"}; `where` the time
 goes is shown if the target is missed by the median, or by "worst" where a row has that. The JSON of
@@ -19,7 +20,8 @@ from typing import Any
 from slam_potsa.text import table
 
 RESULTS = Path(__file__).resolve().parent / "results"
-KINDS = ("step", "transport", "decode", "growth")  # files KIND.json, KIND_*.json, in this order
+# Table -> files KIND.json, KIND_*.json, in this order.
+TABLES = {"performance": ("step", "transport", "decode"), "growth": ("growth",)}
 OURS, THEIRS = "transport, stored", "SLAM-LLM"
 LIBRARIES = ("POT batched, exp", "POT batched, log", "naive, autograd")
 
@@ -90,10 +92,10 @@ def _decode(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
         }
 
 
-def text() -> str:
-    """The table as README has it: below a missed target a second line, where the time goes."""
+def text(name: str) -> str:
+    """The table as the page has it: below a missed target a second line, where the time goes."""
     rows, why = [], []
-    for kind in KINDS:
+    for kind in TABLES[name]:
         for path in sorted([*RESULTS.glob(f"{kind}.json"), *RESULTS.glob(f"{kind}_*.json")]):
             record = json.loads(path.read_text())
             machine = record["machine"].removeprefix("Linux ").split(", torch")[0]
@@ -118,5 +120,6 @@ def _is_missed(row: dict[str, Any]) -> bool:
 
 
 if __name__ == "__main__":
-    (RESULTS / "performance.txt").write_text(text() + "\n")
-    print(text())
+    for name in TABLES:
+        (RESULTS / f"{name}.txt").write_text(text(name) + "\n")
+        print(text(name))

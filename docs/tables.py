@@ -3,7 +3,7 @@
     python docs/tables.py
 
 After `<!-- FILE -->` or `<!-- FILE: TITLE -->` the next block of text is FILE's content, or its
-part of that title (a line that begins with TITLE, and the table after it).
+part of that title (that begins with TITLE; a line alone has the table after it).
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def _part(file: str, title: str | None) -> str:
         return content
     parts = content.split("\n\n")
     place = next(number for number, part in enumerate(parts) if part.startswith(title))
-    return "\n\n".join(parts[place : place + 2])
+    below = "\n" not in parts[place]
+    return "\n\n".join(parts[place : place + 1 + below])
 
 
 if __name__ == "__main__":

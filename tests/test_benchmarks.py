@@ -66,14 +66,15 @@ def test_the_page_shows_the_figures_on_record(step, name):
 
 def test_the_performance_table_has_what_was_recorded(script, monkeypatch, tmp_path):
     table = script("table")
-    assert (RESULTS / "performance.txt").read_text() == f"{table.text()}\n"
+    for name in table.TABLES:
+        assert (RESULTS / f"{name}.txt").read_text() == f"{table.text(name)}\n"
     rows = [{"name": "ours", "ratio": {"SLAM-LLM": [1.9, 2.0, 2.1]}}]
     decode = {"machine": "Linux A, torch 2", "size": "tiny", "arguments": {"beams": 4}}
     own = {"what": "w", "at_most": 1.1, "result": [0.9, 1.0, 1.2], "where": "nowhere"}
     (tmp_path / "decode.json").write_text(json.dumps(decode | {"rows": rows}))
     (tmp_path / "growth_b.json").write_text(json.dumps({"machine": "B", "table": [own]}))
     monkeypatch.setattr(table, "RESULTS", tmp_path)
-    lines = [line.split() for line in table.text().splitlines()[1:]]
+    lines = [line.split() for name in table.TABLES for line in table.text(name).splitlines()[1:]]
     assert lines[0][-5:] == [">=", "3.00", "2.00", "(1.90-2.10)", "A"]
     assert lines[1][:3] == ["misses", "it:", "ours"]
     assert lines[2:] == [["w", "<=", "1.10", "1.00", "(0.90-1.20)", "B"]]

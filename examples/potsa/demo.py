@@ -40,7 +40,8 @@ from slam_potsa.engine.launch import quieten
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation.analysis import analyze, write_analysis
 from slam_potsa.evaluation.figures import bar_chart, standalone
-from slam_potsa.evaluation.report import Report, Request, collect, write_page
+from slam_potsa.evaluation.report.collect import Report, Request, collect
+from slam_potsa.evaluation.report.page import write_page
 from slam_potsa.evaluation.scores import ScoreTable, score
 from slam_potsa.files import atomic_write, write_json
 from slam_potsa.model.encoder import load_encoder

@@ -13,7 +13,7 @@ from slam_potsa.data.predictions import Origin, Prediction, read_predictions, re
 from slam_potsa.errors import collecting, refuse
 from slam_potsa.evaluation import compare, scores
 from slam_potsa.evaluation.figures import require
-from slam_potsa.evaluation.presets import find_preset
+from slam_potsa.evaluation.text_metrics import find_preset
 from slam_potsa.files import write_json
 
 Files = Mapping[Path, Mapping[str, Sequence[Prediction]]]
@@ -110,11 +110,11 @@ def report(
     **asked: Any,
 ) -> None:
     require("jinja2")
-    from slam_potsa.evaluation import report as page
+    from slam_potsa.evaluation.report import collect, page
 
     origin = Origin(target_language, manifest=manifest)
     argv = ["slam-potsa", *sys.argv[1:]]
-    found = page.collect(runs, page.Request(**asked, origin=origin, argv=argv))
+    found = collect.collect(runs, collect.Request(**asked, origin=origin, argv=argv))
     for reason in found.left_out:
         print(f"left out: {reason}", file=sys.stderr)
     print(f"{page.headline_text(found)}\n\n{page.write_page(output, found)}")

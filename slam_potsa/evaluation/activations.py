@@ -35,9 +35,8 @@ def rows_of(manifest: str | Path, *needs: str) -> list[Utterance]:
 def read_recordings(manifests: Iterable[str | Path], heard: Iterable[str] = ()) -> list[Utterance]:
     """All utterances of the manifests.
 
-    Raises:
-        InputError: bad lines; a language with fewer than two sentences that another has too; a
-            `heard` language that is not spoken.
+    Raises InputError: bad lines; a language with fewer than two sentences that another has too; a
+    `heard` language that is not spoken.
     """
     rows, problems = [], []
     for path in manifests:
@@ -116,8 +115,7 @@ def record(
         keep: rows whose tokens are kept: all tokens of the tap, or `positions` evenly spaced ones
             where it has more (encoder frames). They cost 4 · positions · D bytes a row and tap.
 
-    Raises:
-        InputError: the model's output is not finite.
+    Raises InputError where the model's output is not finite.
     """
     model, train = translator.model, translator.config.train_config
     dataset, size = _dataset(translator, rows), train.val_batch_size

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from slam_potsa.evaluation import figures
 from slam_potsa.evaluation.activations import detail_rows, read_recordings, record, tap_names
 from slam_potsa.evaluation.figures import Arrow, Series
 from slam_potsa.evaluation.tap_measures import MeasureSettings, host_array, measure_tap
-from slam_potsa.files import atomic_write
+from slam_potsa.files import atomic_write, write_json
 from slam_potsa.provenance import Record, content_hash, read_record, why_outdated, write_record
 from slam_potsa.text import table
 
@@ -56,7 +56,7 @@ class Analysis:
     name: str  # of the run, for tables and figures
     checkpoint: str
     manifests: Sequence[str]
-    heard: Sequence[str] | None  # languages of training, where they are known
+    heard: Sequence[str]  # languages of training; empty: unknown
     recordings: Mapping[str, int]  # language -> how many
     sentences: int  # distinct ones
     settings: Mapping[str, Any]  # of the measures
@@ -68,13 +68,12 @@ class Analysis:
     @property
     def languages(self) -> list[str]:
         """Those heard in training first."""
-        heard = self.heard or ()
-        return sorted(self.recordings, key=lambda name: (name not in heard, name))
+        return sorted(self.recordings, key=lambda name: (name not in self.heard, name))
 
     def text(self) -> str:
         """What was analysed, and a row a tap."""
         spoken = ", ".join(f"{name} {self.recordings[name]}" for name in self.languages)
-        heard = "unknown" if self.heard is None else ", ".join(self.heard)
+        heard = ", ".join(self.heard) or "unknown"
         rows = []
         for tap, found in self.numbers.items():
             cells = (
@@ -93,20 +92,20 @@ def analyze(
     manifests: Sequence[str | Path],
     *,
     name: str,
-    heard: Iterable[str] | None = None,
+    heard: Iterable[str] = (),
     settings: MeasureSettings | None = None,
 ) -> Analysis:
     """Measure every tap of `tap_names` in one pass over the recordings.
 
     Args:
         manifests: with the same sentences in two languages or more.
-        heard: languages of training; None: those of the run's training manifest, if it is there.
+        heard: languages of training; by default of the run's training manifest, if it is there.
 
     Raises InputError for what `read_recordings` refuses.
     """
     settings = settings or MeasureSettings()
     rows = read_recordings(manifests)
-    heard = heard_in_training(translator.config) if heard is None else sorted(set(heard))
+    heard = sorted({*heard}) or heard_in_training(translator.config)
     detail = detail_rows(rows, settings.detail_sentences, settings.seed)
     taps, kept = tap_names(translator.model), frozenset(detail)
     recorded = record(translator, rows, taps, keep=kept, positions=settings.tokens)
@@ -135,12 +134,12 @@ def analyze(
     )
 
 
-def heard_in_training(config: PotsaConfig) -> list[str] | None:
-    """The languages of the run's training manifest; None where it cannot be read."""
+def heard_in_training(config: PotsaConfig) -> list[str]:
+    """The languages of the run's training manifest; none where it cannot be read."""
     with suppress(InputError):
         rows = read_manifest(config.dataset_config.train_data_path, needs=())
         return sorted({row.language for row in rows if row.audio})
-    return None
+    return []
 
 
 def in_the_plane(
@@ -175,8 +174,7 @@ def differences(analysis: Analysis, baseline: Analysis) -> str:
 def write_analysis(run: Path, found: Analysis) -> Path:
     """Into the run's directory: its fields as JSON, and the record of what it was made from."""
     path = run / FOLDER / FILE
-    content = json.dumps(asdict(found), indent=1, ensure_ascii=False, allow_nan=False)
-    atomic_write(path, content + "\n")
+    write_json(path, asdict(found))
     made_from = _hashes((found.checkpoint, *found.manifests))
     write_record(path.with_name(RECORD), made_from, [path])
     return path
@@ -220,15 +218,15 @@ class Figure(NamedTuple):
 
 
 def draw(analysis: Analysis, baseline: Analysis | None = None) -> list[Figure]:
-    """Views in the plane, heat map, arrows, and curves of each measure over the taps.
+    """Views in the plane, arrows, and curves of each measure over the taps.
 
     Of a baseline too what is of the projector's output; its names begin with "baseline_".
     """
-    runs = [analysis] if baseline is None else [baseline, analysis]
-    found = [*_of_one(analysis, [*analysis.planes])]
+    runs, views = [analysis], [(analysis, name, name) for name in analysis.planes]
     if baseline is not None:
-        theirs = _of_one(baseline, ["pca_projector", "tsne_projector"])
-        found += [figure._replace(name=f"baseline_{figure.name}") for figure in theirs]
+        runs.insert(0, baseline)
+        views += [(baseline, f"{m}_projector", f"baseline_{m}_projector") for m in METHODS]
+    found = [_view(*view) for view in views]
     return [*found, _arrows(runs), *(_curve(runs, name) for name in SHOWN["curves"])]
 
 
@@ -238,20 +236,14 @@ def write_figures(folder: Path, drawn: Sequence[Figure]) -> None:
         atomic_write(folder / f"{figure.name}.svg", figures.standalone(figure.svg))
 
 
-def _of_one(run: Analysis, planes: Sequence[str]) -> Iterator[Figure]:
-    for name in planes:
-        method, tap = name.split("_")
-        shares = run.numbers[tap]["PCA, first"], run.numbers[tap]["PCA, second"]
-        axes = [f"component {n} ({100 * s:.0f} %)" for n, s in enumerate(shares, start=1)]
-        how = {"order": run.languages, "components": axes if method == "pca" else ()}
-        title = f"{METHODS[method]}, {TAPS[tap][0]}, {run.name}"
-        svg = figures.scatter_chart(run.planes[name], run.shown, title=title, **how)
-        yield Figure(name, title, svg, SHOWN["captions"][method])
-    recalls, title = run.pairs["projector"]["R@1"], f"R@1 of language pairs, {run.name}"
-    cells = {tuple(pair.split()): 100 * recall for pair, recall in recalls.items()}
-    how = {"x_label": "searched", "y_label": "searching"}
-    svg = figures.heat_map(run.languages, cells, title=title, **how)
-    yield Figure("heat_map", title, svg, SHOWN["captions"]["heat_map"])
+def _view(run: Analysis, plane: str, name: str) -> Figure:
+    method, tap = plane.split("_")
+    shares = run.numbers[tap]["PCA, first"], run.numbers[tap]["PCA, second"]
+    axes = [f"component {n} ({100 * s:.0f} %)" for n, s in enumerate(shares, start=1)]
+    how = {"order": run.languages, "components": axes if method == "pca" else ()}
+    title = f"{METHODS[method]}, {TAPS[tap][0]}, {run.name}"
+    svg = figures.scatter_chart(run.planes[plane], run.shown, title=title, **how)
+    return Figure(name, title, svg, SHOWN["captions"][method])
 
 
 def _arrows(runs: Sequence[Analysis]) -> Figure:
@@ -260,29 +252,22 @@ def _arrows(runs: Sequence[Analysis]) -> Figure:
     1 − JSD is drawn relative to its ceiling: the raw one falls where its ceiling falls, although
     the languages came closer to it. The paper does not say at which tap.
     """
-    run, alone = runs[-1], len(runs) == 1
-    before, after = _places(runs[0], "encoder" if alone else "projector"), _places(run, "projector")
-    title = f"From {TAPS['encoder'][0] if alone else runs[0].name} to {run.name}, projector output"
-    arrows = [Arrow(p.replace(" ", "–"), before[p], after[p], _group(p, run)) for p in after]
+    run, start = runs[-1], "projector" if runs[1:] else "encoder"
+    title = f"From {runs[0].name if runs[1:] else TAPS[start][0]} to {run.name}, projector output"
+
+    def place(of: Mapping[str, Mapping[str, float]], pair: str) -> tuple[float, float]:
+        recalls = of["R@1"][pair], of["R@1"][" ".join(reversed(pair.split()))]
+        return 50 * sum(recalls), of["1-JSD"][pair] / (of["1-JSD ceiling"][pair] or math.nan)
+
+    arrows = []
+    for pair in run.pairs["projector"]["1-JSD"]:
+        ends = place(runs[0].pairs[start], pair), place(run.pairs["projector"], pair)
+        group = "both heard" if {*pair.split()} <= {*run.heard} else "with an unheard"
+        arrows.append(Arrow(pair.replace(" ", "–"), *ends, group if run.heard else ""))
     arrows.sort(key=lambda arrow: arrow.group)
     how = {"x_label": "R@1, mean of both directions, %", "y_label": "1 − JSD / ceiling"}
     svg = figures.arrow_chart(arrows, title=title, **how)
     return Figure("arrows_projector", title, svg, SHOWN["captions"]["arrows"])
-
-
-def _places(run: Analysis, tap: str) -> dict[str, tuple[float, float]]:
-    """(R@1 in per cent, 1 − JSD / ceiling) of each pair of languages; R@1 of both directions."""
-    found, places = run.pairs[tap], {}
-    for pair, overlap in found["1-JSD"].items():
-        back = " ".join(reversed(pair.split()))
-        recall = 50 * (found["R@1"][pair] + found["R@1"][back])
-        places[pair] = recall, overlap / (found["1-JSD ceiling"][pair] or math.nan)
-    return places
-
-
-def _group(pair: str, run: Analysis) -> str:
-    unheard = {*pair.split()} - {*(run.heard or ())}
-    return "" if run.heard is None else "with an unheard" if unheard else "both heard"
 
 
 def _curve(runs: Sequence[Analysis], name: str) -> Figure:
@@ -290,7 +275,7 @@ def _curve(runs: Sequence[Analysis], name: str) -> Figure:
     curve = SHOWN["curves"][name]
     taps = list(max((run.numbers for run in runs), key=len))  # who has biases has a tap more
     lines, factor = curve["lines"], 100 if curve["axis"].endswith("%") else 1
-    if runs[-1].heard is None:
+    if not runs[-1].heard:
         lines = curve.get("heard_unknown", lines)
 
     def line(run: Analysis, key: str, name: str, color: int, dash: int) -> Series:

@@ -11,7 +11,7 @@ from slam_potsa.data.manifest import manifest_hash, read_manifest
 from slam_potsa.engine.decode import load_run
 from slam_potsa.engine.run_directory import best_checkpoint, file_hash, read_config
 from slam_potsa.engine.share import BASES, CARD, languages
-from slam_potsa.evaluation.report import Request, collect
+from slam_potsa.evaluation.report.collect import Request, collect
 from slam_potsa.files import atomic_write
 
 

@@ -31,7 +31,6 @@ PALETTE = (
 DASHES = ("-", (0, (3.5, 1.7)), (0, (1, 1.7)), (0, (4, 1.5, 1, 1.5)))
 MARKS = "os^DPv"
 POINTS = 240  # a longer line is drawn as the mean and the range of this many stretches
-DEEPEST = 0.55  # of the shades behind numbers, so that they stay legible on every page
 STYLE = Path(__file__).with_name("charts.mplstyle")
 ALONE = "<style>:root{color:#1c2024;background:#fff;font-family:system-ui,sans-serif}</style>"
 # What makes matplotlib's drawing a part of a page: no fonts or names of its own, ink from the page.
@@ -133,43 +132,20 @@ def schedule_chart(steps: Sequence[int], layers: Sequence[Sequence[int]], *, tit
 
     `steps` are optimizer steps, in order; `layers` those of each step, numbered from 1.
     """
+    from matplotlib.colors import LinearSegmentedColormap
+
     rows = sorted({layer for row in layers for layer in row})
     chosen = np.array([[layer in row for row in layers] for layer in rows], dtype=float)
     stretches = np.array_split(chosen, min(POINTS, len(steps)), axis=1)
     shades = np.stack([stretch.mean(axis=1) for stretch in stretches], axis=1)[::-1]
     shares = [f"{row}: {100 * s:.0f} %" for row, s in zip(rows, chosen.mean(axis=1), strict=True)]
     with _drawing(title, "step", "layer", height=24 * len(rows) + 68) as drawing:
+        # One small picture, from transparent (0) to the first colour (1).
+        ink = LinearSegmentedColormap.from_list("ink", [f"{PALETTE[0]}00", PALETTE[0]])
         edges = min(steps) - 0.5, max(steps) + 0.5, -0.5, len(rows) - 0.5
-        _shade(drawing.axes, shades, edges)
+        look = {"cmap": ink, "vmin": 0, "vmax": 1, "interpolation": "none", "aspect": "auto"}
+        drawing.axes.imshow(shades, extent=edges, origin="upper", **look)
         drawing.axes.set_yticks(range(len(rows)), shares)
-    return drawing.svg
-
-
-def heat_map(
-    names: Sequence[str],
-    cells: Mapping[tuple[str, str], float],
-    *,
-    title: str,
-    x_label: str = "",
-    y_label: str = "",
-) -> str:
-    """Percentages of pairs (row, column), shaded by value; missing cells stay empty.
-
-    The number stands in its cell: the shade is a second way to see it, never the only one.
-    """
-    table = np.array([[cells.get((row, column), np.nan) for column in names] for row in names])
-    look = {"ha": "center", "va": "center", "size": min(12.0, 180 / len(names))}
-    with _drawing(title, x_label, y_label, height=60 + 30 * len(names)) as drawing:
-        axes, last = drawing.axes, len(names) - 0.5
-        _shade(axes, DEEPEST * np.nan_to_num(table) / 100, (-0.5, last, last, -0.5))
-        for (row, column), value in np.ndenumerate(table):
-            if np.isfinite(value):
-                axes.text(column, row, f"{value:.0f}", **look)
-        axes.set_xticks(range(len(names)), names)
-        axes.set_yticks(range(len(names)), names)
-        axes.xaxis.tick_top()
-        axes.xaxis.set_label_position("top")
-        axes.grid(False)
     return drawing.svg
 
 
@@ -302,15 +278,3 @@ def _legend(axes: Any) -> None:
     if names:
         columns = max(1, 75 // (6 + max(map(len, names))))  # in characters
         axes.figure.legend(handles, names, loc="outside upper left", ncols=columns)
-
-
-def _shade(axes: Any, shares: np.ndarray, edges: tuple[float, float, float, float]) -> None:
-    """A matrix as one small picture of cells from transparent (0) to the first colour (1).
-
-    `edges` are left, right, bottom, top; the first row is at the top.
-    """
-    from matplotlib.colors import LinearSegmentedColormap
-
-    ink = LinearSegmentedColormap.from_list("ink", [f"{PALETTE[0]}00", PALETTE[0]])
-    look = {"cmap": ink, "vmin": 0, "vmax": 1, "interpolation": "none", "aspect": "auto"}
-    axes.imshow(shares, extent=edges, origin="upper", **look)

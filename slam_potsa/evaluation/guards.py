@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from slam_potsa.data.predictions import Prediction
-from slam_potsa.evaluation.presets import primary_language, transcribes
+from slam_potsa.evaluation.text_metrics import primary_language, transcribes
 
 SCRIPT_SHARE = 0.2  # of the references' letters: from here on a script belongs to the language
 CONFIDENCE, LETTERS = 0.8, 10  # of the language identifier; shorter texts are not judged

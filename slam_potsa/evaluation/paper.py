@@ -22,9 +22,8 @@ from slam_potsa.data.predictions import Prediction, read_predictions
 from slam_potsa.engine.run_directory import CONFIG, read_config
 from slam_potsa.errors import collecting, refuse
 from slam_potsa.evaluation.compare import SUFFIX, corpora, same_test_problems
-from slam_potsa.evaluation.presets import Convention
 from slam_potsa.evaluation.scores import SeedMean, over_seeds
-from slam_potsa.evaluation.text_metrics import corpus_scores
+from slam_potsa.evaluation.text_metrics import Convention, corpus_scores
 from slam_potsa.text import some, table
 
 PAPER = yaml.safe_load(Path(__file__).with_name("paper.yaml").read_text(encoding="utf-8"))
@@ -54,20 +53,13 @@ class PaperTest:
 
 @dataclass(frozen=True)
 class PaperRow:
-    """A row as the paper prints it, and what our runs have for it.
+    """A row as the paper prints it, and what our runs have for it."""
 
-    Attributes:
-        label: the paper's name for the system.
-        system: the experiment whose runs fill it; None for rivals, not built here.
-        paper: column -> [BLEU] or [BLEU, half-width of the 95 % interval].
-        seeds, figures: of our runs, by column; a column that is missing was not measured.
-    """
-
-    label: str
-    system: str | None
-    paper: Mapping[str, Sequence[float]]
-    seeds: Sequence[int] = ()
-    figures: Mapping[str, SeedMean] = field(default_factory=dict)
+    label: str  # the paper's name for the system
+    system: str | None  # the experiment whose runs fill it; None for rivals, not built here
+    paper: Mapping[str, Sequence[float]]  # column -> [BLEU] or [BLEU, half-width of its interval]
+    seeds: Sequence[int] = ()  # of our runs
+    figures: Mapping[str, SeedMean] = field(default_factory=dict)  # of the columns measured
 
     def lines(self, columns: Sequence[str]) -> Iterator[list[str]]:
         """The paper's figures, and below them ours where runs can fill the row."""
@@ -88,21 +80,16 @@ class PaperRow:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table of the paper.
-
-    Attributes:
-        notes: what a reader of the paper, and of our runs, should know.
-        preset: whose way of scoring it has; `options`: what tells its rows' runs apart.
-    """
+    """A table of the paper."""
 
     title: str
     columns: Sequence[str]
     tests: Sequence[PaperTest]
     rows: Sequence[PaperRow]
-    notes: Sequence[str] = ()
+    notes: Sequence[str] = ()  # what a reader of the paper, and of our runs, should know
     signatures: Sequence[str] = ()
-    preset: str = "potsa"
-    options: Sequence[str] = ()
+    preset: str = "potsa"  # whose way of scoring it has
+    options: Sequence[str] = ()  # what tells its rows' runs apart
 
     def text(self) -> str:
         """Aligned plain text, with legend, notes and signatures below."""

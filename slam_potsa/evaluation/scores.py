@@ -19,32 +19,30 @@ from typing import Any, NamedTuple
 
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.evaluation.compare import Comparison, corpora, match, paired_test
-from slam_potsa.evaluation.guards import GUARDS, guard_signature, rates, watch
-from slam_potsa.evaluation.presets import Convention
-from slam_potsa.evaluation.text_metrics import DIGITS, Score, corpus_scores, sacrebleu_metrics
+from slam_potsa.evaluation.guards import guard_signature, rates, watch
+from slam_potsa.evaluation.text_metrics import (
+    DIGITS,
+    Convention,
+    Score,
+    corpus_scores,
+    sacrebleu_metrics,
+)
 from slam_potsa.text import one_line, table
 
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """The scores of one corpus, whose name, kind and group are `Corpus`'s.
-
-    Attributes:
-        scores: every measure by the name of its column: "BLEU", "chrF" (or "chrF++"), then those
-            that it has of the convention's further BLEUs, "WER", "CER" and "CE".
-        guards: guard -> share of its sentences that it fired on, 0 to 1; empty for a mean.
-        against: BLEU, chrF and CE -> the comparison with the baseline.
-        blind: BLEU, with the blind control as baseline: only the difference was heard.
-    """
+    """The scores of one corpus, whose name, kind and group are `Corpus`'s; each by its column."""
 
     name: str
     kind: str
     group: str
     sentences: int
+    # "BLEU", "chrF" (or "chrF++"), then what it has of further BLEUs, "WER", "CER" and "CE".
     scores: Mapping[str, Score]
-    guards: Mapping[str, float] = field(default_factory=dict)
-    against: Mapping[str, Comparison] = field(default_factory=dict)
-    blind: Mapping[str, Comparison] = field(default_factory=dict)
+    guards: Mapping[str, float] = field(default_factory=dict)  # shares, 0 to 1; not of a mean
+    against: Mapping[str, Comparison] = field(default_factory=dict)  # the baseline
+    blind: Mapping[str, Comparison] = field(default_factory=dict)  # BLEU with the blind control
 
     @property
     def bleu(self) -> Score:
@@ -66,17 +64,13 @@ class WorstRow(NamedTuple):
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Languages first, then the groups.
-
-    Attributes:
-        signatures: by which rules guards fired and scores and comparisons came about, each once;
-            before them how many rows have a "target" or "audio" that a machine made.
-        worst: the rows of lowest sentence chrF.
-    """
+    """Languages first, then the groups."""
 
     rows: Sequence[ScoreRow]
+    # How many rows have a "target" or "audio" that a machine made, by which rules guards fired,
+    # and scores and comparisons came about, each once.
     signatures: Sequence[str] = ()
-    worst: Sequence[WorstRow] = ()
+    worst: Sequence[WorstRow] = ()  # of the lowest sentence chrF
 
     def row(self, name: str) -> ScoreRow:
         return {row.name: row for row in self.rows}[name]
@@ -144,7 +138,7 @@ def score(
     convention: Convention | None = None,
     baseline: Sequence[Prediction] = (),
     blind: Sequence[Prediction] = (),
-    samples: int | None = None,
+    samples: int = 1000,
     worst: int = 0,
 ) -> ScoreTable:
     """Score each language and each group of languages.
@@ -167,10 +161,9 @@ def score(
     found = corpora(predictions, seen, zero_shot)
     for target in sorted({item.target_language for item in predictions}):
         sacrebleu_metrics(target, convention)  # every tokeniser, before minutes of resampling
-    others = {"against": baseline, "blind": blind}
     pairs = {
         side: {new: (old, new) for old, new in match(items, predictions)}
-        for side, items in others.items()
+        for side, items in (("against", baseline), ("blind", blind))
         if items
     }
     fired = dict(zip(predictions, watch(predictions), strict=True))
@@ -216,14 +209,10 @@ def _by_chrf(
     from sacrebleu.metrics import CHRF
 
     chrf = CHRF(lowercase=convention.lowercase, word_order=convention.chrf_word_order)
-    rows = [
-        WorstRow(
-            item,
-            chrf.sentence_score(item.prediction, [one_line(item.reference)]).score,
-            [name for name in guards if name in GUARDS],
-        )
-        for item, guards in (fired.items() if worst else ())
-    ]
+    rows = []
+    for item, guards in fired.items() if worst else ():
+        found = chrf.sentence_score(item.prediction, [one_line(item.reference)])
+        rows.append(WorstRow(item, found.score, guards))
     return sorted(rows, key=lambda row: row.chrf)[:worst]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations
 from typing import Any, NamedTuple
@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from slam_potsa.data.manifest import Utterance
-from slam_potsa.errors import InputError
 from slam_potsa.evaluation.activations import Recorded, padded
 from slam_potsa.objective.transport import TransportOptions, transport
 
@@ -56,7 +55,7 @@ def measure_tap(
     rows: Sequence[Utterance],
     detail: Sequence[int],
     *,
-    heard: Iterable[str] | None,
+    heard: Collection[str],
     settings: MeasureSettings,
     device: Any = "cpu",
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
@@ -150,8 +149,6 @@ def recall_hits(
         vectors: [n, D], one pooled vector a recording (array or tensor).
         sentences: n names of meanings. Sentences with the same text should have the same name.
         languages: n language codes.
-
-    Raises InputError where no sentence is spoken in two languages.
     """
     points, sentences, languages = host_array(vectors), np.asarray(sentences), np.asarray(languages)
     names = list(dict.fromkeys(languages.tolist()))
@@ -166,13 +163,11 @@ def recall_hits(
             nearest = similarity >= similarity.max(axis=1, keepdims=True) - TIE
             hits = (nearest & same).sum(axis=1) / nearest.sum(axis=1)
             found[a, b] = Hits(hits, sentences[queries], float(same.mean()))
-    if not found:
-        raise InputError("no sentence is spoken in two languages; expected parallel sentences")
     return found
 
 
 def recall_intervals(
-    found: Mapping[Pair, Hits], heard: Iterable[str] | None = None, resamples: int = 1000
+    found: Mapping[Pair, Hits], heard: Collection[str] = (), resamples: int = 1000
 ) -> dict[str, tuple[float, float]]:
     """The 2.5 % and 97.5 % quantiles of each mean of `means_by_hearing`, by a cluster bootstrap.
 
@@ -193,18 +188,13 @@ def recall_intervals(
     return {group: tuple(np.quantile(mean, (0.025, 0.975)).tolist()) for group, mean in quantiles}
 
 
-def means_by_hearing(
-    pairs: Mapping[Pair, float], heard: Iterable[str] | None = None
-) -> dict[str, float]:
+def means_by_hearing(pairs: Mapping[Pair, float], heard: Collection[str] = ()) -> dict[str, float]:
     """Unweighted means over language pairs: "all"; with `heard`, the languages of training, also
     "among heard" (both are) and "with an unheard" (one is not), each where there are such pairs.
     """
-    groups = {"all": list(pairs.values())}
-    if heard is not None:
-        known = set(heard)
-        groups["among heard"] = [value for pair, value in pairs.items() if known.issuperset(pair)]
-        unheard = [value for pair, value in pairs.items() if not known.issuperset(pair)]
-        groups["with an unheard"] = unheard
+    groups = {"all": [*pairs.values()], "among heard": [], "with an unheard": []}
+    for pair, value in pairs.items() if heard else ():
+        groups["among heard" if {*heard}.issuperset(pair) else "with an unheard"].append(value)
     return {name: sum(values) / len(values) for name, values in groups.items() if values}
 
 

@@ -1,5 +1,7 @@
 """The measures of one corpus: sacrebleu's BLEU and chrF, jiwer's WER and CER, and cross-entropy.
 
+How text is compared is a `Convention`: our own, or a project's of this field (`presets.yaml`).
+
 What is said in several languages or by several voices is one sentence: every interval, and the test
 of cross-entropy, resamples sentences, each with all its recordings (a cluster bootstrap).
 """
@@ -7,22 +9,99 @@ of cross-entropy, resamples sentences, each with all its recordings (a cluster b
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from importlib.metadata import version
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
+import yaml
 
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation.presets import Convention, ErrorRate, primary_language, transcribes
 from slam_potsa.text import one_line
 
 CE, SEED = "CE", 12345  # the seed is sacrebleu's
 DIGITS = {CE: 3}  # after the point, of what has not the usual number
+
+
+# sacrebleu's own choice for zh, ja and ko (BLEU._TOKENIZER_MAP). It has none for the other
+# languages written without spaces, where words as 13a sees them are whole clauses: Cantonese takes
+# the Chinese tokeniser, the rest single characters.
+TOKENIZERS = {"zh": "zh", "yue": "zh", "ja": "ja-mecab", "ko": "ko-mecab"}
+TOKENIZERS |= dict.fromkeys(("th", "lo", "km", "my"), "char")
+
+
+@dataclass(frozen=True)
+class ErrorRate:
+    """The error rate of speech recognition: 100 · (S + D + I) / N, in words or in characters."""
+
+    # Languages whose N, S, D and I count characters (CER); the others count words. Korean has
+    # spaces, but PART and LLM-SRT count its characters too.
+    characters: Sequence[str] = tuple(TOKENIZERS)
+    # English goes through Whisper's English normaliser (numbers as digits, contractions spelled
+    # out, American spelling); otherwise through the basic one, as all languages do.
+    english: bool = True
+    # Unicode's marks (category M). Without them the basic normaliser drops the vowel signs of
+    # Hindi, Thai and others, and words that differ in one compare equal.
+    keep_marks: bool = True
+    # In CER. The normaliser makes a space of every punctuation mark: where it counts, these do.
+    count_spaces: bool = False
+
+    def unit(self, language: str) -> str:
+        """ "CER" or "WER"."""
+        return "CER" if primary_language(language) in self.characters else "WER"
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How text is compared. The papers differ in it, so every score carries its signature."""
+
+    lowercase: bool = False  # of BLEU and chrF. sacrebleu's default is cased; CoT-ST lowercases
+    # Target language -> sacrebleu's tokeniser; "13a" for those it does not name.
+    tokenizers: Mapping[str, str] = field(default_factory=lambda: TOKENIZERS)
+    chrf_word_order: int = 0  # 0 is chrF, 2 is chrF++
+    more_bleu: Mapping[str, str] = field(default_factory=dict)  # column -> tokeniser, of all
+    error_rate: ErrorRate | None = None
+    name: str | None = None  # of a preset, as `--preset` takes it
+    note: str = ""  # where it is from, what in it is ours
+
+    def tokenizer(self, target_language: str) -> str:
+        """The name of sacrebleu's tokeniser."""
+        return self.tokenizers.get(primary_language(target_language), "13a")
+
+
+_FOUND = yaml.safe_load(Path(__file__).with_name("presets.yaml").read_text(encoding="utf-8"))
+PRESETS = {
+    name: Convention(name=name, error_rate=ErrorRate(**found.pop("error_rate")), **found)
+    for name, found in _FOUND.items()
+}
+
+
+def find_preset(name: str | None) -> Convention:
+    """The preset of this name; None is our own convention. InputError names those there are."""
+    if name is None:
+        return Convention()
+    if name not in PRESETS:
+        raise InputError(f"preset: found {name!r}, expected one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def primary_language(code: str) -> str:
+    """The language of a code: "zh-CN", "ZH_cn" and "cmn" -> "zh"."""
+    code = code.lower().replace("_", "-").split("-")[0]
+    return "zh" if code == "cmn" else code
+
+
+def transcribes(item: Prediction) -> bool:
+    """Speech recognition rather than translation: it is written in the language that is spoken."""
+    return primary_language(item.language) == primary_language(item.target_language)
+
+
+# -- scores ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -93,7 +172,7 @@ def sacrebleu_metrics(target_language: str, convention: Convention) -> dict[str,
 
     lower, order = convention.lowercase, convention.chrf_word_order
     found = {"BLEU": _bleu(convention.tokenizer(target_language), target_language, lower)}
-    found[convention.chrf_name] = CHRF(lowercase=lower, word_order=order)
+    found["chrF++" if order == 2 else "chrF"] = CHRF(lowercase=lower, word_order=order)
     for name, tokenizer in convention.more_bleu.items():
         found[name] = _bleu(tokenizer, target_language, lower)
     return found

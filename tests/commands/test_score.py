@@ -72,7 +72,7 @@ def test_a_baseline_is_tested_and_the_blind_control_is_found(files, tmp_path, ca
     assert all(set(row["against"]) == {"BLEU", "chrF"} for row in content["rows"])
     assert all(set(row["blind"]) == {"BLEU"} for row in content["rows"])
     assert content["rows"][0]["blind"]["BLEU"]["difference"] > 0
-    write_predictions(blind_of(files[0]), make())  # answers to their own recordings
+    write_predictions(blind_of(files[0]), make(["en"]))
     message = scored(capsys, files[0], code=2)
     assert str(blind_of(files[0])) in message and "--no-blind" in message
     output = scored(capsys, files[0], "--no-blind", "--bootstrap", 0)

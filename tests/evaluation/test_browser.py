@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from slam_potsa.evaluation.report import Request, collect, write_page
+from slam_potsa.evaluation.report.collect import Request, collect
+from slam_potsa.evaluation.report.page import write_page
 from tests.support import run_directories
 
 BROWSER, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), "chromedriver"

@@ -57,20 +57,14 @@ def test_only_the_same_utterances_can_be_compared():
     assert "12 utterances are decoded by a only" in problem
 
 
-def test_the_blind_control_lies_beside_the_file_and_answers_other_recordings(tmp_path):
-    heard, one = make(), make_blind()
+def test_the_blind_control_lies_beside_the_file(tmp_path):
+    heard = make()
     path, blind = (tmp_path / f"test{name}_predictions.jsonl" for name in ("", "_blind"))
     assert find_blind(path, heard) == () == find_blind(tmp_path / "other.jsonl", heard)
     write_predictions(blind, make_blind())
     assert find_blind(path, heard) == make_blind()
-    one[5] = replace(one[5], source=heard[5].source)
-    for wrong, why in (
-        (make(noise=1), "36 of 36 .*own recording.*, …; expected another"),
-        (one, "1 of 36 .*en-5"),
-        (make_blind(languages=["en", "es"]), "12 utterances are decoded by the system only"),
-    ):
-        write_predictions(blind, wrong)
-        refused(f"{blind}: {why}", find_blind, path, heard)
+    write_predictions(blind, make_blind(languages=["en", "es"]))
+    refused(f"{blind}: 12 utterances are decoded by the system only", find_blind, path, heard)
 
 
 def test_rows_that_all_seeds_have_have_their_mean_and_students_interval():

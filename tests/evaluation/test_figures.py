@@ -20,7 +20,6 @@ NAMES = ["en", "es", "fr"]
 Bar = namedtuple("Bar", "value low high", defaults=(None, None))
 ARROWS = [Arrow("en–fr", (10, 0.2), (60, 0.9), "both heard"), Arrow("still", (30, 1), (30, 1))]
 BARS = {"ours": [Bar(5, 3, 8), None, Bar(2)], "base": [Bar(6, -1, 7)] * 3}
-CELLS = {("en", "fr"): 12.3, ("fr", "en"): 80.0, ("en", "es"): math.nan}
 CHOICES = [(1,), (2,), (2,), (2,), (4, 2)]
 LINES = [Series("a & b", range(9), [n**2 for n in range(9)]), Series("c", range(9), range(9))]
 POINTS = [(0, 0), (1, 1), (2, math.nan)]
@@ -29,7 +28,6 @@ CHARTS = {
     "lines": (partial(figures.line_chart, LINES, y_label="nats"), {"a & b", "c", "nats", "step"}),
     "bars": (partial(figures.bar_chart, NAMES, BARS), {"ours", "base", *NAMES}),
     "schedule": (partial(figures.schedule_chart, range(1, 6), CHOICES), {"1: 20 %", "2: 80 %"}),
-    "heat map": (partial(figures.heat_map, NAMES, CELLS), {*NAMES, "12", "80"}),
     "points": (partial(figures.scatter_chart, POINTS, ["fr", "en", "fr"], order=NAMES), {*NAMES}),
     "arrows": (partial(figures.arrow_chart, ARROWS), {"both heard", "en–fr", "still"}),
 }
@@ -43,7 +41,7 @@ def test_a_chart_is_one_element_that_a_page_can_hold(kind):
     assert root.tag == f"{SVG}svg" and root.find(f"{SVG}title").text == "<title>"
     assert shown <= texts(chart)
     assert not re.search(r"<style|<metadata|<\?xml|font-family|#000000|nan", chart)
-    assert "var(--c" in chart or kind in ("heat map", "schedule")  # coloured are only their cells
+    assert "var(--c" in chart or kind == "schedule"  # coloured are only its cells
     assert not re.search(r'(href="|url\()(?!#|data:)', chart)  # nothing is loaded
     assert draw(title="<title>") == chart  # the same bytes, and other ids under another title
     first, second = (set(re.findall(r' id="([^"]*)"', draw(title=title))) for title in "tu")
@@ -82,9 +80,8 @@ def test_a_large_chart_stays_readable():
     assert 1 <= len(shown) < 30 and {arrow.name for arrow in arrows} <= tooltips
 
 
-def test_cells_are_shaded_by_their_value():
-    chart = figures.heat_map(["a", "b"], {("a", "a"): 50.0, ("a", "b"): 100.0}, title="t")
+def test_steps_are_shaded_by_how_often_a_layer_was_aligned():
+    chart = figures.schedule_chart(range(720), [(1,), (2,), (2,)] * 240, title="t")
     picture = base64.b64decode(re.search(r"base64,([^\"]*)", chart)[1])
-    shades = np.asarray(Image.open(io.BytesIO(picture)).convert("RGBA"))[0, :, 3]
-    darkest = 255 * figures.DEEPEST
-    assert sorted({*map(int, shades)}) == pytest.approx([darkest / 2, darkest], abs=1)
+    shades = np.asarray(Image.open(io.BytesIO(picture)).convert("RGBA"))[:, 0, 3]
+    assert sorted({*map(int, shades)}) == pytest.approx([255 / 3, 255 * 2 / 3], abs=1)

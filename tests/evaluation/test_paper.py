@@ -14,8 +14,8 @@ from slam_potsa.data.predictions import read_predictions, write_predictions
 from slam_potsa.engine.recipe import load_recipe
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation.paper import PAPER_TABLES, TESTS, fill_table
-from slam_potsa.evaluation.presets import PRESETS, Convention
 from slam_potsa.evaluation.scores import over_seeds, score
+from slam_potsa.evaluation.text_metrics import PRESETS, Convention
 from tests.support.predictions import make
 
 SEEN, AVERAGE, ZERO_AVERAGE = TESTS["test"].languages, "avg.", "zero-shot avg."

@@ -18,9 +18,16 @@ from slam_potsa.data.manifest import Utterance, write_manifest
 from slam_potsa.data.predictions import Origin, read_predictions, write_pred_gt
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation import analysis
-from slam_potsa.evaluation.report import Report, Request, collect, headline_text, write_page
-from slam_potsa.evaluation.report.collect import Run
-from slam_potsa.evaluation.report.page import Players, changes, render, runs_table, systems
+from slam_potsa.evaluation.report.collect import Report, Request, Run, collect
+from slam_potsa.evaluation.report.page import (
+    Players,
+    changes,
+    headline_text,
+    render,
+    runs_table,
+    systems,
+    write_page,
+)
 from slam_potsa.evaluation.tap_measures import MeasureSettings
 from tests.support import run_directories, trained
 
@@ -136,7 +143,7 @@ def test_runs_with_little_in_them_have_no_empty_sections(paths):
 
 
 @pytest.mark.parametrize(("file", "change", "told"), [
-    ("test_blind_predictions.jsonl", {"prediction": "no"}, "own recording"),
+    ("test_blind_predictions.jsonl", {"key": "another"}, "decoded by the blind control only"),
     ("test_predictions.jsonl", {"key": "another"}, "not compared with base"),
     ("test_predictions.jsonl", {"reference": None}, "reference"),
 ])  # fmt: skip

@@ -10,9 +10,8 @@ import pytest
 
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation.presets import Convention, ErrorRate, find_preset
 from slam_potsa.evaluation.scores import score
-from slam_potsa.evaluation.text_metrics import cross_entropy
+from slam_potsa.evaluation.text_metrics import Convention, ErrorRate, cross_entropy, find_preset
 from tests.support import refused
 from tests.support.predictions import command_line, make
 

@@ -24,9 +24,8 @@ from slam_potsa.evaluation.analysis import (
     read_analysis,
 )
 from slam_potsa.evaluation.compare import SUFFIX, find_blind, match
-from slam_potsa.evaluation.presets import find_preset
 from slam_potsa.evaluation.scores import ScoreTable, score
-from slam_potsa.evaluation.text_metrics import Score
+from slam_potsa.evaluation.text_metrics import Score, find_preset
 from slam_potsa.model.metrics import METRICS
 from slam_potsa.provenance import Record, read_record
 
@@ -82,11 +81,6 @@ class Run:
             if line.get(key) is not None and math.isfinite(line[key])
         ]
         return [step for step, _ in found], [value for _, value in found]
-
-    def layers(self, kind: str) -> list[int]:
-        """The layers that have numbers `<kind>/<layer>/…`."""
-        keys = {key for line in self.metrics for key, value in line.items() if value is not None}
-        return sorted({int(key.split("/")[1]) for key in keys if key.startswith(f"{kind}/")})
 
     @property
     def aligned(self) -> dict[int, Sequence[int]]:
@@ -146,11 +140,11 @@ def collect(paths: Sequence[str | Path], request: Request | None = None) -> Repo
             runs.append(_open(path, name, left_out, request.origin))
     refuse(problems)
     known = request.heard is not None
-    heard = request.heard if known else heard_in_training(runs[0].config) or []
+    heard = request.heard if known else heard_in_training(runs[0].config)
     spoken = {item.language for run in runs for items in run.tests.values() for item in items}
     zero_shot = sorted(spoken - {*heard}) if heard else []
     asked = {"convention": find_preset(request.preset), "bootstrap": request.bootstrap}
-    asked |= {"samples": request.bootstrap, "worst": request.worst}
+    asked |= {"samples": request.bootstrap or 1000, "worst": request.worst}
     asked |= {"seen": heard, "zero_shot": zero_shot}
     scored = [
         replace(run, scored=_scored(run, runs[0], asked, left_out))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 import re
 import shlex
 import textwrap
@@ -21,7 +20,6 @@ from typing import Any, NamedTuple
 
 import jinja2
 import soundfile
-import yaml
 from markupsafe import Markup
 
 from slam_potsa.config import flat
@@ -156,7 +154,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
     """What each run was: the options that differ, but for names, places and speed."""
     options = [flat(run.config, affects=ROW_OPTIONS) for run in runs]
     names = dict.fromkeys(name for found in options for name in found)
-    values = {name: [_in_yaml(found.get(name)) for found in options] for name in names}
+    values = {name: [str(found.get(name, "–")) for found in options] for name in names}
     differing = [name for name, found in values.items() if len(set(found)) > 1]
     rows = [("directory", *(str(run.path) for run in runs)), ("loss", *map(loss, runs))]
     rows += [(name, *values[name]) for name in differing]
@@ -167,10 +165,6 @@ def runs_table(runs: Sequence[Run]) -> Table:
 def loss(run: Run) -> str:
     terms = run.config.alignment.active.items()
     return "cross-entropy" + "".join(f" + {term.weight:g} · {name}" for name, term in terms)
-
-
-def _in_yaml(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=math.inf).split("\n")[0]
 
 
 # -- charts ----------------------------------------------------------------------------------------
@@ -213,16 +207,16 @@ def changes(report: Report) -> tuple[list[str], dict[str, list[Any]]]:
 
 def curves(runs: Sequence[Run], key: str, suffix: str = "", dash: int = 0) -> list[Series]:
     """One line a run that has this key; a run keeps its colour in all charts."""
-    found = [(place, run.name + suffix, *run.series(key)) for place, run in enumerate(runs)]
-    return [Series(name, *line, place, dash) for place, name, *line in found if line[0]]
+    found = [Series(run.name + suffix, *run.series(key), n, dash) for n, run in enumerate(runs)]
+    return [line for line in found if line.x]
 
 
-def layer_curves(run: Run, kind: str, name: str) -> list[Series]:
+def layer_curves(run: Run, name: str) -> list[Series]:
     """One line a layer that has values over time; a layer keeps its colour in all charts."""
-    found = [(layer, *run.series(f"{kind}/{layer}/{name}")) for layer in run.layers(kind)]
-    return [
-        Series(f"layer {layer}", *line, layer - 1) for layer, *line in found if len(line[0]) > 1
-    ]
+    keys = {key for line in run.metrics for key in line if key.startswith("schedule/")}
+    layers = sorted({int(key.split("/")[1]) for key in keys})
+    found = [Series(f"layer {n}", *run.series(f"schedule/{n}/{name}"), n - 1) for n in layers]
+    return [line for line in found if len(line.x) > 1]
 
 
 def _samples(report: Report) -> Iterator[tuple[str, Prediction, dict[str, str]]]:
@@ -283,21 +277,17 @@ class Players:
         try:
             if audio not in _named(manifest):
                 return why(key, "its manifest does not name it")
-            encoded = base64.b64encode(_mp3(load_audio(audio, manifest.parent))).decode("ascii")
+            mp3, samples = io.BytesIO(), load_audio(audio, manifest.parent)
+            soundfile.write(mp3, samples, SAMPLE_RATE, format="MP3")
         except (InputError, OSError):
             return why(key, "not found, or not audio")
+        encoded = base64.b64encode(mp3.getvalue()).decode("ascii")
         if len(encoded) > self.left:
             return why(key, "left out, the page would be too large")
         self.left -= len(encoded)
         self._made.add((audio, manifest))
         html = '<audio controls preload="metadata" aria-label="recording {}" src="{}"></audio>'
         return Markup(html).format(key, f"data:audio/mpeg;base64,{encoded}")
-
-
-def _mp3(samples: Any) -> bytes:
-    stream = io.BytesIO()
-    soundfile.write(stream, samples, SAMPLE_RATE, format="MP3")
-    return stream.getvalue()
 
 
 @lru_cache(maxsize=8)

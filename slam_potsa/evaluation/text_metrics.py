@@ -27,7 +27,6 @@ from slam_potsa.text import one_line
 CE, SEED = "CE", 12345  # the seed is sacrebleu's
 DIGITS = {CE: 3}  # after the point, of what has not the usual number
 
-
 # sacrebleu's own choice for zh, ja and ko (BLEU._TOKENIZER_MAP). It has none for the other
 # languages written without spaces, where words as 13a sees them are whole clauses: Cantonese takes
 # the Chinese tokeniser, the rest single characters.

@@ -39,7 +39,7 @@ setup(
         "slam_potsa.examples": ["scripts/*.sh"],
         "slam_potsa": ["cli.yaml"],
         "slam_potsa.data": ["languages.tsv"],
-        "slam_potsa.data.sources": ["asterisk_*.txt", "announcements*", "hf.yaml"],
+        "slam_potsa.data.sources": ["announcements*", "hf.yaml"],
         "slam_potsa.evaluation": ["*.yaml", "*.j2", "charts.mplstyle"],
         "slam_potsa.evaluation.report": ["page.*"],
         "slam_potsa.engine": ["peers.yaml"],
@@ -89,6 +89,8 @@ setup(
         "hf": ["datasets>=3"],
         # Recordings above 30 s: silero-vad finds the pauses to cut at.
         "long": ["silero-vad>=6.2"],
+        # `prepare announcements --synthetic`, beside the program espeak-ng.
+        "synthetic": ["babel>=2.14"],
         "serve": ["gradio>=6"],
         "quant": ["bitsandbytes>=0.50"],
         "docs": ["mkdocs-material>=9.7", "mkdocstrings[python]>=1"],
@@ -101,6 +103,7 @@ setup(
             "POT>=0.9.4",
             "tensorboard>=2.15",
             "selenium>=4.20",
+            "babel>=2.14",
         ],
     },
     entry_points={"console_scripts": ["slam-potsa=slam_potsa.cli:main"]},

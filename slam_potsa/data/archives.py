@@ -27,7 +27,7 @@ _BLOCK = 512  # bytes: a tar file is made of whole ones, and one of zeros marks 
 
 def split_reference(reference: str) -> tuple[str, str | None]:
     """`"a.tar:x/b.wav"` -> `("a.tar", "x/b.wav")`; a path of its own -> `(path, None)`."""
-    match = _REFERENCE.fullmatch(reference)
+    match = _REFERENCE.fullmatch(reference) if ":" in reference else None
     return (match[1], match[2]) if match else (reference, None)
 
 

@@ -31,8 +31,7 @@ SILENCE_PEAK = 1e-4  # of full scale, -80 dB: below it a recording is taken to b
 
 CANCELLED = 0.05  # of a channel's peak: what the channels' mean falls below is lost, not quiet
 MIN_SAMPLES = 160  # one mel frame
-# What is decoded where no limit is given: a small file may hold more than the memory does.
-MAX_DECODED, MAX_CHANNELS, MAX_RATE = 60.0, 8, 192_000  # seconds, channels, samples per second
+MAX_CHANNELS, MAX_RATE = 8, 192_000  # what is decoded; samples per second
 MAX_REST = 0.5  # seconds that a recording may be longer than its manifest says
 MAX_PEAK = 4.0  # times full scale: resampled or lossy speech may exceed 1, 16-bit numbers do by far
 
@@ -45,21 +44,19 @@ _KILOBITS = (  # a second, of MPEG-2 and 2.5, of MPEG-1 (ISO/IEC 11172-3, 13818-
 )
 _TRUNCATED = "truncated: the header promises {}, found {}; copy it again"
 _A_PART = "{:.2f} s long, 'duration' says {:g} s: no part is read; cut it, or mend the duration"
-_TOO_LONG = "{:.2f} s long, expected {:g} s or less (Whisper's window); split it into sentences"
+_TOO_LONG = "{:.2f} s long, expected 30 s or less (Whisper's window); split it into sentences"
 
 
 def load_audio(
     reference: str,
     base: str | Path | None = None,
     *,
-    max_seconds: float | None = MAX_SECONDS,
     duration: float | None = None,
 ) -> np.ndarray:
     """Decode `reference` to float32 samples in [-1, 1], 16 kHz, channels averaged: [samples].
 
     Args:
         reference: a path or `archive.tar:member`; relative ones are relative to `base`.
-        max_seconds: longer recordings are refused; None: above MAX_DECODED.
         duration: the manifest's; what is longer is refused, for the row may mean its beginning.
 
     Raises:
@@ -69,7 +66,7 @@ def load_audio(
     name, member = split_reference(reference)
     path = Path(base or ".", name)
     with open_audio(path, member) as file:
-        samples = _decode(file, MAX_DECODED if max_seconds is None else max_seconds)
+        samples = _decode(file)
         if len(samples) < MIN_SAMPLES:
             found = f"{len(samples)} samples at 16 kHz, expected {MIN_SAMPLES} or more"
             raise InputError(f"{found}; record it again")
@@ -98,7 +95,7 @@ def log_mel(audio: np.ndarray, n_mels: int = 80, window: str = "30s") -> torch.T
     Raises InputError for audio above 30 s, which Whisper cannot place.
     """
     if len(audio) > MAX_SECONDS * SAMPLE_RATE:
-        raise InputError(_TOO_LONG.format(len(audio) / SAMPLE_RATE, MAX_SECONDS))
+        raise InputError(_TOO_LONG.format(len(audio) / SAMPLE_RATE))
     frames = MAX_FRAMES if window == "30s" else ENCODER_STRIDE * encoder_frames(len(audio))
     padded = np.zeros(frames * HOP_LENGTH, dtype=np.float32)
     padded[: len(audio)] = audio
@@ -186,7 +183,7 @@ def open_audio(path: Path, member: str | None = None) -> Iterator[Any]:
             ) from None
 
 
-def _decode(file: Any, max_seconds: float) -> np.ndarray:
+def _decode(file: Any) -> np.ndarray:
     """[samples] at 16 kHz, channels averaged."""
     import soxr
 
@@ -198,9 +195,9 @@ def _decode(file: Any, max_seconds: float) -> np.ndarray:
     if file.channels > MAX_CHANNELS or rate > MAX_RATE:
         most = f"{MAX_CHANNELS} channels and {MAX_RATE} Hz at most"
         raise InputError(f"{file.channels} channels at {rate} Hz, expected {most}; convert it")
-    if declared > max_seconds * rate:
-        raise InputError(_TOO_LONG.format(declared / rate, max_seconds))
-    found = _mixed(blocks, rate, max_seconds)
+    if declared > MAX_SECONDS * rate:
+        raise InputError(_TOO_LONG.format(declared / rate))
+    found = _mixed(blocks, rate)
     if len(found) < declared:
         raise InputError(_TRUNCATED.format(f"{declared} samples", len(found)))
     return soxr.resample(found, rate, SAMPLE_RATE) if rate != SAMPLE_RATE and len(found) else found
@@ -267,14 +264,14 @@ def _mp3_frame_length(frame: bytes) -> int:
     return (144 if version == 3 else 72) * kilobits * 1000 // hertz + (frame[2] >> 1 & 1)
 
 
-def _mixed(blocks: Iterable[np.ndarray], rate: int, max_seconds: float) -> np.ndarray:
+def _mixed(blocks: Iterable[np.ndarray], rate: int) -> np.ndarray:
     """The mean of the channels [samples], block by block: a small file may hold a lot. Raises
     InputError for what only the channels themselves tell."""
     mixed, peak, length = [np.empty(0, np.float32)], 0.0, 0
     for block in blocks:
         length += len(block)
-        if length > max_seconds * rate:
-            raise InputError(_TOO_LONG.format(length / rate, max_seconds) + " (or more)")
+        if length > MAX_SECONDS * rate:
+            raise InputError(_TOO_LONG.format(length / rate) + " (or more)")
         peak = max(peak, float(np.abs(block).max(initial=0.0)))  # max() would pass over NaN
         if not np.isfinite(block).all():
             raise InputError("has samples that are not finite; convert or record it again")

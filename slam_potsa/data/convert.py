@@ -3,41 +3,28 @@
 All are JSON Lines (`.gz` too); what a row does not say, options of `convert` do.
 
 slam_llm, SLAM-LLM's asr_librispeech: one text, the transcript, or with --target-language the
-translation.
+translation. ms_swift too: one recording and one answer a row; system messages are passed over.
 
     {"key": "1001-134707-0000_ASR", "source": "/data/1001-134707-0000.wav", "target": "1 little..."}
-
-ms_swift: one text as well. One recording and one answer a row; system messages are passed over;
-`audios` or `audio`, and `query` with `response` for the messages.
-
     {"messages": [{"role": "user", "content": "<audio>Translate the speech to Chinese:"},
                   {"role": "assistant", "content": "你好。"}], "audios": ["/data/a.wav"]}
 
 cot_st, SLAM-LLM's `st_covost2`: the prompt ends in the language to write, whose tag divides the
 texts; `source` ends in the spoken and the target language. Rows that prompt with the transcript
-(`Hello.<|zh|>`, `covost_enenzh`) repeat others and are left out.
+repeat others and are left out. llm_srt (github.com/yxduir/LLM-SRT) has the spoken language too, in
+ISO 639-3; its result files say `audio_path`. One tag is a transcription.
 
     {"audio": "a.mp3", "prompt": "<|zh|>", "gt": "Hello.<|zh|>你好。", "source": "covost_enzh"}
-    {"audio": "b.mp3", "prompt": "<|en|>", "gt": "Hello.", "source": "covost_en"}
-
-llm_srt (github.com/yxduir/LLM-SRT, data/README.md): the spoken language too, in ISO 639-3; older
-files say `zho` for `cmn`, result files `audio_path`. One tag is a transcription.
-
     {"audio": "eng/test/139.wav", "source": "fleurs_eng_cmn", "prompt": "<|eng|><|cmn|>",
      "gt": "They have feet.<|eng|><|cmn|>它们有脚。"}
 
 nemo, NVIDIA NeMo with Canary's fields: `text` is what the model shall write, the translation where
 `target_lang` is another language or the task says so. Manifests of speech LLMs have it in `answer`
 ("na": none), next to the transcript in `text`. Rows with an `offset` are refused: parts of a
-recording; a `duration` shorter than the file is refused where the file is read. key, sentence_id
-and, of a translation, transcript may be there too. Dialogues have one recording and one answer;
-those of ShareGPT, from "human" and "gpt", name it in `sound`.
+recording. key, sentence_id and, of a translation, transcript may be there too.
 
-    {"audio_filepath": "a.wav", "duration": 3.5, "text": "hello", "lang": "en"}
     {"audio_filepath": "a.wav", "duration": 3.5, "text": "hallo", "source_lang": "en",
      "target_lang": "de", "taskname": "ast", "pnc": "yes"}
-    {"id": "a", "conversations": [{"from": "User", "type": "audio", "value": "a.wav"},
-                                  {"from": "Assistant", "type": "text", "value": "Hallo."}]}
 
 lhotse, Lhotse's cuts, one recording and one supervision a cut: the key is the cut's id, transcript
 and language are the supervision's, whose custom fields may be `translation`, `target_language` and
@@ -52,7 +39,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -76,8 +63,7 @@ LENGTH_TOLERANCE = 0.01  # seconds by which a cut may be shorter than its record
 CUT_REMEDY = "write its audio with CutSet.save_audios first"
 _TAG = re.compile(r"<\|([A-Za-z]{2,3}(?:[-_][A-Za-z]+)*)\|>")
 _TAGS_AT_END = re.compile(rf"(?:{_TAG.pattern})*$")
-Json = dict[str, Any]
-Values = dict[str, Any]  # manifest fields of one row, as far as the row has them
+Values = dict[str, Any]  # of a row, by its format's names; manifest fields, as far as it has them
 
 
 class Fill(NamedTuple):
@@ -94,23 +80,11 @@ class Fill(NamedTuple):
         return "target" if self.target_language else "transcript"
 
 
-@dataclass(frozen=True)
-class Conversion:
+class Conversion(NamedTuple):
     """What `convert` did."""
 
-    output: Path
     utterances: int
-    absent: int  # recordings that are not where the paths point
-    repeated: int = 0  # rows that tell nothing new, left out
-
-    @property
-    def summary(self) -> str:
-        text = f"{self.output}: {self.utterances} utterances"
-        text += f"; left out: {self.repeated} rows that tell nothing new" * bool(self.repeated)
-        if self.absent:
-            text += f"\nwarning: {self.absent} recordings are not where the paths point; relative "
-            text += "paths are looked up from the folder of the input, or from --audio-root"
-        return text
+    summary: str
 
 
 def convert(
@@ -136,8 +110,9 @@ def convert(
         raise InputError(f"format {source_format!r}: expected one of {', '.join(formats)}")
     if os.path.realpath(source) == os.path.realpath(output):
         raise InputError(f"{output}: is the input too; give another output")
-    fill = Fill(code(language), code(target_language), sentence_id)
-    base = Path(audio_root) if audio_root else source if source.is_dir() else source.parent
+    codes = [value and short_code(value) for value in (language, target_language)]
+    fill, base = Fill(*codes, sentence_id), source if source.is_dir() else source.parent
+    base = Path(audio_root or base)
     if source_format != "manifest":
         reader = partial(read_foreign, name=source_format, fill=fill)
         read = each(reader, shards(source, source_format), workers=1).values()
@@ -151,8 +126,16 @@ def convert(
         utterances, repeated = manifest.read_manifest(source, needs=()), 0
     moved = (replace(u, audio=u.audio and rebased(u.audio, base, output)) for u in utterances)
     manifest.write_manifest(output, moved)
-    absent = sum(not (base / split_reference(u.audio)[0]).is_file() for u in utterances if u.audio)
-    return Conversion(output, len(utterances), absent, repeated)
+    summary = f"{output}: {len(utterances)} utterances"
+    summary += f"; left out: {repeated} rows that tell nothing new" * bool(repeated)
+    if absent := sum(not _is_there(u.audio, base) for u in utterances if u.audio):
+        summary += f"\nwarning: {absent} recordings are not where the paths point; relative paths "
+        summary += "are looked up from the folder of the input, or from --audio-root"
+    return Conversion(len(utterances), summary)
+
+
+def _is_there(audio: str, base: Path) -> bool:
+    return (base / split_reference(audio)[0]).is_file()
 
 
 def rebased(audio: str, base: Path, output: Path) -> str:
@@ -232,26 +215,28 @@ def _complete(row: Row, fill: Fill, seen: Counter, problems: Problems) -> Uttera
 # --- fields of a row ---
 
 
-def text(row: Json, *names: str, needed: bool = False) -> str | None:
+def text(row: Values, *names: str) -> str | None:
     """The first of these fields that is there, on one line: manifests hold one line a text. None
-    for null and "".
-
-    Raises InputError where it is no text, or needed and not there.
-    """
+    for null and "". Raises InputError where it is no text."""
     for name in names:
         value = row.get(name)
         if value is not None and not isinstance(value, str):
             raise wrong(name, value, "text")
         if value and value.strip():
             return " ".join(value.split()) if re.search(r"[\t\n\r]", value) else value.strip()
-    if needed:
-        raise wrong(names[0], row.get(names[0]), "text")
     return None
 
 
-def code(value: str | None) -> str | None:
-    """A language in any spelling, as the manifest's code. Raises InputError."""
-    return short_code(value) if value else None
+def needed(row: Values, *names: str) -> str:
+    """`text`. Raises InputError where there is none."""
+    if not (found := text(row, *names)):
+        raise wrong(names[0], row.get(names[0]), "text")
+    return found
+
+
+def code(row: Values, *names: str) -> str | None:
+    """`text` that names a language in any spelling, as the manifest's code. Raises InputError."""
+    return (found := text(row, *names)) and short_code(found)
 
 
 def wrong(name: str, found: Any, expected: str) -> InputError:
@@ -262,14 +247,14 @@ def wrong(name: str, found: Any, expected: str) -> InputError:
 # --- a reader for each format: a row -> manifest fields; raises InputError ---
 
 
-def _slam_llm(row: Json, fill: Fill) -> Values:
+def _slam_llm(row: Values, fill: Fill) -> Values:
     if row.get("audio"):
         raise wrong("audio", row["audio"], "none beside 'source', as cot_st and llm_srt have it")
-    audio = text(row, "source", needed=True)
-    return {"key": text(row, "key"), "audio": audio, fill.one_text: text(row, "target")}
+    values = {"key": text(row, "key"), "audio": needed(row, "source")}
+    return values | {fill.one_text: text(row, "target")}
 
 
-def _ms_swift(row: Json, fill: Fill) -> Values:
+def _ms_swift(row: Values, fill: Fill) -> Values:
     audios, turns = row.get("audios", row.get("audio")), row.get("messages")
     if row.get("query") and not turns and not row.get("history"):
         turns = [{"role": "user"}, {"role": "assistant", "content": row.get("response")}]
@@ -282,10 +267,10 @@ def _ms_swift(row: Json, fill: Fill) -> Values:
     raise wrong("messages", turns, expected)
 
 
-def _tagged(row: Json, fill: Fill, spoken_too: bool) -> Values:
+def _tagged(row: Values, fill: Fill, spoken_too: bool) -> Values:
     """llm_srt, whose tags say the spoken language too, and cot_st."""
-    audio = text(row, "audio", *["audio_path"] * spoken_too, needed=True)
-    prompt, answer = text(row, "prompt", needed=True), text(row, "gt", needed=True)
+    audio = needed(row, "audio", *["audio_path"] * spoken_too)
+    prompt, answer = needed(row, "prompt"), needed(row, "gt")
     marker = _TAGS_AT_END.search(prompt)[0]
     tags = _TAG.findall(marker)
     if len(tags) not in (1, 1 + spoken_too):
@@ -308,20 +293,22 @@ def _spoken(source: str, target: str) -> str | None:
     return short_code(match[1]) if match else None
 
 
-def _nemo(row: Json, fill: Fill) -> Values:
-    row = _of_dialogue(row) if "conversations" in row else row
+def _nemo(row: Values, fill: Fill) -> Values:
+    if row.get("conversations"):
+        remedy = "none: write a row of audio_filepath and text for each answer"
+        raise wrong("conversations", row["conversations"], remedy)
     if row.get("offset"):
         raise wrong("offset", row["offset"], "0: cut the recording into files first")
     values: Values = {
         "key": text(row, "key"),
-        "audio": text(row, "audio_filepath", needed=True),
-        "language": code(text(row, "source_lang", "lang")),
+        "audio": needed(row, "audio_filepath"),
+        "language": code(row, "source_lang", "lang"),
         "sentence_id": text(row, "sentence_id"),
         "duration": row.get("duration"),
     }
     said, answer = text(row, "text"), text(row, "answer")
     answer = None if answer == "na" else answer
-    written = code(text(row, "target_lang")) or fill.target_language
+    written = code(row, "target_lang") or fill.target_language
     translated = written != (values["language"] or fill.language)
     if written is None or not (translated or text(row, "taskname", "task") in TRANSLATION):
         return values | {"transcript": answer or said}
@@ -331,30 +318,14 @@ def _nemo(row: Json, fill: Fill) -> Values:
     return values | {"target_language": written if values["target"] else None}
 
 
-def _of_dialogue(row: Json) -> Json:
-    """NeMo's own fields of a dialogue of one recording and one answer."""
-    turns = row["conversations"]
-    try:
-        said = [turn for turn in turns if turn["from"].lower() in ("assistant", "gpt")]
-        heard = [turn for turn in turns if turn.get("type") == "audio"]
-        (answer,), (audio,) = said, heard or [{**row, "value": row["sound"]}]
-        assert answer is not audio
-        named = {"audio_filepath": audio["value"], "text": answer["value"], "key": row.get("id")}
-    except (AssertionError, LookupError, TypeError, ValueError, AttributeError):
-        raise wrong("conversations", turns, "one recording and one text that answers") from None
-    return {**row, **audio, **named}
-
-
-def _webdataset(row: Json, fill: Fill) -> Values:
+def _webdataset(row: Values, fill: Fill) -> Values:
     values = {name: text(row, name) for name in ("key", "transcript", "target", "sentence_id")}
-    values |= {name: code(text(row, name)) for name in ("language", "target_language")}
-    values["audio"] = text(row, "audio", needed=True)
-    if not values[fill.one_text]:
-        values[fill.one_text] = text(row, "text")
-    return values
+    values |= {name: code(row, name) for name in ("language", "target_language")}
+    one_text = values[fill.one_text] or text(row, "text")
+    return values | {"audio": needed(row, "audio"), fill.one_text: one_text}
 
 
-def _lhotse(row: Json, fill: Fill) -> Values:
+def _lhotse(row: Values, fill: Fill) -> Values:
     try:
         (supervision,), recording = row["supervisions"], row["recording"]
         (source,) = [one for one in recording["sources"] if one["type"] in ("file", "shar")]
@@ -373,18 +344,16 @@ def _lhotse(row: Json, fill: Fill) -> Values:
     if not whole:
         expected = f"{recording.get('duration')}, all of its recording; {CUT_REMEDY}"
         raise wrong("duration", row.get("duration"), expected)
-    target = text({"translation": target}, "translation")
+    target, is_shar = text({"translation": target}, "translation"), source["type"] == "shar"
     return {
         "key": text(row, "id"),
-        "audio": shar_audio(fill.file, row["id"])
-        if source["type"] == "shar"
-        else text(source, "source", needed=True),
-        "language": code(text(supervision, "language")),
+        "audio": shar_audio(fill.file, row["id"]) if is_shar else needed(source, "source"),
+        "language": code(supervision, "language"),
         "transcript": text(supervision, "text"),
         "sentence_id": custom.get("sentence_id"),
         "duration": row["duration"],
         "target": target,
-        "target_language": code(written) if target else None,
+        "target_language": short_code(written) if target else None,
     }
 
 

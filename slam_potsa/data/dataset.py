@@ -13,9 +13,9 @@ One row, audio slots (filled by the projector's output) before the prompt, as in
 
 from __future__ import annotations
 
-import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from slam_potsa.data.audio import HOP_LENGTH, encoder_frames, load_audio, log_me
 from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.languages import language_id
 from slam_potsa.data.manifest import Utterance, read_manifest
-from slam_potsa.data.pairs import ParallelSpeechDataset
+from slam_potsa.data.pairs import ParallelSpeechDataset, another_sentence
 from slam_potsa.data.rows import heard
 from slam_potsa.errors import InputError, collecting, placed, refuse
 
@@ -190,22 +190,17 @@ class SpeechTranslationDataset(Dataset):
         answers = [[] if self.data.inference_mode else row["answer_ids"] for row in rows]
         columns = start + max(map(len, answers))
         shape = (len(rows), columns)
-        input_ids = torch.full(shape, self.pad_id)
-        labels = torch.full(shape, IGNORED)
+        input_ids, labels = torch.full(shape, self.pad_id), torch.full(shape, IGNORED)
         attention_mask = torch.zeros(shape, dtype=torch.bool)
-        modality_mask = torch.zeros(shape, dtype=torch.bool)
-        for index, row in enumerate(rows):
-            prompt = start - len(row["prompt_ids"])  # where the prompt begins
-            audio, end = prompt - slots[index], start + len(answers[index])
-            input_ids[index, audio:prompt] = AUDIO_SLOT
-            input_ids[index, prompt:start] = torch.tensor(row["prompt_ids"])
-            input_ids[index, start:end] = torch.tensor(answers[index])
+        for index, (row, answer) in enumerate(zip(rows, answers, strict=True)):
+            ids = [AUDIO_SLOT] * slots[index] + row["prompt_ids"] + answer
+            end = start + len(answer)
+            input_ids[index, end - len(ids) : end] = torch.tensor(ids)
+            attention_mask[index, end - len(ids) : end] = True
             if not row["taught"]:
                 labels[index, start:end] = input_ids[index, start:end]
-            modality_mask[index, audio:prompt] = True
-            attention_mask[index, audio:end] = True
         tokens = {"input_ids": input_ids, "attention_mask": attention_mask}
-        tokens["modality_mask"] = modality_mask
+        tokens["modality_mask"] = input_ids == AUDIO_SLOT
         if not self.data.inference_mode:
             tokens |= {"labels": labels, "label_start": start}
         return tokens
@@ -293,30 +288,20 @@ def exchanged_recordings(utterances: Iterable[Utterance], seed: int = 0) -> dict
     """The blind control: key -> the utterance heard instead, of its language, not of its sentence.
 
     What a model then still gets right it did not hear: it guessed it from the LLM's prior, the
-    prompt and the language. A permutation within each language, the same for the same `seed`. With
-    n recordings, m of them of the most recorded sentence, each takes the one m places further in
-    an order that keeps a sentence's recordings together: never its own sentence's, if 2m <= n.
+    prompt and the language. The same for the same `seed`; recordings of a sentence take turns.
 
     Raises:
-        InputError: with every language where 2m > n, so that no exchange is possible.
+        InputError: with every language that has one sentence alone.
     """
     spoken: dict[str, dict[str, list[Utterance]]] = defaultdict(lambda: defaultdict(list))
     for utterance in utterances:
         spoken[utterance.language][utterance.sentence_id].append(utterance)
-    exchanged: dict[str, Utterance] = {}
-    problems = []
+    exchanged, problems = {}, []
     for language, sentences in sorted(spoken.items()):
-        order = sorted(sentences)
-        random.Random(f"blind:{seed}:{language}").shuffle(order)
-        ordered = [row for sentence in order for row in sentences[sentence]]
-        most = max(map(len, sentences.values()))
-        if 2 * most > len(ordered):
-            problems.append(
-                f"language {language!r}: {most} of {len(ordered)} recordings are of one sentence, "
-                "expected at most half: there is no other sentence's recording for each"
-            )
-        others = ordered[most:] + ordered[:most]
-        exchanged |= {u.key: other for u, other in zip(ordered, others, strict=True)}
+        with collecting(problems, f"language {language!r}"):
+            for name, other in another_sentence(sentences, f"blind:{seed}:{language}").items():
+                turns = cycle(sentences[other])
+                exchanged |= {own.key: next(turns) for own in sentences[name]}
     refuse(problems)
     return exchanged
 

@@ -15,7 +15,6 @@ import json
 import os
 import re
 import zlib
-from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -27,7 +26,6 @@ from slam_potsa.files import atomic_write
 MANY = 20  # problems that are listed one by one; of more, those of one kind are told once
 SHOWN = 60  # characters of a value in a message
 CHECKSUM = "crc32"  # the field of `Log`
-BLOCK = 1 << 22  # bytes that are read at once
 
 Fields = Mapping[str, tuple[Callable[[Any], bool], str]]  # name -> (is it right?, what is expected)
 MOST = 1e300  # of numbers
@@ -96,14 +94,17 @@ def check_fields(
     Fields whose name begins with `_` are the user's own; null is as good as nothing.
     """
     before, (number, values) = len(problems.found), row
-    for name, (valid, expected) in fields.items():
-        value = values.get(name)
-        if name in required if value is None else not valid(value):
-            problems.wrong(number, name, value, expected)
-    for name in values:
-        if name not in fields and not name.startswith("_"):
+    for name, value in values.items():
+        if name in fields:
+            valid, expected = fields[name]
+            if value is not None and not valid(value):
+                problems.wrong(number, name, value, expected)
+        elif not name.startswith("_"):
             known = f"one of {', '.join(fields)} (a field of your own begins with '_')"
             problems.add(number, f"field {name!r}: not known, expected {known}")
+    for name in required:
+        if values.get(name) is None:
+            problems.wrong(number, name, None, fields[name][1])
     return len(problems.found) == before
 
 
@@ -124,27 +125,22 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and -MOST < value < MOST
 
 
-def read_rows(path: str | Path, problems: Problems, expected: str = "JSON Lines") -> list[Row]:
+def read_rows(path: str | Path, problems: Problems, expected: str = "JSON Lines") -> Iterator[Row]:
     """The lines that are JSON objects; the others go to `problems`. Blank lines are left out.
 
     Raises InputError where the file cannot be read (`read_lines`).
     """
-    return rows_of(read_lines(path, expected), problems)
-
-
-def rows_of(lines: Iterable[tuple[int, str]], problems: Problems) -> list[Row]:
-    """`read_rows` of lines that are read already, each with its number."""
-    rows = []
-    for number, line in lines:
+    for number, line in read_lines(path, expected):
         try:
-            values, why = _loads(line), ""
+            values, why = json.loads(line), ""
+            if isinstance(values, dict) and line.count(":") > len(values):
+                json.loads(line, object_pairs_hook=_object)  # a field may be there twice
         except _BROKEN as error:
             values, why = None, f" ({str(error)[:SHOWN]})"
         if isinstance(values, dict):
-            rows.append(Row(number, values))
+            yield Row(number, values)
         else:
             problems.add(number, f"found {short(line)}, expected a JSON object{why}")
-    return rows
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -155,26 +151,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-_loads = json.JSONDecoder(object_pairs_hook=_object).decode
-
-
-def read_lines(path: str | Path, expected: str, *, blank: bool = False) -> list[tuple[int, str]]:
+def read_lines(
+    path: str | Path, expected: str, *, blank: bool = False
+) -> Iterator[tuple[int, str]]:
     """(number, text) of the lines that are not blank, or of all with `blank`; of `.gz` files too.
-
-    Raises InputError as `read_blocks`.
-    """
-    text = b"".join(read_blocks(path, expected))
-    return list(lines_of(text, blank=blank))
-
-
-def lines_of(block: bytes, first: int = 1, *, blank: bool = False) -> Iterator[tuple[int, str]]:
-    """`read_lines` of whole lines that are read already, the first of them number `first`."""
-    numbered = enumerate(block.decode().removesuffix("\n").split("\n"), start=first)
-    return ((number, line.rstrip("\r")) for number, line in numbered if blank or line.strip())
-
-
-def read_blocks(path: str | Path, expected: str) -> Iterator[bytes]:
-    """A file's text in UTF-8 by blocks of whole lines, of some megabytes; of `.gz` files too.
 
     Raises InputError where there is no such file, or no text in UTF-8; `expected` says of what.
     """
@@ -182,16 +162,11 @@ def read_blocks(path: str | Path, expected: str) -> Iterator[bytes]:
     try:
         if path.exists() and not path.is_file():  # reading a pipe or a device might never end
             raise OSError("it is a folder, a pipe or a device")
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-            rest = file.read(len(BOM_UTF8)).removeprefix(BOM_UTF8)
-            while block := file.read(BLOCK):
-                lines, end, rest = (rest + block).rpartition(b"\n")
-                if end:
-                    lines.decode()
-                    yield lines + end
-            rest.decode()
-            if rest:
-                yield rest
+        opened = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rt", encoding="utf-8-sig", newline="\n") as file:
+            for number, line in enumerate(file, start=1):
+                if blank or line.strip():
+                    yield number, line.rstrip("\r\n")
     except (OSError, EOFError, zlib.error, ValueError) as error:
         absent = isinstance(error, FileNotFoundError)
         why = "no such file" if absent else f"cannot be read ({error})"

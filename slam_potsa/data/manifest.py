@@ -20,23 +20,25 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from slam_potsa.data import jsonl
 from slam_potsa.data.archives import split_reference
 from slam_potsa.data.rows import (
+    AT_ONCE,
     REQUIRED,
     VALID,
     Rows,
     Sentences,
     Utterance,
     column,
-    one_by_one,
-    plain,
-    settled,
+    heard,
+    in_columns,
 )
 from slam_potsa.errors import InputError, each, placed
 from slam_potsa.provenance import (
@@ -100,29 +102,22 @@ def read_manifest(
 
 
 @lru_cache(maxsize=8)
-def _read(path: str, content: str) -> tuple[Rows, np.ndarray, list[tuple[int, str]]]:
+def _read(path: str, content: str) -> tuple[Rows, list[int], list[tuple[int, str]]]:
     """The rows, the number of each one's line, and what is wrong, with the numbers of lines too.
 
     `content` tells files apart that lay at the same path.
     """
-    problems, tables, numbers, first, foreign = jsonl.Problems(path), [], [], 1, None
-    for block in jsonl.read_blocks(path, EXPECTED):
-        table = plain(block)
-        if table is None:
-            rows = jsonl.rows_of(jsonl.lines_of(block, first), problems)
-            foreign = foreign or (foreign_format(rows[0].values) if rows and not tables else None)
-            table, own = one_by_one(rows, problems), [row.number for row in rows]
-        else:
-            own = range(first, first + table.num_rows)
-        tables.append(table)
-        numbers.append(np.fromiter(own, np.int32, len(own)))
-        first += block.count(b"\n")
-    rows, numbers = settled(tables), np.concatenate([*numbers, np.empty(0, np.int32)])
+    problems, tables, numbers, foreign = jsonl.Problems(path), [], [], None
+    lines = jsonl.read_rows(path, problems, EXPECTED)
+    while part := list(islice(lines, AT_ONCE)):
+        foreign = foreign or (None if tables else foreign_format(part[0].values))
+        part = [row for row in part if jsonl.check_fields(row, VALID, problems, REQUIRED)]
+        tables.append(in_columns(part))
+        numbers += [row.number for row in part]
+    rows = Rows(pa.concat_tables(tables) if tables else in_columns([]))
     if len(rows.table["key"].unique()) < len(rows):
-        wrong = {number for number, _ in problems.found}
-        for number, key in zip(numbers.tolist(), column(rows, "key"), strict=True):
-            if number not in wrong:
-                problems.once(number, key)
+        for number, key in zip(numbers, column(rows, "key"), strict=True):
+            problems.once(number, key)
     if problems.found and foreign:
         remedy = f"slam-potsa prepare convert {path} OUT.jsonl --from {foreign}"
         hint = f"{path}: these look like {foreign}'s fields: {remedy}"
@@ -222,44 +217,35 @@ def check_manifest(
             longer than 30 s, or no audio, each as `file: key 'k': ...`.
     """
     rows, warnings = read_manifest(path, needs=needs), []
-    heard, said = np.flatnonzero(~rows.lacks("audio")), column(rows, "duration")
-    seconds = [said[row] or 0.0 for row in heard]
+    spoken, said = np.flatnonzero(~rows.lacks("audio")), np.array(column(rows, "duration"), float)
+    seconds, said = said[spoken], said[spoken]  # NaN where nothing is said
     if audio and (again or not is_checked(path)):
         read = content_hash(path)
-        seconds = list(_measure(Path(path), rows, heard.tolist(), progress).values())
+        seconds = np.array(_measure(Path(path), rows, spoken.tolist(), progress))
         with suppress(OSError):
             mark_checked(path, read)
-        warnings = [
-            f"key {rows[n].key!r}: field 'duration' says {said[n]:g} s, its recording {found:.2f} s"
-            for n, found in zip(heard, seconds, strict=True)
-            if said[n] is not None and abs(said[n] - found) > DURATION_TOLERANCE
-        ]
-    elif not audio and any(said[row] is None for row in heard):
+        for n in np.flatnonzero(np.abs(said - seconds) > DURATION_TOLERANCE).tolist():
+            told = f"field 'duration' says {said[n]:g} s, its recording {seconds[n]:.2f} s"
+            warnings.append(f"key {rows[int(spoken[n])].key!r}: {told}")
+    elif not audio and np.isnan(said).any():
         warnings = ["some utterances have no duration, so the hours are too few"]
-    return _summary(rows, heard, seconds, warnings)
-
-
-def _summary(
-    rows: Rows, heard: np.ndarray, seconds: Sequence[float], warnings: list[str]
-) -> ManifestSummary:
     known = Sentences(rows)
-    own, sentences = known.language[heard], Counter(known.spoken_languages)
-    counts, lengths = np.bincount(own), np.bincount(own, seconds)
+    own, sentences = known.language[spoken], Counter(known.spoken_languages)
+    counts, lengths = np.bincount(own), np.bincount(own, np.nan_to_num(seconds))
     languages = {
         name: LanguageSummary(int(counts[place]), float(lengths[place]), sentences[place])
         for name, place in sorted((name, place) for place, name in enumerate(known.languages))
         if sentences[place]
     }
     lonely = [int(known.rows(number)[0]) for number in np.flatnonzero(known.spoken_in == 1)]
-    synthetic = column(rows, "synthetic")
-    made = Counter(synthetic[row] for row in heard if synthetic[row])
-    told = [f"{count:,} rows have {what} that a machine made" for what, count in made.items()]
     lonely = sorted(rows[row].sentence_id for row in lonely)
-    return ManifestSummary(languages, int((known.spoken_in > 0).sum()), lonely, [*warnings, *told])
+    for what, count in Counter(heard(rows, "synthetic")).items():
+        warnings += [f"{count:,} rows have {what} that a machine made"] * bool(what)
+    return ManifestSummary(languages, int((known.spoken_in > 0).sum()), lonely, warnings)
 
 
-def _measure(path: Path, rows: Rows, heard: Sequence[int], progress: bool) -> dict[int, float]:
-    """Row -> seconds of its recording; InputError with every one that cannot be used."""
+def _measure(path: Path, rows: Rows, heard: Sequence[int], progress: bool) -> list[float]:
+    """Seconds of the recordings; InputError with every one that cannot be used."""
     from slam_potsa.data.audio import measure_audio
 
     def measure(row: int) -> float:
@@ -268,7 +254,7 @@ def _measure(path: Path, rows: Rows, heard: Sequence[int], progress: bool) -> di
             return measure_audio(utterance.audio, path.parent, duration=utterance.duration)
 
     # Threads: libsndfile does not hold the interpreter's lock.
-    return each(measure, heard, progress=f"checking {path.name}" if progress else "")
+    return [*each(measure, heard, progress=f"checking {path.name}" if progress else "").values()]
 
 
 def mark_checked(path: str | Path, content: str | None = None) -> None:

@@ -19,15 +19,15 @@ def ranks() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def drawn(count: int) -> list[int]:
-    """The indices of `count` items in the order in which the hosts' sampler draws them.
-
-    First all of rank 0, then all of rank 1, and so on.
-    """
+def placed(items: Sequence[int]) -> list[int]:
+    """The order of which the hosts' sampler makes `items`: all that rank 0 draws, rank 1, …"""
     from torch.utils.data import DistributedSampler
 
-    order = list(DistributedSampler(range(count), num_replicas=1, rank=0))
-    return [index for rank in range(ranks()) for index in order[rank :: ranks()]]
+    found, order = list(items), list(DistributedSampler(items, num_replicas=1, rank=0))
+    drawn = (index for rank in range(ranks()) for index in order[rank :: ranks()])
+    for index, item in zip(drawn, items, strict=True):
+        found[index] = item
+    return found
 
 
 def bucketed(order: Sequence[int], lengths: np.ndarray, size: int, rng: random.Random) -> list[int]:
@@ -53,7 +53,4 @@ def bucketed(order: Sequence[int], lengths: np.ndarray, size: int, rng: random.R
     own = [[item for step in steps for item in step[rank :: ranks()]] for rank in range(ranks())]
     for place, item in enumerate(left):
         own[place % ranks()].append(item)
-    found = list(order)
-    for index, item in zip(drawn(len(order)), (item for rank in own for item in rank), strict=True):
-        found[index] = item
-    return found
+    return placed([item for rank in own for item in rank])

@@ -27,9 +27,9 @@ from typing import Any
 
 import numpy as np
 
-from slam_potsa.data.order import bucketed, drawn
+from slam_potsa.data.order import bucketed, placed
 from slam_potsa.data.rows import Rows, Sentences, Utterance, column, heard
-from slam_potsa.data.tasks import NEEDS, TEXT, check_tasks, draw_task
+from slam_potsa.data.tasks import NEEDS, TEXT, check_tasks, draw_task, fitting
 from slam_potsa.errors import InputError, refuse
 
 PAIRINGS = ("random", "anchor", "partner", "joining", "none")
@@ -126,14 +126,14 @@ class ParallelSpeechDataset:
         self.bucket = bucket
         self._sentences = Sentences(self.utterances, self.joining)
         self._check()
-        self._fit: dict[str, np.ndarray] = {}
-        # A slot is (-1 - sentence, draw), (row, None), or (row that meets a partner, number of its
-        # repetition); the slots are fixed for good. Those of what joins come after them,
+        # A slot is a row and which draw of its sentence it is, or repetition of its meeting with a
+        # partner; -1: the row alone. Slots are fixed for good. Those of what joins come after them,
         # `_num_joins` an epoch, `_taught` in turn.
-        self._keys, self._draws = self._plan()
+        self._paired, self._rows, self._draws = self._plan()
         self._taught = self._with_partner()
-        needed = self.joining_share / (1 - self.joining_share) * len(self._keys)
+        needed = self.joining_share / (1 - self.joining_share) * len(self._rows)
         self._num_joins = max(len(self._taught), math.ceil(needed - 1e-9)) if joining else 0
+        self._fit = {task: fitting(task, self.utterances) for task in self.tasks if shares}
         self._pools = self._pool() if shares else {}
         self._born = 0  # see __getstate__
         self._order: tuple[int, Sequence[Any]] | None = None
@@ -148,16 +148,14 @@ class ParallelSpeechDataset:
         return int((self._draws >= 0).sum()) + self._num_joins
 
     def __len__(self) -> int:
-        return len(self._keys) + self._num_joins
+        return len(self._rows) + self._num_joins
 
     def __getitem__(self, index: int) -> Item:
         epoch = self.epoch
-        key, draw = self._slot(index, epoch)
-        if draw is None:
-            return (self.utterances[key],)
-        if key >= 0:
-            return self._meet(key, draw, epoch)
-        return self._draw(-1 - key, draw, epoch)
+        row, draw = self._slot(index, epoch)
+        if draw < 0:
+            return (self.utterances[row],)
+        return (self._draw if self._paired[row] else self._meet)(row, draw, epoch)
 
     def task(self, index: int) -> str:
         """The task of item `index`, the same for both rows of a pair.
@@ -168,15 +166,15 @@ class ParallelSpeechDataset:
         epoch = self.epoch
         if self._pools and self.shuffle:
             return self._mixture(epoch)[index][1]
-        key, draw = self._slot(index, epoch)
+        row, draw = self._slot(index, epoch)
         if len(set(self.tasks)) == 1:
             return self.tasks[0]
-        rows = [key] if key >= 0 else self._sentences.rows(-1 - key)
-        name = self.utterances[rows[0]]
-        name = name.key if key >= 0 else name.sentence_id
+        rows, name = [row], self.utterances[row].key
+        if self._paired[row]:
+            rows, name = self._recordings(row), self.utterances[row].sentence_id
         shares = zip(self.tasks, self.shares, strict=False)
-        shares = {task: share for task, share in shares if self._fitting(task)[rows].all()}
-        place = self.seed, epoch if self.shuffle else "", name, draw
+        shares = {task: share for task, share in shares if self._fit[task][rows].all()}
+        place = self.seed, epoch if self.shuffle else "", name, draw if draw >= 0 else None
         return draw_task([*shares] or self.tasks, *place, shares=[*shares.values()])
 
     def __iter__(self):
@@ -209,8 +207,8 @@ class ParallelSpeechDataset:
                 "sorts: add it, or set bucket to 0"
             )
 
-    def _plan(self) -> tuple[np.ndarray, np.ndarray]:
-        """(keys, draws) of the slots, in the order of the manifest; -1: no draw."""
+    def _plan(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Which rows [R] pairs are drawn of; rows and draws of the slots, as the manifest goes."""
         known, rows = self._sentences, np.arange(len(self.utterances))
         has_pairs = (known.spoken_in > 1) & (self.pairing in ("random", "anchor"))
         if self.pairing == "anchor":
@@ -220,32 +218,27 @@ class ParallelSpeechDataset:
         # The first recording of a sentence stands for all of its draws.
         first = np.zeros(len(rows), bool)
         first[rows[paired][np.unique(known.number[paired], return_index=True)[1]]] = True
-        alone = ~known.joins & ~paired
-        counts = np.where(first, (known.recordings[known.number] + 1) // 2, alone)
+        counts = np.where(first, (known.recordings[known.number] + 1) // 2, ~known.joins & ~paired)
         own = np.repeat(rows, counts)
         draws = np.arange(len(own)) - np.repeat(np.cumsum(counts) - counts, counts)
         is_met = (self.pairing == "partner") & known.meets & (known.spoken_in[known.number] > 1)
-        draws = np.where(first[own] | is_met[own], draws, -1)
-        return np.where(first[own], -1 - known.number[own], own), draws
+        return paired, own, np.where((paired | is_met)[own], draws, -1)
 
-    def _fitting(self, task: str) -> np.ndarray:
-        """[R] bool: which rows have what the task needs."""
-        if task not in self._fit:
-            values = zip(*(column(self.utterances, name) for name in NEEDS[task]), strict=True)
-            self._fit[task] = np.array([None not in own for own in values], bool)
-        return self._fit[task]
+    def _recordings(self, row: int) -> np.ndarray:
+        """The rows of its sentence that may be partners."""
+        return self._sentences.rows(self._sentences.number[row])
 
-    def _pool(self) -> dict[str, list[tuple[int, int | None]]]:
+    def _pool(self) -> dict[str, list[tuple[int, int]]]:
         """By task, the slots that fit it; what is read and not heard is never paired."""
-        known, fitting, pools = self._sentences, {t: self._fitting(t) for t in self.tasks}, {}
-        for task, fits in fitting.items():
+        known, pools = self._sentences, {}
+        for task, fits in self._fit.items():
             # Of a sentence, all recordings must fit.
-            others = np.bincount(known.number, ~fits & known.meets) == 0
-            slots = map(_undrawn, zip(self._keys.tolist(), self._draws.tolist(), strict=True))
-            slots = [s for s in slots if (others[-1 - s[0]] if s[0] < 0 else fits[s[0]])]
-            alone = [(row, None) for row in np.flatnonzero(fits).tolist()]
-            pools[task] = alone if task in TEXT else slots
-        idle = np.flatnonzero(~np.any(list(fitting.values()), 0))
+            whole = np.bincount(known.number, ~fits & known.meets) == 0
+            fit = np.where(self._paired, whole[known.number], fits)[self._rows]
+            slots = zip(self._rows[fit].tolist(), self._draws[fit].tolist(), strict=True)
+            alone = ((row, -1) for row in np.flatnonzero(fits).tolist())
+            pools[task] = list(alone if task in TEXT else slots)
+        idle = np.flatnonzero(~np.any(list(self._fit.values()), 0))
         problems = [
             f"task {task!r} has a share, and no row has its {', '.join(NEEDS[task])}: add some, or "
             "take it out of dataset_config.tasks and task_shares"
@@ -257,7 +250,7 @@ class ParallelSpeechDataset:
         refuse(problems + [told] * bool(len(idle)))
         return pools
 
-    def _mixture(self, epoch: int) -> list[tuple[tuple[Any, int | None], str]]:
+    def _mixture(self, epoch: int) -> list[tuple[tuple[int, int], str]]:
         """(Slot, task) by item of an epoch."""
         if self._order is None or self._order[0] != epoch:
             ends = [0, *accumulate(self.shares)]
@@ -270,7 +263,7 @@ class ParallelSpeechDataset:
             self._order = (epoch, placed)
         return self._order[1]
 
-    def _turn(self, task: str, start: int, count: int) -> Iterator[tuple[Any, int | None]]:
+    def _turn(self, task: str, start: int, count: int) -> Iterator[tuple[int, int]]:
         """`count` of a task's slots from `start` on, in one random order after the other."""
         pool = self._pools[task]
         for lap in range(start // len(pool), (start + count - 1) // len(pool) + 1):
@@ -292,18 +285,18 @@ class ParallelSpeechDataset:
         )
         return np.flatnonzero(taught)
 
-    def _slot(self, index: int, epoch: int) -> tuple[int, int | None]:
+    def _slot(self, index: int, epoch: int) -> tuple[int, int]:
         if not 0 <= index < len(self):
             raise IndexError(f"item {index} of {len(self)}")
         if self._pools and self.shuffle:
             return self._mixture(epoch)[index][0]
-        place = self._permutation(epoch)[index] if self.shuffle else index
-        if place < len(self._keys):
-            return _undrawn((int(self._keys[place]), int(self._draws[place])))
-        turn = int(place) - len(self._keys) + epoch * self._num_joins
+        place = int(self._permutation(epoch)[index]) if self.shuffle else index
+        if place < len(self._rows):
+            return int(self._rows[place]), int(self._draws[place])
+        turn = place - len(self._rows) + epoch * self._num_joins
         return int(self._taught[turn % len(self._taught)]), turn // len(self._taught)
 
-    def _permutation(self, epoch: int) -> list[int]:
+    def _permutation(self, epoch: int) -> Sequence[int]:
         if self._order is None or self._order[0] != epoch:
             order = list(range(len(self)))
             random.Random(f"order:{self.seed}:{epoch}").shuffle(order)
@@ -320,22 +313,18 @@ class ParallelSpeechDataset:
         known, seconds = self._sentences, np.array(column(self.utterances, "duration"), float)
         mean = np.bincount(known.number, np.where(known.meets, seconds, 0))
         mean /= np.maximum(1, known.recordings)
-        keys = self._keys
-        return np.where(keys < 0, mean[np.where(keys < 0, -1 - keys, 0)], seconds[keys])
+        return np.where(self._paired, mean[known.number], seconds)[self._rows]
 
     def _spread(self, order: list[int]) -> list[int]:
         """`order`, with what joins at even distances in what each rank draws."""
-        joining = iter([place for place in order if place >= len(self._keys)])
-        others = iter([place for place in order if place < len(self._keys)])
-        spread, joins = order.copy(), self._num_joins
-        for turn, index in enumerate(drawn(len(order))):
-            is_due = (turn + 1) * joins // len(order) > turn * joins // len(order)
-            spread[index] = next(joining if is_due else others)
-        return spread
+        joining = iter([place for place in order if place >= len(self._rows)])
+        others = iter([place for place in order if place < len(self._rows)])
+        due = np.diff(np.arange(len(order) + 1) * self._num_joins // len(order))
+        return placed([next(joining if is_due else others) for is_due in due])
 
-    def _draw(self, sentence: int, draw: int, epoch: int) -> Item:
-        spoken = self._sentences.by_language(sentence)
-        name = self.utterances[next(iter(spoken.values()))[0]].sentence_id
+    def _draw(self, row: int, draw: int, epoch: int) -> Item:
+        spoken = self._sentences.by_language(self._sentences.number[row])
+        name = self.utterances[row].sentence_id
         rng = random.Random(f"pairs:{self.seed}:{epoch}:{name}")
         languages = sorted(spoken)
         if self.pairing == "anchor":
@@ -371,11 +360,6 @@ class ParallelSpeechDataset:
         return [(languages[place % count], place // count) for place in places]
 
 
-def _undrawn(slot: tuple[int, int]) -> tuple[int, int | None]:
-    key, draw = slot
-    return key, None if draw < 0 else draw
-
-
 def shuffled_partners(utterances: Iterable[Utterance], seed: int = 0) -> list[Utterance]:
     """The control of every claim: each sentence with the id of another one.
 
@@ -384,9 +368,14 @@ def shuffled_partners(utterances: Iterable[Utterance], seed: int = 0) -> list[Ut
     for one sentence alone, which has no other.
     """
     rows = list(utterances)
-    order = sorted({utterance.sentence_id for utterance in rows})
+    other = another_sentence((row.sentence_id for row in rows), f"control:{seed}")
+    return [replace(row, sentence_id=other[row.sentence_id]) for row in rows]
+
+
+def another_sentence(names: Iterable[str], seed: str) -> dict[str, str]:
+    """Each sentence -> the next in a random order. Raises InputError where there is one alone."""
+    order = sorted(set(names))
     if len(order) < 2:
-        raise InputError(f"shuffled partners: expected two sentences or more, got {len(order)}")
-    random.Random(f"control:{seed}").shuffle(order)
-    other = dict(zip(order, order[1:] + order[:1], strict=True))
-    return [replace(utterance, sentence_id=other[utterance.sentence_id]) for utterance in rows]
+        raise InputError(f"expected two sentences or more, got {len(order)}: there is no other")
+    random.Random(seed).shuffle(order)
+    return dict(zip(order, order[1:] + order[:1], strict=True))

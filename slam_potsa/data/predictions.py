@@ -100,29 +100,30 @@ def read_texts(path: str | Path, origin: Origin) -> list[Prediction]:
     if rows and (found.keys() - known.keys() or (not keyed and len(found) != len(rows))):
         told = some(sorted(found.keys() - known.keys())) or f"only {len(found)} of its rows"
         raise InputError(f"{path}: not of {origin.manifest}: {told}")
-    return [_placed(known.get(key), key, found[key], true[key], origin) for key in found]
+    nothing = Utterance("", "", "und", "")
+    return [_placed(known.get(key, nothing), key, found[key], true[key], origin) for key in found]
 
 
-def _placed(row: Utterance | None, key: str, text: str, gold: str, origin: Origin) -> Prediction:
-    target = origin.target_language or (row and row.target_language)
+def _placed(row: Utterance, key: str, text: str, gold: str, origin: Origin) -> Prediction:
+    target = origin.target_language or row.target_language
     if not target:
         raise InputError(f"{key!r}: into which language? Give --target-language, or --manifest")
-    key, source, sentence = (row.key, row.audio, row.sentence_id) if row else (key, "", None)
-    spoken = origin.language or (row.language if row else "und")
-    made = row.synthetic if row else None
-    return Prediction(key, spoken, source, target, gold, text, sentence_id=sentence, synthetic=made)
+    about = {"sentence_id": row.sentence_id or None, "synthetic": row.synthetic}
+    spoken = origin.language or row.language
+    return Prediction(row.key or key, spoken, row.audio or "", target, gold, text, **about)
 
 
 def _texts(path: str | Path, keyed: bool) -> dict[str, str]:
-    lines, problems = read_lines(path, "a text a line", blank=not keyed), jsonl.Problems(path)
-    if not keyed:
-        return {str(number): text for number, text in lines}
-    for number, line in lines:
-        problems.once(number, line.partition("\t")[0])
-        if "\t" not in line:
+    """By key, or number of the line."""
+    problems, found = jsonl.Problems(path), {}
+    for number, line in read_lines(path, "a text a line", blank=not keyed):
+        key, tab, text = line.partition("\t") if keyed else (str(number), "\t", line)
+        problems.once(number, key)
+        found[key] = text
+        if not tab:
             problems.add(number, "found no tab, expected SLAM-LLM's key<TAB>text")
     problems.check()
-    return dict(line.split("\t", 1) for _, line in lines)
+    return found
 
 
 def write_pred_gt(decode_log: str | Path, predictions: Sequence[Prediction]) -> None:

@@ -1,14 +1,10 @@
 """The rows of a manifest: what a line may hold, and all lines of one in columns.
 
-A million Python objects take a gigabyte and a minute. So rows are kept as Arrow's columns, which
-also are a manifest's check where nothing is wrong: Arrow parses a block of lines at once, and some
-searches say whether any of them might be wrong. Only such a block is read line by line (`jsonl`),
-which tells what, exactly.
+A million Python objects take a gigabyte; Arrow's columns take the text alone.
 """
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -17,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import json
 
 from slam_potsa.data import jsonl
 from slam_potsa.data.archives import COMPRESSED, split_reference
@@ -26,7 +21,6 @@ from slam_potsa.data.languages import CODE
 REQUIRED = ("key", "language", "sentence_id")
 LONGEST_DURATION = 86_400  # seconds: what is longer is a mistake
 LONGEST_PATH, LONGEST_NAME = 4_095, 255  # bytes, Linux's
-FEW = ("language", "target_language", "synthetic")  # fields that have few values
 AT_ONCE = 4_096  # rows that are made objects at once
 
 
@@ -50,11 +44,12 @@ SCHEMA = pa.schema(dict.fromkeys(FIELDS, pa.string()) | {"duration": pa.float64(
 
 
 def _is_audio(value: object) -> bool:
-    if not jsonl.is_line(value) or len(value.encode()) > LONGEST_PATH:
+    if not jsonl.is_line(value) or (length := len(value.encode())) > LONGEST_PATH:
         return False
     path, member = split_reference(value)
-    named = max(len(part.encode()) for part in path.split("/")) <= LONGEST_NAME
-    return named and (member is None or not path.endswith(COMPRESSED))
+    names = path.split("/") if length > LONGEST_NAME else ()
+    fits = all(len(name.encode()) <= LONGEST_NAME for name in names)
+    return fits and (member is None or not path.endswith(COMPRESSED))
 
 
 def _is_language(value: object) -> bool:
@@ -169,65 +164,10 @@ class Sentences:
         return found
 
 
-# -- a block of lines ------------------------------------------------------------------------------
-
-# What may stand for a character that no text may have: an escape, or itself (JSON has no others).
-_DOUBTFUL = tuple(
-    map(re.compile, (rb"\\(?:[bfnrt]|u(?:00[0189]|007[fF]|[dD][89a-fA-F]))", rb"\xc2[\x80-\x9f]"))
-)
-
-
-def plain(block: bytes) -> pa.Table | None:
-    """The table of a block of whole lines; None where any of them might be wrong, or is unusual."""
-    lines = block.count(b"\n") + (not block.endswith(b"\n"))
-    # Every line begins an object, and the object of a manifest holds none: so each is one line.
-    if not block.startswith(b"{") or block.count(b"\n{") != lines - 1:
-        return None
-    if b"\0" in block or b"\x7f" in block or any(odd.search(block) for odd in _DOUBTFUL):
-        return None
-    parse = json.ParseOptions(SCHEMA, unexpected_field_behavior="error")
-    read = json.ReadOptions(use_threads=False, block_size=len(block) + 1)
-    try:
-        table = json.read_json(pa.BufferReader(block), read, parse).select(FIELDS)
-    except pa.ArrowInvalid:
-        return None
-    return table if table.num_rows == lines and _all_valid(table) else None
-
-
-def _all_valid(table: pa.Table) -> bool:
-    """Whether `VALID` holds of all rows, or more than it asks, but for `_DOUBTFUL` characters."""
-    few = ((name, value) for name in FEW for value in pc.unique(table[name]).to_pylist())
-    texts, length = [table[n] for n in FIELDS if n not in (*FEW, "duration")], table["duration"]
-    wrong = [
-        *(pc.or_(pc.utf8_is_space(text), pc.equal(text, "")) for text in texts),
-        # Neither is true of NaN, which Arrow takes for a number.
-        pc.invert(pc.and_(pc.greater(length, 0), pc.less_equal(length, LONGEST_DURATION))),
-        pc.greater(pc.binary_length(table["audio"]), LONGEST_NAME),
-        *(pc.match_substring(table["audio"], f"{suffix}:") for suffix in COMPRESSED),
-    ]
-    return (
-        not any(table[name].null_count for name in REQUIRED)
-        and not any(pc.any(each).as_py() for each in wrong)
-        and all(VALID[name][0](value) for name, value in few if value is not None)
-    )
-
-
-def one_by_one(rows: Sequence[jsonl.Row], problems: jsonl.Problems) -> pa.Table:
-    """The table of `rows`, of which wrong values go to `problems`; others stand in their place."""
-    kept = []
-    for row in rows:
-        if not jsonl.check_fields(row, VALID, problems, REQUIRED):
-            given = {n: v for n, v in row.values.items() if n in VALID and v is not None}
-            instead = {n: 1.0 if n == "duration" else "audio" for n in given}
-            right = {n: v for n, v in given.items() if VALID[n][0](v)}
-            row = row._replace(values=dict.fromkeys(REQUIRED, "") | instead | right)
-        kept.append({name: row.values.get(name) for name in FIELDS})
-    return pa.Table.from_pylist(kept, SCHEMA)
-
-
-def settled(tables: Sequence[pa.Table]) -> Rows:
-    """All of a manifest's tables as one, with sentence ids that are equal where they look equal."""
-    table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+def in_columns(rows: Sequence[jsonl.Row]) -> pa.Table:
+    """Lines that are right (`VALID`), with sentence ids that are equal where they look equal."""
+    values = [[row.values.get(name) for row in rows] for name in FIELDS]
+    table = pa.table(values, SCHEMA)
     # One file writes é as one character, another as two.
     ids = pc.utf8_trim_whitespace(pc.utf8_normalize(table["sentence_id"], "NFC"))
-    return Rows(table.set_column(FIELDS.index("sentence_id"), "sentence_id", ids))
+    return table.set_column(FIELDS.index("sentence_id"), "sentence_id", ids)

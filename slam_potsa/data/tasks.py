@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from slam_potsa.config import DatasetConfig
 from slam_potsa.config.sections import COT_ANSWER, IN_PROMPTS, PLACEHOLDER, TASKS
 from slam_potsa.data.languages import find_language
@@ -50,9 +52,10 @@ def check_tasks(tasks: Iterable[str]) -> tuple[str, ...]:
     return tasks
 
 
-def fits(task: str, utterance: Utterance) -> bool:
-    """Whether the utterance has what the task needs."""
-    return all(getattr(utterance, field) is not None for field in NEEDS[task])
+def fitting(task: str, utterances: Sequence[Utterance]) -> np.ndarray:
+    """[R] bool: which have what the task needs."""
+    values = zip(*(column(utterances, field) for field in NEEDS[task]), strict=True)
+    return np.array([None not in own for own in values], bool)
 
 
 def draw_task(tasks: Sequence[str], *place: Any, shares: Sequence[float] = ()) -> str:
@@ -86,7 +89,7 @@ def question(data: DatasetConfig, task: str, utterance: Utterance) -> str:
 
 def answer(data: DatasetConfig, task: str, utterance: Utterance) -> str | None:
     """What the model is to write; None where the utterance lacks what the task needs."""
-    if not fits(task, utterance):
+    if not fitting(task, [utterance])[0]:
         return None
     return filled(data.cot_answer, utterance) if task == "cot" else reference(task, utterance)
 
@@ -129,7 +132,8 @@ def require(data: DatasetConfig, tasks: Iterable[str], utterances: Sequence[Utte
             values = column(utterances, field.removesuffix("_name"))
             without = (utterances[row] for row, value in enumerate(values) if value is None)
             asked = (u for u in without if u.language not in data.joining or u.target)
-            if lacking := [u.key for u in asked if not data.task_shares or fits(used, u)]:
+            shares = data.task_shares
+            if lacking := [u.key for u in asked if not shares or fitting(used, [u])[0]]:
                 others = f" (and {len(lacking) - 1:,} others)" if len(lacking) > 1 else ""
                 asks = f"the {name} asks for {{{field}}}, which is not there"
                 problems.append(f"utterance {lacking[0]!r}{others}: {asks}")

@@ -26,6 +26,7 @@ from slam_potsa.data.audio import measure_audio
 from slam_potsa.data.dataset import build_dataset, exchanged_recordings, get_speech_dataset
 from slam_potsa.data.feature_store import has_features
 from slam_potsa.data.manifest import Utterance, read_manifest
+from slam_potsa.data.order import ranks
 from slam_potsa.data.predictions import Prediction, write_pred_gt, write_predictions
 from slam_potsa.data.tasks import (
     NEEDS,
@@ -37,7 +38,7 @@ from slam_potsa.data.tasks import (
 )
 from slam_potsa.engine import decode_processes
 from slam_potsa.engine.decode_processes import Answer, Journal, in_processes
-from slam_potsa.engine.prepare import quieten, world_size
+from slam_potsa.engine.prepare import quieten
 from slam_potsa.engine.run_directory import (
     best_checkpoint,
     features_of,
@@ -299,7 +300,7 @@ def decode(config: PotsaConfig) -> list[Prediction]:
     manifest = config.dataset_config.test_data_path or config.dataset_config.val_data_path
     if not manifest:
         raise InputError("dataset_config.test_data_path is not set: give the manifest to decode")
-    if world_size() > 1:
+    if ranks() > 1:
         raise InputError("start one process; `slam-potsa decode --processes N` decodes in several")
     return decode_to(config.decode_log, config, manifest)
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch.distributed as dist
 
 from slam_potsa.config import PotsaConfig
 from slam_potsa.data.dataset import build_dataset, read_rows
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.data.predictions import Prediction
-from slam_potsa.data.tasks import fits, task_to_decode, written_language
+from slam_potsa.data.tasks import fitting, task_to_decode, written_language
 from slam_potsa.engine.decode import Translator, predictions_of
 from slam_potsa.errors import InputError, collecting, refuse
 from slam_potsa.model.speech_llm import SpeechLLM
@@ -67,7 +68,8 @@ class Judge:
         """The task that is decoded, and all that can be asked it."""
         data = self.config.dataset_config
         task = task_to_decode(data.tasks, data.test_task)
-        return task, [row for row in read_rows(data, data.val_data_path) if fits(task, row)]
+        rows = read_rows(data, data.val_data_path)
+        return task, [rows[place] for place in np.flatnonzero(fitting(task, rows)).tolist()]
 
     def _translated(self, model: SpeechLLM) -> float:
         """Each rank translates its share of the sample."""

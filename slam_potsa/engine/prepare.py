@@ -15,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -24,7 +25,8 @@ from slam_potsa.config.alignment import ANSWER, TEACHER, TEXT
 from slam_potsa.data.dataset import read_rows, training_items
 from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.manifest import check_manifest, manifest_hash, read_manifest
-from slam_potsa.data.rows import heard
+from slam_potsa.data.order import ranks
+from slam_potsa.data.rows import Rows, column, heard
 from slam_potsa.data.tasks import require
 from slam_potsa.engine.encode import estimate_bias
 from slam_potsa.engine.run_directory import (
@@ -77,10 +79,6 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def world_size() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 @contextmanager
 def first_rank_first(*made: Path) -> Iterator[SimpleNamespace]:
     """Rank 0 enters with `is_first` while the others wait, without, until it has left.
@@ -91,7 +89,7 @@ def first_rank_first(*made: Path) -> Iterator[SimpleNamespace]:
     key-value store: SLAM-LLM creates the process group itself later, and a group made and destroyed
     before leaves addresses in that store that make the second one fail.
     """
-    if world_size() == 1:
+    if ranks() == 1:
         yield SimpleNamespace(is_first=True, told="")
         return
     store, rank, _ = next(dist.rendezvous("env://"))
@@ -109,7 +107,7 @@ def first_rank_first(*made: Path) -> Iterator[SimpleNamespace]:
         store.set(f"{key}/told", turn.told)
         store.set(key, "done")
         # A store that lives in this process must outlive their reading.
-        store.wait([f"{key}/seen/{other}" for other in range(1, world_size())])
+        store.wait([f"{key}/seen/{other}" for other in range(1, ranks())])
         return
     store.wait([key], PATIENCE)
     if store.get(key) == b"failed":
@@ -139,7 +137,7 @@ def prepare_together(config: PotsaConfig) -> Path | None:
     if not turn.told:
         return None
     checkpoint, own = output_dir / turn.told, f"rng_state_{os.environ.get('RANK')}.pth"
-    files = [checkpoint / name for name in (MODEL, CONTROLLER, own) if world_size() > 1]
+    files = [checkpoint / name for name in (MODEL, CONTROLLER, own) if ranks() > 1]
     anew = "the first process resumes from it; copy it here, or give native.resume=never"
     refuse(f"{path}: not on this machine, and {anew}" for path in files if not path.is_file())
     return checkpoint
@@ -153,10 +151,8 @@ def checkpoint_to_resume(config: PotsaConfig) -> Path | None:
 
 def prepare(config: PotsaConfig, resume: Path | None) -> None:
     """Check all inputs, then write the run directory. Raises InputError before it is touched."""
-    check_resumable(config, resume, world_size())
+    check_resumable(config, resume, ranks())
     check_inputs(config)
-    path, items = config.dataset_config.train_data_path, training_items(config.dataset_config)
-    logger.info("%s: %d items, %d of them pairs", path, len(items), items.num_pairs)
     for name in config.alignment.terms.keys() - config.alignment.active.keys():
         logger.warning("alignment.terms.%s weighs 0: training goes as if it were not there", name)
     if resume is None:
@@ -196,20 +192,10 @@ def check_resumable(config: PotsaConfig, checkpoint: Path | None, processes: int
 
 def check_inputs(config: PotsaConfig) -> None:
     """Raise InputError with what is wrong with encoder, manifests and stored features."""
-    data, problems = config.dataset_config, []
-    with collecting(problems):
-        _check_encoder(config)
-    with collecting(problems):
-        _check_layers(config)
-    with collecting(problems):
-        reads_text = any(side.startswith(TEXT) for side in config.alignment.sides)
-        _check_rows(data, "train_data_path", *["transcript"] * reads_text)
-        _check_pairs(config)
-        _check_answers(config)
-        _check_table(config)
-    if config.train_config.run_validation and data.val_data_path != data.train_data_path:
+    problems: list[str] = []
+    for check in (_check_encoder, _check_layers, _check_training, _check_validation):
         with collecting(problems):
-            _check_rows(data, "val_data_path")
+            check(config)
     refuse(problems)
 
 
@@ -279,7 +265,7 @@ def _fingerprint(config: PotsaConfig) -> str:
     return encoder_fingerprint(model.encoder_path_hf, model.encoder_window)
 
 
-def _check_rows(data: DatasetConfig, option: str, *needs: str) -> None:
+def _check_rows(data: DatasetConfig, option: str, *needs: str) -> Rows:
     """Every row has what tasks and terms need, and its features are stored where any are read."""
     manifest = getattr(data, option)
     if not manifest:
@@ -289,44 +275,50 @@ def _check_rows(data: DatasetConfig, option: str, *needs: str) -> None:
     require(data, data.tasks, rows)
     if data.feature_store:
         FeatureStore.open(data.feature_store).require(heard(rows, "key"))
+    return rows
 
 
-def _check_pairs(config: PotsaConfig) -> None:
-    """A term that compares a row with its partner's has pairs."""
+def _check_validation(config: PotsaConfig) -> None:
+    data = config.dataset_config
+    if config.train_config.run_validation and data.val_data_path != data.train_data_path:
+        _check_rows(data, "val_data_path")
+
+
+def _check_training(config: PotsaConfig) -> None:
+    """Rows, pairs where a term compares a row with its partner's, answers of the teacher."""
+    data, sides = config.dataset_config, config.alignment.sides
+    reads_text = any(side.startswith(TEXT) for side in sides)
+    rows = _check_rows(data, "train_data_path", *["transcript"] * reads_text)
+    path, items = data.train_data_path, training_items(data)
+    logger.info("%s: %d items, %d of them pairs", path, len(items), items.num_pairs)
     compares = any(term.rows == "pairs" for term in config.alignment.active.values())
-    if compares and not training_items(config.dataset_config).num_pairs:
+    if compares and not items.num_pairs:
         raise InputError(
-            f"{config.dataset_config.train_data_path}: no sentence_id is spoken in two languages, "
-            "so there is nothing to align; use the same sentence_id for the same meaning, or "
-            "alignment=none"
+            f"{path}: no sentence_id is spoken in two languages, so there is nothing to align; use "
+            "the same sentence_id for the same meaning, or alignment=none"
         )
-
-
-def _check_answers(config: PotsaConfig) -> None:
-    """What joins has answers of the teacher where a term reads them, and there alone."""
-    data, reads = config.dataset_config, ANSWER in config.alignment.sides
-    rows = read_manifest(data.train_data_path, needs=()) if data.joining else ()
-    wrong = [r.key for r in rows if r.language in data.joining and bool(r.target) != reads]
+    _check_table(config, rows)
+    joins = np.isin(column(rows, "language"), data.joining)
+    wrong = np.flatnonzero(joins & (rows.lacks("target") == (ANSWER in sides)))
     told = "a target, which nothing reads but alignment=join_kl: null it, or do not let them join"
-    if reads:
+    if ANSWER in sides:
         told = "no target: write it with `slam-potsa pseudo`, by the run that is the teacher"
-    where = f"{data.train_data_path}: {len(wrong)} rows that join"
-    refuse(f"{where}, such as {key!r}, have {told}" for key in wrong[:1])
+    if len(wrong):
+        such_as = rows[int(wrong[0])].key
+        raise InputError(f"{path}: {len(wrong)} rows that join, such as {such_as!r}, have {told}")
 
 
-def _check_table(config: PotsaConfig) -> None:
+def _check_table(config: PotsaConfig, rows: Rows) -> None:
     """A trained table of a file has a row for each language; the mean of all is none to train."""
     bias = config.language_bias
-    if not (bias.trained and bias.path):
-        return
-    rows = read_manifest(config.dataset_config.train_data_path, needs=())
-    lacking = set(heard(rows, "language")) - set(LanguageBias.load(bias.path).languages)
-    refuse(
-        f"language_bias.trained=true: {bias.path} has no row for {code!r}, which is in the "
-        "training manifest; null language_bias.path, so that the table begins with its means, or "
-        "estimate them all with `slam-potsa bias`"
-        for code in sorted(lacking)
-    )
+    if bias.trained and bias.path:
+        lacking = set(heard(rows, "language")) - set(LanguageBias.load(bias.path).languages)
+        refuse(
+            f"language_bias.trained=true: {bias.path} has no row for {code!r}, which is in the "
+            "training manifest; null language_bias.path, so that the table begins with its means, "
+            "or estimate them all with `slam-potsa bias`"
+            for code in sorted(lacking)
+        )
 
 
 def manifests_to_hear(config: PotsaConfig) -> list[str]:

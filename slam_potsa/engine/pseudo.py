@@ -9,8 +9,7 @@ Source: Kim and Rush, "Sequence-level knowledge distillation" (2016); from a par
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,35 +57,36 @@ def write_pseudo_targets(
     found = read_manifest(manifest, joining=tuple(languages))
     rows = [replace(u, audio=rebased(u.audio, Path(manifest).parent, output)) for u in found]
     joining = _joining(rows, languages)
-    partners = {} if of == "own" else _partners(rows, joining, partner_language)
-    own = [row for row in rows if row.language in joining]
-    heard = {row.key: row if of == "own" else partners.get(row.sentence_id) for row in own}
-    if not any(heard.values()):
+    own = {row.key: row for row in rows if row.language in joining}
+    heard = own if of == "own" else _partners(rows, own, partner_language)
+    if not heard:
         raise InputError(
             f"{', '.join(sorted(joining))}: no sentence_id is spoken in "
             f"{partner_language or 'another'} language too; give the same sentence_id to "
             "recordings of one meaning, or translate their own recordings with --of own"
         )
-    asked = {row.key: _without_text(row, target_language) for row in heard.values() if row}
+    # The true texts change nothing, and are no part of what is made.
+    asked = {row.key: replace(row, transcript=None, target=None) for row in heard.values()}
+    for key, row in asked.items():
+        if not (code := row.target_language or target_language):
+            remedy = "give --target-language, such as zh"
+            raise InputError(f"utterance {key!r} says no target_language: {remedy}")
+        asked[key] = replace(row, target_language=code)
     to_hear, prefix = output.with_name(f"{output.stem}_heard.jsonl"), output.with_suffix("")
     write_manifest(to_hear, asked.values())
     if why_decode(prefix, config, to_hear):
         decode_to(prefix, config, to_hear, processes=processes)
     answers = read_predictions(predictions_file(prefix))
     texts = {answer.key: " ".join(answer.prediction.split()) for answer in answers}
-    written, told = [], Counter()
+    made = {key: row for key, row in heard.items() if texts[row.key]}
+    written = []
     for row in rows:
-        if row.key in heard:
-            source = heard[row.key]
-            text = source and texts[source.key]
-            told["with a target by the model" if text else "left out"] += 1
-            if not text:
-                continue
-            code = asked[source.key].target_language
-            row = replace(row, target=text, target_language=code, synthetic="target")
-        written.append(row)
+        if source := made.get(row.key):
+            mark = {"target_language": asked[source.key].target_language, "synthetic": "target"}
+            row = replace(row, target=texts[source.key], **mark)
+        written += [row] * (row.key not in own or row.key in made)
     write_manifest(output, written)
-    counts = ", ".join(f"{count:,} {what}" for what, count in sorted(told.items()))
+    counts = f"{len(made):,} with a target by the model, {len(own) - len(made):,} left out"
     return f"{output}: of the rows in {', '.join(sorted(joining))} {counts}"
 
 
@@ -101,18 +101,10 @@ def _joining(rows: Sequence[Utterance], languages: Collection[str]) -> set[str]:
 
 
 def _partners(
-    rows: Sequence[Utterance], joining: Collection[str], language: str | None
+    rows: Sequence[Utterance], own: Mapping[str, Utterance], language: str | None
 ) -> dict[str, Utterance]:
-    """By sentence: the first that has a target, else the first."""
-    others = [u for u in rows if u.language not in joining and language in (None, u.language)]
-    return {u.sentence_id: u for u in sorted(others[::-1], key=lambda u: u.target is not None)}
-
-
-def _without_text(row: Utterance, target_language: str | None) -> Utterance:
-    """The row as it is decoded: the true texts change nothing, and are no part of what is made."""
-    target_language = row.target_language or target_language
-    if target_language is None:
-        raise InputError(
-            f"utterance {row.key!r} says no target_language: give --target-language, such as zh"
-        )
-    return replace(row, transcript=None, target=None, target_language=target_language)
+    """By key of those that join: of its sentence the first that has a target, else the first."""
+    others = [u for u in rows if u.key not in own and language in (None, u.language)]
+    others = sorted(others[::-1], key=lambda u: u.target is not None)
+    partners = {u.sentence_id: u for u in others}
+    return {k: partners[u.sentence_id] for k, u in own.items() if u.sentence_id in partners}

@@ -25,13 +25,13 @@ from slam_potsa.config import (
 )
 from slam_potsa.config.check import native_only
 from slam_potsa.data.dataset import read_rows, training_items
+from slam_potsa.data.order import ranks
 from slam_potsa.engine import deepspeed
 from slam_potsa.engine.prepare import (
     first_rank_first,
     is_main_process,
     prepare,
     use_bias,
-    world_size,
 )
 from slam_potsa.engine.run_directory import (
     BIAS,
@@ -120,10 +120,10 @@ def _prepare(config: PotsaConfig) -> None:
     folder = Path(config.train_config.output_dir)
     with first_rank_first(folder / BIAS, folder / deepspeed.SETTINGS) as turn:
         if turn.is_first:
-            preflight(config, world_size())
+            preflight(config, ranks())
             prepare(config, resume=None)
             if config.train_config.enable_deepspeed:
-                deepspeed.write_settings(config, world_size())
+                deepspeed.write_settings(config, ranks())
     use_bias(config)
 
 

@@ -40,7 +40,7 @@ def test_each_language_says_what_its_readers_would():
 
 def test_no_count_needs_a_form_that_is_not_recorded():
     """After 1 and 2 to 4, and what ends in them, Russian has other forms of `минут`."""
-    slots = announcements._tables()["slots"]
+    slots = announcements.tables()["slots"]
     for slot in ("hour", "minute", "second", "count"):
         assert all(n % 100 in range(5, 21) or n % 10 in (0, 5, 6, 7, 8, 9) for n in slots[slot])
 

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from slam_potsa.data.manifest import check_manifest, read_manifest
-from slam_potsa.data.sources import asterisk
+from slam_potsa.data.sources import announcements, asterisk
 from slam_potsa.provenance import content_hash
 from tests.support import refused
 
@@ -33,31 +33,28 @@ RECORDED = PROMPTS | {  # and what is dropped
     "letters/a": ("a", 0.5),
     "only-english": ("only in English", 0.5),
 }
-OTHER_TEXTS = {
-    "es": {"digits/1f": "una"},
-    "fr": {"activated": "activé"},
-    "it": {"confbridge-locked": "Chiusa?", "conf-locked": "La conferenza ? piena"},
-    "ru": {"activated": "Да? Активировано", "conf-locked": "\\xff"},
-}
+VOICES = {name: v for name, v in announcements.speakers().items() if not v.held_out}
 
 
 @pytest.fixture(scope="session")
 def release(tmp_path_factory):
-    """The makers' layout in miniature: one folder a language, with every known oddity."""
+    """What the packages unpack to, in miniature, with every known oddity."""
     root = tmp_path_factory.mktemp("release")
     noise = np.random.default_rng(0).bytes(80_000)  # any bytes are G.722, 8,000 of them a second
-    for language in asterisk.LANGUAGES:
+    for voice in VOICES.values():
         for name, (_, seconds) in RECORDED.items():
-            if name != "only-english" or language == "en":
-                path = root / language / f"{name if language == 'es' else name.lower()}.g722"
+            if name != "only-english" or voice.language == "en":
+                own = name if voice.language == "es" else name.lower()
+                path = root / voice.folder / f"{own}.g722"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(noise[: round(8_000 * seconds)])
-        english = {name.lower(): text for name, (text, _) in RECORDED.items()}
-        texts = OTHER_TEXTS.get(language, english)
-        lines = [f"; Core Sounds: {language}", "", *(f"{n}: {text}" for n, text in texts.items())]
-        content = "\n".join(lines).encode().replace(b"\\xff", b"\xff")
-        bom = b"\xef\xbb\xbf" * (language == "it")
-        (root / language / f"core-sounds-{language}.txt").write_bytes(bom + content)
+    lines = [
+        "; Core Sounds: en",
+        "",
+        "no separator",
+        *(f"{n}: {t}" for n, (t, _) in RECORDED.items()),
+    ]
+    (root / "core-sounds-en.txt").write_text("\n".join(lines))
     return root
 
 
@@ -74,46 +71,24 @@ def rows(corpus):
 def test_the_right_prompts_are_kept_in_every_language(corpus, rows):
     kept = {name.lower() for name in PROMPTS}
     assert corpus.manifests.keys() == {"test"}
-    assert rows.keys() == {f"{code}/{name}" for code in asterisk.LANGUAGES for name in kept}
+    assert rows.keys() == {f"{voice}/{name}" for voice in VOICES for name in kept}
     warnings = check_manifest(corpus.path("test")).warnings
     assert not any("duration" in warning for warning in warnings)
-    info = soundfile.info(corpus.folder / "audio/en/activated.flac")
+    info = soundfile.info(corpus.folder / "audio/en-allison/activated.flac")
     assert (info.samplerate, info.channels, info.format) == (16_000, 1, "FLAC")
     text = (corpus.folder / "audio" / "CREDITS.txt").read_text()
     for words in ("Allison Smith", "June Wallack", "Carlo Flora", "Maxim Topal", "CC BY-SA 3.0"):
         assert words in text
 
 
-def test_texts_are_kept_only_where_they_can_be_trusted(rows):
-    twins = [rows[f"en/{name}"] for name in ("conf-locked", "confbridge-locked")]
+def test_a_sentence_has_one_english_text_without_stage_directions(rows):
+    twins = [rows[f"{voice}/{n}"] for voice in VOICES for n in ("conf-locked", "confbridge-locked")]
     assert {row.sentence_id for row in twins} == {"the-conference-is-now-locked"}
     assert {row.target for row in twins} == {"The conference is now locked"}
-    assert rows["en/spy-iax2"].target == "IAX"
-    assert rows["es/digits/1f"].transcript == "una"  # the file is digits/1F.g722
-    assert rows["it/confbridge-locked"].transcript == "Chiusa?"  # below a BOM, and a real question
-    assert rows["ru/activated"].transcript == "Да? Активировано"
-    assert rows["it/conf-locked"].transcript is None  # "?" stands for a lost accent
-    assert rows["ru/conf-locked"].transcript is None  # not UTF-8
-    assert rows["es/activated"].transcript is None  # not in the list
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("(beep) Hello   world. (beep)", "Hello world."),
-        ("...to exit the menu.", "to exit the menu."),
-        ("To exit the menu...", "To exit the menu"),
-        ("P.M.", "P.M."),
-        ("Login incorrect.  Mailbox?", "Login incorrect. Mailbox?"),
-        ("Сменить? Да.", "Сменить? Да."),
-        *((text, "") for text in ("[tones]", "pu? essere", "cos?che", "caf\ufffd", "...", "a [ b")),
-    ],
-)
-def test_clean_transcript(text, expected):
-    assert asterisk.clean_transcript(text) == expected
-    content = f"; list\nA: one\nb: two\nB: deux\nc: {text}\nC: {text}\nno separator\n".encode()
-    found = asterisk.read_transcripts(content)  # a name with two texts has none
-    assert found == {"a": "one"} | ({"c": expected} if expected else {})
+    assert rows["en-allison/spy-iax2"].target == "IAX"
+    one = rows["es-allison/digits/1f"]  # the file is digits/1F.g722
+    assert (one.target, one.transcript, one.language) == ("one", None, "es")
+    assert rows["en-allison/confbridge-locked"].transcript == "the conference is now LOCKED."
 
 
 CONTROL = "Package: {}\nVersion: 1\nArchitecture: all\nMaintainer: x\nDescription: x\n"
@@ -125,34 +100,34 @@ def packages(release, tmp_path_factory):
     if shutil.which("dpkg-deb") is None:
         pytest.skip("needs dpkg-deb")
     folder = tmp_path_factory.mktemp("debs")
-    for name in asterisk.PINS:
-        package, *_ = name.split("_")
-        language = package.removeprefix("asterisk-core-sounds-").removesuffix("-g722")
-        root = tmp_path_factory.mktemp(package)
-        if package.endswith("-g722"):
-            shutil.copytree(release / language, root / f"usr/share/asterisk/sounds/{language}_x")
+    texts = "asterisk-core-sounds-en_1.6.1-1_all.deb"
+    for name in (texts, *announcements.packages(VOICES)):
+        root = tmp_path_factory.mktemp("package")
+        (voice,) = [v for v in VOICES.values() if v.package == name] or [None]
+        if voice:
+            shutil.copytree(release / voice.folder, root / "usr/share/sounds" / voice.folder)
         else:
-            text = (release / language / f"core-sounds-{language}.txt").read_bytes()
-            path = root / f"usr/share/doc/{package}/core-sounds-{language}.txt.gz"
+            path = root / "usr/share/doc/core-sounds-en.txt.gz"
             path.parent.mkdir(parents=True)
-            path.write_bytes(gzip.compress(text))
+            path.write_bytes(gzip.compress((release / "core-sounds-en.txt").read_bytes()))
         (root / "DEBIAN").mkdir()
-        (root / "DEBIAN/control").write_text(CONTROL.format(package))
+        (root / "DEBIAN/control").write_text(CONTROL.format(name.split("_")[0]))
         subprocess.run(["dpkg-deb", "-b", root, folder / name], check=True, capture_output=True)
     return folder
 
 
 @pytest.fixture
 def pinned(packages, monkeypatch):
-    pins = {name: content_hash(packages / name) for name in asterisk.PINS}
-    monkeypatch.setattr(asterisk, "PINS", pins)
+    pins = {path.name: content_hash(path) for path in packages.iterdir()}
+    monkeypatch.setattr(announcements, "packages", lambda names: pins)
+    monkeypatch.setitem(announcements.tables(), "texts", {})
     return packages
 
 
 def test_what_is_wrong_or_missing_is_named_with_the_alternative(pinned, tmp_path):
     build = partial(asterisk.build, tmp_path / "out", from_dir=tmp_path / "given", progress=False)
     (tmp_path / "given" / "en").mkdir(parents=True)
-    refused(r"(?s)no folder with \.g722 files.* 'en'.*tarballs.*--from", build)
+    refused(r"(?s)no folder en_US_f_Allison with \.g722 files.*--from", build)
     shutil.copytree(pinned, tmp_path / "given", dirs_exist_ok=True)
     damaged = next((tmp_path / "given").glob("*-it-g722_*"))
     damaged.write_bytes(damaged.read_bytes() + b" ")
@@ -196,7 +171,7 @@ def test_packages_are_fetched_once_and_give_what_folders_give(
     for _ in range(2):
         build()
         calls = notes.read_text().splitlines()
-        assert calls[0].endswith(" update") and len(calls) == 1 + 9  # one was there already
+        assert calls[0].endswith(" update") and len(calls) == 1 + 5  # one was there already
     assert f"-oDir::State={cache.resolve()}" in calls[0] and not (cache / "apt").exists()
     made = [path.relative_to(out) for end in ("jsonl", "flac") for path in out.rglob(f"*.{end}")]
     assert len(made) > 150

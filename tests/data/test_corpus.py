@@ -1,6 +1,5 @@
-"""What data sources share: recordings are heard once, and judged by the usual rate of speech."""
+"""What data sources share: recordings are heard once."""
 
-import math
 from contextlib import nullcontext
 
 import pytest
@@ -39,14 +38,3 @@ def test_what_was_heard_is_not_heard_again(tmp_path, recording, monkeypatch):
     recording("a.wav", 1.5)  # exchanged
     lengths["a"] = 1.5
     assert heard() == "ac"
-
-
-def test_rate_bounds():
-    """Closed form: the MAD of -0.5, 0, 0.5 in equal parts is 0.5; the outlier moves nothing."""
-    rates = [14 * math.exp(step) for step in (-0.5, 0, 0.5)] * 10
-    reach = math.exp(2 * 1.4826 * 0.5)
-    expected = (pytest.approx(14 / reach), pytest.approx(14 * reach))
-    assert corpus.rate_bounds(rates, 2.0) == corpus.rate_bounds([*rates, 1e9], 2.0) == expected
-    alike = corpus.rate_bounds([14] * 30, 5.0)
-    assert alike == (pytest.approx(14 * math.exp(-0.5)), pytest.approx(14 * math.exp(0.5)))
-    assert corpus.rate_bounds(rates, 0) == corpus.rate_bounds(rates[:19], 5.0) == (0.0, math.inf)

@@ -18,16 +18,17 @@ def test_rows_are_numbered_and_other_lines_are_told_of_at_once(tmp_path):
     path = tmp_path / "m.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"a": "x\xe2\x80\xa8y"}\r\n\n[1]\n{no\n{"b": null}')
     problems = Problems(path)
-    assert read_rows(path, problems) == [(1, {"a": "x\u2028y"}), (5, {"b": None})]
+    assert list(read_rows(path, problems)) == [(1, {"a": "x\u2028y"}), (5, {"b": None})]
     starts = [f"{path}:{n}: found {text}" for n, text in ((3, "'[1]', exp"), (4, "'{no', exp"))]
     assert all(map(str.startswith, problems.texts(), starts)) and len(problems.found) == len(starts)
     packed = tmp_path / "m.jsonl.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
-    assert read_rows(packed, Problems(packed)) == read_rows(path, problems)
+    assert [*read_rows(packed, Problems(packed))] == [*read_rows(path, problems)]
     (tmp_path / "utf16.jsonl").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "a.gz").write_bytes(b"no gzip")
     for name in ("none.jsonl", "utf16.jsonl", "a.gz"):
-        refused(f"{name}: .*expected JSON Lines", read_rows, tmp_path / name, Problems(name))
+        call = lambda name=name: list(read_rows(tmp_path / name, Problems(name)))  # noqa: E731
+        refused(f"{name}: .*expected JSON Lines", call)
 
 
 def test_what_json_allows_and_no_reader_survives_is_a_bad_line(tmp_path):
@@ -35,7 +36,7 @@ def test_what_json_allows_and_no_reader_survives_is_a_bad_line(tmp_path):
     bad += ['{"a": 1, "a": 2}', '{"a": ' + '{"b":' * 10**5 + "1" + "}" * 10**5 + "}", '{"\x00": 1}']
     path.write_text("\n".join(bad) + "\n")
     problems = Problems(path)
-    assert read_rows(path, problems) == [] and len(problems.texts()) == len(bad)
+    assert not list(read_rows(path, problems)) and len(problems.texts()) == len(bad)
     good = {"key": "a", "audio": "a.wav", "language": "fr", "sentence_id": "s"}
     wrong = [
         ("key", "a\x00"),

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from slam_potsa.data import manifest
 from slam_potsa.data.manifest import (
     Utterance,
     check_manifest,
@@ -69,8 +70,8 @@ def test_every_bad_line_is_named_at_once(write, tmp_path):
         ":6: field 'audio': found ''",
         ":6: field 'language': found nothing",
         ":7: field 'audio': found 'x.tar.gz:f.wav', expected a path",
-        ":7: field 'target': found 'two\\nlines'",
         ":7: field 'duration': found nan",
+        ":7: field 'target': found 'two\\nlines'",
         ":8: field 'target': found nothing, expected the translation",
     ]
     for problem, start in zip(caught.value.problems, expected, strict=True):
@@ -80,8 +81,8 @@ def test_every_bad_line_is_named_at_once(write, tmp_path):
 
 
 def test_a_manifest_is_read_once_until_it_changes(write, monkeypatch):
-    path, reads, read = write(row("a", target="x")), [], jsonl.read_blocks
-    monkeypatch.setattr(jsonl, "read_blocks", lambda *args: reads.append(args) or read(*args))
+    path, reads, read = write(row("a", target="x")), [], jsonl.read_lines
+    monkeypatch.setattr(jsonl, "read_lines", lambda *args: reads.append(args) or read(*args))
     first = read_manifest(path)
     assert read_manifest(str(path), needs=("target",)) == first and len(reads) == 1
     write(row("a", target="x"), row("b"))
@@ -89,16 +90,13 @@ def test_a_manifest_is_read_once_until_it_changes(write, monkeypatch):
     refused(":2: field 'target': found nothing", read_manifest, path, needs=("target",))
 
 
-def test_lines_are_read_one_by_one_only_around_what_is_odd(write, monkeypatch):
-    read, one_by_one = [], jsonl.rows_of
-    monkeypatch.setattr(jsonl, "BLOCK", 1000)
-    monkeypatch.setattr(jsonl, "rows_of", lambda *args: read.append(one_by_one(*args)) or read[-1])
+def test_many_lines_are_read_part_by_part(write, monkeypatch):
+    monkeypatch.setattr(manifest, "AT_ONCE", 7)
     rows = [row(f"é{n}", sentence_id=f" s{n} ") for n in range(100)]
-    found = read_manifest(write(*rows))
-    assert [u.key for u in found] == [r["key"] for r in rows] and not read
-    assert found[-1] == list(found)[-1] and found[-1].sentence_id == "s99" and len(found[:3]) == 3
     rows[50] |= {"_note": [1]}  # a field of the user
-    assert read_manifest(write(*rows)) == found and 0 < sum(map(len, read)) < 50
+    found = read_manifest(write(*rows))
+    assert [u.key for u in found] == [r["key"] for r in rows]
+    assert found[-1] == list(found)[-1] and found[-1].sentence_id == "s99" and len(found[:3]) == 3
     rows[60], rows[80] = row("a", duration=-1), row("é3")
     with pytest.raises(InputError) as caught:
         read_manifest(write(*rows))

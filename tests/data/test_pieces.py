@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
+import soxr
 import torch
 
 from slam_potsa import InputError
@@ -47,7 +48,9 @@ def test_speech_of_a_long_recording_is_cut_out_where_it_is(vad, tmp_path, rate, 
     for piece in pieces:
         sound = load_audio(piece.audio)
         assert len(sound) / SAMPLE_RATE == pytest.approx(piece.end - piece.start, abs=1e-3)
-    whole = load_audio(str(path), max_seconds=130)[int(70.1 * SAMPLE_RATE) :][: SAMPLE_RATE * 20]
+    sound, own = soundfile.read(path, always_2d=True)
+    whole = soxr.resample(sound.mean(1), own, SAMPLE_RATE)
+    whole = whole[int(70.1 * SAMPLE_RATE) :][: SAMPLE_RATE * 20]
     start = round((70.1 - pieces[1].start) * SAMPLE_RATE)
     assert np.abs(load_audio(pieces[1].audio)[start:][: len(whole)] - whole).max() < 2e-3
     assert sorted(file.name for file in (tmp_path / "cut").iterdir()) == ["00000.wav", "00001.wav"]

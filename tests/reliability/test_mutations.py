@@ -20,7 +20,6 @@ import yaml
 
 from slam_potsa.config import PotsaConfig, defaults
 from slam_potsa.config.check import check
-from slam_potsa.data import jsonl, rows
 from slam_potsa.data.audio import load_audio
 from slam_potsa.data.convert import convert
 from slam_potsa.data.feature_store import FeatureStore, add_features
@@ -94,16 +93,6 @@ def garbled(line: bytes, rng) -> bytes:
     return bytes(content)
 
 
-def assert_read_alike(path):
-    """What a block's check takes is what is read line by line."""
-    for block in jsonl.read_blocks(path, ""):
-        if (found := rows.plain(block)) is None:
-            continue
-        problems = jsonl.Problems(path)
-        again = rows.one_by_one(jsonl.rows_of(jsonl.lines_of(block), problems), problems)
-        assert found.equals(again) and not problems.found
-
-
 @pytest.mark.parametrize("turns", TURNS)
 @pytest.mark.parametrize("kind", ["manifest", "predictions", *EXAMPLES])
 def test_lines(tmp_path, kind, turns):
@@ -122,8 +111,6 @@ def test_lines(tmp_path, kind, turns):
         line = json.dumps(row, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
         path.write_bytes(garbled(line, rng))
         try:
-            if kind == "manifest":
-                assert_read_alike(path)
             if read is None:
                 convert(path, tmp_path / "out.jsonl", source_format=kind, **fill)
                 found = read_manifest(tmp_path / "out.jsonl")

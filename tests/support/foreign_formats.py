@@ -2,8 +2,6 @@
 
 _SRT = {"audio": "%s/test/139.wav", "source": "fleurs_%s_cmn", "prompt": "<|%s|><|cmn|>"}
 _NEMO = {"duration": 3.5, "source_lang": "en"}
-_HEARD = {"from": "User", "type": "audio", "value": "/c", "duration": 1.5}
-_ASKED = {"from": "human", "value": "<sound> Write:"}
 _TURNS = (("user", "<audio>Transcribe the speech:"), ("assistant", "Nice weather."))
 _SAID = {"text": "Ça\nva", "language": "fra", "custom": {"translated_text": {"zh-CN": "没事"}}}
 CUT = {
@@ -55,15 +53,11 @@ EXAMPLES = {
         [
             {**_NEMO, "audio_filepath": "/a", "text": "hi", "target_lang": "en", "taskname": "asr"},
             {**_NEMO, "audio_filepath": "b", "text": "Na", "target_lang": "de", "taskname": "ast"},
-            {"id": "c", "conversations": [_HEARD, {"from": "Assistant", "value": "yes"}]},
-            {"id": "d", "sound": "/d", "conversations": [_ASKED, {"from": "gpt", "value": "no"}]},
         ],
         {"sentence_id": "audio", "language": "en"},
         [
             ("a", "/a", "en", "hi", None, None, 3.5),
             ("b", "b", "en", None, "Na", "de", 3.5),
-            ("c", "/c", "en", "yes", None, None, 1.5),
-            ("d", "/d", "en", "no", None, None, None),
         ],
     ),
     "ms_swift": (

@@ -21,7 +21,6 @@ REASONS = {  # what is broken -> why it is left out
     "missing": "clip missing",
     "truncated": "unreadable",
     "no_audio": "unreadable",
-    "short": "shorter than 0.3 s",
     "long": "longer than 30 s",
     "untranslated": "translation empty",
     "marked": "translation marked REMOVE",
@@ -80,7 +79,7 @@ def from_manifest(folder: Path, manifest: Path) -> MiniCoVoST2:
 
 
 def _write_broken(path: Path, kind: str) -> None:
-    samples = int({"short": 0.1, "long": 31.0}.get(kind, 1.0) * SAMPLE_RATE)
+    samples = int((31.0 if kind == "long" else 1.0) * SAMPLE_RATE)
     if kind != "missing":
         write_mp3(path, 0.1 * np.sin(2 * np.pi * 300 * np.arange(samples) / SAMPLE_RATE))
     if kind == "truncated":

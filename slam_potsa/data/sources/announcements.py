@@ -9,16 +9,19 @@ are never trained on. Training has one voice a language: the two cannot be told 
 from __future__ import annotations
 
 import hashlib
+import io
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
-from functools import cache
+from functools import cache, lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import av
 import numpy as np
 import soundfile
 import soxr
@@ -28,10 +31,10 @@ from tqdm import tqdm
 
 from slam_potsa.data.audio import SAMPLE_RATE
 from slam_potsa.data.manifest import Utterance
-from slam_potsa.data.sources import asterisk, corpus
+from slam_potsa.data.sources import corpus, debian, espeak
 from slam_potsa.data.sources.corpus import Corpus, Recording
 from slam_potsa.errors import InputError, refuse
-from slam_potsa.files import atomic_write
+from slam_potsa.files import atomic_path, atomic_write
 
 PAUSE = (0.05, 0.15)  # seconds between two fragments, drawn evenly
 RUMBLE = 80  # Hz: what lies below is taken out; one voice's prompts begin with a decaying offset
@@ -116,32 +119,37 @@ def _as_sentence(text: str) -> str:
 
 
 @cache
-def _tables() -> dict[str, Any]:
+def tables() -> dict[str, Any]:
     return yaml.safe_load((BESIDE / "announcements.yaml").read_text(encoding="utf-8"))
 
 
 @cache
 def speakers() -> dict[str, Speaker]:
     """Name -> voice, those of training first."""
-    return {name: Speaker(**given) for name, given in _tables()["speakers"].items()}
+    return {name: Speaker(**given) for name, given in tables()["speakers"].items()}
+
+
+def packages(names: Iterable[str]) -> dict[str, str]:
+    """File name -> SHA-256 of the packages that have these voices."""
+    return {one.package: one.sha256 for one in map(speakers().__getitem__, names)}
 
 
 @cache
 def language(code: str) -> Language:
     """The grammar of a language."""
-    given = _tables()["languages"][code]
-    closings = {name: name for name in _tables()["meanings"]["closing"]}
+    given = tables()["languages"][code]
+    closings = {name: name for name in tables()["meanings"]["closing"]}
     words = {",": ","} | given["words"]
     words |= {f"digits/day-{i}": day for i, day in enumerate(given["days"].split())}
     words |= {f"digits/{i}": number for i, number in enumerate(given["numbers"].split())}
     words |= {f"digits/{number}": text for number, text in given["round"].items()}
-    clauses = _tables()["clauses"] | given["clauses"] | closings
+    clauses = tables()["clauses"] | given["clauses"] | closings
     return Language(clauses, words, given["tens"], given.get("link"), given.get("alone", {}))
 
 
 def english(sentence: Sentence) -> str:
     """The translation, with digits: `You have 17 messages.`"""
-    meanings, words = _tables()["meanings"], language("en").words
+    meanings, words = tables()["meanings"], language("en").words
     templates = {name: text for kind in meanings.values() for name, text in kind.items()}
     texts = []
     for name, values in sentence:
@@ -150,13 +158,18 @@ def english(sentence: Sentence) -> str:
     return " ".join(texts)
 
 
+def sentence_id(text: str) -> str:
+    """The English text without case and punctuation, such as `the-conference-is-now-locked`."""
+    return "-".join(re.findall(r"\w+", text.replace("'", "").lower()))
+
+
 def sentences(seed: int, clauses: int = 3) -> Iterator[Sentence]:
     """Some thousands of sentences, no two alike; the same seed gives the same ones.
 
     `clauses`: at most so many a sentence.
     """
     rng, known = random.Random(seed), set()
-    shapes = [shape for shape in _tables()["shapes"] if len(shape) <= clauses]
+    shapes = [shape for shape in tables()["shapes"] if len(shape) <= clauses]
     while True:
         sentence = tuple(_clause(kind, rng) for kind in rng.choice(shapes))
         if (text := english(sentence)) not in known:
@@ -165,10 +178,10 @@ def sentences(seed: int, clauses: int = 3) -> Iterator[Sentence]:
 
 
 def _clause(kind: str, rng: random.Random) -> Clause:
-    name, text = rng.choice(list(_tables()["meanings"][kind].items()))
+    name, text = rng.choice(list(tables()["meanings"][kind].items()))
     values = {}
     for slot in re.findall(r"{(\w+)}", text):
-        choices = _tables()["slots"][slot]
+        choices = tables()["slots"][slot]
         digits = isinstance(choices, dict) and "".join(
             rng.choices("0123456789", k=choices["digits"])
         )
@@ -179,16 +192,21 @@ def _clause(kind: str, rng: random.Random) -> Clause:
 class Voice:
     """A speaker's recorded fragments; each is read when first asked for."""
 
+    synthetic = None  # as the manifest's rows have it
+
     def __init__(self, name: str, root: Path):
         """`root`: what the packages unpack to. Raises InputError where it lacks the voice."""
         self.name, self.speaker = name, speakers()[name]
         folder, suffix = self.speaker.folder, self.speaker.suffix
-        files = asterisk.find_prompts(root, folder, suffix)
+        files = {
+            path.relative_to(place).with_suffix("").as_posix().lower(): path
+            for place in sorted(root.rglob(folder))
+            for path in sorted(place.rglob(f"*.{suffix}"))
+        }
         if not files:
             where = f"{root}: no folder {folder} with .{suffix} files"
             raise InputError(f"{where} for the voice {name}")
         self.files = {name: files[name] for name in files.keys() - {*self.speaker.lacks}}
-        self._samples: dict[str, np.ndarray] = {}
 
     def say(self, sentence: Sentence) -> tuple[list[str], str]:
         """The fragments that this voice plays, and what it says with them."""
@@ -197,12 +215,14 @@ class Voice:
         played, text = own._replace(words=words | self.speaker.words).say(sentence)
         return [name for one in played if (name := instead.get(one, one)) != ","], text
 
+    def lacking(self, sentence: Sentence) -> Collection[str]:
+        """The fragments of it that this voice does not have."""
+        return {*self.say(sentence)[0]} - self.files.keys()
+
+    @lru_cache(maxsize=400)  # noqa: B019 - some voices, as long as the process
     def samples(self, fragment: str) -> np.ndarray:
         """[samples] at 16 kHz, from shortly before to shortly after what is heard of it."""
-        if fragment not in self._samples:
-            samples = _read(self.files[fragment])[round(self.speaker.skip * SAMPLE_RATE) :]
-            self._samples[fragment] = trimmed(samples)
-        return self._samples[fragment]
+        return trimmed(_read(self.files[fragment])[round(self.speaker.skip * SAMPLE_RATE) :])
 
     def render(self, fragments: Sequence[str], seed: str) -> np.ndarray:
         """[samples] of the fragments one after the other, with pauses that `seed` decides."""
@@ -230,7 +250,10 @@ def trimmed(samples: np.ndarray) -> np.ndarray:
 def _read(path: Path) -> np.ndarray:
     raw = {"samplerate": 8_000, "channels": 1, "format": "RAW", "subtype": "GSM610"}
     if path.suffix == ".g722":
-        samples, rate = asterisk.decode_g722(path) / 2**15, SAMPLE_RATE
+        # The format has no header that could be recognised, so it is named.
+        with av.open(io.BytesIO(path.read_bytes()), format="g722") as container:
+            frames = [frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)]
+        samples, rate = np.concatenate(frames) / 2**15, SAMPLE_RATE
     else:
         samples, rate = soundfile.read(path, **raw if path.suffix == ".gsm" else {})
     samples = soxr.resample(samples, rate, SAMPLE_RATE)
@@ -242,7 +265,8 @@ def build(
     output: str | Path,
     *,
     from_dir: str | Path | None = None,
-    heard: Sequence[str] = ("en", "es", "ru"),
+    synthetic: bool = False,
+    heard: Sequence[str] | None = None,
     unheard: Sequence[str] = ("fr", "it"),
     train: int = 500,
     pairs: int = 320,
@@ -262,6 +286,8 @@ def build(
     test_new_voices   the sentences of `test`, by voices that no other manifest has
 
     Args:
+        synthetic: of the twelve languages that `espeak` speaks, not of recordings.
+        heard: None: all languages but the unheard ones.
         from_dir: folder of the .deb files or of what they unpack to; else they are fetched, once.
         train, pairs, dev, test: sentences of each; a test stays the same when train grows.
         clauses: of a sentence at most, 1 to 3: one takes some 4 seconds to say.
@@ -270,35 +296,44 @@ def build(
     Raises InputError for packages that cannot be had or are others, or options that do not fit.
     """
     output, counts = Path(output), {"test": test, "dev": dev, "pairs": pairs, "train": train}
-    _check(heard, unheard, counts)
-    choices = {"dataset": "announcements", "heard": [*heard], "unheard": [*unheard]}
-    choices |= {"sentences": counts, "clauses": clauses, "seed": seed}
+    known = espeak.LANGUAGES if synthetic else [*tables()["languages"]]
+    heard = [code for code in known if code not in unheard] if heard is None else heard
+    refuse([*_problems(known, heard, unheard, counts), *(espeak.lacking() if synthetic else ())])
+    choices = {"dataset": "synthetic " * synthetic + "announcements", "heard": [*heard]}
+    choices |= {"unheard": [*unheard], "sentences": counts, "clauses": clauses, "seed": seed}
     corpus.refuse_another(output, choices, replace)
-    drawn = sentences(seed, clauses)
+    drawn, means, made_by = sentences(seed, clauses), english, CREDITS
+    names = [n for n, one in speakers().items() if one.language in {*heard, *unheard}]
+    unpacked = partial(debian.unpacked, packages(names), from_dir, output, progress, REMEDY)
+    if synthetic:
+        drawn, means, made_by = espeak.sentences(seed, clauses), espeak.english, espeak.CREDITS
+        unpacked = nullcontext
     split = {name: list(islice(drawn, count)) for name, count in counts.items()}
-    names = {name: one for name, one in speakers().items() if one.language in {*heard, *unheard}}
-    pins = {one.package: one.sha256 for one in names.values()}
-    with asterisk.unpacked(pins, from_dir, output, progress, REMEDY) as root:
-        voices = [Voice(name, root) for name in names]
-        recordings = list(_recordings(split, voices, heard, output, seed, progress))
-    atomic_write(output / "audio" / "CREDITS.txt", CREDITS)
-    return corpus.write(output, recordings, choices, optional=[NEW_VOICES])
+    with unpacked() as root:
+        spoken = [espeak.Voice(code) for code in [*heard, *unheard] if synthetic]
+        voices = spoken or [Voice(name, root) for name in names]
+        recordings = list(_recordings(split, voices, heard, means, output, seed, progress))
+    atomic_write(output / "audio" / "CREDITS.txt", made_by)
+    # What new voices lack is no fault.
+    return corpus.write(output, recordings, choices, max_dropped=1.0)
 
 
-def _check(heard: Sequence[str], unheard: Sequence[str], counts: Mapping[str, int]) -> None:
-    known, given, problems = _tables()["languages"], [*heard, *unheard], []
-    if len({*given} & known.keys()) < len(given):
+def _problems(
+    known: Sequence[str], heard: Sequence[str], unheard: Sequence[str], counts: Mapping[str, int]
+) -> Iterator[str]:
+    given = [*heard, *unheard]
+    if len({*given} & {*known}) < len(given):
         expected = f"each of {', '.join(known)} once at most, either heard or unheard"
-        problems.append(f"languages {', '.join(given)}: expected {expected}")
+        yield f"languages {', '.join(given)}: expected {expected}"
     if not heard or min(counts.values()) < 0 or not counts["train"]:
-        problems.append(f"{counts}: expected a heard language and a sentence or more of train")
-    refuse(problems)
+        yield f"{counts}: expected a heard language and a sentence or more of train"
 
 
 def _recordings(
     split: Mapping[str, Sequence[Sentence]],
-    voices: Sequence[Voice],
+    voices: Sequence[Voice | espeak.Voice],
     heard: Sequence[str],
+    means: Callable[[Sentence], str],
     output: Path,
     seed: int,
     progress: bool,
@@ -313,34 +348,46 @@ def _recordings(
         and (name != "train" or voice.speaker.language in heard)
     ]
     for name, sentence, voice in tqdm(jobs, "announcements", disable=not progress):
-        lacking = ", ".join(sorted({*voice.say(sentence)[0]} - voice.files.keys()))
+        lacking, target = ", ".join(sorted(voice.lacking(sentence))), means(sentence)
         if lacking and not voice.speaker.held_out:
             raise InputError(f"{voice.name}: no recording of {lacking}")
         if lacking:
             reason = f"{voice.name} lacks a fragment"
-            yield Recording(name, english(sentence), None, reason, lacking)
+            yield Recording(name, target, None, reason, lacking)
             continue
-        row = _utterance(sentence, voice, output, seed)
-        if name == "pairs" and row.language not in heard:
-            yield Recording("pairs_translated", row.key, row)
-            row = changed(row, transcript=None, target=None, target_language=None)
-        yield Recording(name, row.key, row)
+        fragments, text = voice.say(sentence)
+        about = sentence_id(target)
+        samples = voice.render(fragments, f"{seed} {about}")
+        one = recorded(voice, about, samples, text, target, output, name)
+        if name == "pairs" and voice.speaker.language not in heard:
+            yield changed(one, manifest="pairs_translated")
+            row = changed(one.utterance, transcript=None, target=None, target_language=None)
+            one = changed(one, utterance=row)
+        yield one
 
 
-def _utterance(sentence: Sentence, voice: Voice, output: Path, seed: int) -> Utterance:
-    """Its row, the recording written."""
-    fragments, text = voice.say(sentence)
-    name = asterisk.sentence_id(english(sentence))
-    samples = voice.render(fragments, f"{seed} {name}")
+def recorded(
+    voice: Voice | espeak.Voice,
+    name: str,
+    samples: np.ndarray,
+    transcript: str | None,
+    target: str,
+    output: Path,
+    manifest: str = "test",
+) -> Recording:
+    """What a voice says, written to `output`, with its row."""
     audio = output.resolve() / "audio" / voice.name / f"{name}.flac"
-    asterisk.write_flac(audio, samples)
-    return Utterance(
+    with atomic_path(audio) as temporary:
+        soundfile.write(temporary, samples, SAMPLE_RATE, subtype="PCM_16")
+    row = Utterance(
         key=f"{voice.name}/{name}",
         audio=str(audio),
         language=voice.speaker.language,
-        sentence_id=name,
-        transcript=text,
-        target=english(sentence),
+        sentence_id=sentence_id(target),
+        transcript=transcript,
+        target=target,
         target_language=TARGET_LANGUAGE,
         duration=round(len(samples) / SAMPLE_RATE, 4),
+        synthetic=voice.synthetic,
     )
+    return Recording(manifest, row.key, row)

@@ -20,14 +20,12 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from slam_potsa.data.audio import MAX_SECONDS
 from slam_potsa.data.languages import short_code
 from slam_potsa.data.manifest import Utterance, text_sentence_id
 from slam_potsa.data.sources import corpus
 from slam_potsa.data.sources.corpus import Corpus, Recording
 from slam_potsa.errors import InputError
 
-SECONDS = (0.3, MAX_SECONDS)  # the lower bound is ours: shorter clips hold no sentence
 TRAIN_SPLITS = ("train", "train_covost")  # of CoVoST2: what its own script makes train of
 LONGEST_LINE = 100_000  # characters
 EXPECTED = "expected CoVoST2's covost_v2.{src}_{tgt}.tsv, as released"
@@ -40,7 +38,6 @@ def build(
     common_voice_dir: str | Path,
     tsv: str | Path,
     train_splits: Sequence[str] = TRAIN_SPLITS,
-    check_audio: str = "full",
     max_dropped: float = corpus.MOST,
     replace: bool = False,
     progress: bool = True,
@@ -70,13 +67,8 @@ def build(
     }
     corpus.refuse_another(output, choices, replace)
     found = list_recordings(table, release, codes, train_splits)
-    corpus.keep_first(found)
-    if check_audio == "full":
-        corpus.measure(found, output, progress=progress)
-        corpus.keep_length(found, *SECONDS)
-    return corpus.write(
-        output, found, choices, checked=check_audio == "full", max_dropped=max_dropped
-    )
+    corpus.measure(found, output, progress=progress)
+    return corpus.write(output, found, choices, max_dropped=max_dropped)
 
 
 def _release_folder(folder: Path, language: str) -> Path:

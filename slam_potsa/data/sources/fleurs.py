@@ -10,12 +10,9 @@
 kept whose sentence has a text in the target language; the raw transcription is the transcript, and
 that of the target language the target.
 
-FLEURS has recordings that break off after a word, and some with the wrong text; both show in the
-speaking rate. The limits are ours (the papers do not say theirs), and about training: dev, test and
-zero_shot keep every recording that the model can be given, and what they lack is told.
+Every recording that a model can be given is kept; what the manifests lack is told.
 
-FLEURS: Conneau et al. 2022 (arXiv 2205.12446), licence
-CC BY 4.0.
+FLEURS: Conneau et al. 2022 (arXiv 2205.12446), licence CC BY 4.0.
 """
 
 from __future__ import annotations
@@ -28,7 +25,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from slam_potsa.data import archives
-from slam_potsa.data.audio import MAX_SECONDS
 from slam_potsa.data.jsonl import read_lines
 from slam_potsa.data.languages import find_language, short_code
 from slam_potsa.data.manifest import Utterance
@@ -75,9 +71,6 @@ def build(
     train_languages: str = TRAIN_LANGUAGES,
     zero_shot: str = ZERO_SHOT,
     target: str = TARGET,
-    min_seconds: float = 1.0,
-    max_seconds: float = MAX_SECONDS,
-    rate_deviations: float = 5.0,
     max_dropped: float = corpus.MOST,
     replace: bool = False,
     progress: bool = True,
@@ -91,9 +84,6 @@ def build(
     `output` that was built with other choices.
     """
     output = Path(output)
-    if not 0 <= min_seconds < max_seconds <= MAX_SECONDS:
-        found = f"min_seconds={min_seconds:g}, max_seconds={max_seconds:g}"
-        raise InputError(f"{found}: expected 0 <= min_seconds < max_seconds <= {MAX_SECONDS:g}")
     if bool(source) == hub:
         found = "both a folder and --hub" if hub else "neither a folder nor --hub"
         raise InputError(f"found {found}, expected one of them: the folder of FLEURS, or --hub")
@@ -120,11 +110,7 @@ def build(
         for part in spoken
         for line in lines[part]
     ]
-    corpus.keep_first(found)
     corpus.measure(found, output, progress=progress)
-    corpus.keep_length([one for one in found if one.manifest == "train"], min_seconds, max_seconds)
-    corpus.keep_length(found, 0.0, MAX_SECONDS)
-    corpus.keep_usual_rates(found, rate_deviations)
     return corpus.write(output, found, choices, max_dropped=max_dropped)
 
 

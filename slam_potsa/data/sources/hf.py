@@ -24,7 +24,6 @@ from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
 
 MAPPINGS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-SECONDS = (0.0, 30.0)  # Whisper's window
 
 
 def build(
@@ -76,7 +75,6 @@ def build(
                 log.add(new)
         found += (_recording(name, f"{split}:{at}", row) for at, row in enumerate(log.rows))
     corpus.measure(found, output, progress=progress)
-    corpus.keep_length(found, *SECONDS)
     return corpus.write(output, found, choices, max_dropped=max_dropped)
 
 

@@ -136,7 +136,7 @@ class ParallelSpeechDataset:
         self._fit = {task: fitting(task, self.utterances) for task in self.tasks if shares}
         self._pools = self._pool() if shares else {}
         self._born = 0  # see __getstate__
-        self._order: tuple[int, Sequence[Any]] | None = None
+        self._items: tuple[Any, ...] | None = None  # an epoch, and what its items are
 
     @property
     def epoch(self) -> int:
@@ -151,11 +151,10 @@ class ParallelSpeechDataset:
         return len(self._rows) + self._num_joins
 
     def __getitem__(self, index: int) -> Item:
-        epoch = self.epoch
-        row, draw = self._slot(index, epoch)
+        row, draw, _ = self._slot(index)
         if draw < 0:
             return (self.utterances[row],)
-        return (self._draw if self._paired[row] else self._meet)(row, draw, epoch)
+        return (self._draw if self._paired[row] else self._meet)(row, draw, self.epoch)
 
     def task(self, index: int) -> str:
         """The task of item `index`, the same for both rows of a pair.
@@ -163,18 +162,15 @@ class ParallelSpeechDataset:
         A function of (seed, epoch, sentence and draw, or key); unshuffled, of all but the epoch, so
         that every validation asks the same.
         """
-        epoch = self.epoch
-        if self._pools and self.shuffle:
-            return self._mixture(epoch)[index][1]
-        row, draw = self._slot(index, epoch)
-        if len(set(self.tasks)) == 1:
-            return self.tasks[0]
+        row, draw, task = self._slot(index)
+        if task or len(set(self.tasks)) == 1:
+            return task or self.tasks[0]
         rows, name = [row], self.utterances[row].key
         if self._paired[row]:
             rows, name = self._recordings(row), self.utterances[row].sentence_id
         shares = zip(self.tasks, self.shares, strict=False)
         shares = {task: share for task, share in shares if self._fit[task][rows].all()}
-        place = self.seed, epoch if self.shuffle else "", name, draw if draw >= 0 else None
+        place = self.seed, self.epoch if self.shuffle else "", name, draw if draw >= 0 else None
         return draw_task([*shares] or self.tasks, *place, shares=[*shares.values()])
 
     def __iter__(self):
@@ -184,7 +180,7 @@ class ParallelSpeechDataset:
     # copy brings the epoch of its origin along, and goes by whichever is later.
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_order": None, "_born": (os.getpid(), current_epoch())}
+        return {**self.__dict__, "_items": None, "_born": (os.getpid(), current_epoch())}
 
     def __setstate__(self, state: dict) -> None:
         process, epoch = state.pop("_born")
@@ -250,18 +246,16 @@ class ParallelSpeechDataset:
         refuse(problems + [told] * bool(len(idle)))
         return pools
 
-    def _mixture(self, epoch: int) -> list[tuple[tuple[int, int], str]]:
-        """(Slot, task) by item of an epoch."""
-        if self._order is None or self._order[0] != epoch:
-            ends = [0, *accumulate(self.shares)]
-            ends = [round(len(self) * end / ends[-1]) for end in ends]
-            placed = []
-            for task, begin, end in zip(self.tasks, ends, ends[1:], strict=False):
-                count = end - begin
-                placed += [(slot, task) for slot in self._turn(task, epoch * count, count)]
-            random.Random(f"order:{self.seed}:{epoch}").shuffle(placed)
-            self._order = (epoch, placed)
-        return self._order[1]
+    def _mixture(self, epoch: int) -> Iterable[Sequence[Any]]:
+        """Rows, draws and tasks of the items of an epoch."""
+        ends = [0, *accumulate(self.shares)]
+        ends = [round(len(self) * end / ends[-1]) for end in ends]
+        items = []
+        for task, begin, end in zip(self.tasks, ends, ends[1:], strict=False):
+            count = end - begin
+            items += [(*slot, task) for slot in self._turn(task, epoch * count, count)]
+        random.Random(f"order:{self.seed}:{epoch}").shuffle(items)
+        return zip(*items, strict=True)
 
     def _turn(self, task: str, start: int, count: int) -> Iterator[tuple[int, int]]:
         """`count` of a task's slots from `start` on, in one random order after the other."""
@@ -285,28 +279,31 @@ class ParallelSpeechDataset:
         )
         return np.flatnonzero(taught)
 
-    def _slot(self, index: int, epoch: int) -> tuple[int, int]:
+    def _slot(self, index: int) -> tuple[int, int, str]:
+        """(row, draw, task of the mixture, else "")"""
         if not 0 <= index < len(self):
             raise IndexError(f"item {index} of {len(self)}")
-        if self._pools and self.shuffle:
-            return self._mixture(epoch)[index][0]
-        place = int(self._permutation(epoch)[index]) if self.shuffle else index
-        if place < len(self._rows):
-            return int(self._rows[place]), int(self._draws[place])
-        turn = place - len(self._rows) + epoch * self._num_joins
-        return int(self._taught[turn % len(self._taught)]), turn // len(self._taught)
+        epoch = self.epoch
+        if self._items is None or self._items[0] != epoch:
+            make = self._mixture if self._pools and self.shuffle else self._listed
+            self._items = (epoch, *make(epoch))
+        _, rows, draws, *tasks = self._items
+        return int(rows[index]), int(draws[index]), tasks[0][index] if tasks else ""
 
-    def _permutation(self, epoch: int) -> Sequence[int]:
-        if self._order is None or self._order[0] != epoch:
-            order = list(range(len(self)))
+    def _listed(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and draws of the items of an epoch."""
+        turns = epoch * self._num_joins + np.arange(self._num_joins)
+        repetitions, places = np.divmod(turns, max(1, len(self._taught)))
+        order = list(range(len(self)))
+        if self.shuffle:
             random.Random(f"order:{self.seed}:{epoch}").shuffle(order)
             if self._num_joins:
                 order = self._spread(order)
             elif self.bucket:
                 rng = random.Random(f"buckets:{self.seed}:{epoch}")
                 order = bucketed(order, self._lengths(), self.bucket, rng)
-            self._order = (epoch, np.array(order))
-        return self._order[1]
+        rows = np.concatenate([self._rows, self._taught[places]])
+        return rows[order], np.concatenate([self._draws, repetitions])[order]
 
     def _lengths(self) -> np.ndarray:
         """Seconds of a slot; of a sentence, whose recordings take turns, the mean of all."""

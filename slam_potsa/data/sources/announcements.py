@@ -12,11 +12,12 @@ import hashlib
 import io
 import random
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -215,7 +216,7 @@ class Voice:
         played, text = own._replace(words=words | self.speaker.words).say(sentence)
         return [name for one in played if (name := instead.get(one, one)) != ","], text
 
-    def lacking(self, sentence: Sentence) -> Collection[str]:
+    def lacking(self, sentence: Sentence) -> set[str]:
         """The fragments of it that this voice does not have."""
         return {*self.say(sentence)[0]} - self.files.keys()
 
@@ -296,24 +297,23 @@ def build(
     Raises InputError for packages that cannot be had or are others, or options that do not fit.
     """
     output, counts = Path(output), {"test": test, "dev": dev, "pairs": pairs, "train": train}
+    spoken = espeak if synthetic else sys.modules[__name__]  # sentences, english, CREDITS
     known = espeak.LANGUAGES if synthetic else [*tables()["languages"]]
     heard = [code for code in known if code not in unheard] if heard is None else heard
     refuse([*_problems(known, heard, unheard, counts), *(espeak.lacking() if synthetic else ())])
     choices = {"dataset": "synthetic " * synthetic + "announcements", "heard": [*heard]}
     choices |= {"unheard": [*unheard], "sentences": counts, "clauses": clauses, "seed": seed}
     corpus.refuse_another(output, choices, replace)
-    drawn, means, made_by = sentences(seed, clauses), english, CREDITS
-    names = [n for n, one in speakers().items() if one.language in {*heard, *unheard}]
-    unpacked = partial(debian.unpacked, packages(names), from_dir, output, progress, REMEDY)
-    if synthetic:
-        drawn, means, made_by = espeak.sentences(seed, clauses), espeak.english, espeak.CREDITS
-        unpacked = nullcontext
+    drawn = spoken.sentences(seed, clauses)
     split = {name: list(islice(drawn, count)) for name, count in counts.items()}
-    with unpacked() as root:
-        spoken = [espeak.Voice(code) for code in [*heard, *unheard] if synthetic]
-        voices = spoken or [Voice(name, root) for name in names]
+    names = [n for n, one in speakers().items() if one.language in {*heard, *unheard}]
+    prompts = debian.unpacked(packages(names), from_dir, output, progress, REMEDY)
+    with nullcontext() if synthetic else prompts as root:
+        voices = [espeak.Voice(code) for code in [*heard, *unheard] if synthetic]
+        voices = voices or [Voice(name, root) for name in names]
+        means = spoken.english
         recordings = list(_recordings(split, voices, heard, means, output, seed, progress))
-    atomic_write(output / "audio" / "CREDITS.txt", made_by)
+    atomic_write(output / "audio" / "CREDITS.txt", spoken.CREDITS)
     # What new voices lack is no fault.
     return corpus.write(output, recordings, choices, max_dropped=1.0)
 

@@ -11,8 +11,9 @@ import io
 import random
 import shutil
 import subprocess
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from datetime import date
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -53,7 +54,7 @@ def sentences(seed: int, clauses: int = 3) -> Iterator[Sentence]:
 
 
 def said(sentence: Sentence, language: str) -> str:
-    """What a language says, with digits: `Friday, March 6, 2026. 17 kilometers.`"""
+    """With digits: `Friday, March 6, 2026. 17 kilometers.`"""
     from babel import Locale, dates, lists, numbers, units
 
     locale, texts = Locale(language), []
@@ -72,8 +73,7 @@ def said(sentence: Sentence, language: str) -> str:
     return " ".join(f"{text[0].upper()}{text[1:].rstrip('.')}." for text in texts)
 
 
-def english(sentence: Sentence) -> str:
-    return said(sentence, "en")
+english = partial(said, language="en")
 
 
 class Voice:
@@ -89,8 +89,8 @@ class Voice:
         text = said(sentence, self.speaker.language)
         return [text], text
 
-    def lacking(self, sentence: Sentence) -> Collection[str]:
-        return ()
+    def lacking(self, sentence: Sentence) -> set[str]:
+        return set()
 
     def render(self, texts: list[str], seed: str) -> np.ndarray:
         """[samples] at 16 kHz. Raises InputError where espeak-ng says nothing."""

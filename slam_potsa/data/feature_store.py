@@ -53,8 +53,9 @@ class FeatureStore:
         refuse_damaged(folder / INDEX)
         try:
             store = cls(folder, **json.loads((folder / INDEX).read_text(encoding="utf-8")))
-            if np.array([[store.width] * 3, *store.keys.values()], np.uint64).shape[1] != 3:
-                raise ValueError("expected three whole numbers a key")
+            places = np.array([*store.keys.values(), [0, 0, 0]])
+            if (type(store.width), places.dtype.kind) != (int, "i") or places.min() < 0:
+                raise ValueError("expected whole numbers")
             needed = store.frames * store.width * DTYPE.itemsize
             found = os.path.getsize(folder / FEATURES)
         except (ValueError, TypeError, AttributeError, OSError, RecursionError) as error:

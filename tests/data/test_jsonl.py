@@ -27,8 +27,7 @@ def test_rows_are_numbered_and_other_lines_are_told_of_at_once(tmp_path):
     (tmp_path / "utf16.jsonl").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "a.gz").write_bytes(b"no gzip")
     for name in ("none.jsonl", "utf16.jsonl", "a.gz"):
-        call = lambda name=name: list(read_rows(tmp_path / name, Problems(name)))  # noqa: E731
-        refused(f"{name}: .*expected JSON Lines", call)
+        refused(f"{name}: .*expected JSON Lines", list, read_rows(tmp_path / name, Problems(name)))
 
 
 def test_what_json_allows_and_no_reader_survives_is_a_bad_line(tmp_path):

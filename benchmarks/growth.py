@@ -45,7 +45,6 @@ SMALL = Size(
     micro=(2,),
 )
 ARGUMENTS = argparse.Namespace(device="cpu", lora=False)
-SCHEDULE = "alignment.schedule."
 PROCESSES, MANIFEST = "processes, as many rows on each", "lines of a manifest"
 Seconds = dict[str, float]  # by part, and all as "step"
 LINES = (1_000, 10_000, 100_000, 1_000_000)
@@ -70,10 +69,9 @@ def queries(number: int) -> Size:
     return SMALL._replace(projector=SMALL.projector | {"query_len": number}, options=options)
 
 
-def layers(number: int, strategy: str) -> Size:
-    candidates = ",".join(map(str, range(1, number + 1)))
-    options = (f"{SCHEDULE}strategy={strategy}", f"{SCHEDULE}candidates='{candidates}'")
-    return SMALL._replace(options=options)
+def layers(number: int, option: str) -> Size:
+    numbers = ",".join(map(str, range(1, number + 1)))
+    return SMALL._replace(options=(f"alignment.{option % numbers}",))
 
 
 def seconds(number: float) -> Size:
@@ -88,9 +86,9 @@ AXES = {
     ),
     "query tokens": Axis((20, 40, 80, 160), 1.1, queries),
     "query tokens, alignment": Axis((40, 80, 160), 2.1, queries, part="transport"),
-    "candidate layers": Axis((1, 2, 4, 8), 0.1, lambda n: layers(n, "ucb")),
+    "candidate layers": Axis((1, 2, 4, 8), 0.1, lambda n: layers(n, "schedule.candidates='%s'")),
     "layers aligned at once, alignment": Axis(
-        (1, 2, 4, 8), 1.1, lambda n: layers(n, "multi"), part="transport"
+        (1, 2, 4, 8), 1.1, lambda n: layers(n, "terms.ot.layers=[%s]"), part="transport"
     ),
     "seconds of audio": Axis((3.75, 7.5, 15, 30), 1.1, seconds),
     "seconds of audio, mel": Axis((3.75, 7.5, 15, 30), 0.1, seconds, source="mel"),

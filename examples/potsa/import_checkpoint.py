@@ -54,9 +54,7 @@ def read_foreign(path: str | Path, bias_languages: Sequence[str] = ()) -> State:
 
 def described(state: State, source: Any = "") -> dict[str, Any]:
     """The options that the tensors tell, by dotted name. Raises InputError without a Q-Former."""
-    query, out = (state.get(f"encoder_projector.{name}") for name in ("query", "linear.weight"))
-    keys = [t for name, t in state.items() if name.endswith("crossattention.attention.key.weight")]
-    if query is None or out is None or not keys:
+    if (query := state.get("encoder_projector.query")) is None:
         raise InputError(f"{source}: no Q-Former of SLAM-LLM's in it, but {some(sorted(state), 4)}")
     lora = {found[1]: t.shape[0] for name, t in state.items() if (found := LORA.search(name))}
     whole = [part for part in ("encoder", "llm") if any(n.startswith(f"{part}.") for n in state)]
@@ -66,8 +64,6 @@ def described(state: State, source: Any = "") -> dict[str, Any]:
         "dataset_config.fix_length_audio": query.shape[1],
         "model_config.qformer_dim": query.shape[2],
         "model_config.qformer_layers": len({m[1] for name in state if (m := LAYER.match(name))}),
-        "model_config.encoder_dim": keys[0].shape[1],
-        "model_config.llm_dim": out.shape[0],
         "language_bias.enabled": any(name.startswith(BIAS_STATE) for name in state),
     }
     if lora:

@@ -99,7 +99,11 @@ class TermConfig(OptionsOfARow):
         choices=("none", "second"),
         source="POTSA Table 1 (c)",
     )
-    layers: list[int] = option([], "fixed layers; empty: those that alignment.schedule chooses")
+    layers: list[int] = option(
+        [],
+        "fixed layers; empty: those that alignment.schedule chooses",
+        source="POTSA Table 3 (i), (ii)",
+    )
     variant: str = option(
         "plain",
         "how distances become a loss: 'plain' (eq. 4); 'debiased': plain over the Sinkhorn "
@@ -152,22 +156,19 @@ class TermConfig(OptionsOfARow):
 
 @dataclass
 class ScheduleConfig(OptionsOfARow):
-    """Eq. 5-7 and the rivals of Table 3."""
+    """Eq. 5-7, and the rival of Table 3 that draws evenly; fixed layers are a term's `layers`."""
 
     strategy: str = option(
         "ucb",
         "how the aligned layer is chosen",
-        choices=("ucb", "random", "single", "multi"),
-        source="POTSA 3.3, Table 3",
+        choices=("ucb", "random"),
+        source="POTSA 3.3, Table 3 (iii) to (v)",
     )
     candidates: str = option(
         "lower",
         "layers to choose from: 'lower' half, 'all', or a list such as '1,2,4' (numbered from 1; "
         "those of the LLM, where it is these that the scheduled term compares, from 0)",
         source="POTSA Table 3 (iv), (v); which layers are 'lower' is not said",
-    )
-    layers: list[int] = option(
-        [], "fixed layers of 'single' and 'multi'; empty: the second candidate, all candidates"
     )
     reward_decay: float = option(0.9, "gamma of eq. 5", low=0, high=0.999999, source=NOT_IN_PAPER)
     exploration: float = option(0.1, "beta of eq. 6, in units of loss", low=0, source=NOT_IN_PAPER)

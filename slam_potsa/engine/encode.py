@@ -100,7 +100,7 @@ def estimate_bias(
             options["attend_padding"] = attend_padding
             found = encode(encoder, utterances, manifest.parent, **options)
         for utterance, hidden in found:
-            statistics.update(hidden[None], None, [utterance.language])
+            statistics.update(hidden, utterance.language)
     absent = sorted((wanted or set()) - statistics.counts.keys())
     if absent:
         raise InputError(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,9 @@ class NativeTrainer(Trainer):
         if self.optimizer is None:
             train = self.potsa.train_config
             groups = parameter_groups(self.model, train, self.potsa.language_bias.lr)
-            self.optimizer = torch.optim.AdamW(groups, lr=train.lr, weight_decay=train.weight_decay)
+            rates = {"lr": train.lr, "weight_decay": train.weight_decay}
+            fused = self.potsa.native.fused or None  # None: torch chooses among the others
+            self.optimizer = torch.optim.AdamW(groups, **rates, fused=fused)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):
@@ -362,10 +365,13 @@ def check_host(config: PotsaConfig) -> None:
     """Raise InputError for options that this host does not have."""
     train = config.train_config
     problems = []
-    if train.enable_deepspeed or train.enable_fsdp:
-        problems.append("train_config.enable_deepspeed and enable_fsdp need engine=slam_llm")
+    if train.enable_deepspeed:
+        problems.append("train_config.enable_deepspeed needs engine=slam_llm")
     if train.use_fp16 and not torch.cuda.is_available():
         problems.append("train_config.use_fp16=true needs CUDA")
+    for library in ("tensorboard", "wandb"):
+        if getattr(config.log_config, f"use_{library}") and find_spec(library) is None:
+            problems.append(f"log_config.use_{library}=true needs it: pip install {library}")
     with collecting(problems):
         Judge(config).try_out()
     refuse(problems)

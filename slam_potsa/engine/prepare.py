@@ -234,7 +234,7 @@ def _check_layers(config: PotsaConfig) -> None:
     terms = build_terms(config.alignment)
     try:
         schedule = build_schedule(config.alignment.schedule, terms, *counts)
-        choices = (*schedule.candidates, *schedule.layers) if schedule else ()
+        choices = schedule.candidates if schedule else ()
     except ValueError as error:
         problems.append(f"alignment: {error}")
     for term in terms:

@@ -71,7 +71,6 @@ def finetune(config: PotsaConfig) -> None:
 
 def finetune_deepspeed(config: PotsaConfig) -> None:
     """`slam_llm.pipeline.finetune_deepspeed.main`. Raises InputError for what cannot work there."""
-    # enable_ddp stays as it is: upstream's loop only takes it for "average the logs over ranks".
     config.train_config.enable_deepspeed = True
     _prepare(config)
     deepspeed.use_settings(config)
@@ -95,15 +94,14 @@ def inference(config: PotsaConfig) -> None:
             "give engine=native"
         )
     config.dataset_config.inference_mode = True
-    config.train_config.enable_ddp = False  # upstream decodes in one process
     Path(config.decode_log).parent.mkdir(parents=True, exist_ok=True)
     stand_ins.install()
     from slam_llm.pipeline.inference_batch import main
 
-    main(to_slam(config))
+    main(to_slam(config, {"train_config": {"enable_ddp": False}}))  # it decodes in one process
 
 
-def to_slam(config: PotsaConfig) -> Any:
+def to_slam(config: PotsaConfig, more: Any = None) -> Any:
     """As SLAM-LLM takes it: a plain DictConfig with the keys that only it reads, and our files."""
     from omegaconf import OmegaConf
 
@@ -111,7 +109,7 @@ def to_slam(config: PotsaConfig) -> Any:
     config.dataset_config.file = config.dataset_config.file or plugin_file("dataset")
     switches = {name: getattr(config.train_config, name) for name in SLAM_SWITCHES}
     own = dataclasses.asdict(config)
-    return OmegaConf.merge(own, {"train_config": switches}, SLAM_ONLY)
+    return OmegaConf.merge(own, {"train_config": switches}, SLAM_ONLY, more or {})
 
 
 def _prepare(config: PotsaConfig) -> None:
@@ -171,16 +169,6 @@ def _switches(config: PotsaConfig, launched: bool) -> Iterator[str]:
         yield (
             "SLAM-LLM needs a launcher: start with `torchrun --nproc_per_node 1 ...` (also for one "
             "process), or give engine=native"
-        )
-    if train.enable_fsdp:
-        yield (
-            "train_config.enable_fsdp=true: SLAM-LLM's FSDP path cannot wrap a Q-Former beside a "
-            "frozen LLM (it needs uniform requires_grad); use enable_ddp=true or DeepSpeed"
-        )
-    elif not train.enable_ddp and not train.enable_deepspeed:
-        yield (
-            "train_config.enable_ddp=false: SLAM-LLM's loop for a bare model dies at its first "
-            "step; set it to true, also for one process"
         )
     if not train.run_validation:
         yield (

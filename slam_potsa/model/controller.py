@@ -103,12 +103,12 @@ class AlignmentController:
         sides = [side for term in objective.terms for side in (term.first, term.second)]
         self.reads_llm = any(side.startswith(("llm.", f"{SPEECH}llm.", ANSWER)) for side in sides)
         self._teacher: Teacher | None = getattr(model, "teacher", None)
-        choices = (*schedule.candidates, *schedule.layers) if schedule else ()
+        choices = schedule.candidates if schedule else ()
         self.recorder.open(objective.tap_names(choices))  # all of them are there
         self.recorder.take()
         self.listeners: list[Callable[[dict[str, Any]], None]] = []
         self.step = self._skipped = 0
-        self._choices: list[tuple[int, tuple[int, ...]]] = []  # of the step, one a loss
+        self._choices: list[tuple[int, int]] = []  # of the step, one a loss
         self._micro: list[dict[str, Any]] = []
         self._unread: list[dict[str, Any]] = []
         self._keys: dict[int, list[Sequence[str]]] = {}  # of unread steps, one list a micro-step
@@ -152,8 +152,8 @@ class AlignmentController:
         if len(self._micro) >= self.accumulation:  # fp16's loss scaling skipped the step
             self._skip()
         self.flush(keep=PENDING_STEPS - 1)
-        if not self._choices or self._each_micro:
-            self._choices.append(self.schedule.choose() if self.schedule else (-1, ()))
+        if self.schedule and (self._each_micro or not self._choices):
+            self._choices.append(self.schedule.choose())
         wanted = self.objective.tap_names(self.layers, paired=len(self._pairs) > 0)
         self.recorder.open(wanted, *text, pairs=self._pairs)
 
@@ -211,8 +211,8 @@ class AlignmentController:
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """The layers aligned in the current step (or micro-step), numbered from 1."""
-        return self._choices[-1][1] if self._choices else ()
+        """Those scheduled in the current step (or micro-step): one, or without a schedule none."""
+        return tuple(layer for _, layer in self._choices[-1:])
 
     def _diagnoses(self, step: int) -> bool:
         return self.diagnose_interval > 0 and step % self.diagnose_interval == 0
@@ -236,7 +236,7 @@ class AlignmentController:
             "bad": bad,
             "choices": [choice for choice, _ in self._choices],
             "outcomes": torch.stack([torch.stack([found[n] for n in of]) for found in outcomes]),
-            "layers": tuple(dict.fromkeys(k for _, layers in self._choices for k in layers)),
+            "layers": tuple(dict.fromkeys(layer for _, layer in self._choices)),
             "lr": float(optimizer.param_groups[0]["lr"]),
             "seconds": now - (self._clock or now),
         }
@@ -252,7 +252,7 @@ class AlignmentController:
     def _skip(self) -> None:
         self._micro.clear()
         if self._each_micro:
-            for choice, _ in self._choices if self.schedule else ():
+            for choice, _ in self._choices:
                 self.schedule.observe(choice, math.nan)  # as if it had never been made
             self._forget()
         self._skipped += 1

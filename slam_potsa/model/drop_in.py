@@ -16,7 +16,7 @@ from __future__ import annotations
 import atexit
 import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -29,18 +29,16 @@ from torch.utils.data import Dataset
 from slam_potsa import config, stand_ins
 from slam_potsa.config.check import check
 from slam_potsa.data import dataset as datasets
-from slam_potsa.data.languages import language_code, language_id
+from slam_potsa.data.languages import language_id
 from slam_potsa.data.tasks import USES, check_tasks
 from slam_potsa.errors import InputError, collecting, placed, refuse
 from slam_potsa.files import alone
 from slam_potsa.model.checkpoint import choose_bias, continue_from, read_checkpoint
 from slam_potsa.model.encoder import SpeechEncoder
-from slam_potsa.model.factory import PROJECTOR_OPTIONS, attach, build_projector, check_widths
-from slam_potsa.model.language_bias import BiasStatistics, LanguageBias
+from slam_potsa.model.factory import PROJECTOR_OPTIONS, attach, build_projector
 from slam_potsa.model.llm import load_llm
 from slam_potsa.model.recipe_checks import calling_pipeline, recipe_problems
 from slam_potsa.model.speech_llm import IGNORE_INDEX, Aligned
-from slam_potsa.model.taps import TapRecorder
 
 # Keys of a recipe's dataset_config that mean the same in ours.
 RECIPE_DATA = ("train_data_path", "val_data_path", "mel_size", "fix_length_audio", "inference_mode")
@@ -51,7 +49,6 @@ def factory(
     projector: Mapping[str, Any] | None = None,
     alignment: Mapping[str, Any] | None = None,
     language_bias: Mapping[str, Any] | None = None,
-    require_languages: bool = True,
     ckpt_path: str | None = None,
 ) -> Callable[..., tuple[nn.Module, Any]]:
     """A `model_factory` for a recipe of SLAM-LLM's; what is not given keeps its default.
@@ -61,8 +58,6 @@ def factory(
             those of the recipe's model_config where it has them.
         alignment, language_bias: the sections of our configuration; `{"terms": {}}` and
             `{"enabled": False}` turn them off.
-        require_languages: False subtracts nothing from batches without `language_ids`, instead of
-            raising InputError.
         ckpt_path: a start, where the recipe names none (those for DeepSpeed refuse the key).
 
     Raises InputError on unknown options and on values out of range: here, before a model is loaded;
@@ -97,7 +92,7 @@ def factory(
         taken = [name for name in ("query_len", "qformer_layers") if recipe.get(name) is not None]
         sizes = {name: int(recipe[name]) for name in taken}
         sized = config.defaults(config.ModelConfig, sizes | projector)
-        asked = {"queries": sized.query_len, "bias": bias if require_languages else None}
+        asked = {"queries": sized.query_len, "bias": bias}
         refuse(recipe_problems(train_config, recipe, pipeline, alignment=alignment, **asked))
         if pipeline.get("trains") and os.environ.get("RANK", "0") == "0":
             held = ExitStack()
@@ -108,9 +103,7 @@ def factory(
         load = setup_llm if int(version("transformers").split(".")[0]) < 5 else _setup_llm
         llm = load(train_config, recipe, **rest)
         llm_dim = llm.get_input_embeddings().weight.shape[1]
-        check_widths(recipe, llm_dim=llm_dim)
         built = build_projector(sized, recipe.encoder_dim, llm_dim, language_bias=bias)
-        built.language_optional = not require_languages
         kind = type("AlignedSlamModel", (AlignedForward, slam_model), {})
         model = kind(encoder, llm, built, tokenizer, train_config, recipe, **rest)
         attach(model, alignment, train_config, rest.get("deepspeed_config"))
@@ -212,21 +205,6 @@ def from_yaml(path: str = "potsa.yaml") -> tuple[Callable[..., Any], Callable[..
         refuse(f"unknown {name}; known are {', '.join(known)}" for name in unknown)
         data = dataset_factory(**given.pop("dataset", None) or {})
         return factory(**given), data
-
-
-@torch.no_grad()
-def estimate_bias(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> LanguageBias:
-    """Eq. 1 over any encoder of SLAM-LLM's: from batches with `language_ids` of a recipe's loader.
-
-    `model` comes from a factory with `language_bias={"enabled": False}`.
-    """
-    statistics, recorder = BiasStatistics(), TapRecorder(model)
-    for batch in batches:
-        languages = [language_code(i) for i in batch["language_ids"].tolist()]
-        with recorder.recording({"encoder"}) as taps:
-            model(**{**batch, "inference_mode": True})
-            statistics.update(*taps["encoder"], languages)
-    return LanguageBias(statistics.means(), statistics.counts)
 
 
 class AlignedForward(Aligned):

@@ -19,7 +19,7 @@ from torch import nn
 
 from slam_potsa import config
 from slam_potsa.data.pairs import EpochCounter
-from slam_potsa.errors import InputError, refuse
+from slam_potsa.errors import InputError
 from slam_potsa.model.carried_state import CARRIED, carried_names
 from slam_potsa.model.checkpoint import (
     BIAS,
@@ -67,7 +67,6 @@ def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn
     encoder.fingerprint()  # of the weights as they were before anything casts them
     bias = choose_bias(config.defaults(config.LanguageBiasConfig, rest.get("language_bias")), state)
     widths = {"encoder_dim": encoder.width, "llm_dim": llm.config.hidden_size}
-    check_widths(model, **widths)
     projector = build_projector(model, **widths, language_bias=bias)
     encoder = adapt_encoder(encoder, train.encoder_layers, llm_dtype(model.llm_dtype))
     adapt_projector(projector, train)
@@ -232,9 +231,7 @@ def build_schedule(
         )
     numbered = (llm_layers, 0) if of_llm == {True} else (qformer_layers, 1)
     candidates = candidate_layers(plan.candidates, *numbered)
-    # Table 3 names no layers for 'single' and 'multi': the second candidate, and all of them.
-    fixed = {"single": candidates[:2][-1:], "multi": candidates}.get(plan.strategy, ())
-    options = {**vars(plan), "candidates": candidates, "layers": plan.layers or fixed}
+    options = {**vars(plan), "candidates": candidates}
     del options["reward"], options["every"]  # which loss is reported, and when: the controller's
     return LayerSchedule(**options, seed=seed)
 
@@ -261,13 +258,3 @@ def _distance(term: config.TermConfig) -> Distance:
         options = {name: value for name, value in vars(term).items() if name in names}
         options["debias"] = term.variant == "debiased"
     return build_distance(term.distance, **options)
-
-
-def check_widths(model: config.ModelConfig, **found: int) -> None:
-    """Raise InputError where `encoder_dim` or `llm_dim` is given and not what was found."""
-    refuse(
-        f"model_config.{name}={getattr(model, name)}, but the model at hand has {width}; "
-        f"set it to {width} or 0"
-        for name, width in found.items()
-        if getattr(model, name) not in (0, width)
-    )

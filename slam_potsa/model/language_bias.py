@@ -9,7 +9,7 @@ Shapes: B utterances, T encoder frames, E encoder width, L languages.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,23 +35,15 @@ class BiasStatistics:
     sums: dict[str, Tensor] = field(default_factory=dict)  # [E], of the means of utterances
     counts: dict[str, int] = field(default_factory=dict)  # utterances
 
-    def update(self, hidden: Tensor, mask: Tensor | None, languages: Iterable[str]) -> None:
-        """Add utterances: `hidden` [B, T, E]; `mask` [B, T], true on valid frames, None: all.
-
-        Frames outside the mask may hold anything, NaN too. One at least must be valid.
-        """
-        hidden = hidden.detach().double()
-        mask = torch.ones_like(hidden[..., 0]).bool() if mask is None else mask.bool()
-        frames = mask.sum(1)
-        if not bool((frames > 0).all()):
-            raise InputError("language bias: an utterance has no valid encoder frame")
-        means = torch.where(mask[..., None], hidden, 0.0).sum(1) / frames[:, None]
-        if not bool(torch.isfinite(means).all()):
-            raise InputError("language bias: the encoder's output holds NaN or infinity")
-        for language, mean in zip(languages, means.cpu(), strict=True):
-            language_id(language)  # refuses codes that no batch could carry
-            self.sums[language] = self.sums.get(language, 0) + mean
-            self.counts[language] = self.counts.get(language, 0) + 1
+    def update(self, frames: Tensor, language: str) -> None:
+        """Add an utterance of `language`: its valid encoder frames [T, E], one at least."""
+        language_id(language)  # refuses codes that no batch could carry
+        mean = frames.detach().double().mean(0).cpu()
+        if not bool(torch.isfinite(mean).all()):
+            told = "an utterance without an encoder frame, or with NaN or infinity in them"
+            raise InputError(f"language bias: {told}")
+        self.sums[language] = self.sums.get(language, 0) + mean
+        self.counts[language] = self.counts.get(language, 0) + 1
 
     def means(self) -> dict[str, Tensor]:
         """b_l [E], float32, by language in alphabetical order."""

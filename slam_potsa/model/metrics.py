@@ -23,7 +23,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -95,18 +94,17 @@ def logged(controller: Any, config: PotsaConfig, first_step: int, *, writes: boo
 
     Args:
         writes: whether this process is the one that logs.
-
-    Raises InputError where a library that is asked for is not installed.
     """
     with ExitStack() as closing:
         if writes and config.log_config.use_tensorboard:
-            library = _library("torch.utils.tensorboard", "tensorboard")
+            from torch.utils.tensorboard import SummaryWriter
+
             folder = Path(config.train_config.output_dir) / TENSORBOARD
             # Points that an interrupted run wrote beyond its last checkpoint are hidden.
-            writer = library.SummaryWriter(str(folder), purge_step=first_step)
+            writer = SummaryWriter(str(folder), purge_step=first_step)
             controller.listeners.append(partial(_to_tensorboard, closing.enter_context(writer)))
         if writes and config.log_config.use_wandb:
-            run = _wandb_run(_library("wandb", "wandb"), config)
+            run = _wandb_run(config)
             closing.callback(run.finish)
             controller.listeners.append(lambda of: run.log(scalars(of), of["step"], commit=True))
         yield
@@ -117,8 +115,10 @@ def _to_tensorboard(writer: Any, record: dict[str, Any]) -> None:
         writer.add_scalar(name, value, record["step"])
 
 
-def _wandb_run(wandb: Any, config: PotsaConfig) -> Any:
+def _wandb_run(config: PotsaConfig) -> Any:
     """One W&B run per run directory: its id is kept there, so that a resumed run continues it."""
+    import wandb
+
     log, identity = config.log_config, Path(config.train_config.output_dir) / WANDB_RUN
     Path(log.wandb_dir).mkdir(parents=True, exist_ok=True)
     run = wandb.init(
@@ -132,14 +132,6 @@ def _wandb_run(wandb: Any, config: PotsaConfig) -> Any:
     )
     atomic_write(identity, run.id + "\n")
     return run
-
-
-def _library(module: str, package: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError as error:
-        missing = f"log_config.use_{package}=true, but {error.name} is not installed"
-        raise InputError(f"{missing}: pip install {package}") from error
 
 
 def scalars(record: Mapping[str, Any]) -> dict[str, float]:

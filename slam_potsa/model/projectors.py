@@ -27,7 +27,6 @@ class BiasCompensated(nn.Module):
     """
 
     layers: nn.ModuleList  # the blocks, to hook; `layers[0]` is the paper's layer 1
-    language_optional = False  # True: without ids nothing is subtracted, instead of raising
 
     def __init__(self, encoder_dim: int, language_bias: LanguageBias | None = None):
         super().__init__()
@@ -45,7 +44,7 @@ class BiasCompensated(nn.Module):
 
     def compensate(self, x: Tensor, atts: Tensor | None = None) -> Tensor:
         """H~ of eq. 2; frames outside `atts` are zero, so that no padding value can leak."""
-        if self.language_bias is None or (self.language_ids is None and self.language_optional):
+        if self.language_bias is None:
             return x if atts is None else torch.where(atts.bool()[..., None], x, 0.0)
         if self.language_ids is None:
             raise InputError(

@@ -42,7 +42,7 @@ def recipe_problems(
 ) -> Iterator[str]:
     """What is wrong with a recipe's sections for a projector of `queries` tokens an utterance.
 
-    `bias` is None where batches may lack languages; `pipeline` is what `calling_pipeline` found.
+    `pipeline` is what `calling_pipeline` found.
     """
     strategy, processes = train.batching_strategy, int(os.environ.get("WORLD_SIZE", "1"))
     if pipeline.get("trains") and strategy in ("padding", "packing"):

@@ -15,6 +15,8 @@ preferred. All three are options; the paper's equations are the default.
 A step is an optimizer step. ``choose`` opens one, ``observe`` reports its loss, at once or some
 steps later. The first loss of a layer has nothing to be compared with and is only remembered.
 
+Table 3's (i) and (ii), one fixed layer and several, need no schedule: `AlignmentTerm.layers`.
+
 Source: POTSA (Li et al.), section 3.3; UCB: Auer et al., 2002.
 """
 
@@ -29,8 +31,6 @@ from typing import Any
 from slam_potsa.objective.checks import unexpected
 
 STRATEGIES = {
-    "single": "one fixed layer at every step (Table 3, i)",
-    "multi": "several fixed layers at every step (Table 3, ii)",
     "random": "one candidate at a time, each as likely (Table 3, iii)",
     "ucb": "one candidate at a time by eq. 5–7 (Table 3, iv and v)",
 }
@@ -80,7 +80,7 @@ class _Layer:
 
 @dataclass(eq=False)
 class LayerSchedule:
-    """Chooses the layers to align at each optimizer step, and learns from the loss that followed.
+    """Chooses the layer to align at each optimizer step, and learns from the loss that followed.
 
     ``choose`` and ``observe`` need not alternate: any number of choices may be pending, and losses
     may come in any order; each goes to the layer of its own choice. n_l and t grow with the choice
@@ -92,14 +92,13 @@ class LayerSchedule:
 
     Examples:
         >>> schedule = LayerSchedule("ucb", candidates=candidate_layers("lower", 4))
-        >>> choice, layers = schedule.choose()
+        >>> choice, layer = schedule.choose()
         >>> schedule.observe(choice, task_loss=2.5)
     """
 
     strategy: str = "ucb"  # one of STRATEGIES
-    candidates: Sequence[int] = ()  # what "random" and "ucb" choose from, numbered from 1
+    candidates: Sequence[int] = ()  # what it chooses from, at least one
     _: KW_ONLY
-    layers: Sequence[int] = ()  # the fixed ones of "single" (exactly one) and "multi"
     reward_decay: float = REWARD_DECAY  # γ in [0, 1)
     exploration: float = EXPLORATION  # β >= 0
     temperature: float = TEMPERATURE  # τ > 0
@@ -109,28 +108,24 @@ class LayerSchedule:
     seed: int = 0  # of the draws
 
     def __post_init__(self) -> None:
-        self.candidates, self.layers = tuple(self.candidates), tuple(self.layers)
+        self.candidates = tuple(self.candidates)
         if problems := unexpected(self, self._expected()):
             raise ValueError("; ".join(problems))
         self._state = {layer: _Layer() for layer in self.candidates}
-        self._pending: dict[int, tuple[int, ...]] = {}  # choice id → its layers
+        self._pending: dict[int, int] = {}  # choice id → its layer
         self._choices = 0  # t, choices made, not counting those that were dropped
         self._draws = 0  # choices ever made: the next choice id, and the state of the generator
 
     def _expected(self) -> dict[str, tuple[str, object]]:
         """What each argument must be, and whether it is."""
-        candidates, layers = len(self.candidates), len(self.layers)
-        count_fits = {"single": layers == 1, "multi": layers > 0}.get(self.strategy, layers == 0)
+        numbers = self.candidates
+        are_layers = all(type(number) is int and number >= 0 for number in numbers)
         floor, falls = self.temperature_floor, self.temperature_decay < 1
         return {
             "strategy": (f"one of {', '.join(STRATEGIES)}", self.strategy in STRATEGIES),
             "candidates": (
-                "distinct layer numbers, at least one for 'random' and 'ucb'",
-                _are_layers(self.candidates) and (self._is_fixed or candidates > 0),
-            ),
-            "layers": (
-                "distinct layer numbers: one for 'single', some for 'multi', else none",
-                _are_layers(self.layers) and count_fits,
+                "distinct layer numbers, at least one",
+                are_layers and 0 < len(set(numbers)) == len(numbers),
             ),
             "reward_decay": ("γ in [0, 1)", 0 <= self.reward_decay < 1),
             "exploration": ("β >= 0", 0 <= self.exploration < math.inf),
@@ -145,16 +140,14 @@ class LayerSchedule:
 
     # ------------------------------------------------------------ the two calls of a step
 
-    def choose(self) -> tuple[int, tuple[int, ...]]:
-        """The layers of the next optimizer step, and the id under which to report its loss."""
-        chosen = self.layers if self._is_fixed else (self._draw(),)
-        choice_id = self._draws
+    def choose(self) -> tuple[int, int]:
+        """The id under which to report the loss of the next optimizer step, and its layer."""
+        choice_id, layer = self._draws, self._draw()
         self._draws += 1
         self._choices += 1
-        for layer in self._scheduled(chosen):
-            self._state[layer].count += 1
-        self._pending[choice_id] = chosen
-        return choice_id, chosen
+        self._state[layer].count += 1
+        self._pending[choice_id] = layer
+        return choice_id, layer
 
     def observe(self, choice_id: int, task_loss: float) -> None:
         """The mean loss of the step of this choice: cross-entropy in eq. 5.
@@ -170,21 +163,15 @@ class LayerSchedule:
                 f"choice_id: expected a pending one of {sorted(self._pending)}, got {choice_id}; "
                 "report each choice once"
             )
-        chosen = self._scheduled(self._pending.pop(choice_id))
-        task_loss = float(task_loss)
+        state, task_loss = self._state[self._pending.pop(choice_id)], float(task_loss)
         if not math.isfinite(task_loss):
             self._choices -= 1
-            for layer in chosen:
-                self._state[layer].count -= 1
+            state.count -= 1
             return
-        for layer in chosen:
-            state = self._state[layer]
-            if state.previous_loss is not None:
-                reward = state.previous_loss - task_loss
-                state.reward = (
-                    self.reward_decay * state.reward + (1 - self.reward_decay) * reward  # (5)
-                )
-            state.previous_loss = task_loss
+        if state.previous_loss is not None:
+            reward, decay = state.previous_loss - task_loss, self.reward_decay
+            state.reward = decay * state.reward + (1 - decay) * reward  # (5)
+        state.previous_loss = task_loss
 
     # ------------------------------------------------------------ eq. 6 and 7
 
@@ -202,9 +189,7 @@ class LayerSchedule:
         """p_l of the choice to come (eq. 7), over the candidates."""
         if self.strategy == "ucb":
             return _softmax(self.utilities(), self.current_temperature)
-        if self.strategy == "random":
-            return dict.fromkeys(self.candidates, 1 / len(self.candidates))
-        return {layer: float(layer in self.layers) for layer in self.candidates}
+        return dict.fromkeys(self.candidates, 1 / len(self.candidates))
 
     @property
     def current_temperature(self) -> float:
@@ -239,15 +224,15 @@ class LayerSchedule:
                 [layer, state.reward, state.count, state.previous_loss]
                 for layer, state in self._state.items()
             ],
-            "pending": [[choice, list(layers)] for choice, layers in self._pending.items()],
+            "pending": [[choice, layer] for choice, layer in self._pending.items()],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue exactly where :meth:`state_dict` was taken.
 
         Raises:
-            ValueError: the state is of another strategy, other candidates, layers or seed, or none
-                that could have been saved; nothing is changed then.
+            ValueError: the state is of another strategy, other candidates or seed, or none that
+                could have been saved; nothing is changed then.
         """
         identity = state.get("identity") if isinstance(state, Mapping) else None
         expected, found = self._identity(), identity if isinstance(identity, Mapping) else {}
@@ -260,9 +245,8 @@ class LayerSchedule:
             )
         try:
             layers = {layer: _Layer(*rest) for layer, *rest in state["layers"]}
-            pending = {choice: tuple(chosen) for choice, chosen in state["pending"]}
+            pending = {choice: layer for choice, layer in state["pending"]}
             choices, draws = state["choices"], state["draws"]
-            known = {*self.candidates, *self.layers}
             sound = _is_count(choices) and _is_count(draws) and choices <= draws
             sound &= (
                 tuple(layers) == tuple(self.candidates) == tuple(n for n, *_ in state["layers"])
@@ -272,7 +256,7 @@ class LayerSchedule:
             sound &= all(type(n) in (int, float) and abs(n) < 1e300 for n in losses)
             sound &= len(pending) == len(state["pending"]) <= choices
             sound &= all(_is_count(choice) and choice < draws for choice in pending)
-            sound &= all(chosen and known >= {*chosen} for chosen in pending.values())
+            sound &= all(layer in layers for layer in pending.values())
         except (KeyError, TypeError, ValueError, OverflowError):
             sound = False
         if not sound:
@@ -281,15 +265,10 @@ class LayerSchedule:
 
     # ------------------------------------------------------------ inside
 
-    @property
-    def _is_fixed(self) -> bool:
-        return self.strategy in ("single", "multi")
-
     def _identity(self) -> dict[str, Any]:
         return {
             "strategy": self.strategy,
             "candidates": list(self.candidates),
-            "layers": list(self.layers),
             "seed": self.seed,
         }
 
@@ -298,18 +277,9 @@ class LayerSchedule:
         draw = random.Random(f"{self.seed}:{self._draws}")
         return draw.choices(list(probabilities), weights=list(probabilities.values()))[0]
 
-    def _scheduled(self, layers: Sequence[int]) -> list[int]:
-        """Those of the layers that statistics are kept of: fixed ones need be no candidates."""
-        return [layer for layer in layers if layer in self._state]
-
 
 def _is_count(number: object) -> bool:
     return type(number) is int and 0 <= number < 1 << 53
-
-
-def _are_layers(numbers: Sequence[int]) -> bool:
-    whole = all(type(number) is int and number >= 0 for number in numbers)
-    return whole and len(set(numbers)) == len(numbers)
 
 
 def _softmax(utilities: Mapping[int, float], temperature: float) -> dict[int, float]:

@@ -27,8 +27,8 @@ ROWS = {
     "table2_mse": {"terms": ["mse"]},
     "table2_cosine": {"terms": ["cosine"]},
     "table2_ot": {},
-    "table3_single": {"alignment.schedule.strategy": "single"},
-    "table3_multi": {"alignment.schedule.strategy": "multi"},
+    "table3_single": {f"{TERM}layers": [2]},
+    "table3_multi": {f"{TERM}layers": [1, 2, 3, 4]},
     "table3_random": {"alignment.schedule.strategy": "random"},
     "table3_ucb_all": {"alignment.schedule.candidates": "all"},
     "table3_ucb_lower": {},
@@ -91,11 +91,10 @@ def test_an_experiment_trains(world, tmp_path, name):
     native.finetune(config)
     lines = read_log(tmp_path / "metrics.jsonl")
     assert [line["step"] for line in lines] == [0, 1, 2]
-    lower, strategy = config.model_config.qformer_layers // 2, config.alignment.schedule.strategy
-    layers = (lower if strategy == "multi" else 1) if config.alignment.active else 0
+    scheduled = [term for term in config.alignment.active.values() if not term.layers]
     for line in lines:
         aligned = {"ot", "mse", "cosine", "authors"} & line.keys()
-        assert aligned == config.alignment.active.keys() and len(line["layers"]) == layers
+        assert aligned == config.alignment.active.keys() and len(line["layers"]) == len(scheduled)
     assert (tmp_path / "language_bias.safetensors").is_file() == config.language_bias.enabled
     assert Path(config.train_config.output_dir, "model.pt").is_file()
 

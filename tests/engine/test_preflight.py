@@ -51,8 +51,6 @@ def with_deepspeed(config: PotsaConfig, folder: Path, **settings) -> PotsaConfig
 @pytest.mark.parametrize(
     ("key", "value", "named"),
     [
-        ("enable_fsdp", True, "FSDP"),
-        ("enable_ddp", False, "enable_ddp=false"),
         ("run_validation", False, "run_validation=false"),
         ("val_batch_size", 17, "train_config.val_batch_size to 16 or less"),
         ("batch_size_training", 9, "train_config.batch_size_training to 8 or less"),
@@ -71,7 +69,7 @@ def test_every_process_needs_a_batch_of_validation(config, monkeypatch):
     assert problems(config, world_size=4) == []
     (problem,) = problems(config, world_size=6)
     assert "16 items on 6 processes are 3 each" in problem and "to 3 or less" in problem
-    config.train_config.enable_fsdp = True
+    config.train_config.run_validation = False
     monkeypatch.delenv("LOCAL_RANK")
     found = problems(config, world_size=6)
     assert len(found) == 3 and "torchrun" in found[0]  # all at once

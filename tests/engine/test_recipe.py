@@ -87,17 +87,17 @@ def test_a_file_of_another_form_is_refused(tmp_path, change, message):
 
 
 def test_a_stage_may_choose_a_group_and_an_experiment(tmp_path):
-    multi = {"alignment": "mse", "alignment/schedule": "multi"}
+    drawn = {"alignment": "mse", "alignment/schedule": "random"}
     stages = {
         "one": {},
-        "two": {"choose": multi, "train_config": {"train_parts": ["projector", "llm"]}},
+        "two": {"choose": drawn, "train_config": {"train_parts": ["projector", "llm"]}},
     }
     content = {"output_dir": "o", "all": {"experiment": "table1_ours"}, "stages": stages}
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(content))
     one, two = (stage.config for stage in load_recipe(str(tmp_path / "r.yaml")).stages)
     assert one.ckpt_path == "outputs/potsa/2_s2tt/best/model.pt"  # the experiment's: the first
     assert list(one.alignment.terms) == ["ot"] and one.train_config.freeze_llm
-    assert (list(two.alignment.terms), two.alignment.schedule.strategy) == (["mse"], "multi")
+    assert (list(two.alignment.terms), two.alignment.schedule.strategy) == (["mse"], "random")
     assert two.ckpt_path == "o/1_one/best/model.pt" and not two.train_config.freeze_llm
 
 

@@ -172,7 +172,7 @@ def test_another_trials_settings_are_noted(tmp_path):
 
 UNREAD = [
     ("alignment.terms", {"mse": {"distance": "mse", "weight": 0.0}}),
-    ("alignment.schedule.strategy", "single"),
+    ("alignment.schedule.strategy", "random"),
     ("dataset_config.anchor_language", "ru"),
 ]
 

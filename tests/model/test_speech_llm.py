@@ -54,8 +54,6 @@ def test_what_does_not_fit_is_refused(config):
     batch.pop("language_ids")
     refused("language_bias.enabled=false", model, **batch)
     refused("unknown key lamda", build, config, alignment={"lamda": 10.0})
-    other = replace(config, model_config=replace(config.model_config, encoder_dim=7))
-    refused("encoder_dim=7", build, other)
 
 
 def test_evaluation_is_the_llms_own_cross_entropy_and_moves_nothing(config):

@@ -12,7 +12,7 @@ from slam_potsa import stand_ins
 from slam_potsa.data.jsonl import read_log
 from slam_potsa.errors import InputError
 from slam_potsa.model.checkpoint import apply_checkpoint, read_checkpoint, save_checkpoint
-from slam_potsa.model.drop_in import dataset_factory, estimate_bias, factory, with_languages
+from slam_potsa.model.drop_in import dataset_factory, factory, with_languages
 from slam_potsa.model.language_bias import LanguageBias
 from slam_potsa.model.projectors import BiasCompensatedQFormer
 from tests.support import slam_llm, tiny
@@ -101,8 +101,7 @@ def test_without_language_ids_a_clear_error_or_what_the_user_said(
     batch = their_batch(name, config, tokenizer, monkeypatch)
     with pytest.raises(InputError, match="dataset_factory"):
         model(**batch)
-    for said in ({"language_bias": OFF}, {"language_bias": bias, "require_languages": False}):
-        assert torch.isfinite(built(config, **said)[0](**batch)[0].loss)
+    assert torch.isfinite(built(config, language_bias=OFF)[0](**batch)[0].loss)
 
 
 def test_the_bias_of_a_row_is_its_languages(parts, tmp_path, monkeypatch):
@@ -176,15 +175,13 @@ def test_lora_is_kept_trained_and_saved(parts, tmp_path, monkeypatch):
         torch.testing.assert_close(again.get_parameter(name), model.get_parameter(name))
 
 
-def test_a_transformers_whisper_and_estimated_biases(parts, tmp_path, monkeypatch):
+def test_a_transformers_whisper(parts, tmp_path, monkeypatch):
     """st_covost2 names a transformers folder, which SLAM-LLM's own model cannot run."""
     config = recipe("st_covost2", parts, tmp_path)
     config.model_config.encoder_path_hf = parts.whisper_hf
     model, tokenizer = built(config, language_bias=OFF)
     batch = their_batch("st_covost2", config, tokenizer, monkeypatch)
     assert torch.isfinite(model(**batch)[0].loss)
-    bias = estimate_bias(model, [{**batch, "language_ids": languages("en", "es", "es")}])
-    assert bias.languages == ("en", "es") and bias.width == 16
 
 
 def test_what_does_not_fit_is_said(parts, tmp_path, monkeypatch):
@@ -203,9 +200,6 @@ def test_what_does_not_fit_is_said(parts, tmp_path, monkeypatch):
     batch = their_batch("asr_librispeech", config, tokenizer, monkeypatch)
     with pytest.raises(InputError, match="fix_length_audio=7"):
         model(**batch)
-    config.model_config.llm_dim = 4096
-    with pytest.raises(InputError, match="llm_dim=4096"):
-        built(config, language_bias=OFF)
 
 
 class SlamProjector(dict):

@@ -46,7 +46,6 @@ from slam_potsa.model.factory import (
     adapt_projector,
     build_controller,
     build_projector,
-    check_widths,
 )
 from slam_potsa.model.language_bias import LanguageBias
 from slam_potsa.model.llm import adapt_llm, model_config
@@ -147,11 +146,9 @@ def _sizes(config: PotsaConfig) -> tuple[Any, Any]:
         whisper = model_config(model.encoder_path_hf, "model_config.encoder_path_hf", "whisper")
         if whisper.model_type != "whisper":
             raise InputError(f"model_config.encoder_path_hf={model.encoder_path_hf!r}: no Whisper")
-        check_widths(model, encoder_dim=whisper.d_model)
         check_mels(config, whisper.num_mel_bins)
     with collecting(problems):
         decoder = model_config(model.llm_path, "model_config.llm_path", "qwen2")
-        check_widths(model, llm_dim=decoder.hidden_size)
     refuse(problems)
     return whisper, decoder
 

@@ -101,7 +101,6 @@ setup(
             "pytest-xdist>=3.6",
             "ruff>=0.6",
             "POT>=0.9.4",
-            "tensorboard>=2.15",
             "selenium>=4.20",
             "babel>=2.14",
         ],

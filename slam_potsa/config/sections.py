@@ -56,12 +56,10 @@ SLAM_ONLY = {
 class PeftConfig:
     """LoRA on the LLM (llm.lora in train_config.train_parts), SLAM-LLM's key names."""
 
-    peft_method: str = option("lora", "adapter kind", choices=("lora",), source=SLAM)
     r: int = option(8, "rank of the update", low=1, source=SLAM)
     lora_alpha: int = option(32, "scale is lora_alpha / r", low=1, source=SLAM)
     target_modules: list[str] = option(["q_proj", "v_proj"], "LLM modules adapted", source=SLAM)
     bias: str = option("none", "which biases train", source=SLAM)
-    task_type: str = option("CAUSAL_LM", "peft's task type", affects="nothing", source=SLAM)
     lora_dropout: float = option(0.05, "dropout of the update's input", low=0, high=1, source=SLAM)
 
 
@@ -183,7 +181,6 @@ class ModelConfig:
 class DatasetConfig:
     """Manifests, prompt, pairing."""
 
-    dataset: str = option("potsa", "a name for logs", affects="nothing", source=SLAM)
     file: str = option("", "path.py:function that builds the dataset; empty: ours", source=SLAM)
     train_data_path: str = option("", "manifest (JSON Lines) of the training set")
     val_data_path: str = option("", "manifest of the validation set", affects="outcome")
@@ -292,9 +289,6 @@ class LogConfig:
         "outputs/potsa/train.log", "must contain a '/'", affects="nothing", source=SLAM
     )
     log_interval: int = option(10, "steps between lines of progress", affects="nothing", low=1)
-    use_tensorboard: bool = option(
-        False, "write <output_dir>/tensorboard; native host, needs tensorboard", affects="nothing"
-    )
     use_wandb: bool = option(False, "Weights & Biases; needs wandb", affects="nothing", source=SLAM)
     wandb_dir: str = option("outputs/wandb", "its folder", affects="nothing", source=SLAM)
     wandb_entity_name: str = option("", "its entity", affects="nothing", source=SLAM)

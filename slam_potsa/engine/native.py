@@ -84,8 +84,7 @@ def finetune(config: PotsaConfig) -> Path:
     data = {split: get_speech_dataset(config.dataset_config, tokenizer, split) for split in splits}
     check_sizes(config, len(data["train"]), args.world_size)
     trainer = NativeTrainer(config, model, args, data)
-    first_step = 0 if resume is None else _first_unread(resume)
-    with logged(model.controller, config, first_step, writes=trainer.is_world_process_zero()):
+    with logged(model.controller, config, writes=trainer.is_world_process_zero()):
         final = trainer.run(resume)
     # Nothing for one process; of many, one that ended while its group still works might abort.
     trainer.accelerator.wait_for_everyone()
@@ -369,9 +368,8 @@ def check_host(config: PotsaConfig) -> None:
         problems.append("train_config.enable_deepspeed needs engine=slam_llm")
     if train.use_fp16 and not torch.cuda.is_available():
         problems.append("train_config.use_fp16=true needs CUDA")
-    for library in ("tensorboard", "wandb"):
-        if getattr(config.log_config, f"use_{library}") and find_spec(library) is None:
-            problems.append(f"log_config.use_{library}=true needs it: pip install {library}")
+    if config.log_config.use_wandb and find_spec("wandb") is None:
+        problems.append("log_config.use_wandb=true needs it: pip install wandb")
     with collecting(problems):
         Judge(config).try_out()
     refuse(problems)
@@ -392,9 +390,3 @@ def check_sizes(config: PotsaConfig, items: int, world_size: int) -> None:
             f"{config.train_config.batch_size_training} on {world_size} processes: lower "
             "train_config.batch_size_training"
         )
-
-
-def _first_unread(checkpoint: Path) -> int:
-    """The first step whose metrics line was not yet written when the checkpoint was saved."""
-    state = read_state(checkpoint)["controller"]
-    return state["unread"][0]["step"] if state["unread"] else state["step"]

@@ -25,7 +25,7 @@ from slam_potsa.data.manifest import recordings_hash
 from slam_potsa.errors import InputError, refuse
 from slam_potsa.files import TEMPORARY, write_json
 from slam_potsa.model.checkpoint import save_checkpoint, weights_file
-from slam_potsa.model.metrics import METRICS, TENSORBOARD, WANDB_RUN
+from slam_potsa.model.metrics import METRICS, WANDB_RUN
 from slam_potsa.objective.layer_schedule import LayerSchedule
 from slam_potsa.provenance import (
     content_hash,
@@ -227,7 +227,6 @@ def clear(output_dir: Path, *, replace: bool = False) -> None:
         remove_checkpoint(folder)
     for folder in saved_folders(output_dir) if replace else ():
         shutil.rmtree(folder)
-    shutil.rmtree(output_dir / TENSORBOARD, ignore_errors=True)
     for name in (METRICS, SCHEDULE, MODEL, BEST, TRAINED_BIAS, WANDB_RUN, *[BIAS] * replace):
         for path in (seal(output_dir / name), output_dir / name):
             path.unlink(missing_ok=True)

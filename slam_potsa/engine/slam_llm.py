@@ -162,7 +162,6 @@ def _switches(config: PotsaConfig, launched: bool) -> Iterator[str]:
     of = {"affects": ("weights", "outcome")}
     given, usual = flat(config.native, **of).items(), flat(NativeConfig(), **of)
     unread = [f"native.{name}={value}" for name, value in given if value != usual[name]]
-    unread += ["log_config.use_tensorboard=true"] * config.log_config.use_tensorboard
     if unread:
         yield f"{', '.join(unread)}: SLAM-LLM never reads it; leave it out, or set engine=native"
     if not launched:

@@ -30,7 +30,7 @@ from slam_potsa.model.metrics import mean_record, numbers, start_copy_to_host
 from slam_potsa.model.taps import TapRecorder, Teacher
 from slam_potsa.objective.distances import unconverged
 from slam_potsa.objective.layer_schedule import LayerSchedule
-from slam_potsa.objective.terms import AlignmentLoss, AlignmentObjective, AlignmentTerm
+from slam_potsa.objective.terms import AlignmentLoss, AlignmentObjective
 
 SCHEDULE_BYTES = 16384  # room for the JSON of the schedule's state; some 100 bytes a layer
 CHOICE_BYTES = 512  # more for each choice beyond one a step
@@ -41,11 +41,6 @@ COLUMNS = {"step", "ce", "lr", "layers", "choices", "outcomes", "seconds", "toke
 COLUMNS |= {"alignment", "aligned", "not_finite", "arrived", "bad", "keys"}
 _warn_once = cache(logging.getLogger(__name__).warning)
 NO_PAIRS = torch.empty(0, 2, dtype=torch.long)
-
-
-def schedules_llm(term: AlignmentTerm) -> bool:
-    """Whether the layers that a term compares are the LLM's."""
-    return "llm.{layer}" in term.first + term.second
 
 
 class NonFiniteLoss(RuntimeError):

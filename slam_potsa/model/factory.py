@@ -30,7 +30,7 @@ from slam_potsa.model.checkpoint import (
     read_checkpoint,
     require_parts,
 )
-from slam_potsa.model.controller import AlignmentController, schedules_llm
+from slam_potsa.model.controller import AlignmentController
 from slam_potsa.model.encoder import adapt_encoder, load_encoder
 from slam_potsa.model.language_bias import LanguageBias
 from slam_potsa.model.llm import llm_dtype, load_llm, load_tokenizer, unwrapped
@@ -57,7 +57,8 @@ def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn
     `continue_schedule` (see `continue_from`) are read. Raises InputError on unknown keys in these
     sections and on checkpoints or biases that do not fit.
     """
-    train = _read_train(train_config)
+    ignored = [*config.SLAM_ONLY["train_config"], *config.SLAM_SWITCHES]
+    train = config.defaults(config.TrainConfig, train_config, ignored)
     model = config.defaults(config.ModelConfig, model_config)
     state = read_checkpoint(rest["ckpt_path"]) if rest.get("ckpt_path") else None
     require_parts(state or {}, train, rest.get("ckpt_path"))
@@ -90,16 +91,6 @@ def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn
     if _BUILT is not None:
         _BUILT.append(built)
     return built, tokenizer
-
-
-def _read_train(given: Any) -> config.TrainConfig:
-    """Our train_config. Raises InputError where a switch of SLAM-LLM's says otherwise."""
-    ignored = [*config.SLAM_ONLY["train_config"], *config.SLAM_SWITCHES]
-    train = config.defaults(config.TrainConfig, given, ignored=ignored)
-    for name in config.SLAM_SWITCHES:
-        if getattr(given, name, own := getattr(train, name)) != own:
-            raise InputError(f"train_config.{name}={not own}, but train_parts={train.train_parts}")
-    return train
 
 
 def attach(
@@ -221,7 +212,8 @@ def build_schedule(
     seed: int = 0,
 ) -> LayerSchedule | None:
     """Eq. 5-7, or one of the rivals of Table 3; None where no term leaves its layers to it."""
-    of_llm = {schedules_llm(term) for term in terms if term.is_layered and term.layers is None}
+    scheduled = [term for term in terms if term.is_layered and term.layers is None]
+    of_llm = {"llm.{layer}" in term.first + term.second for term in scheduled}
     if not of_llm:
         return None
     if len(of_llm) > 1:

@@ -70,8 +70,7 @@ def adapt_llm(llm: nn.Module, train: TrainConfig) -> nn.Module:
         return llm
     from peft import LoraConfig, get_peft_model
 
-    settings = {k: v for k, v in vars(train.peft_config).items() if k != "peft_method"}
-    return get_peft_model(llm, LoraConfig(**settings))
+    return get_peft_model(llm, LoraConfig(task_type="CAUSAL_LM", **vars(train.peft_config)))
 
 
 def _contiguous(_head: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

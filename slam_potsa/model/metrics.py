@@ -1,4 +1,4 @@
-"""The numbers of a training: `metrics.jsonl`, TensorBoard and Weights & Biases.
+"""The numbers of a training: `metrics.jsonl`, and Weights & Biases.
 
 `metrics.jsonl` has one line an optimizer step, the same in both hosts:
 
@@ -11,8 +11,8 @@ and answer) of rank 0 over it. `<term>/matched` and `/mismatched` are there ever
 `alignment.diagnose_interval` steps, and `schedule/<layer>/{reward,count,ucb,probability}` of
 eq. 5-7 (null: never tried). `crc32` is the line's checksum.
 
-The three logs are listeners of the controller: each is called with one step's record, some steps
-late. On SLAM-LLM's host its trainer logs to Weights & Biases itself.
+Both logs are listeners of the controller: each is called with one step's record, some steps late.
+On SLAM-LLM's host its trainer logs to Weights & Biases itself.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
 
 # Names in the run directory.
-METRICS, TENSORBOARD, WANDB_RUN = "metrics.jsonl", "tensorboard", "wandb_run"
+METRICS, WANDB_RUN = "metrics.jsonl", "wandb_run"
 
 
 class MetricsLog:
@@ -89,30 +88,14 @@ def rounded(value: Any) -> Any:
 
 
 @contextmanager
-def logged(controller: Any, config: PotsaConfig, first_step: int, *, writes: bool) -> Iterator:
-    """Within: `controller` logs to what `log_config` asks for, from `first_step` on.
-
-    Args:
-        writes: whether this process is the one that logs.
-    """
-    with ExitStack() as closing:
-        if writes and config.log_config.use_tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            folder = Path(config.train_config.output_dir) / TENSORBOARD
-            # Points that an interrupted run wrote beyond its last checkpoint are hidden.
-            writer = SummaryWriter(str(folder), purge_step=first_step)
-            controller.listeners.append(partial(_to_tensorboard, closing.enter_context(writer)))
-        if writes and config.log_config.use_wandb:
-            run = _wandb_run(config)
-            closing.callback(run.finish)
-            controller.listeners.append(lambda of: run.log(scalars(of), of["step"], commit=True))
+def logged(controller: Any, config: PotsaConfig, *, writes: bool) -> Iterator[None]:
+    """Within: `controller` logs to W&B where `log_config` asks for it and this process `writes`."""
+    if not (writes and config.log_config.use_wandb):
         yield
-
-
-def _to_tensorboard(writer: Any, record: dict[str, Any]) -> None:
-    for name, value in scalars(record).items():
-        writer.add_scalar(name, value, record["step"])
+        return
+    with _wandb_run(config) as run:
+        controller.listeners.append(lambda of: run.log(scalars(of), of["step"], commit=True))
+        yield
 
 
 def _wandb_run(config: PotsaConfig) -> Any:

@@ -138,10 +138,9 @@ def test_averages_and_trained_tables_need_whole_weights(config, tmp_path, averag
 
 def test_what_only_the_native_host_reads_is_refused_there(config):
     config.native = NativeConfig(bf16=True, max_steps=5, choose_by="bleu", save_interval=1)
-    config.log_config.use_tensorboard = True
     (problem,) = problems(config)
     names = {word.partition("=")[0].rpartition(".")[2] for word in problem.split(": ")[0].split()}
-    assert names == {"bf16", "max_steps", "choose_by", "use_tensorboard"}
+    assert names == {"bf16", "max_steps", "choose_by"}
 
 
 @pytest.mark.parametrize("content", [None, "[1, 2]", "{broken"])

@@ -127,11 +127,6 @@ class TrainConfig:
         return "llm.lora" in self.train_parts
 
     @property
-    def has_rates(self) -> bool:
-        """Whether a part has a rate of its own."""
-        return (self.encoder_lr, self.llm_lr) != (None, None)
-
-    @property
     def encoder_layers(self) -> int | None:
         """How many of the encoder's last layers train; 0: none; None: all of it."""
         found = [match[1] for part in self.train_parts if (match := ENCODER_PART.fullmatch(part))]

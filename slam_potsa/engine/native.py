@@ -300,7 +300,7 @@ def parameter_groups(
     The projector's is the first, whose rate is logged; `bias_lr`: of a trained bias table.
     """
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    if not train.has_rates and bias_lr is None:
+    if train.encoder_lr is None and train.llm_lr is None and bias_lr is None:
         return [{"params": [p for _, p in trained]}]
     rates = {
         PROJECTOR: None,

@@ -28,7 +28,6 @@ from slam_potsa.config.alignment import ANSWER, SPEECH, TEACHER
 from slam_potsa.model.carried_state import CarriedState
 from slam_potsa.model.metrics import mean_record, numbers, start_copy_to_host
 from slam_potsa.model.taps import TapRecorder, Teacher
-from slam_potsa.objective.distances import unconverged
 from slam_potsa.objective.layer_schedule import LayerSchedule
 from slam_potsa.objective.terms import AlignmentLoss, AlignmentObjective
 
@@ -174,8 +173,6 @@ class AlignmentController:
         record = {"shared": shared, **loss.terms, "tokens": tokens, "bad": bad, "keys": keys}
         if taps and self._diagnoses(self.step):
             record |= self.objective.diagnose(taps, rows, self.layers, self._sentences)
-            errors = {term.name: unconverged(term.distance) for term in self.objective.terms}
-            record |= {f"{n}/marginal_error": e for n, e in errors.items() if e is not None}
         self._micro.append(record)
         return loss.total
 

@@ -83,8 +83,7 @@ class SpeechLLM(Aligned, nn.Module):
         self.tokenizer, self.decode = tokenizer, dict(decode or {})
         self.teacher: nn.Module | None = None  # see `teacher`; set by the factory
         accepted = inspect.signature(unwrapped(llm).forward).parameters
-        self._keeps_logits = "logits_to_keep" in accepted
-        self._takes_positions = "position_ids" in accepted
+        self._takes_positions = "position_ids" in accepted  # BLOOM has none
 
     def _set_mode(self, mode: bool) -> nn.Module:
         super()._set_mode(mode)
@@ -276,13 +275,13 @@ class SpeechLLM(Aligned, nn.Module):
     def _read(
         self, embeds: Tensor, attention_mask: Tensor, wanted: int, use_cache: bool = False
     ) -> Any:
-        """The LLM's output; of logits the last `wanted` columns, where it leaves out the others."""
-        extra: dict[str, Any] = {"logits_to_keep": wanted} if self._keeps_logits else {}
+        """The LLM's output; of logits the last `wanted` columns."""
+        extra: dict[str, Any] = {"logits_to_keep": wanted, "use_cache": use_cache}
         if self._takes_positions:
             # As generate() counts them: left padding must not shift a row's positions.
             extra["position_ids"] = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
         mask = attention_mask.long()
-        return self.llm(inputs_embeds=embeds, attention_mask=mask, use_cache=use_cache, **extra)
+        return self.llm(inputs_embeds=embeds, attention_mask=mask, **extra)
 
 
 def _trained(part: nn.Module) -> list[nn.Parameter]:

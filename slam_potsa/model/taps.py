@@ -27,7 +27,6 @@ Only what is wanted is kept; `AlignmentObjective.tap_names` says what training w
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -159,10 +158,9 @@ class TapRecorder:
         deepest = max(layer_of(name, {"llm": len(blocks)}) for name in names)
         if input_ids is None and inputs_embeds is None:
             return {}
-        options: dict[str, Any] = {"use_cache": False, "inputs_embeds": inputs_embeds}
+        options: dict[str, Any] = {"use_cache": False, "logits_to_keep": 1}
+        options["inputs_embeds"] = inputs_embeds
         options["input_ids"] = None if input_ids is None else input_ids.clamp(min=0)
-        if "logits_to_keep" in inspect.signature(unwrapped(llm).forward).parameters:
-            options["logits_to_keep"] = 1
         own, mask = TapRecorder(self._model), None if input_ids is None else input_ids >= 0
         with own.recording(names) as taps, _evaluating(llm), _shortened(llm, blocks, deepest):
             llm(**options)

@@ -85,28 +85,17 @@ class OptimalTransport:
         p = len(sides[0])
         return transport(*sides, pairwise=True, **self.options).value.view(p, p)
 
-    def monitor(self, *sides: Tensor | None) -> Tensor:
-        """⟨Γ, C⟩, which unlike the entropic value is never negative: the figure to log."""
-        found = transport(*sides, **self.options)
-        error = found.marginal_error.amax()
-        error = torch.where(error > self.tolerance, error, 0.0)
-        self.marginal_error = torch.maximum(error, getattr(self, "marginal_error", error))
-        return found.cost
 
-    def __repr__(self) -> str:
-        return f"OptimalTransport({self.options})"
+def measured(distance: Distance, *sides: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+    """What is logged of a distance [P], and of transport the marginal error [], 0 within tolerance.
 
-
-def unconverged(distance: Distance) -> Tensor | None:
-    """The largest marginal error [] since this was last asked, 0 within the tolerance; None: it has
-    none."""
-    is_solved = isinstance(distance, OptimalTransport)
-    return vars(distance).pop("marginal_error", None) if is_solved else None
-
-
-def measure(distance: Distance) -> Distance:
-    """What is logged of a distance: its `monitor` where it has one, else itself."""
-    return getattr(distance, "monitor", distance)
+    Transport's is ⟨Γ, C⟩, which unlike the entropic value is never negative.
+    """
+    if not isinstance(distance, OptimalTransport):
+        return distance(*sides), []
+    found = transport(*sides, **distance.options)
+    error = found.marginal_error.amax()
+    return found.cost, [torch.where(error > distance.tolerance, error, 0.0)]
 
 
 def pairwise(distance: Distance, *sides: Tensor | None) -> Tensor:

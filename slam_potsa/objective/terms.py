@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slam_potsa.objective.checks import unexpected
-from slam_potsa.objective.distances import Distance, measure
+from slam_potsa.objective.distances import Distance, measured
 from slam_potsa.objective.variants import (
     Sides,
     Variant,
@@ -197,22 +197,29 @@ class AlignmentObjective:
                 that happen to have one meaning are left out; without it only equal rows are.
 
         Returns:
-            "<term>/matched" and, from two comparable rows on, "<term>/mismatched", each [].
+            "<term>/matched" and, from two comparable rows on, "<term>/mismatched"; of transport the
+            largest "<term>/marginal_error", 0 within the tolerance. Each is [].
         """
         self._check(taps, pairs, layers)
         report: dict[str, Tensor] = {}
         for term in self.terms:
-            value, matched, mismatched = measure(term.distance), [], []
+            matched, mismatched, errors = [], [], []
             for sides, first, second in _comparisons(term, taps, pairs, layers, sentence_ids):
-                matched.append(mean_over_rows(value(*sides), sides))
+                value, error = measured(term.distance, *sides)
+                matched.append(mean_over_rows(value, sides))
+                errors += error
                 differs = first != second.roll(1, 0)
                 if bool(differs.any()):
                     others = select(rolled(sides), differs)
-                    mismatched.append(mean_over_rows(value(*others), others))
+                    value, error = measured(term.distance, *others)
+                    mismatched.append(mean_over_rows(value, others))
+                    errors += error
             if matched:
                 report[f"{term.name}/matched"] = torch.stack(matched).mean()
             if mismatched:
                 report[f"{term.name}/mismatched"] = torch.stack(mismatched).mean()
+            if errors:
+                report[f"{term.name}/marginal_error"] = torch.stack(errors).amax()
         return report
 
     def _check(self, taps: Mapping[str, Tap], pairs: Tensor, layers: Sequence[int]) -> None:

@@ -49,7 +49,7 @@ class TransportOptions:
 
     epsilon: float = 0.05  # > 0
     epsilon_scale: str = "mean"  # "mean": times the pair's detached mean cost; "absolute": as is
-    cost_scale: str | float = "dim"  # on ‖x_i − y_j‖²: one of COST_SCALES, or the factor itself
+    cost_scale: str = "dim"  # on ‖x_i − y_j‖²: one of COST_SCALES
     marginal_penalty: float | None = None  # ρ in the cost's unit; None: hard marginals
     max_iterations: int = 200  # sweeps; a CPU stops earlier, a GPU runs them all (no host sync)
     tolerance: float = 1e-4  # sum of |Γ1 − a| and |Γᵀ1 − b|; total mass is 1
@@ -59,15 +59,12 @@ class TransportOptions:
     solver: str = "torch"
 
     def __post_init__(self) -> None:
-        scale, penalty = self.cost_scale, self.marginal_penalty
+        penalty = self.marginal_penalty
         is_count = isinstance(self.max_iterations, int) and self.max_iterations > 0
         expected = {
             "epsilon": ("a number > 0", is_positive(self.epsilon)),
             "epsilon_scale": ("'mean' or 'absolute'", self.epsilon_scale in ("mean", "absolute")),
-            "cost_scale": (
-                f"one of {', '.join(COST_SCALES)} or a number > 0",
-                scale in COST_SCALES or is_positive(scale),
-            ),
+            "cost_scale": (f"one of {', '.join(COST_SCALES)}", self.cost_scale in COST_SCALES),
             "marginal_penalty": (
                 "None (hard marginals) or a number > 0",
                 penalty is None or is_positive(penalty),
@@ -83,8 +80,7 @@ class TransportOptions:
 
     def cost_factor(self, width: int) -> float:
         """The factor on ‖x_i − y_j‖² for tokens of this width."""
-        named = {"dim": 1.0 / width, "none": 1.0, "half": 0.5}
-        return named[self.cost_scale] if isinstance(self.cost_scale, str) else self.cost_scale
+        return {"dim": 1.0 / width, "none": 1.0, "half": 0.5}[self.cost_scale]
 
 
 class Transport(NamedTuple):

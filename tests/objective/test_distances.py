@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from slam_potsa.objective.distances import DISTANCES, build_distance
+from slam_potsa.objective.distances import DISTANCES, build_distance, measured
 from slam_potsa.objective.transport import transport, transport_loss
 
 
@@ -93,4 +93,4 @@ def test_options_reach_the_transport():
     options = {"epsilon": 0.2, "cost_scale": "none", "debias": True}
     distance = build_distance("ot", **options)
     assert torch.equal(distance(x, y, None, None), transport_loss(x, y, **options))
-    assert torch.equal(distance.monitor(x, y, None, None), transport(x, y, **options).cost)
+    assert torch.equal(measured(distance, x, y, None, None)[0], transport(x, y, **options).cost)

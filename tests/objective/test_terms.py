@@ -108,7 +108,7 @@ def test_diagnose_tells_matched_from_mismatched():
     x[1], x[2] = x[0].flip(0), x[3].flip(0)  # partners hold the same tokens in another order
     taps = {"qformer.1": Tap(x.requires_grad_())}
     report = AlignmentObjective([term()]).diagnose(taps, PAIRS, [1])
-    assert set(report) == {"ot/matched", "ot/mismatched"}
+    assert set(report) == {"ot/matched", "ot/mismatched", "ot/marginal_error"}
     assert report["ot/matched"] < 0.1 < report["ot/mismatched"]
     expected = transport(x[[0, 3]], x[[2, 1]]).cost.mean()
     assert torch.allclose(report["ot/mismatched"], expected)
@@ -124,7 +124,7 @@ def test_diagnose_leaves_out_rows_of_one_meaning_and_compares_with_other_rows_te
     report = objective.diagnose(taps, pairs, [1], sentence_ids=sentences)
     expected = transport(x[[0, 0]], x[[3, 3]]).cost.mean()
     assert torch.allclose(report["ot/mismatched"], expected)
-    assert set(objective.diagnose(taps, PAIRS[:1], [1])) == {"ot/matched"}
+    assert set(objective.diagnose(taps, PAIRS[:1], [1])) == {"ot/matched", "ot/marginal_error"}
     taps = {"speech": tap(3, 6, 8), "text": tap(3, 5, 8, seed=1)}
     same = term(first="speech", second="text", rows="same", distance=build_distance("ot"))
     report = AlignmentObjective([same]).diagnose(taps, NO_PAIRS, [])

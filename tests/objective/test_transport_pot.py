@@ -64,7 +64,7 @@ def test_soft_marginals_agree_with_pot(cloud, penalty):
     assert result.value.item() == pytest.approx(objective(result.plan[0]), abs=1e-9)
     grad_x = gradients(
         x[None], y[None], epsilon=epsilon, epsilon_scale="absolute", marginal_penalty=penalty,
-        cost_scale=1 / x.shape[1], **EXACT,
+        **EXACT,
     )[1]  # fmt: skip
     assert torch.allclose(grad_x[0], envelope(reference, x, y)[0] / x.shape[1], atol=1e-6, rtol=0)
 

@@ -18,10 +18,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from graphlib import TopologicalSorter
 from itertools import count
 from pathlib import Path
 from threading import local
@@ -30,10 +29,12 @@ from typing import Any, NamedTuple
 import torch
 
 from parts import smollm2, whisper
+from slam_potsa.config.compose import compose_config
 from slam_potsa.data.manifest import read_manifest, write_manifest
 from slam_potsa.data.pairs import shuffled_partners
 from slam_potsa.data.predictions import read_predictions
 from slam_potsa.data.sources import announcements
+from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator, decode_to, load_run, predictions_file
 from slam_potsa.engine.encode import store_features
 from slam_potsa.engine.launch import quieten
@@ -47,7 +48,6 @@ from slam_potsa.files import atomic_write, write_json
 from slam_potsa.model.encoder import load_encoder
 from slam_potsa.text import table
 
-FINETUNE = Path(__file__).with_name("finetune.py")
 HEARD, JOINS = ("en", "es", "ru"), "it"
 SENTENCES = {"train": 220, "pairs": 160, "dev": 5, "test": 60, "clauses": 1}
 
@@ -90,9 +90,19 @@ NOTES = [
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 LANES = min(2, CORES)
 THREADS = CORES // LANES  # of a step
-PARTS = ("llm", "features")
 TRAINED = ("baseline", "potsa")  # from the start; the others go on from the baseline
 LOOKED_INTO = ("baseline", "potsa", "joined")
+# What each step waits for; of those that may start, the first one does.
+AFTER: dict[str, Sequence[str]] = {
+    "recordings": (),
+    "encoder": (),
+    "features": ("recordings", "encoder"),
+    "llm": ("recordings",),
+    "potsa": ("features", "llm"),
+    "baseline": ("features", "llm"),
+    "joined": ("baseline",),
+    **{name: ("baseline",) for name in SYSTEMS if name not in (*TRAINED, "joined")},
+}
 
 
 def main() -> None:
@@ -100,34 +110,30 @@ def main() -> None:
     quieten()
     if args.only:
         return step(args.only, args)
-    out, phase = args.output, Phases()
-    with phase("recordings and encoder"):
-        corpus = announcements.build(out / "data", from_dir=args.from_dir, **SENTENCES)
-        print(corpus.summary)
-        training_rows(out / "data")
-        whisper.base(out / "parts/whisper-base")
-    with phase("LLM and encoder features"):
-        side_by_side(PARTS)
-    with phase("baseline and POTSA"):
-        side_by_side(TRAINED)
-    with phase("four ways to go on"):
-        side_by_side([name for name in SYSTEMS if name not in TRAINED])
-    with phase("scores and report"):
-        report = report_on(out)
-        write_page(out / "report.html", report)
-        atomic_write(out / "quality.svg", standalone(quality_chart(report)))
-    write_metrics(out / "metrics.json", report, phase.seconds)
+    out, start = args.output, time.perf_counter()
+    seconds = side_by_side(AFTER)
+    report = report_on(out)
+    write_page(out / "report.html", report)
+    atomic_write(out / "quality.svg", standalone(quality_chart(report)))
+    seconds["total"] = time.perf_counter() - start
+    write_metrics(out / "metrics.json", report, seconds)
     text = f"{quality_text(report)}\n\n{joined_text(out)}"
     atomic_write(out / "table.txt", text + "\n")
     written = [out / name for name in ("quality.svg", "metrics.json", "report.html")]
-    print("", text, "", *written, sep="\n")
+    print("", text, "", *written, f"{seconds['total']:.0f} s", sep="\n")
 
 
 def step(name: str, args: argparse.Namespace) -> None:
-    """One of `PARTS` or `SYSTEMS`; needs the recordings, and but for the baseline its model."""
+    """One of `AFTER`, those that it waits for being done."""
     out = args.output
     data = out / "data"
-    if name == "llm":
+    if name == "recordings":
+        corpus = announcements.build(data, from_dir=args.from_dir, **SENTENCES)
+        print(corpus.summary)
+        training_rows(data)
+    elif name == "encoder":
+        whisper.base(out / "parts/whisper-base")
+    elif name == "llm":
         smollm2.build(out / "parts/llm", [u.target for u in read_manifest(data / "heard.jsonl")])
     elif name == "features":
         encoder = load_encoder(str(out / "parts/whisper-base"), "trimmed")
@@ -140,38 +146,40 @@ def step(name: str, args: argparse.Namespace) -> None:
             look_into(name, out)
 
 
-def side_by_side(names: Sequence[str]) -> None:
-    """Each step as this script with `--only`, two at a time where there are two cores."""
-    lane, lanes = local(), count()
+def side_by_side(after: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """Each step as this script with `--only`, two at a time where there are two cores; its seconds.
+
+    Raises InputError with the steps that failed, once those beside them have ended.
+    """
+    lane, lanes, order = local(), count(), list(after)
+    seconds: dict[str, float] = {}
 
     def enter() -> None:
         lane.position = next(lanes)  # of its progress bars
 
-    def run(name: str) -> int:
+    def run(name: str) -> tuple[str, int]:
+        print(f"== {name}", flush=True)
         own = {"OMP_NUM_THREADS": str(THREADS), "TQDM_POSITION": str(lane.position)}
-        command = [sys.executable, *sys.argv, "--only", name]
-        return subprocess.run(command, env=os.environ | own).returncode
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, *sys.argv, "--only", name], env=os.environ | own)
+        seconds[name] = time.perf_counter() - start
+        return name, done.returncode
 
+    steps, running, failed = TopologicalSorter(after), set(), []
+    steps.prepare()
     with ThreadPoolExecutor(LANES, initializer=enter) as pool:
-        codes = list(pool.map(run, names))
-    failed = [name for name, code in zip(names, codes, strict=True) if code]
+        while steps.is_active():
+            ready = [] if failed else sorted(steps.get_ready(), key=order.index)
+            running |= {pool.submit(run, name) for name in ready}
+            if not running:
+                break
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for name, code in (future.result() for future in done):
+                failed += [name] if code else []
+                steps.done(name)
     if failed:
         raise InputError(f"{', '.join(failed)} failed; the message is above")
-
-
-@dataclass
-class Phases:
-    """Wall time of each phase, printed as it ends."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, name: str):
-        print(f"== {name}", flush=True)
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = round(time.perf_counter() - start, 1)
-        print(f"   {self.seconds[name]} s", flush=True)
+    return seconds
 
 
 def training_rows(data: Path) -> None:
@@ -187,9 +195,9 @@ def training_rows(data: Path) -> None:
 
 
 def train(system: str, out: Path, steps: int, seed: int) -> None:
-    """The README's command, in a process of its own; a finished run is not trained again."""
+    """As README's finetune.py does; a finished run is not trained again."""
     settings = SYSTEMS[system]
-    command = [sys.executable, str(FINETUNE), f"experiment={settings.experiment}", "engine=native"]
+    command = [f"experiment={settings.experiment}", "engine=native"]
     command += [f"train_config.model_name={system}"]
     command += [f"train_config.output_dir={out / system}", f"train_config.seed={seed}"]
     command += [f"native.max_steps={steps}"] if steps else []
@@ -200,8 +208,7 @@ def train(system: str, out: Path, steps: int, seed: int) -> None:
     command += [f"dataset_config.feature_store={out / 'features'}"]
     command += [f"dataset_config.train_data_path={out / 'data' / settings.rows}.jsonl"]
     command += [f"dataset_config.val_data_path={out / 'data/dev.jsonl'}"]
-    if subprocess.run(command).returncode:
-        raise InputError(f"training {system} failed; its message is above")
+    native.finetune(compose_config(command))
 
 
 def decode(system: str, out: Path) -> None:
@@ -275,7 +282,7 @@ def write_metrics(path: Path, report: Report, seconds: dict[str, float]) -> None
         "systems": {
             run.name: {test: _scores(run.scored[test]) for test in TESTS} for run in report.runs
         },
-        "wall_seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
+        "wall_seconds": {name: round(taken, 1) for name, taken in seconds.items()},
         "torch": torch.__version__,
         "steps at a time": LANES,
         "threads of a step": THREADS,
@@ -300,7 +307,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--from", dest="from_dir", type=Path, help="folder of downloaded packages")
     parser.add_argument("--steps", type=int, default=0, help="training steps; 0: as configured")
     parser.add_argument("--seed", type=int, default=42, help="of the trainings; another --output")
-    parser.add_argument("--only", choices=(*PARTS, *SYSTEMS), help="one step, after those before")
+    parser.add_argument("--only", choices=AFTER, help="one step, after those it waits for")
     return parser.parse_args()
 
 

@@ -3,37 +3,29 @@
 import json
 import sys
 from functools import partial
-from types import SimpleNamespace
+from graphlib import TopologicalSorter
 
 import pytest
 import yaml
 from markupsafe import escape
 
 import demo
-from slam_potsa.config.compose import compose_config
-from slam_potsa.engine import native
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation.tap_measures import MeasureSettings
 from tests.support import tiny
 from tests.support.announcements import LANGUAGES, announcements
 
 
-def train(command: list[str]) -> SimpleNamespace:
+def one_after_the_other(after: dict[str, list[str]]) -> dict[str, float]:
     """In this process: the others would start for a minute."""
-    native.finetune(compose_config(command[2:]))
-    return SimpleNamespace(returncode=0)
-
-
-def one_after_the_other(names: list[str]) -> None:
-    """In this process, too."""
-    for name in names:
+    for name in TopologicalSorter(after).static_order():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", [*sys.argv, "--only", name])
             demo.main()
+    return dict.fromkeys(after, 0.0)
 
 
 def test_demo_writes_its_table_chart_and_report(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(demo.subprocess, "run", train)
     monkeypatch.setattr(demo, "side_by_side", one_after_the_other)
     monkeypatch.setattr(demo.announcements, "build", announcements)
     quick, request = MeasureSettings(codes=8, codebooks=1, shuffles=1), demo.Request
@@ -69,5 +61,5 @@ def test_demo_writes_its_table_chart_and_report(tmp_path, monkeypatch, capsys):
 
 def test_a_step_that_fails_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "no_script.py")])
-    with pytest.raises(InputError, match="llm, features failed"):
-        demo.side_by_side(demo.PARTS)
+    with pytest.raises(InputError, match="recordings, encoder failed"):
+        demo.side_by_side(demo.AFTER)

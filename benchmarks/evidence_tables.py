@@ -143,7 +143,7 @@ class Bar(NamedTuple):
 
 def chart(rows: Sequence[Mapping[str, Any]], systems: Sequence[str] = CHARTED) -> str:
     """Change of cross-entropy by place, with its interval, of what has several seeds."""
-    drawn = [row for row in rows if row["system"] in systems and len(row["seeds"]) > 1]
+    drawn = [r for r in rows if r["system"] in systems and len(r["seeds"]) > 1 and "delta_ce" in r]
     places = PLACES["ce"]
     bars = {name_of(row): [_bar(row["delta_ce"][place]) for place in places] for row in drawn}
     title = "Change of cross-entropy against as many steps without, nats a token"

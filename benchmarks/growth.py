@@ -167,7 +167,7 @@ print(took, 1024 * int(peak.split()[1]))
 
 
 def time_lines(folder: Path, rounds: int, counts: Sequence[int]) -> list[list[dict[str, float]]]:
-    """[rounds][counts] seconds and GiB held at most of reading and checking so many lines."""
+    """[rounds][counts] of `read` of a manifest of so many lines."""
     folder.mkdir()
     for count in counts:
         with (folder / f"{count}.jsonl").open("w") as file:
@@ -175,14 +175,18 @@ def time_lines(folder: Path, rounds: int, counts: Sequence[int]) -> list[list[di
                 row = {"key": f"r{n}", "audio": f"clips/{n}.wav", "language": ["en", "es"][n % 2]}
                 row |= {"sentence_id": str(n // 2), "target": f"译文 {n}", "target_language": "zh"}
                 file.write(json.dumps(row | {"duration": 5 + n % 7}) + "\n")
+    return [[read(folder / f"{count}.jsonl") for count in counts] for _ in range(rounds)]
 
-    def read(count: int) -> dict[str, float]:
-        command = [sys.executable, "-c", READER, str(folder / f"{count}.jsonl")]
-        told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        took, peak = map(float, told.split())
-        return {"check_manifest": took, "step": took, "GiB": peak / GIB}
 
-    return [[read(count) for count in counts] for _ in range(rounds)]
+def read(manifest: Path, processes: int = 1) -> dict[str, float]:
+    """Seconds and GiB held at most of reading and checking it, in the worst of so many at once."""
+    command = [sys.executable, "-c", READER, str(manifest)]
+    readers = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)
+    ]
+    told = [tuple(map(float, reader.communicate()[0].split())) for reader in readers]
+    took, peak = (max(each) for each in zip(*told, strict=True))
+    return {"check_manifest": took, "step": took, "GiB": peak / GIB}
 
 
 def curve(
@@ -221,6 +225,9 @@ def measured(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             found = time_lines(own, min(args.rounds, 3), counts)
             curves[name] = curve(counts, found, 1.1)
             curves[name]["gib"] = quartiles([one[-1]["GiB"] for one in found])
+            both = [read(own / f"{counts[-1]}.jsonl", 2) for _ in found]
+            curves[name]["two at once"] = quartiles([one["step"] for one in both])
+            curves[name]["two at once, gib"] = quartiles([one["GiB"] for one in both])
     record = {"machine": machine("cpu"), "rounds": args.rounds, "curves": curves}
     return record | {"table": list(rows(curves))}
 
@@ -232,9 +239,14 @@ def rows(curves: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield {"what": f"time ~ size^exponent: {name}", **about}
     found = curves.get(MANIFEST, {"sizes": [0]})
     if found["sizes"][-1] == LINES[-1]:
-        for unit, result, most in (("s", found["largest"], 30), ("GiB", found["gib"], 1)):
-            what = f"{unit} to read and check 10^6 lines, one process"
-            yield {"what": what, "at_most": most, "result": result, "where": "one process"}
+        times = (
+            ("one process", "largest", "gib"),
+            ("each of two", "two at once", "two at once, gib"),
+        )
+        for who, seconds, gib in times:
+            for unit, part, most in (("s", seconds, 30), ("GiB", gib, 1)):
+                what = f"{unit} to read and check 10^6 lines, {who}"
+                yield {"what": what, "at_most": most, "result": found[part], "where": who}
 
 
 def text(record: dict[str, Any]) -> str:

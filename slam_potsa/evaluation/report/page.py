@@ -102,17 +102,16 @@ class Table(NamedTuple):
 def headline(report: Report) -> Table:
     """A row a test, group and run, then those of R@1."""
     rows = [
-        (title, group, run, row.bleu.text(), row.bleu.interval_text(), row.chrf.text(), "", "")
+        (title, group, run, row.bleu.text(), row.bleu.interval_text(), row.chrf.text(), "")
         for (title, group), of_runs in groups(report).items()
         for run, row in of_runs.items()
     ]
     rows += [
-        ("cross-lingual retrieval", group, run.name, *[""] * 3, found.text(), found.interval_text())
+        ("cross-lingual retrieval", group, run.name, "", "", "", f"{found.text()} ({ends})")
         for group, run in product(report.groups, report.runs)
-        if (found := run.recall(RECALLS[group]))
+        if (found := run.recall(RECALLS[group])) and (ends := found.interval_text())
     ]
-    interval = "95 % interval"
-    head = ("test", "languages", "system", "BLEU", interval, "chrF", "R@1 %", interval)
+    head = ("test", "languages", "system", "BLEU", "95 % interval", "chrF", "R@1 %")
     caption = (
         "Pooled over the languages of a group; “seen” are those of the first run’s training, "
         "where no others were named. R@1 beside “seen” is among heard languages, beside "

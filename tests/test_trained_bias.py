@@ -1,7 +1,5 @@
 """A bias table that trains: from the means on, saved, resumed, given away, refused without rows."""
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -60,18 +58,15 @@ def config(tmp_path_factory):
 def trained(config, folder, stops=(0,), **bias):
     """A run: its trained table by language, and its model.pt."""
     for stop in stops:
-        run = dataclasses.replace(config)
-        run.train_config = dataclasses.replace(config.train_config, output_dir=str(folder))
-        run.language_bias = dataclasses.replace(config.language_bias, **bias)
-        run.native = dataclasses.replace(config.native, max_steps=stop)
+        parts = {"language_bias": bias, "native": {"max_steps": stop}}
+        run = tiny.changed(config, train_config={"output_dir": str(folder)}, **parts)
         model = native.finetune(run)
     return LanguageBias.load(folder / "language_bias_trained.safetensors").biases, model
 
 
 def biases(config, folder, **changes):
     """The file that a training in `folder` would begin with."""
-    run = dataclasses.replace(config, **changes)
-    run.train_config = dataclasses.replace(config.train_config, output_dir=str(folder))
+    run = tiny.changed(config, train_config={"output_dir": str(folder)}, **changes)
     provide_bias(run, progress=False)
     return folder / "language_bias.safetensors"
 
@@ -113,15 +108,12 @@ def test_a_training_goes_on_with_the_trained_table(config, tmp_path):
 def test_a_language_without_a_row_is_refused_before_training(config, tmp_path):
     path = tmp_path / "b.safetensors"
     LanguageBias({"en": torch.zeros(16), "es": torch.zeros(16)}).save(path)
-    lacking = dataclasses.replace(config, language_bias=dataclasses.replace(config.language_bias))
-    lacking.language_bias.path = str(path)
+    lacking = tiny.changed(config, language_bias={"path": str(path)})
     refused("has no row for 'ru', which is in the training manifest", check_inputs, lacking)
     heard = [u for u in read_manifest(config.dataset_config.train_data_path) if u.language != "ru"]
     manifest = tmp_path / "heard.jsonl"
     write_manifest(manifest, heard)
-    lacking.dataset_config = dataclasses.replace(
-        config.dataset_config, train_data_path=str(manifest)
-    )
+    lacking.dataset_config.train_data_path = str(manifest)
     check_inputs(lacking)
 
 
@@ -134,5 +126,4 @@ def test_a_language_without_a_row_is_refused_before_training(config, tmp_path):
     ],
 )
 def test_options_that_do_not_fit(config, bias, engine, message):
-    options = dataclasses.replace(config.language_bias, **bias)
-    refused(message, check, dataclasses.replace(config, language_bias=options, engine=engine))
+    refused(message, check, tiny.changed(config, language_bias=bias, engine=engine))

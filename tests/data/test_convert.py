@@ -15,7 +15,7 @@ from slam_potsa.data.convert import convert
 from slam_potsa.data.jsonl import write_rows
 from slam_potsa.data.manifest import Utterance, read_manifest, write_manifest
 from slam_potsa.errors import InputError
-from tests.support import refused
+from tests.support import refusal, refused
 from tests.support.foreign_formats import CUT, EXAMPLES, FIELDS
 
 SLAM_LLM = {"source_format": "slam_llm", "language": "en", "sentence_id": "key"}
@@ -165,9 +165,8 @@ def test_every_bad_line_is_named_at_once(name, tmp_path):
     write_rows(there, [line for line, _ in BAD[name]])
     there.write_text(there.read_text() + "\n{broken\n[1]\n")
     options = {"source_format": name, "language": "en", "sentence_id": "key"}
-    with pytest.raises(InputError) as caught:
-        convert(there, tmp_path / "m.jsonl", **options)
-    told, count = "\n".join(caught.value.problems), len(BAD[name])
+    caught = refusal(convert, there, tmp_path / "m.jsonl", **options)
+    told, count = "\n".join(caught.problems), len(BAD[name])
     for number, (_, what) in enumerate(BAD[name], start=1):
         assert f"{there}:{number}: {what if ' ' in what else f'field {what!r}: found'}" in told
     for number in (count + 2, count + 3):  # after an empty line
@@ -245,9 +244,8 @@ def test_shards_that_lack_something_say_what(sound, tmp_path):
     broken = {"1.json": b"[", "1.flac": sound, "2.json": b"7", "2.flac": sound, "3.txt": b"x"}
     packed(tmp_path / "x.tar", broken)
     options = {"language": "fr", "sentence_id": "key", "source_format": "webdataset"}
-    with pytest.raises(InputError) as caught:
-        convert(tmp_path / "x.tar", tmp_path / "m.jsonl", **options)
-    assert len(caught.value.problems) == 3 and "'audio'" in str(caught.value)
+    caught = refusal(convert, tmp_path / "x.tar", tmp_path / "m.jsonl", **options)
+    assert len(caught.problems) == 3 and "'audio'" in str(caught)
     refused("reads cuts", convert, tmp_path, tmp_path / "m.jsonl", source_format="lhotse")
     shar = {**CUT["recording"], "sources": [{"type": "shar", "source": ""}]}
     write_rows(tmp_path / "cuts.0.jsonl", [CUT | {"recording": shar}])

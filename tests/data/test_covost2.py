@@ -1,11 +1,11 @@
 """CoVoST2 over Common Voice into manifests: what is kept, left out and refused."""
 
-import json
 import shutil
 from dataclasses import replace
 
 import pytest
 
+from slam_potsa.data.jsonl import read_log
 from slam_potsa.data.manifest import check_manifest, is_checked, read_manifest, text_sentence_id
 from slam_potsa.data.sources import covost2
 from tests.support import mini_covost2, refused, tiny
@@ -40,16 +40,12 @@ def texts(made):
     return {row.key: (split, row.transcript, row.target) for split, row in found}
 
 
-def dropped(made):
-    return [json.loads(line) for line in (made.folder / "dropped.jsonl").open()]
-
-
 def test_every_good_row_is_there_and_checked_every_broken_one_listed(mini, made):
     assert texts(made) == mini.good
     for split, part in rows(made).items():
         assert {row.target_language for row in part} == {"zh"} and is_checked(made.path(split))
         assert not any("duration" in w for w in check_manifest(made.path(split)).warnings)
-    lines = dropped(made)
+    lines = read_log(made.folder / "dropped.jsonl")
     assert {line["utterance"]["key"]: line["reason"] for line in lines} == mini.dropped
     assert all(line["place"].startswith(f"{mini.tsv}:") for line in lines)
     assert any("the header promises 16000 samples" in line["detail"] for line in lines)
@@ -78,7 +74,7 @@ def test_same_transcript_is_the_same_sentence(mini, tmp_path):
     made = covost2.build(tmp_path / "o", common_voice_dir=tmp_path, tsv=table, progress=False)
     first, second, third = rows(made)["train"]
     assert first.sentence_id == second.sentence_id != third.sentence_id
-    assert [line["reason"] for line in dropped(made)] == ["listed twice"]
+    assert [line["reason"] for line in read_log(made.folder / "dropped.jsonl")] == ["listed twice"]
     make = text_sentence_id
     assert make("no", "en") != make("no", "es")
     assert make("கி", "ta") != make("கு", "ta")  # one consonant, two vowel signs

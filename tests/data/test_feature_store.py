@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from slam_potsa.data.feature_store import FeatureStore, add_features
+from slam_potsa.provenance import seal
 from tests.support import refused
 
 
@@ -60,6 +61,10 @@ def test_other_and_broken_stores_and_missing_keys(tmp_path):
     refused("6 wide, this encoder's are 8", add_features, tmp_path, "tiny:30s", 8, [])
     (tmp_path / "features.bin").write_bytes(b"\0\0")
     refused("2 bytes, the index needs 48", FeatureStore.open, tmp_path)
+    seal(tmp_path / "index.json").unlink()
+    for index in ('{"keys": []}', '{"keys": [], "fingerprint": "", "width": 1}', "[]", "3"):
+        (tmp_path / "index.json").write_text(index)
+        refused("not the index of a feature store", FeatureStore.open, tmp_path)
 
 
 @pytest.mark.parametrize(

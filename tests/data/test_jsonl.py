@@ -9,8 +9,7 @@ import pytest
 from slam_potsa.data.convert import convert
 from slam_potsa.data.jsonl import MANY, Problems, read_log, read_rows, write_rows
 from slam_potsa.data.manifest import foreign_format, read_manifest
-from slam_potsa.errors import InputError
-from tests.support import refused
+from tests.support import refusal, refused
 from tests.support.foreign_formats import EXAMPLES
 
 
@@ -45,9 +44,8 @@ def test_what_json_allows_and_no_reader_survives_is_a_bad_line(tmp_path):
     ]
     lines = [json.dumps(good | {"key": f"k{n}", f: v}) for n, (f, v) in enumerate(wrong)]
     path.write_text("\n".join([*lines, json.dumps(good)[:-1] + ', "duration": 1e400}']))
-    with pytest.raises(InputError) as caught:
-        read_manifest(path)
-    for problem, name in zip(caught.value.problems, [*dict(wrong), "duration"], strict=True):
+    caught = refusal(read_manifest, path)
+    for problem, name in zip(caught.problems, [*dict(wrong), "duration"], strict=True):
         assert f"field '{name}'" in problem
     os.mkfifo(tmp_path / "pipe.jsonl")
     refused("a pipe or a device", read_manifest, tmp_path / "pipe.jsonl")
@@ -76,9 +74,8 @@ def test_of_many_problems_those_of_one_kind_are_told_once(tmp_path):
         ":92 (and 6 other lines): found 'not json', expected a JSON object",
         ":99: found '[1]', expected a JSON object",
     ]
-    with pytest.raises(InputError) as caught:
-        read_manifest(path)
-    for problem, start in zip(caught.value.problems, starts, strict=True):
+    caught = refusal(read_manifest, path)
+    for problem, start in zip(caught.problems, starts, strict=True):
         assert problem.startswith(f"{path}{start}")
 
 
@@ -88,8 +85,7 @@ def test_the_project_is_named_whose_format_it_is(name, tmp_path):
     assert {foreign_format(line) for line in lines} == {name}
     write_rows(path, lines * 1700)
     for read in (read_manifest, lambda path: convert(path, tmp_path / "out.jsonl")):
-        with pytest.raises(InputError, match=f"{name}'s fields: .*--from {name}") as caught:
-            read(path)
-        assert 0 < len(caught.value.problems) - 1 < 15 and len(str(caught.value)) < 4000
+        caught = refused(f"{name}'s fields: .*--from {name}", read, path)
+        assert 0 < len(caught.problems) - 1 < 15 and len(str(caught)) < 4000
     for row in ({"key": "a", "audio": "b", "target": "c", "source": "film"}, {}):
         assert foreign_format(row) is None

@@ -1,9 +1,7 @@
 import re
 
-import pytest
-
 from slam_potsa.data.languages import LANGUAGES, find_language, language_id, short_code
-from slam_potsa.errors import InputError
+from tests.support import refused
 
 
 def test_each_of_102_languages_is_found_by_every_spelling_of_its_own_codes():
@@ -32,6 +30,5 @@ def test_short_code():
 def test_unknown_languages_are_refused_with_near_ones():
     near = {"frr": "'fr' (French)", "engl": "'en' (English)"}
     for text in (*near, "", "x", "fr_frr", "fr_fr_fr_paris", "123"):
-        with pytest.raises(InputError, match=f"language {text!r}: not known") as caught:
-            find_language(text)
-        assert near.get(text, "such as 'fr'") in str(caught.value)
+        caught = refused(f"language {text!r}: not known", find_language, text)
+        assert near.get(text, "such as 'fr'") in str(caught)

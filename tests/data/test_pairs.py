@@ -1,7 +1,10 @@
 import random
 from collections import Counter
+from functools import partial
+from itertools import chain
 
 import pytest
+from torch.utils.data import DistributedSampler
 
 from slam_potsa.data.pairs import (
     EpochCounter,
@@ -163,8 +166,6 @@ def test_bad_arguments(corpus, options, message):
 @pytest.mark.parametrize("pairing", ["random", "none"])
 def test_batches_of_a_length_have_less_padding_and_as_many_steps(monkeypatch, utterance, pairing):
     """For two ranks, as the hosts draw: every item once an epoch, whatever the epoch."""
-    from torch.utils.data import DistributedSampler
-
     monkeypatch.setenv("WORLD_SIZE", "2")
     lengths, size = random.Random(0), 4
     rows = [
@@ -172,36 +173,29 @@ def test_batches_of_a_length_have_less_padding_and_as_many_steps(monkeypatch, ut
         for n, seconds in enumerate(lengths.uniform(1, 25) for _ in range(150))
         for place, language in enumerate(("en", "fr"))
     ]
+    make = partial(ParallelSpeechDataset, pairing=pairing)
 
     def batches(data):
+        """Of each rank, the seconds of the rows of every batch."""
         for rank in range(2):
-            drawn = list(DistributedSampler(data, num_replicas=2, rank=rank, shuffle=True))
-            drawn = [data[index] for index in drawn]
-            yield [drawn[i : i + size] for i in range(0, len(drawn) - size + 1, size)]
+            drawn = [data[i] for i in DistributedSampler(data, num_replicas=2, rank=rank)]
+            starts = range(0, len(drawn) - size + 1, size)
+            yield [[u.duration for item in drawn[i : i + size] for u in item] for i in starts]
 
     def padded(found):
-        """Seconds of padding, in every batch up to its longest row."""
-        batches = [[u.duration for item in b for u in item] for rank in found for b in rank]
-        return sum(max(batch) * len(batch) - sum(batch) for batch in batches)
+        return sum(max(batch) * len(batch) - sum(batch) for rank in found for batch in rank)
 
-    data = ParallelSpeechDataset(rows, pairing=pairing, bucket=size)
-    found, any_length = (
-        list(batches(data)),
-        list(batches(ParallelSpeechDataset(rows, pairing=pairing))),
-    )
+    data = make(rows, bucket=size)
+    found, any_length = list(batches(data)), list(batches(make(rows)))
     assert len(found[0]) == len(found[1]) == len(any_length[0])
     assert padded(found) < padded(any_length) / 5
-    longest = [[max(u.duration for item in b for u in item) for b in rank] for rank in found]
-    apart = [abs(one - other) for one, other in zip(*longest, strict=True)]
+    apart = [abs(max(one) - max(other)) for one, other in zip(*found, strict=True)]
     assert sum(apart) / len(apart) < 0.5  # ranks wait for each other's longest row
-    keys = [u.key for item in data for u in item]
-    assert sorted(keys) == sorted(u.key for u in rows)
-    assert keys == [
-        u.key for item in ParallelSpeechDataset(rows, pairing=pairing, bucket=size) for u in item
-    ]
+    drawn = keys(data)
+    assert sorted(chain(*drawn)) == sorted(u.key for u in rows)
+    assert drawn == keys(make(rows, bucket=size))
     set_epoch(1)
-    again = [u.key for item in data for u in item]
-    assert sorted(again) == sorted(keys) and again != keys
+    assert sorted(chain(*keys(data))) == sorted(chain(*drawn)) and keys(data) != drawn
     set_epoch(0)
     with pytest.raises(InputError, match="1 rows have no duration"):
-        ParallelSpeechDataset([*rows, utterance("fr", "none")], pairing=pairing, bucket=size)
+        make([*rows, utterance("fr", "none")], bucket=size)

@@ -1,14 +1,12 @@
 import json
 
-import pytest
-
 from slam_potsa.data.predictions import (
     Prediction,
     read_predictions,
     write_pred_gt,
     write_predictions,
 )
-from slam_potsa.errors import InputError
+from tests.support import refusal
 
 ONE = Prediction("a", "fr", "fr/a.flac", "en", "Good day.", "good\u2028day", 4, "Bonjour.")
 TWO = Prediction("b", "it", "x.tar:b.flac", "en", None, "")
@@ -34,9 +32,8 @@ def test_every_bad_line_is_reported_at_once(tmp_path):
     rows += [good | {"key": "d", "hypothesis": "x"}, good | {"key": "e", "alternatives": [["x"]]}]
     path = tmp_path / "p.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{not json")
-    with pytest.raises(InputError) as caught:
-        read_predictions(path)
+    caught = refusal(read_predictions, path)
     words = ["which line 1 has already", "'beam': found 0", "'prediction': found nothing"]
     words += ["'hypothesis': not known", "'alternatives': found", "found '{not json'"]
-    for number, (problem, word) in enumerate(zip(caught.value.problems, words, strict=True), 2):
+    for number, (problem, word) in enumerate(zip(caught.problems, words, strict=True), 2):
         assert problem.startswith(f"{path}:{number}: ") and word in problem

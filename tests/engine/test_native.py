@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from slam_potsa import InputError
 from slam_potsa.data.jsonl import read_log
 from slam_potsa.data.manifest import read_manifest, write_manifest
 from slam_potsa.engine import native, prepare
@@ -24,7 +23,7 @@ from slam_potsa.model.checkpoint import read_checkpoint
 from slam_potsa.model.controller import NonFiniteLoss
 from slam_potsa.model.encoder import load_encoder
 from slam_potsa.model.metrics import rounded
-from tests.support import refused, tiny
+from tests.support import refusal, refused, tiny
 from tests.support.torchrun import ROOT, in_two_processes, torchrun
 
 
@@ -68,15 +67,11 @@ def trained(tmp_path_factory):
 
 
 def test_run_directory_holds_what_it_promises(trained):
-    run, lines = Path(trained.train_config.output_dir), metrics(trained)
+    run = Path(trained.train_config.output_dir)
     assert (run / "config.yaml").is_file() and (run / "language_bias.safetensors").is_file()
     assert (run / "model.pt").is_file() and (run / "best" / "model.pt").is_file()
     schedule = json.loads((run / "schedule.json").read_text())
     assert sum(layer["count"] for layer in schedule["layers"].values()) == 12
-    assert [line["step"] for line in lines] == list(range(12))  # 12 items, 2 a batch, 2 epochs
-    assert all(line["ot/matched"] is not None for line in lines[::2])
-    assert all(len(line["layers"]) == 1 and line["layers"][0] in (1, 2) for line in lines)
-    assert lines[0]["lr"] == 0 and lines[2]["lr"] == pytest.approx(1e-3)
     state = read_checkpoint(run)  # what is trained, and nothing else
     assert state and all(name.startswith("encoder_projector.") for name in state)
 
@@ -163,10 +158,9 @@ def test_bad_input_is_refused_before_training(tmp_path):
     data, manifest = config.dataset_config, Path(config.dataset_config.train_data_path)
 
     def said() -> str:
-        with pytest.raises(InputError) as error:
-            native.finetune(config)
+        error = refusal(native.finetune, config)
         assert not (tmp_path / "run" / "metrics.jsonl").exists()
-        return str(error.value)
+        return str(error)
 
     other = load_encoder(str(tiny.whisper(tmp_path / "other", seed=5)), "trimmed")
     store_features(other, [manifest], tmp_path / "features", progress=False)

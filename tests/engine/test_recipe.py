@@ -13,7 +13,7 @@ from slam_potsa.data.feature_store import add_features
 from slam_potsa.data.manifest import read_manifest
 from slam_potsa.engine.recipe import literal, load_recipe
 from slam_potsa.engine.stages import check_recipe, command, recordings_to_hear
-from tests.support import refused, tiny_recipe
+from tests.support import refusal, refused, tiny_recipe
 
 RECIPE_TEXT = (Path(__file__).resolve().parents[2] / "docs" / "recipe.md").read_text()
 
@@ -57,9 +57,8 @@ def test_overrides_go_where_they_are_meant():
 
 
 def test_wrong_values_of_all_stages_come_at_once():
-    with pytest.raises(InputError) as error:
-        load_recipe("potsa", ["asr.train_config.lr=-1", "potsa.alignment.lamda=3"])
-    asr, potsa = error.value.problems
+    error = refusal(load_recipe, "potsa", ["asr.train_config.lr=-1", "potsa.alignment.lamda=3"])
+    asr, potsa = error.problems
     assert asr.startswith("asr: train_config.lr") and potsa.startswith("potsa: ")
     assert "lamda" in potsa
     refused("recipe='potsaa': expected one of .*potsa", load_recipe, "potsaa")
@@ -119,9 +118,7 @@ def test_all_that_is_missing_is_said_at_once(world, tmp_path):
         "potsa.train_config.batch_size_training=500",
         f"s2tt.language_bias.path={tmp_path / 'no.safetensors'}",
     ]
-    with pytest.raises(InputError) as error:
-        check_recipe(load_recipe(str(path), given))
-    text = str(error.value)
+    text = str(refusal(check_recipe, load_recipe(str(path), given)))
     assert "asr: " in text and "no.jsonl: no such file" in text
     assert "asr, s2tt, potsa: model_config.llm_path" in text  # once, with all that need it
     assert "potsa: the training manifest has 12 items, fewer than one batch of 500" in text

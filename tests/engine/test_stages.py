@@ -11,7 +11,6 @@ from copy import deepcopy
 
 import pytest
 
-from slam_potsa import InputError
 from slam_potsa.cli import main
 from slam_potsa.data.jsonl import read_log
 from slam_potsa.data.predictions import read_predictions
@@ -20,7 +19,7 @@ from slam_potsa.engine.recipe import load_recipe
 from slam_potsa.engine.run_directory import best_checkpoint, read_config
 from slam_potsa.engine.stages import check_history, check_recipe, start
 from tests.engine.test_native import same, same_weights
-from tests.support import refused
+from tests.support import refusal, refused
 from tests.support.tiny_recipe import again, train, write
 from tests.support.torchrun import environment
 
@@ -71,10 +70,9 @@ def test_a_finished_stage_stays_unless_what_it_came_from_differs(finished):
         said = train(load_recipe(file, same_training), lambda *_: 3)
         assert [line.count("done") for line in said] == [1, 1, 1]
     for option, before, now in (("lr", 0.001, 0.01), ("num_epochs", 1, 2)):
-        with pytest.raises(InputError) as error:
-            train(load_recipe(file, [f"asr.train_config.{option}={now}"]))
+        error = refusal(train, load_recipe(file, [f"asr.train_config.{option}={now}"]))
         change = f"train_config.{option}: {before} then, {now} now"
-        text = str(error.value)
+        text = str(error)
         assert f"stage asr is done, and differs now: {change}" in text
         assert "another output_dir" in text and "1_asr" in text
 
@@ -92,9 +90,7 @@ def test_other_data_or_another_start_under_the_same_name_is_refused(finished, tm
     check_recipe(recipe)
     manifest.write_text("".join(text.splitlines(keepends=True)[:-2]))
     best.write_bytes(best.read_bytes() + b"more")
-    with pytest.raises(InputError) as error:
-        check_recipe(recipe, recordings=False)
-    problems = "\n".join(error.value.problems)
+    problems = "\n".join(refusal(check_recipe, recipe, recordings=False).problems)
     for said in ("asr is done, and", "checkpoint-6 was made from something", "potsa is done, and"):
         assert said in problems
     assert problems.count("content of dataset_config.train_data_path") == 3

@@ -19,7 +19,7 @@ from slam_potsa.model.encoder import load_encoder
 from slam_potsa.model.factory import models_built
 from slam_potsa.model.language_bias import LanguageBias
 from tests.engine.test_stages import killed_in_the_second_stage
-from tests.support import refused, tiny, tiny_recipe
+from tests.support import refusal, refused, tiny, tiny_recipe
 
 PLAIN = {
     "choose": {"alignment": "none"},
@@ -158,10 +158,9 @@ def test_layers_that_are_not_there_are_refused(finished):
 
 def test_a_stage_that_cannot_take_up_what_came_before_is_refused_at_once(finished, tmp_path):
     last = {"train_config": {"train_parts": ["projector"]}, "language_bias": {"path": "b"}}
-    with pytest.raises(InputError) as error:
-        write(tmp_path, STAGES | {"potsa": last})
-    assert "stage joint trained llm.lora" in str(error.value)
-    assert "language_bias.path is of the encoder before last trained it" in str(error.value)
+    error = refusal(write, tmp_path, STAGES | {"potsa": last})
+    assert "stage joint trained llm.lora" in str(error)
+    assert "language_bias.path is of the encoder before last trained it" in str(error)
     start = best_checkpoint(finished[0].stages[2].folder)
     config = finished[0].stages[0].config
     options = {"language_bias": config.language_bias, "ckpt_path": str(start)}

@@ -12,10 +12,10 @@ from slam_potsa.cli import main
 from slam_potsa.config.compose import compose_config, conf_dir
 from slam_potsa.data.predictions import read_predictions, write_predictions
 from slam_potsa.engine.recipe import load_recipe
-from slam_potsa.errors import InputError
 from slam_potsa.evaluation.paper import PAPER_TABLES, TESTS, fill_table
 from slam_potsa.evaluation.scores import over_seeds, score
 from slam_potsa.evaluation.text_metrics import PRESETS, Convention
+from tests.support import refusal
 from tests.support.predictions import make
 
 SEEN, AVERAGE, ZERO_AVERAGE = TESTS["test"].languages, "avg.", "zero-shot avg."
@@ -53,9 +53,7 @@ def row(table, system):
 
 
 def problems(number, *runs):
-    with pytest.raises(InputError) as caught:
-        fill_table(number, runs)
-    return caught.value.problems
+    return refusal(fill_table, number, runs).problems
 
 
 def test_the_papers_tables_agree_with_each_other_and_with_its_claims():

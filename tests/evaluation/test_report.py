@@ -16,7 +16,6 @@ import soundfile
 from slam_potsa import cli
 from slam_potsa.data.manifest import Utterance, write_manifest
 from slam_potsa.data.predictions import Origin, read_predictions, write_pred_gt
-from slam_potsa.errors import InputError
 from slam_potsa.evaluation import analysis
 from slam_potsa.evaluation.report.collect import Report, Request, Run, collect
 from slam_potsa.evaluation.report.page import (
@@ -29,7 +28,7 @@ from slam_potsa.evaluation.report.page import (
     write_page,
 )
 from slam_potsa.evaluation.tap_measures import MeasureSettings
-from tests.support import run_directories, trained
+from tests.support import refusal, refused, run_directories, trained
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 UNSURE = Request(bootstrap=0)  # without intervals and comparisons, which take most of the time
@@ -203,13 +202,11 @@ def test_all_text_is_escaped(paths):
 def test_everything_wrong_is_said_at_once(paths, tmp_path):
     (paths[0] / "test_predictions.jsonl").write_text("[]\n")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError) as error:
-        collect([paths[0], tmp_path / "empty"], Request(names=["a", "b", "c"]))
+    error = refusal(collect, [paths[0], tmp_path / "empty"], Request(names=["a", "b", "c"]))
     for piece in ("called", "no config.yaml there", "test_predictions.jsonl:1"):
-        assert piece in str(error.value)
+        assert piece in str(error)
     for wrong in ([paths[1]] * 2, []):
-        with pytest.raises(InputError, match="one --names for each"):
-            collect(wrong)
+        refused("one --names for each", collect, wrong)
 
 
 def test_the_command_writes_the_page_and_prints_the_headline(paths, capsys, tmp_path):

@@ -10,9 +10,8 @@ import yaml
 from markupsafe import escape
 
 import demo
-from slam_potsa.errors import InputError
 from slam_potsa.evaluation.tap_measures import MeasureSettings
-from tests.support import tiny
+from tests.support import refused, tiny
 from tests.support.announcements import LANGUAGES, announcements
 
 
@@ -61,5 +60,4 @@ def test_demo_writes_its_table_chart_and_report(tmp_path, monkeypatch, capsys):
 
 def test_a_step_that_fails_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "no_script.py")])
-    with pytest.raises(InputError, match="recordings, encoder failed"):
-        demo.side_by_side(demo.AFTER)
+    refused("recordings, encoder failed", demo.side_by_side, demo.AFTER)

@@ -15,7 +15,7 @@ from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator, load_run
 from slam_potsa.model.llm import unwrapped
 from slam_potsa.model.taps import TapRecorder
-from tests.support import tiny
+from tests.support import refused, tiny
 from tests.support.trained import build, one_step
 
 SIDES = ("speech.llm.{layer}", "text.llm.{layer}")
@@ -27,8 +27,7 @@ def inner(config, **term):
     """`config` with AI-STA alone; `term` changes it."""
     terms = {"ai_sta": defaults(TermConfig, AI_STA["terms"]["ai_sta"] | {"layers": [0, 1]} | term)}
     weight = AI_STA["cross_entropy_weight"]
-    alignment = replace(config.alignment, terms=terms, cross_entropy_weight=weight)
-    return replace(config, alignment=alignment)
+    return tiny.changed(config, alignment={"terms": terms, "cross_entropy_weight": weight})
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +39,7 @@ def config(tmp_path_factory):
 
 
 def built(config, rows=(0, 1, 5, 9), **train):
-    model, dataset = build(replace(config, train_config=replace(config.train_config, **train)))
+    model, dataset = build(tiny.changed(config, train_config=train))
     return model, dataset.collator([dataset[row] for row in rows])
 
 
@@ -82,8 +81,8 @@ def test_rows_that_lack_a_side_say_nothing_and_alpha_weighs_the_rest(config):
 def test_alpha_of_one_is_cross_entropy_to_the_bit(config):
     losses, gradients = [], []
     for terms in (config.alignment.terms, {}):
-        alignment = replace(config.alignment, terms=terms, cross_entropy_weight=1.0)
-        model, batch = built(replace(config, alignment=alignment))
+        alignment = {"terms": terms, "cross_entropy_weight": 1.0}
+        model, batch = built(tiny.changed(config, alignment=alignment))
         losses.append(one_step(model, batch)[0])
         gradients.append(model.encoder_projector.linear.weight.grad)
     assert losses[0] == losses[1] and torch.equal(*gradients)
@@ -127,10 +126,9 @@ def train(config, folder: Path, **train):
 
 def test_it_trains_with_lora_resumes_and_decodes(config, tmp_path):
     def fresh(steps):
-        own = inner(replace(config, native=replace(config.native, max_steps=steps)), layers=[])
+        own = tiny.changed(config, native={"max_steps": steps, "save_interval": 2})
         own.alignment.schedule.candidates = "all"
-        own.native.save_interval = 2
-        return own
+        return inner(own, layers=[])
 
     how = {"train_parts": LORA, "gradient_accumulation_steps": 2}
     whole = train(fresh(4), tmp_path / "whole", **how)
@@ -167,19 +165,17 @@ def test_what_cannot_be_is_refused_before_a_model_is_loaded(
         ]
         write_manifest(manifest.with_name("lacking.jsonl"), rows)
         data = {"train_data_path": str(manifest.with_name("lacking.jsonl"))}
-        own = replace(own, dataset_config=replace(own.dataset_config, **data))
-    with pytest.raises(InputError, match=expected):
-        train(own, tmp_path / "run")
+        own = tiny.changed(own, dataset_config=data)
+    refused(expected, train, own, tmp_path / "run")
 
 
 @pytest.mark.parametrize("rival", ["ctc", "cl"])
 def test_rivals_train_from_a_checkpoint_and_decode(config, tmp_path, rival):
-    plain = replace(config, alignment=replace(config.alignment, terms={}))
-    start = replace(plain, native=replace(config.native, max_steps=1))
+    start = tiny.changed(config, alignment={"terms": {}}, native={"max_steps": 1})
     train(start, tmp_path / "start")
     chosen = compose_config([f"alignment=ai_sta_{rival}"]).alignment
-    own = replace(start, alignment=chosen, ckpt_path=str(tmp_path / "start" / "model.pt"))
-    own.native.max_steps = 3
+    start.alignment, model = chosen, str(tmp_path / "start" / "model.pt")
+    own = tiny.changed(start, ckpt_path=model, native={"max_steps": 3})
     lines = train(own, tmp_path / "run")
     assert all(line[rival] > 0 for line in lines)
     assert Translator(load_run(tmp_path / "run")).decode(config.dataset_config.val_data_path)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from slam_potsa import InputError
 from slam_potsa.model.llm import known, model_config
+from tests.support import refusal, refused
 
 # Parameters as the model cards give them, in millions. OpenAI's table counts a little differently.
 PUBLISHED = {
@@ -47,9 +47,7 @@ def test_a_local_folder_goes_before_a_known_name_and_an_unknown_one_is_refused(
     assert model_config("Qwen/Qwen2.5-7B").hidden_size == 64
     for content in ("{broken", '{"hidden_size": 64}'):
         config.write_text(content)
-        with pytest.raises(InputError, match=r"config\.json"):
-            model_config("Qwen/Qwen2.5-7B")
-    with pytest.raises(InputError) as error:
-        model_config("Qwen/Qwen2.5-8B", "model_config.llm_path", "qwen2")
+        refused(r"config\.json", model_config, "Qwen/Qwen2.5-7B")
+    error = refusal(model_config, "Qwen/Qwen2.5-8B", "model_config.llm_path", "qwen2")
     for piece in ("model_config.llm_path='Qwen/Qwen2.5-8B'", "Qwen/Qwen2.5-7B", "local folder"):
-        assert piece in str(error.value)
+        assert piece in str(error)

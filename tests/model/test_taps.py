@@ -5,10 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from slam_potsa import InputError
 from slam_potsa.model.llm import unwrapped
 from slam_potsa.model.taps import TapRecorder
-from tests.support import tiny
+from tests.support import refused, tiny
 from tests.support.trained import build, one_step
 
 EVERY = ("encoder", "compensated", "qformer.1", "qformer.4", "projector", "llm.0", "llm.1", "llm.2")
@@ -23,7 +22,7 @@ def config(tmp_path_factory):
 
 def built(config, **train):
     """A model, the batch of its two first items, and the inputs that its LLM receives."""
-    model, dataset = build(replace(config, train_config=replace(config.train_config, **train)))
+    model, dataset = build(tiny.changed(config, train_config=train))
     inputs = {}
     model.llm.register_forward_pre_hook(
         lambda _llm, _inputs, named: inputs.update(named), with_kwargs=True
@@ -105,5 +104,4 @@ def test_a_tap_or_a_term_that_cannot_be_is_refused(config):
         ("ce", 1, "terms: ce stands for"),
     ):
         terms = {name: {**INNER, "layers": [layer]}}
-        with pytest.raises(InputError, match=f"alignment: {expected}"):
-            built(replace(config, alignment={"terms": terms}))
+        refused(f"alignment: {expected}", built, replace(config, alignment={"terms": terms}))

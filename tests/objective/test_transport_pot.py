@@ -82,5 +82,4 @@ def test_a_small_epsilon_is_near_the_exact_distance():
         ).cost.item() / exact - 1
         for epsilon in (0.05, 0.01)
     }  # fmt: skip
-    print(errors)
     assert 0 <= errors[0.01] < 0.05 < errors[0.05]

@@ -5,7 +5,15 @@ import pytest
 from slam_potsa.errors import InputError
 
 
-def refused(message: str, call, *given, **options) -> None:
-    """`call` refuses what it is given, with a message that matches."""
-    with pytest.raises(InputError, match=message):
+def refusal(call, *given, **options) -> InputError:
+    """The error with which `call` refuses what it is given."""
+    with pytest.raises(InputError) as caught:
         call(*given, **options)
+    return caught.value
+
+
+def refused(message: str, call, *given, **options) -> InputError:
+    """The same, where the error matches `message`."""
+    with pytest.raises(InputError, match=message) as caught:
+        call(*given, **options)
+    return caught.value

@@ -1,6 +1,8 @@
 """Tiny real models and recordings: a whole world that trains in seconds on one core."""
 
 import random
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +99,12 @@ def world(folder: Path, **recording_options) -> PotsaConfig:
     config.alignment.terms["ot"].weight, config.alignment.diagnose_interval = 1.0, 2
     config.decode.num_beams, config.decode.max_new_tokens = 2, 6
     return config
+
+
+def changed(config: PotsaConfig, **given) -> PotsaConfig:
+    """A copy with other values: `changed(config, ckpt_path="a.pt", train_config={"lr": 0.1})`."""
+    parts = {n: replace(getattr(config, n), **v) for n, v in given.items() if isinstance(v, dict)}
+    return replace(deepcopy(config), **given | deepcopy(parts))
 
 
 FILES = {"ctc": "ai_sta_ctc", "cl": "ai_sta_cl", "kl": "join_kl"}  # of terms named otherwise

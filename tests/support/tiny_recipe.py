@@ -84,7 +84,6 @@ def sizes(config: PotsaConfig, output: Path, steps: int) -> list[str]:
 
 
 def train(recipe: Recipe, runner=in_process) -> list[str]:
-    """What was said."""
     said: list[str] = []
     stages.run_stages(recipe, runner, said.append)
     return said

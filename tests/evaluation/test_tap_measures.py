@@ -5,12 +5,15 @@ from collections import namedtuple
 import numpy as np
 import pytest
 import torch
-from slam_potsa.evaluation.retrieval import Hits, means_by_hearing, recall_hits, recall_intervals
 
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation.tap_measures import (
+    Hits,
     MeasureSettings,
     code_overlap,
+    means_by_hearing,
+    recall_hits,
+    recall_intervals,
     share_between,
     transport_costs,
 )

@@ -1,5 +1,3 @@
-"""The benchmarks measure what they say, and the pages show what was measured."""
-
 import argparse
 import importlib
 import json

@@ -1,5 +1,3 @@
-"""The command line: what it prints, and what wrong input gets."""
-
 import pytest
 
 from slam_potsa.cli import main

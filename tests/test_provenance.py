@@ -1,5 +1,3 @@
-"""One record, one comparison that says what differs."""
-
 import os
 
 import pytest

@@ -1,5 +1,3 @@
-"""A bias table that trains: from the means on, saved, resumed, given away, refused without rows."""
-
 import pytest
 import torch
 

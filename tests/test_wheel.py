@@ -66,10 +66,7 @@ def test_commands_run_in_an_empty_folder(installed, tmp_path):
     config = run(installed, tmp_path, "python", entry, "experiment=table2_mse", "--cfg", "job")
     assert "distance: mse" in config
     assert "--steps" in run(installed, tmp_path, "slam-potsa", "demo", "--help")
-
-
-def test_the_demo_finds_its_parts(installed, tmp_path):
-    demo = str(installed[1] / "examples" / "demo.py")
+    demo = str(installed[1] / "examples" / "demo.py")  # which finds its parts
     assert "--from" in run(installed, tmp_path, "python", demo, "--help")
 
 

@@ -1,5 +1,3 @@
-"""`slam-potsa score` as a user calls it."""
-
 import json
 from dataclasses import replace
 

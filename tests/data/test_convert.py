@@ -1,5 +1,3 @@
-"""What rows of other projects say, where paths point, and what wrong input gets."""
-
 import gzip
 import io
 import json

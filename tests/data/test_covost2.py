@@ -1,5 +1,3 @@
-"""CoVoST2 over Common Voice into manifests: what is kept, left out and refused."""
-
 import shutil
 from dataclasses import replace
 

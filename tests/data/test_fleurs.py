@@ -1,5 +1,3 @@
-"""FLEURS' raw files into manifests: what is kept, what is left out and told, what is refused."""
-
 import os
 import shutil
 from collections import Counter

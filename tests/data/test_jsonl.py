@@ -1,5 +1,3 @@
-"""The reader of JSON Lines: bad lines by the thousand, and lines of other projects' formats."""
-
 import gzip
 import json
 import os

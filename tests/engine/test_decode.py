@@ -1,5 +1,3 @@
-"""Decoding: the same answers in any batch, after any interruption, in any number of processes."""
-
 import json
 import os
 from dataclasses import replace

@@ -1,5 +1,3 @@
-"""conf/experiment/: what each file changes, and that it trains."""
-
 from pathlib import Path
 
 import pytest

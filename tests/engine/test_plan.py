@@ -1,5 +1,3 @@
-"""Plans: figures of stages, stages that fit each other, and the command."""
-
 import json
 from collections import Counter
 

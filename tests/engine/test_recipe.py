@@ -1,5 +1,3 @@
-"""Recipe files: what they mean, and what is wrong with one before anything starts."""
-
 import sys
 from dataclasses import replace
 from pathlib import Path

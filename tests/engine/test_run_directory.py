@@ -1,5 +1,3 @@
-"""Which checkpoint of a run is its best, what it was trained from, one training a folder."""
-
 import errno
 import fcntl
 import os

@@ -1,5 +1,3 @@
-"""Stages in sequence: stopping and continuing, what is refused, tests decoded and scored."""
-
 import json
 import os
 import shutil

@@ -1,5 +1,3 @@
-"""An analysis of two tiny runs: what it measures, keeps and draws, and its command."""
-
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""Tables 1 to 3: which runs fill which row, with what, and what is refused."""
-
 import copy
 import dataclasses
 import json

@@ -1,5 +1,3 @@
-"""The report: what is collected from run directories, what stands on the page, what is missing."""
-
 import base64
 import io
 import re

@@ -1,5 +1,3 @@
-"""The readers and builders of the demo's real parts."""
-
 import struct
 from dataclasses import replace
 from importlib.util import find_spec

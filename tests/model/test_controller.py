@@ -1,5 +1,3 @@
-"""Steps, late losses, skipped steps, state: the controller under a trainer without callbacks."""
-
 import gc
 import json
 import math

@@ -1,5 +1,3 @@
-"""Taps over the whole model: what they hold, and that nothing else is recorded."""
-
 from dataclasses import replace
 
 import pytest

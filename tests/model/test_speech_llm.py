@@ -14,7 +14,9 @@ from tests.support.trained import build, save_run
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    return save_run(tiny.world(tmp_path_factory.mktemp("world"))).config
+    config = tiny.world(tmp_path_factory.mktemp("world"))
+    save_run(config)  # and its biases
+    return config
 
 
 def first_batch(dataset, items=3):

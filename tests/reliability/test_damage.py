@@ -18,7 +18,7 @@ from slam_potsa.engine.decode import decode_to, load_run
 from slam_potsa.engine.decode_processes import Answer, Journal
 from slam_potsa.engine.run_directory import complete_checkpoints, last_checkpoint, read_config
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation.report import Request, collect
+from slam_potsa.evaluation.report.collect import Request, collect
 from slam_potsa.files import HOST, TEMPORARY, alone, atomic_path
 from slam_potsa.model.checkpoint import read_checkpoint
 from slam_potsa.model.language_bias import LanguageBias

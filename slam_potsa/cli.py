@@ -11,9 +11,7 @@ from typing import Any
 
 import yaml
 
-from slam_potsa.errors import InputError, told
-
-EXIT_INPUT = 2
+from slam_potsa.errors import as_messages
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,21 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = vars(_parse(arguments))
     del args["command"]
     try:
-        _found(args.pop("run_by"))(**args)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_INPUT
-    except OSError as error:
-        print(f"error: {told(error)}", file=sys.stderr)
-        return 1
-    except RuntimeError as error:
-        if "Symlink loop" not in str(error):  # what Path.resolve() says of one before Python 3.13
-            raise
-        print(f"error: {error}: give another path", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to continue", file=sys.stderr)
-        return 130
+        with as_messages():
+            _found(args.pop("run_by"))(**args)
+    except SystemExit as ended:
+        return ended.code
     return 0
 
 
@@ -84,7 +71,6 @@ def _add_commands(parser: argparse.ArgumentParser, table: Mapping[str, dict], de
         for kind, made in {"path": Path, "int": int, "float": float, "names": _names}.items():
             command.register("type", kind, made)
         command.register("type", "positive", _positive)
-        command.register("action", "system", _System)
         more = _found(found["more"]) if "more" in found else {}
         for flag, options in {**found.get("arguments", {}), **more}.items():
             command.add_argument(flag, **options)
@@ -102,15 +88,6 @@ def _positive(text: str) -> float:
     if float(text) <= 0:
         raise argparse.ArgumentTypeError(f"expected more than 0, got {text}")
     return float(text)
-
-
-class _System(argparse.Action):
-    """Where another system decodes, no RUN is given."""
-
-    def __call__(self, parser, args, value, _flag=None):
-        args.system = value
-        (run,) = (action for action in parser._actions if action.dest == "run")
-        run.nargs = "?"
 
 
 if __name__ == "__main__":

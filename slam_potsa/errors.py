@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -40,10 +41,34 @@ def refuse(problems: Iterable[str]) -> None:
         raise InputError(found)
 
 
-def told(error: OSError) -> str:
-    """In one line what the file system refuses: a full disk, a folder that is gone or read-only."""
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}; mend it and run the same command again"
+EXIT_INPUT = 2  # of what the user gave; nothing was started
+
+
+@contextmanager
+def as_messages() -> Iterator[None]:
+    """One message, and an exit code, in place of a traceback for what a user can mend.
+
+    EXIT_INPUT for InputError, 130 for an interruption; 1 for what the file system refuses (a full
+    disk, a folder that is gone or read-only) and for a loss that is not finite.
+    """
+    try:
+        yield
+        return
+    except InputError as error:
+        text, code = f"error: {error}", EXIT_INPUT
+    except FloatingPointError as error:
+        text, code = f"error: {error}", 1
+    except OSError as error:
+        where, what = f"{error.filename}: " * bool(error.filename), error.strerror or error
+        text, code = f"error: {where}{what}; mend it and run the same command again", 1
+    except RuntimeError as error:
+        if "Symlink loop" not in str(error):  # what Path.resolve() says of one before Python 3.13
+            raise
+        text, code = f"error: {error}: give another path", 1
+    except KeyboardInterrupt:
+        text, code = "interrupted; run the same command again to continue", 130
+    print(text, file=sys.stderr)
+    sys.exit(code)
 
 
 @contextmanager

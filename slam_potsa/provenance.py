@@ -18,9 +18,10 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,6 @@ from slam_potsa.files import atomic_path, on_disk, write_json
 
 SHOWN = 40  # characters of a value in a message
 MODEL_FILES = (".safetensors", ".bin", ".pt", ".json", ".model", ".txt")
-BLOCK = 1 << 24  # bytes read at once
-_HASHED: dict[tuple[str | int, ...], str] = {}
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,6 @@ def write_record(
     path: str | Path,
     made_from: Mapping[str, Any],
     files: Iterable[str | Path] = (),
-    argv: Sequence[str] | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> Record:
     """Write a record to `path`, atomically, once its files are on disk.
@@ -57,15 +55,13 @@ def write_record(
     Args:
         made_from: JSON-able values by name.
         files: those that the result consists of, all there.
-        argv: the command that made it; None: this process's.
         notes: JSON-able values that are good to know and not compared.
     """
     path, files = Path(path), [*map(Path, files)]
     for there in (*files, *{file.parent for file in files}):
         on_disk(there)
     found = {str(file.relative_to(path.parent)): _state(file) for file in files}
-    argv = list(sys.argv if argv is None else argv)
-    record = Record(dict(made_from), found, argv, dict(notes or {}))
+    record = Record(dict(made_from), found, list(sys.argv), dict(notes or {}))
     write_json(path, asdict(record))
     return record
 
@@ -145,14 +141,13 @@ def content_hash(path: str | Path) -> str:
     """SHA-256 of a file; read once by a process as long as inode, size and time of change stay."""
     path = Path(path).resolve()
     state = path.stat()
-    key = (str(path), state.st_ino, state.st_size, state.st_mtime_ns)
-    if key not in _HASHED:
-        digest = hashlib.sha256()
-        with open(path, "rb") as file:
-            while block := file.read(BLOCK):
-                digest.update(block)
-        _HASHED[key] = digest.hexdigest()
-    return _HASHED[key]
+    return _hashed(path, state.st_ino, state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _hashed(path: Path, *_state: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def folder_hash(folder: str | Path) -> str:

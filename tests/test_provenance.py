@@ -8,9 +8,10 @@ MADE_FROM = {"manifest": "9f86", "beams": (4, 1)}
 
 
 @pytest.fixture
-def record(tmp_path):
+def record(tmp_path, monkeypatch):
     (tmp_path / "answers.txt").write_text("Hello.")
-    write_record(tmp_path / "made.json", MADE_FROM, [tmp_path / "answers.txt"], ["decode", "it"])
+    monkeypatch.setattr("sys.argv", ["decode", "it"])
+    write_record(tmp_path / "made.json", MADE_FROM, [tmp_path / "answers.txt"])
     return tmp_path / "made.json"
 
 

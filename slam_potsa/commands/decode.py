@@ -37,12 +37,15 @@ def decode(
         flags = {"batch_size": "batch-size", "bias": "bias", "num_return_sequences": "n-best"}
         unread = [flag for name, flag in flags.items() if name in search]
         unread += ["shuffle-audio"] * shuffle_audio + ["processes"] * (processes > 1)
+        refuse([f"{run}: no RUN with --system, whose weights --model names"] * bool(run))
         refuse(f"--{flag}: not with --system" for flag in unread)
         if not model:
             raise InputError("--system needs --model, the folder or hub name of its weights")
         prefix = output or f"outputs/{system}/{manifest.stem}"
         asked = {"task": "s2tt", "max_new_tokens": 200, **search}
         decode_peer(system, model, manifest, prefix, **asked)
+    elif run is None:
+        raise InputError("expected RUN and MANIFEST; without RUN, --system NAME and --model PATH")
     else:
         name = manifest.stem + "_blind" * shuffle_audio
         prefix = output or str((run if run.is_dir() else Path()) / name)

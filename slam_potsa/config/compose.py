@@ -34,6 +34,19 @@ def _shipped(name: str, holds: str, *inner: str) -> Path:
     raise InputError(f"the package was installed without its folder {name}; install it again")
 
 
+def named_file(option: str, group: str, name: str | None, suffix: str = ".yaml") -> Path:
+    """The path that `name` is, or the file of that name in conf/`group`/.
+
+    Raises InputError, with the names that there are, for what is neither.
+    """
+    folder = conf_dir() / group
+    for path in (folder / f"{name}{suffix}", Path(name or "")):
+        if path.is_file():
+            return path
+    known = ", ".join(sorted(path.stem for path in folder.glob(f"*{suffix}")))
+    raise InputError(f"{option}={name!r}: expected the path of a file or one of {known}")
+
+
 def register_schema() -> None:
     """Let `conf/config.yaml` build on the typed defaults: unknown keys and types are refused.
 

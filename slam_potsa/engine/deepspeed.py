@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from slam_potsa.config import PotsaConfig, TrainConfig
-from slam_potsa.config.compose import conf_dir
+from slam_potsa.config.compose import named_file
 from slam_potsa.errors import InputError
 from slam_potsa.files import write_json
 from slam_potsa.model.carried_state import CarriedState
@@ -26,23 +26,12 @@ SETTINGS = "deepspeed.json"  # in the run directory: what DeepSpeed was really g
 AUTO = "auto"
 
 
-def settings_file(name: str | None) -> Path:
-    """The file that `deepspeed_config` means: a path, or the name of one in conf/deepspeed/."""
-    folder = conf_dir() / "deepspeed"
-    ours = sorted(path.stem for path in folder.glob("*.json"))
-    if name:
-        for path in (Path(name), folder / f"{name}.json"):
-            if path.is_file():
-                return path
-    raise InputError(
-        f"deepspeed_config={name!r}: expected the path of a DeepSpeed JSON or one of "
-        f"{', '.join(ours)}"
-    )
-
-
 def read_settings(name: str | None) -> dict[str, Any]:
-    """Raises InputError where there is no such file or it is no JSON object."""
-    path = settings_file(name)
+    """What `deepspeed_config` means: the path of a file, or the name of one in conf/deepspeed/.
+
+    Raises InputError where there is no such file or it is no JSON object.
+    """
+    path = named_file("deepspeed_config", "deepspeed", name, ".json")
     try:
         return dict(json.loads(path.read_text()))
     except (TypeError, ValueError) as error:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,10 @@ from slam_potsa.engine.run_directory import (
     read_config,
     trained_from,
 )
-from slam_potsa.errors import InputError, told
+from slam_potsa.errors import as_messages, refuse
 from slam_potsa.files import alone
 from slam_potsa.model.checkpoint import read_checkpoint, write_tensors
-from slam_potsa.model.controller import NonFiniteLoss
 from slam_potsa.provenance import write_record
-
-EXIT_INPUT = 2  # the user's input is wrong; nothing was started
 
 
 def run_with_hydra(job: Callable[[PotsaConfig], Any]) -> None:
@@ -40,7 +38,7 @@ def run_with_hydra(job: Callable[[PotsaConfig], Any]) -> None:
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     def main(composed) -> None:
-        with _errors_as_messages():
+        with as_messages():
             config = defaults(PotsaConfig, composed)
             check(config)
             job(config)
@@ -49,43 +47,40 @@ def run_with_hydra(job: Callable[[PotsaConfig], Any]) -> None:
     # The `deepspeed` launcher appends --local_rank, which Hydra would refuse.
     sys.argv[1:] = [a for a in sys.argv[1:] if not a.startswith("--local_rank")]
     words = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
-    with _errors_as_messages():
+    with as_messages():
         compose_config(words, checked=False)  # Hydra's own messages would not say what to do
     main()
-
-
-@contextmanager
-def _errors_as_messages() -> Iterator[None]:
-    try:
-        yield
-    except (InputError, NonFiniteLoss) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_INPUT if isinstance(error, InputError) else 1)
-    except OSError as error:
-        sys.exit(f"error: {told(error)}")
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
 
 
 # -- by whom it is done ----------------------------------------------------------------------------
 
 
-def choose_engine(wanted: str) -> tuple[str, str]:
-    """`(engine, why)`: "auto" takes SLAM-LLM where it is importable and CUDA is there."""
+def choose_engine(config: PotsaConfig) -> tuple[str, str]:
+    """`(engine, why)`: "auto" takes SLAM-LLM where it is importable and CUDA is there.
+
+    Raises InputError where what the engine needs is not installed.
+    """
     import torch
 
-    if wanted != "auto":
-        return wanted, "as configured"
-    if importlib.util.find_spec("slam_llm") is None:
-        return "native", "slam_llm is not importable"
-    if not torch.cuda.is_available():
-        return "native", "SLAM-LLM trains on CUDA only, and there is none"
-    return "slam_llm", "slam_llm is importable and CUDA is there"
+    deep, there = config.train_config.enable_deepspeed, importlib.util.find_spec
+    if config.engine != "auto":
+        engine, why = config.engine, "as configured"
+    elif deep:
+        engine, why = "slam_llm", "train_config.enable_deepspeed"
+    elif there("slam_llm") is None:
+        engine, why = "native", "slam_llm is not importable"
+    elif not torch.cuda.is_available():
+        engine, why = "native", "SLAM-LLM trains on CUDA only, and there is none"
+    else:
+        engine, why = "slam_llm", "slam_llm is importable and CUDA is there"
+    needed = ["slam_llm", *["deepspeed"] * deep] if engine == "slam_llm" else []
+    missing = ", ".join(name for name in needed if there(name) is None)
+    refuse([f"not importable: {missing}, which engine={engine} ({why}) needs"] * bool(missing))
+    return engine, why
 
 
 def _announced_engine(config: PotsaConfig) -> str:
-    config.engine, why = choose_engine(config.engine)
+    config.engine, why = choose_engine(config)
     if is_main_process():
         print(f"engine: {config.engine} ({why})", flush=True)
     return config.engine
@@ -94,10 +89,9 @@ def _announced_engine(config: PotsaConfig) -> str:
 def train_stage(config: PotsaConfig) -> None:
     """A recipe's stage; its best model becomes `best/model.pt`, whoever trained it."""
     made_from = trained_from(config)  # before the training: of what it reads
-    train = _finetune_deepspeed if config.train_config.enable_deepspeed else _finetune
     folder = Path(config.train_config.output_dir)
     with _alone(config):
-        train(config)
+        _finetune(config)
         if is_main_process():
             found = best_checkpoint(folder)
             if found != folder / BEST:
@@ -118,33 +112,16 @@ def _pass_on(found: Path, before: str | None, path: Path) -> None:
 
 
 def _finetune(config: PotsaConfig) -> None:
-    engine = _announced_engine(config)
+    host = importlib.import_module(f"slam_potsa.engine.{_announced_engine(config)}")
     with _alone(config):
-        if engine == "slam_llm":
-            from slam_potsa.engine import slam_llm
-
-            return slam_llm.finetune(config)
-        from slam_potsa.engine import native
-
-        final = native.finetune(config)
-        if is_main_process():
-            print(f"trained: {final}")
+        final = host.finetune(config)
+    if is_main_process():
+        print(f"trained: {final}")
 
 
 def _finetune_deepspeed(config: PotsaConfig) -> None:
-    """SLAM-LLM's loop only: the native host has no need of another entry."""
-    missing = [name for name in ("slam_llm", "deepspeed") if importlib.util.find_spec(name) is None]
-    if missing or config.engine == "native":
-        why = f"not importable: {', '.join(missing)}" if missing else "engine=native"
-        raise InputError(
-            f"{why}; finetune_deepspeed.py is for SLAM-LLM's DeepSpeed loop. Without it, start "
-            "examples/potsa/finetune.py"
-        )
-    from slam_potsa.engine import slam_llm
-
-    config.engine = "slam_llm"
-    with _alone(config):
-        slam_llm.finetune_deepspeed(config)
+    config.train_config.enable_deepspeed = True
+    _finetune(config)
 
 
 def _inference(config: PotsaConfig) -> None:
@@ -167,5 +144,5 @@ inference = partial(run_with_hydra, _inference)  # examples/potsa/inference.py
 if __name__ == "__main__":  # how a recipe starts its stages; DeepSpeed puts --local_rank first
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     quieten()
-    with _errors_as_messages():
+    with as_messages():
         train_stage(read_config(sys.argv[-1], STAGE))

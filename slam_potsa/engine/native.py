@@ -39,8 +39,6 @@ from slam_potsa.engine.run_directory import (
     step_of,
     trained_from,
     validated_on,
-    write_model,
-    write_schedule,
 )
 from slam_potsa.errors import InputError, collecting, refuse
 from slam_potsa.files import atomic_write
@@ -123,8 +121,7 @@ class NativeTrainer(Trainer):
         self.controller.flush()
         final = Path(self.args.output_dir) / MODEL
         if self.args.should_save:
-            write_model(self.model, final)
-            write_schedule(self.args.output_dir, self.controller.schedule)
+            save_checkpoint(self.model, final)
         self.controller.detach()
         return final
 

@@ -4,7 +4,6 @@ A recipe is one YAML file, `conf/recipe/NAME.yaml` or any other path:
 
     output_dir: outputs/potsa     # stage k is trained in <output_dir>/<k>_<name>
     processes: 1                  # of every stage, on this machine
-    launcher: torchrun            # or deepspeed
     all:                          # what every stage has; a stage of its own
       model_config: {qformer_layers: 8}
     stages:                       # in this order
@@ -23,22 +22,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from slam_potsa.config import PotsaConfig
 from slam_potsa.config.check import check
-from slam_potsa.config.compose import compose_config, conf_dir
+from slam_potsa.config.compose import compose_config, named_file, require_known_keys
 from slam_potsa.config.option import option
 from slam_potsa.engine.run_directory import BEST
 from slam_potsa.errors import InputError, collecting, refuse
 
 STAGE_NAME = re.compile(r"[a-z][a-z0-9_]*")
 TAKEN = ("all", "tests", *(spec.name for spec in fields(PotsaConfig)))  # no names of stages
-OF_THE_RECIPE = ("output_dir", "processes", "launcher")
+OF_THE_RECIPE = ("output_dir", "processes")
 
 
 @dataclass
@@ -47,14 +45,12 @@ class RecipeFile:
 
     output_dir: str = option("", "folder of the stages' folders", affects="nothing")
     processes: int = option(1, "on this machine, one a GPU", low=1)
-    launcher: str = option("torchrun", "", affects="nothing", choices=("torchrun", "deepspeed"))
     all: dict[str, Any] = option({}, "what every stage has")
     stages: dict[str, Any] = option({}, "by name, in order")
     tests: dict[str, Any] = option({}, "manifests by name; null: none", affects="nothing")
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """One training run. `config.ckpt_path` is the best model of the stage before, if none other."""
 
     name: str
@@ -65,13 +61,11 @@ class Stage:
         return Path(self.config.train_config.output_dir)
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(NamedTuple):
     """What `load_recipe` read; the fields are the file's."""
 
     name: str
     processes: int
-    launcher: str
     stages: tuple[Stage, ...]
     tests: dict[str, str]
 
@@ -81,22 +75,20 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         overrides: `key=value` for all stages; `STAGE.key=value` for one; `output_dir=`,
-            `processes=`, `launcher=` and `tests.NAME=` (null: leave it out) for the recipe.
+            `processes=` and `tests.NAME=` (null: leave it out) for the recipe.
 
     Raises InputError with the problems of the file and of all stages' configurations at once.
     """
-    path = recipe_file(name_or_path)
+    path, stages, problems = named_file("recipe", "recipe", name_or_path), [], []
     file, given = _read(path, overrides)
-    calls = {n: partial(_stage, file, n, [*given["all"], *given[n]]) for n in file.stages}
-    stages = each_of(calls)
+    require_known_keys(given["all"], OF_THE_RECIPE)  # once, not of every stage
+    for name in file.stages:
+        with collecting(problems, name):
+            stages.append(_stage(file, name, [*given["all"], *given[name]]))
+    refuse(problems)
     refuse(_between(stages))
-    return Recipe(
-        name=path.stem,
-        processes=file.processes,
-        launcher=file.launcher,
-        stages=tuple(stages),
-        tests={test: str(manifest) for test, manifest in file.tests.items() if manifest},
-    )
+    tests = {test: str(manifest) for test, manifest in file.tests.items() if manifest}
+    return Recipe(path.stem, file.processes, tuple(stages), tests)
 
 
 def _between(stages: Sequence[Stage]) -> Iterator[str]:
@@ -118,31 +110,6 @@ def _between(stages: Sequence[Stage]) -> Iterator[str]:
             yield f"{stage.name}: {name} is of the encoder before {by['encoder']} trained it: null"
         for part in parts:
             by.setdefault("encoder" if part.startswith("encoder") else part, stage.name)
-
-
-def recipe_file(name_or_path: str) -> Path:
-    """Raises InputError, with the recipes there are, for a name that is none and no file."""
-    folder = conf_dir() / "recipe"
-    for path in (folder / f"{name_or_path}.yaml", Path(name_or_path)):
-        if path.is_file():
-            return path
-    known = sorted(path.stem for path in folder.glob("*.yaml"))
-    raise InputError(
-        f"recipe={name_or_path!r}: expected one of {', '.join(known)} or the path of a YAML file"
-    )
-
-
-def each_of(calls: Mapping[str, Callable[[], Any]]) -> list[Any]:
-    """What each gives. InputError with the problems of all, each once, with the names it is of."""
-    results, found = [], {}
-    for name, call in calls.items():
-        problems: list[str] = []
-        with collecting(problems):
-            results.append(call())
-        for problem in dict.fromkeys(problems):
-            found.setdefault(problem, []).append(name)
-    refuse(f"{', '.join(names)}: {problem}" for problem, names in found.items())
-    return results
 
 
 def _read(path: Path, overrides: Sequence[str]) -> tuple[RecipeFile, dict[str, list[str]]]:

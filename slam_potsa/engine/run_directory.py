@@ -1,8 +1,8 @@
 """A run directory: what it holds, and what it was trained from.
 
-It holds config.yaml (resolved), language_bias.safetensors, metrics.jsonl, schedule.json, model.pt
-(the last), best/model.pt (by validation loss), and checkpoint-N/ to resume from. Where SLAM-LLM's
-loop trained, <model_name>_epoch_E_step_S/ takes the place of the last two.
+It holds config.yaml (resolved), language_bias.safetensors, metrics.jsonl, model.pt (the last),
+best/model.pt (by validation loss), and checkpoint-N/ to resume from. Where SLAM-LLM's loop trained,
+<model_name>_epoch_E_step_S/ takes the place of the last two.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import math
 import re
 import shutil
 from collections.abc import Collection, Mapping
@@ -23,10 +22,9 @@ from slam_potsa.config import DatasetConfig, PotsaConfig, defaults, flat
 from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.manifest import recordings_hash
 from slam_potsa.errors import InputError, refuse
-from slam_potsa.files import TEMPORARY, write_json
-from slam_potsa.model.checkpoint import save_checkpoint, weights_file
+from slam_potsa.files import TEMPORARY
+from slam_potsa.model.checkpoint import weights_file
 from slam_potsa.model.metrics import METRICS, WANDB_RUN
-from slam_potsa.objective.layer_schedule import LayerSchedule
 from slam_potsa.provenance import (
     content_hash,
     differences,
@@ -40,11 +38,9 @@ from slam_potsa.provenance import (
 
 logger = logging.getLogger(__name__)
 CONFIG, BIAS, MODEL = "config.yaml", "language_bias.safetensors", "model.pt"
-SCHEDULE = "schedule.json"
 BEST = f"best/{MODEL}"
 COMPLETE = "complete"  # in checkpoint-N/, written last: the record of all its files
 TEACHER = "teacher.pt"  # in checkpoint-N/: the weights of an average
-TRAINED_BIAS = "language_bias_trained.safetensors"  # what a trained table has become
 CONTROLLER = "controller.json"  # in checkpoint-N/: the schedule's state, and what it was made from
 STAGE, DONE = "stage.yaml", "done.json"  # of a recipe's stage, see engine/stages.py
 # SLAM-LLM's folders, its epochs counted from 1, micro-steps within the epoch.
@@ -71,13 +67,6 @@ def complete(checkpoint: Path, processes: int = 1) -> None:
     refuse(f"{checkpoint}: {name} was not written; {shared}" for name in lacking)
     files = [path for path in sorted(checkpoint.iterdir()) if path.name != COMPLETE]
     write_record(checkpoint / COMPLETE, {}, files)
-
-
-def why_broken(checkpoint: Path) -> list[str]:
-    """Why it cannot be continued from: a file is not there, or not the one that was written."""
-    if not (checkpoint / COMPLETE).is_file():
-        return ["was not written to its end"]
-    return why_outdated(checkpoint / COMPLETE, {})
 
 
 def step_of(checkpoint: Path) -> int:
@@ -115,7 +104,7 @@ def last_checkpoint(output_dir: str | Path) -> Path | None:
     """
     broken = {}
     for path in filter(_is_ours, reversed(_checkpoints(output_dir))):
-        if not (why := why_broken(path)):
+        if not (why := why_outdated(path / COMPLETE, {})):
             for name, reasons in broken.items():
                 _say_once(f"{name}: {'; '.join(reasons)}; {path.name} is taken")
             return path
@@ -198,24 +187,6 @@ def read_config(run_dir: str | Path, name: str = CONFIG) -> PotsaConfig:
         raise InputError(f"{path}: {problem}" for problem in problems) from None
 
 
-def write_model(model: Any, path: Path) -> None:
-    """`model.pt`, and beside it what a trained table has become."""
-    save_checkpoint(model, path)
-    bias = getattr(model.encoder_projector, "language_bias", None)
-    if bias is not None and bias.trained is not None:
-        bias.save(path.with_name(TRAINED_BIAS))
-
-
-def write_schedule(output_dir: str | Path, schedule: LayerSchedule | None) -> None:
-    """`schedule.json`: reward, count, utility and probability of each candidate layer, to read."""
-    if schedule is None:
-        return
-    statistics = schedule.statistics()
-    for layer in statistics["layers"].values():
-        layer["ucb"] = layer["ucb"] if math.isfinite(layer["ucb"]) else None  # never tried
-    write_json(Path(output_dir) / SCHEDULE, statistics)
-
-
 def clear(output_dir: Path, *, replace: bool = False) -> None:
     """Remove what an earlier run of ours left, which a new one would be mixed up with.
 
@@ -227,7 +198,7 @@ def clear(output_dir: Path, *, replace: bool = False) -> None:
         remove_checkpoint(folder)
     for folder in saved_folders(output_dir) if replace else ():
         shutil.rmtree(folder)
-    for name in (METRICS, SCHEDULE, MODEL, BEST, TRAINED_BIAS, WANDB_RUN, *[BIAS] * replace):
+    for name in (METRICS, MODEL, BEST, WANDB_RUN, *[BIAS] * replace):
         for path in (seal(output_dir / name), output_dir / name):
             path.unlink(missing_ok=True)
     if (output_dir / BEST).parent.is_dir() and not any((output_dir / BEST).parent.iterdir()):

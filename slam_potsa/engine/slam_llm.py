@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,9 @@ from slam_potsa.engine.run_directory import (
     MODEL,
     complete_checkpoints,
     saved_folders,
-    write_model,
 )
 from slam_potsa.errors import InputError, refuse
+from slam_potsa.model.checkpoint import save_checkpoint
 from slam_potsa.model.factory import models_built
 
 FACE = {"model": "model_factory", "dataset": "get_speech_dataset"}  # in plugin.py
@@ -51,37 +52,26 @@ def plugin_file(which: str) -> str:
     return f"{Path(slam_potsa.__file__).with_name('plugin.py')}:{FACE[which]}"
 
 
-def finetune(config: PotsaConfig) -> None:
-    """`slam_llm.pipeline.finetune.main` (DDP). Raises InputError for what cannot work there."""
-    if config.train_config.enable_deepspeed:
-        raise InputError(
-            "train_config.enable_deepspeed=true: SLAM-LLM has a loop of its own for DeepSpeed; "
-            "start examples/potsa/finetune_deepspeed.py"
-        )
-    _prepare(config)
-    from slam_llm.pipeline.finetune import main
+def finetune(config: PotsaConfig) -> Path:
+    """`slam_llm.pipeline.finetune.main` (DDP) or `finetune_deepspeed.main`; the path of `model.pt`.
 
+    Raises InputError for what cannot work there.
+    """
+    whole = config.train_config.enable_deepspeed
+    _prepare(config)
+    if whole:
+        deepspeed.use_settings(config)
+    loop = import_module(f"slam_llm.pipeline.finetune{'_deepspeed' * whole}")
+    path, writes = Path(config.train_config.output_dir) / MODEL, is_main_process()
     with models_built() as models:
-        main(to_slam(config))
+        loop.main(to_slam(config))
         for model in models:
             model.controller.flush()
-            if is_main_process():  # upstream keeps only what a validation improved
-                write_model(model, Path(config.train_config.output_dir) / MODEL)
-
-
-def finetune_deepspeed(config: PotsaConfig) -> None:
-    """`slam_llm.pipeline.finetune_deepspeed.main`. Raises InputError for what cannot work there."""
-    config.train_config.enable_deepspeed = True
-    _prepare(config)
-    deepspeed.use_settings(config)
-    from slam_llm.pipeline.finetune_deepspeed import main
-
-    with models_built() as models:
-        main(to_slam(config))
-        for model in models:
-            model.controller.flush()
-            path = Path(config.train_config.output_dir) / MODEL
-            deepspeed.save_whole(model, path, writes=is_main_process())
+            if whole:
+                deepspeed.save_whole(model, path, writes=writes)
+            elif writes:  # upstream keeps only what a validation improved
+                save_checkpoint(model, path)
+    return path
 
 
 def inference(config: PotsaConfig) -> None:

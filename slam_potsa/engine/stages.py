@@ -12,7 +12,6 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,7 +30,7 @@ from slam_potsa.engine.prepare import (
     checkpoint_to_resume,
     manifests_to_hear,
 )
-from slam_potsa.engine.recipe import Recipe, Stage, each_of
+from slam_potsa.engine.recipe import Recipe, Stage
 from slam_potsa.engine.run_directory import (
     BEST,
     DONE,
@@ -102,12 +101,9 @@ def check_history(stage: Stage) -> None:
 
 
 def command(recipe: Recipe, stage: Stage) -> list[str]:
-    if recipe.launcher == "deepspeed":
-        launcher = ["deepspeed.launcher.runner", "--num_gpus", str(recipe.processes), "--module"]
-    else:
-        launcher = ["torch.distributed.run", "--standalone"]
-        launcher += ["--nproc_per_node", str(recipe.processes), "-m"]
-    return [sys.executable, "-m", *launcher, "slam_potsa.engine.launch", str(stage.folder)]
+    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(recipe.processes)]
+    words = ["-m", *launcher, "-m", "slam_potsa.engine.launch", str(stage.folder)]
+    return [sys.executable, *words]
 
 
 def start(recipe: Recipe, stage: Stage) -> int:
@@ -135,21 +131,18 @@ def check_recipe(recipe: Recipe, *, recordings: bool = True) -> None:
     """
     data = recipe.stages[-1].config.dataset_config
     needs = NEEDS[task_to_decode(data.tasks, data.test_task)]
-    tests = {f"test {name}": manifest for name, manifest in recipe.tests.items()}
-    calls = {stage.name: partial(_check_stage, recipe, stage) for stage in recipe.stages}
-    each_of(calls | {name: partial(read_manifest, m, needs=needs) for name, m in tests.items()})
-    if recordings:
-        heard = recordings_to_hear(recipe)
-        each_of({manifest: partial(check_recordings, manifest) for manifest in heard})
-
-
-def _check_stage(recipe: Recipe, stage: Stage) -> None:
-    if is_done(stage):
-        return check_history(stage)
-    config, problems = stage.config, []
-    for check in (_check_processes, _check_files, _check_host):
+    problems: list[str] = []
+    for stage in recipe.stages:
+        for check in (_check_processes, _check_files, _check_host):
+            with collecting(problems, stage.name):
+                check_history(stage) if is_done(stage) else check(recipe, stage.config)
+    for test, manifest in recipe.tests.items():
+        with collecting(problems, f"test {test}"):
+            read_manifest(manifest, needs=needs)
+    refuse(problems)
+    for manifest in recordings_to_hear(recipe) if recordings else ():
         with collecting(problems):
-            check(recipe, config)
+            check_recordings(manifest)
     refuse(problems)
 
 
@@ -178,7 +171,7 @@ def _check_files(recipe: Recipe, config: PotsaConfig) -> None:
 
 def _check_host(recipe: Recipe, config: PotsaConfig) -> None:
     check_inputs(config)
-    if choose_engine(config.engine)[0] == "slam_llm":
+    if choose_engine(config)[0] == "slam_llm":
         preflight(config, recipe.processes, launched=True)
     else:
         check_host(config)

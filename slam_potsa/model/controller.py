@@ -42,7 +42,7 @@ _warn_once = cache(logging.getLogger(__name__).warning)
 NO_PAIRS = torch.empty(0, 2, dtype=torch.long)
 
 
-class NonFiniteLoss(RuntimeError):
+class NonFiniteLoss(FloatingPointError):
     """A training loss became NaN or infinite; the message names the step and what to try."""
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from slam_potsa.config import NativeConfig, PotsaConfig
-from slam_potsa.engine import deepspeed, launch, slam_llm
+from slam_potsa.engine import deepspeed, launch
 from slam_potsa.engine.slam_llm import first_validation, preflight
 from slam_potsa.errors import InputError
 from tests.support import refused, tiny
@@ -40,8 +40,8 @@ def problems(config: PotsaConfig, world_size: int = 1) -> list[str]:
 
 def with_deepspeed(config: PotsaConfig, folder: Path, **settings) -> PotsaConfig:
     """`settings` over those of zero2_bf16; None removes a key."""
-    text = deepspeed.settings_file("zero2_bf16").read_text()
-    merged = {k: v for k, v in (json.loads(text) | settings).items() if v is not None}
+    given = deepspeed.read_settings("zero2_bf16") | settings
+    merged = {k: v for k, v in given.items() if v is not None}
     (folder / "settings.json").write_text(json.dumps(merged))
     config.train_config.enable_deepspeed = True
     config.deepspeed_config = str(folder / "settings.json")
@@ -163,8 +163,9 @@ def test_an_earlier_run_is_not_written_over(config):
     assert problems(config) == []
 
 
-def test_each_entry_refuses_what_belongs_to_the_other(config):
-    config.train_config.enable_deepspeed = True
-    refused("finetune_deepspeed.py", slam_llm.finetune, config)
+def test_deepspeed_needs_slam_llm(config, monkeypatch):
+    config.engine, config.train_config.enable_deepspeed = "auto", True
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    refused("slam_llm, deepspeed, which engine=slam_llm", launch.choose_engine, config)
     config.engine = "native"
-    refused("examples/potsa/finetune.py", launch._finetune_deepspeed, config)
+    refused("need engine=slam_llm", launch._finetune, config)

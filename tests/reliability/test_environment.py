@@ -1,11 +1,13 @@
 """What is wrong with the machine: one message, nothing lost, and the same command goes on."""
 
+import io
 import os
 import resource
 import shutil
 import subprocess
 import sys
 import zlib
+from contextlib import redirect_stderr
 from copy import deepcopy
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from slam_potsa.cli import main
 from slam_potsa.data.feature_store import FeatureStore, _save, add_features
 from slam_potsa.engine import launch, native
 from slam_potsa.engine.encode import estimate_bias
-from slam_potsa.errors import InputError
+from slam_potsa.errors import EXIT_INPUT, InputError, as_messages
 from slam_potsa.model import metrics
 from tests.support import tiny
 from tests.support.torchrun import environment, in_a_process
@@ -32,15 +34,17 @@ def world(tmp_path_factory):
 
 
 def train(config) -> None:
-    with launch._errors_as_messages(), launch._alone(config):
+    with as_messages(), launch._alone(config):
         native.finetune(config)
 
 
 def train_in_little_space(config, room: int) -> None:
     """Files end at `room` bytes, as on a full disk; Python ignores the signal."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
-    with pytest.raises(SystemExit, match="error: .*mend it and run the same command again"):
+    said = io.StringIO()
+    with pytest.raises(SystemExit), redirect_stderr(said):
         train(config)
+    assert "mend it and run the same command again" in said.getvalue()
 
 
 def test_a_full_disk_is_one_message_and_training_goes_on_once_there_is_room(world, tmp_path):
@@ -65,7 +69,7 @@ def test_a_run_whose_folder_is_deleted_under_it_fails(world, tmp_path, monkeypat
     monkeypatch.setattr(metrics.MetricsLog, "__call__", deleting)
     with pytest.raises(SystemExit) as ended:
         train(config)
-    assert ended.value.code == launch.EXIT_INPUT
+    assert ended.value.code == EXIT_INPUT
 
 
 def places(folder: Path) -> dict[str, str]:
@@ -91,7 +95,7 @@ def test_places_that_are_none_are_named(name, world, tmp_path, capsys):
         assert "error: " in said and place[:200] in said and "Traceback" not in said
     config = deepcopy(world)
     config.train_config.output_dir = place
-    with pytest.raises(SystemExit, match=r"error: .*mend it|2"):
+    with pytest.raises(SystemExit, match="[12]"):
         train(config)
 
 

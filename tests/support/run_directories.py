@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import soundfile
@@ -81,5 +83,6 @@ def write(folder: Path, manifest: Path, found: Sequence[Prediction], aligned: bo
     (folder / "metrics.jsonl").write_text("".join(lines))
     write_predictions(folder / "test_predictions.jsonl", found)
     argv = ["/usr/bin/slam-potsa", "decode", folder.name, manifest.name]
-    write_record(folder / "test.done.json", {}, argv=argv, notes={"manifest": str(manifest)})
+    with patch.object(sys, "argv", argv):
+        write_record(folder / "test.done.json", {}, notes={"manifest": str(manifest)})
     return folder

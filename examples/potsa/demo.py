@@ -178,7 +178,8 @@ def side_by_side(after: Mapping[str, Sequence[str]]) -> dict[str, float]:
                 failed += [name] if code else []
                 steps.done(name)
     if failed:
-        raise InputError(f"{', '.join(failed)} failed; the message is above")
+        names = ", ".join(sorted(failed, key=order.index))
+        raise InputError(f"{names} failed; the message is above")
     return seconds
 
 

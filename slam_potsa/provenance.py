@@ -130,7 +130,7 @@ def changed_files(record: Record, folder: Path) -> Iterator[str]:
         path = folder / name
         try:
             found = _state(path)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter: a name that no file can have
             yield f"{name} is not there" if not path.exists() else f"{name}: {error.strerror}"
             continue
         if found != state:

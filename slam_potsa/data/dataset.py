@@ -36,7 +36,6 @@ from slam_potsa.errors import InputError, collecting, placed, refuse
 
 AUDIO_SLOT = -1  # in input_ids
 IGNORED = -100  # in labels
-SPLITS = ("train", "val", "test")
 
 
 class SpeechTranslationDataset(Dataset):
@@ -53,8 +52,8 @@ class SpeechTranslationDataset(Dataset):
             as text; with `feature_store` encoder outputs take the place of the log-mel frames.
         base: the folder that audio paths are relative to, the manifest's.
 
-    Raises InputError for bad options, a tokenizer without eos, and what rows lack: fields that
-    prompts ask for, stored features.
+    Raises InputError for a tokenizer without eos, and what rows lack: fields that prompts ask for,
+    stored features.
     """
 
     def __init__(
@@ -64,12 +63,9 @@ class SpeechTranslationDataset(Dataset):
         data: DatasetConfig,
         base: str | Path | None = None,
     ):
-        problems: list[str] = []
-        with collecting(problems):
-            check(data)
         if tokenizer.eos_token_id is None:
-            problems.append("the tokenizer has no eos token, with which every answer ends: set one")
-        refuse(problems)
+            told = "the tokenizer has no eos token, with which every answer ends: set one"
+            raise InputError(told)
         tasks.require(data, items.tasks, items.utterances)
         self.items, self.tokenizer, self.data, self.base = items, tokenizer, data, base
         self.recordings: dict[str, Utterance] = {}
@@ -220,12 +216,11 @@ def get_speech_dataset(dataset_config: Any, tokenizer: Any, split: str) -> Speec
     """SLAM-LLM's dataset function; `split` is "train", "val" or "test".
 
     Training items are parallel pairs by `dataset_config.pairing`; validation and test items single
-    utterances. Raises InputError with every bad line of the manifest, of which one that lacks what
-    a task needs is one.
+    utterances. Raises InputError for bad options, and with every bad line of the manifest, of which
+    one that lacks what a task needs is one.
     """
-    if split not in SPLITS:
-        raise InputError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
     data = defaults(DatasetConfig, dataset_config)
+    check(data)
     # SLAM-LLM's decoding recipes name their test set val_data_path.
     path = getattr(data, f"{split}_data_path") or (data.val_data_path if split == "test" else "")
     if not path:

@@ -199,7 +199,6 @@ class ManifestSummary(NamedTuple):
 def check_manifest(
     path: str | Path,
     *,
-    needs: Sequence[str] = (),
     audio: bool = True,
     again: bool = True,
     progress: bool = False,
@@ -216,7 +215,7 @@ def check_manifest(
         InputError: every bad line; then every recording that is missing, empty, truncated, silent,
             longer than 30 s, or no audio, each as `file: key 'k': ...`.
     """
-    rows, warnings = read_manifest(path, needs=needs), []
+    rows, warnings = read_manifest(path, needs=()), []
     spoken, said = np.flatnonzero(~rows.lacks("audio")), np.array(column(rows, "duration"), float)
     seconds, said = said[spoken], said[spoken]  # NaN where nothing is said
     if audio and (again or not is_checked(path)):

@@ -29,10 +29,9 @@ import numpy as np
 
 from slam_potsa.data.order import bucketed, placed
 from slam_potsa.data.rows import Rows, Sentences, Utterance, column, heard
-from slam_potsa.data.tasks import NEEDS, TEXT, check_tasks, draw_task, fitting
+from slam_potsa.data.tasks import NEEDS, TEXT, draw_task, fitting
 from slam_potsa.errors import InputError, refuse
 
-PAIRINGS = ("random", "anchor", "partner", "joining", "none")
 Item = tuple[Utterance, ...]  # a pair of one sentence in two languages, or one utterance
 
 
@@ -121,7 +120,7 @@ class ParallelSpeechDataset:
         self.utterances = utterances if isinstance(utterances, Rows) else list(utterances)
         self.pairing, self.anchor_language = pairing, anchor_language
         self.seed, self.shuffle = seed, shuffle
-        self.tasks, self.shares = check_tasks(tasks), tuple(shares)
+        self.tasks, self.shares = tuple(tasks), tuple(shares)
         self.joining, self.joining_share = tuple(joining), joining_share
         self.bucket = bucket
         self._sentences = Sentences(self.utterances, self.joining)
@@ -187,8 +186,6 @@ class ParallelSpeechDataset:
         self.__dict__.update(state, _born=0 if process == os.getpid() else epoch)
 
     def _check(self) -> None:
-        if self.pairing not in PAIRINGS:
-            raise InputError(f"pairing {self.pairing!r}: expected one of {', '.join(PAIRINGS)}")
         if not self.utterances:
             raise InputError("no utterances: expected a manifest with at least one")
         languages = sorted(self._sentences.languages)

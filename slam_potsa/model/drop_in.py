@@ -30,7 +30,7 @@ from slam_potsa import config, stand_ins
 from slam_potsa.config.check import check
 from slam_potsa.data import dataset as datasets
 from slam_potsa.data.languages import language_id
-from slam_potsa.data.tasks import USES, check_tasks
+from slam_potsa.data.tasks import USES
 from slam_potsa.errors import InputError, collecting, placed, refuse
 from slam_potsa.files import alone
 from slam_potsa.model.checkpoint import choose_bias, continue_from, read_checkpoint
@@ -146,7 +146,9 @@ def dataset_factory(**options: Any) -> Callable[..., datasets.SpeechTranslationD
 
 def _recipes_prompt(prompt: str | None, options: Mapping[str, Any]) -> dict[str, str]:
     """The option that the recipe's prompt becomes: that of the one task that is trained."""
-    asked = [USES[task][0] for task in dict.fromkeys(check_tasks(options.get("tasks", ["s2tt"])))]
+    asked = [
+        USES[task][0] for task in dict.fromkeys(options.get("tasks", ["s2tt"])) if task in USES
+    ]
     open_ = [name for name in asked if name not in options]
     if not prompt or not open_:
         return {}

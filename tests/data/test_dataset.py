@@ -183,7 +183,7 @@ def test_what_cannot_make_batches_is_refused_with_its_place(
 ):
     without_eos = copy.deepcopy(tokenizer)
     without_eos.eos_token = None
-    refused("3 problems", dataset, tokenizer=without_eos, prompt="{to}", cot_answer="{transcript}")
+    refused("the tokenizer has no eos token", dataset, tokenizer=without_eos)
     with pytest.raises(InputError, match="'en-s-0': the prompt asks for {target_language}"):
         dataset([utterance("en", "s")], prompt="To {target_language}:")
     (tmp_path / corpus[6].audio).write_bytes(b"")

@@ -4,6 +4,7 @@ import pytest
 
 from slam_potsa.config import DatasetConfig, PotsaConfig
 from slam_potsa.config.check import check
+from slam_potsa.data.dataset import get_speech_dataset
 from slam_potsa.data.tasks import (
     Reading,
     answer,
@@ -32,7 +33,7 @@ def test_fields_and_the_task_to_decode_follow_the_tasks():
     assert needed_fields(["cot"]) == needed_fields(["asr", "s2tt"]) == both
     for tasks in (["st", "asr"], []):
         with pytest.raises(InputError, match="expected some of asr, s2tt, cot"):
-            needed_fields(tasks)
+            get_speech_dataset({"tasks": tasks}, None, "train")
     # A translation where one was trained.
     assert task_to_decode(["asr", "cot", "s2tt"]) == "s2tt"
     assert task_to_decode(["asr", "cot"]) == "cot"

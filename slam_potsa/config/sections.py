@@ -353,9 +353,7 @@ class NativeConfig:
     lr_end: float = option(0.0, "rate of the last", low=0)
     max_grad_norm: float = option(0.0, "gradient clipping; 0: none, as SLAM-LLM", low=0)
     bf16: bool = option(False, "bfloat16 autocast")
-    fused: bool = option(
-        False, "AdamW in one kernel: on a CPU a third of the time, equal up to rounding"
-    )
+    fused: bool = option(False, "AdamW in one kernel: faster, and equal up to rounding")
 
 
 @dataclass

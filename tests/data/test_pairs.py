@@ -189,6 +189,8 @@ def test_batches_of_a_length_have_less_padding_and_as_many_steps(monkeypatch, ut
     assert padded(found) < padded(any_length) / 5
     apart = [abs(max(one) - max(other)) for one, other in zip(*found, strict=True)]
     assert sum(apart) / len(apart) < 0.5  # ranks wait for each other's longest row
+    longest = [max(batch) for batch in found[0]]
+    assert max(longest[: len(longest) // 2]) > min(longest[len(longest) // 2 :])  # in any order
     drawn = keys(data)
     assert sorted(chain(*drawn)) == sorted(u.key for u in rows)
     assert drawn == keys(make(rows, bucket=size))

@@ -26,7 +26,7 @@ def make(kind: str, output: Path, translate_with: str = "", into: str = "", **op
     file = kind == "convert"  # its output is one; the others' a folder
     with alone(output.parent if file else output, "is preparing", prefix=output.name * file):
         made = build(output=output, **options)
-        print(made.summary)
+        print(made)
         if translate_with:
             from slam_potsa.engine.translate_text import fill_targets
 

@@ -80,13 +80,6 @@ class Fill(NamedTuple):
         return "target" if self.target_language else "transcript"
 
 
-class Conversion(NamedTuple):
-    """What `convert` did."""
-
-    utterances: int
-    summary: str
-
-
 def convert(
     source: str | Path,
     output: str | Path,
@@ -96,13 +89,14 @@ def convert(
     target_language: str | None = None,
     sentence_id: str | None = None,
     audio_root: str | Path | None = None,
-) -> Conversion:
+) -> str:
     """Write the manifest `output`; the options are those of `slam-potsa prepare convert --help`.
 
     Where a format has one text and nothing says which, a target language means that it is the
     translation. Relative audio paths are re-based so that they stay right.
 
-    Raises InputError for an unknown format and with every bad line of `source`.
+    Returns what was done, in words. Raises InputError for an unknown format and with every bad line
+    of `source`.
     """
     source, output = Path(source), Path(output)
     formats = ("manifest", *READERS)
@@ -111,8 +105,8 @@ def convert(
     if os.path.realpath(source) == os.path.realpath(output):
         raise InputError(f"{output}: is the input too; give another output")
     codes = [value and short_code(value) for value in (language, target_language)]
-    fill, base = Fill(*codes, sentence_id), source if source.is_dir() else source.parent
-    base = Path(audio_root or base)
+    fill = Fill(*codes, sentence_id)
+    base = Path(audio_root or (source if source.is_dir() else source.parent))
     if source_format != "manifest":
         reader = partial(read_foreign, name=source_format, fill=fill)
         read = each(reader, shards(source, source_format), workers=1).values()
@@ -128,14 +122,11 @@ def convert(
     manifest.write_manifest(output, moved)
     summary = f"{output}: {len(utterances)} utterances"
     summary += f"; left out: {repeated} rows that tell nothing new" * bool(repeated)
-    if absent := sum(not _is_there(u.audio, base) for u in utterances if u.audio):
+    paths = (base / split_reference(u.audio)[0] for u in utterances if u.audio)
+    if absent := sum(not path.is_file() for path in paths):
         summary += f"\nwarning: {absent} recordings are not where the paths point; relative paths "
         summary += "are looked up from the folder of the input, or from --audio-root"
-    return Conversion(len(utterances), summary)
-
-
-def _is_there(audio: str, base: Path) -> bool:
-    return (base / split_reference(audio)[0]).is_file()
+    return summary
 
 
 def rebased(audio: str, base: Path, output: Path) -> str:

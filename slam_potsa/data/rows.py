@@ -120,11 +120,10 @@ def heard(rows: Sequence[Utterance], name: str) -> list[Any]:
     return [value for value, audio in both if audio]
 
 
-def codes(values: Sequence[Any]) -> tuple[np.ndarray, list[Any]]:
+def codes(values: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     """(numbers [R] int64, names): equal values have equal numbers, in the order of appearance."""
-    names: dict[Any, int] = {}
-    found = (names.setdefault(value, len(names)) for value in values)
-    return np.fromiter(found, np.int64, len(values)), list(names)
+    found = pa.array(values, pa.string()).dictionary_encode()
+    return found.indices.to_numpy().astype(np.int64), found.dictionary.to_pylist()
 
 
 class Sentences:

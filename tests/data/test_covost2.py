@@ -47,8 +47,8 @@ def test_every_good_row_is_there_and_checked_every_broken_one_listed(mini, made)
     assert {line["utterance"]["key"]: line["reason"] for line in lines} == mini.dropped
     assert all(line["place"].startswith(f"{mini.tsv}:") for line in lines)
     assert any("the header promises 16000 samples" in line["detail"] for line in lines)
-    assert "warning: train: 11 of 17 recordings left out (2 unreadable, " in made.summary
-    assert "sentences of test are in train too" in made.summary  # Spanish repeats English
+    assert "warning: train: 11 of 17 recordings left out (2 unreadable, " in str(made)
+    assert "sentences of test are in train too" in str(made)  # Spanish repeats English
 
 
 def test_tsvs_are_read_as_covost_reads_them(mini, tmp_path):

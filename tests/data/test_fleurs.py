@@ -114,7 +114,7 @@ def test_what_is_left_out_is_listed_with_its_reason(made, tmp_path):
     expected = {"unreadable": 2, "longer than 30 s": 1, "no recording": 1, "silent": 1}
     assert built.left_out["test"] == built.left_out["zero_shot"] == expected
     line = "\nwarning: test: 5 of 17 recordings left out (2 unreadable, 1 longer than 30 s, 1 no "
-    assert line + "recording, 1 silent): scores on this split are on 12\n" in built.summary
+    assert line + "recording, 1 silent): scores on this split are on 12\n" in str(built)
 
 
 @pytest.mark.parametrize(

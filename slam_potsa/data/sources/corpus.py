@@ -66,8 +66,7 @@ class Corpus:
     def path(self, name: str) -> Path:
         return self.folder / f"{name}.jsonl"
 
-    @property
-    def summary(self) -> str:
+    def __str__(self) -> str:
         """Text: each manifest's table, and what it lacks."""
         lines = [f"{name}.jsonl\n{found.table()}\n" for name, found in self.manifests.items()]
         reasons = [f"each with its reason: {self.folder / 'dropped.jsonl'}"] * bool(self.left_out)

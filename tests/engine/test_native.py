@@ -297,7 +297,7 @@ def test_a_machine_with_its_own_disk_gets_what_the_first_rank_wrote(tmp_path):
 
 def test_a_rank_without_the_checkpoint_of_the_first_is_refused(trained, monkeypatch):
     """Shown on one process that is told it were the second of two."""
-    monkeypatch.setattr(prepare, "world_size", lambda: 2)
+    monkeypatch.setattr(prepare, "ranks", lambda: 2)
     turn = SimpleNamespace(is_first=False, told="checkpoint-12")
     monkeypatch.setattr(prepare, "first_rank_first", lambda *_: nullcontext(turn))
     monkeypatch.setenv("RANK", "1")

@@ -168,4 +168,4 @@ def test_deepspeed_needs_slam_llm(config, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     refused("slam_llm, deepspeed, which engine=slam_llm", launch.choose_engine, config)
     config.engine = "native"
-    refused("need engine=slam_llm", launch._finetune, config)
+    refused("engine=slam_llm", launch._finetune, config)

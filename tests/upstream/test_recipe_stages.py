@@ -46,7 +46,8 @@ def killed_once_it_saved(recipe, stage) -> int:
     raise KeyboardInterrupt
 
 
-def test_two_stages_the_second_of_them_killed(tmp_path):
+def test_two_stages_the_second_of_them_killed(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(slam_llm.source())
     content = yaml.safe_load(tiny_recipe.write(tmp_path).read_text())
     content["all"]["engine"] = "slam_llm"
     content["all"]["train_config"] |= {"validation_interval": 1, "val_batch_size": 2}

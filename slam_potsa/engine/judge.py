@@ -8,9 +8,9 @@ The lowest cross-entropy is seldom the best translation: what matters can be ask
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 
-import numpy as np
 import torch.distributed as dist
 
 from slam_potsa.config import PotsaConfig
@@ -69,7 +69,7 @@ class Judge:
         data = self.config.dataset_config
         task = task_to_decode(data.tasks, data.test_task)
         rows = read_rows(data, data.val_data_path)
-        return task, [rows[place] for place in np.flatnonzero(fitting(task, rows)).tolist()]
+        return task, [*compress(rows, fitting(task, rows))]
 
     def _translated(self, model: SpeechLLM) -> float:
         """Each rank translates its share of the sample."""

@@ -73,9 +73,5 @@ def _unpack(stored: Tensor | None) -> bytes | None:
 
 def carried_names(model: nn.Module) -> list[str]:
     """Names of all carried parameters and buffers, which DDP must neither reduce nor broadcast."""
-    return [
-        f"{name}.{leaf}"
-        for name, module in model.named_modules()
-        if isinstance(module, CarriedState)
-        for leaf in ("as_parameter", "as_buffer")
-    ]
+    named = [*model.named_parameters(), *model.named_buffers()]
+    return [name for name, _ in named if name.endswith((CARRIED, ".as_buffer"))]

@@ -23,6 +23,12 @@ figures: $(INSTALLED)
 	cp $(DEMO)/quality.svg docs/evaluation/
 	cp $(DEMO)/metrics.json benchmarks/results/demo.json
 	cp $(DEMO)/table.txt benchmarks/results/demo.txt
+	$(BIN)/python benchmarks/matching.py --json benchmarks/results/matching.json
+	$(BIN)/slam-potsa prepare asterisk $(DEMO)/prompts
+	for name in longer joined; do $(BIN)/slam-potsa decode $(DEMO)/$$name $(DEMO)/prompts/test.jsonl \
+		--output $(DEMO)/$$name/prompts || exit 1; done
+	$(BIN)/slam-potsa score $(DEMO)/joined/prompts_predictions.jsonl --seen en es ru it --zero-shot fr \
+		--baseline $(DEMO)/longer/prompts_predictions.jsonl > benchmarks/results/prompts.txt
 	$(BIN)/python docs/tables.py
 
 # Does alignment help, by what and against which control: hours on two cores, a run at a time, resumed

@@ -44,7 +44,7 @@ SMALL = Size(
     pairs=2,
     micro=(2,),
 )
-ARGUMENTS = argparse.Namespace(device="cpu", lora=False, fused=False)
+ARGUMENTS = argparse.Namespace(device="cpu", lora=False)
 PROCESSES, MANIFEST = "processes, as many rows on each", "lines of a manifest"
 Seconds = dict[str, float]  # by part, and all as "step"
 LINES = (1_000, 10_000, 100_000, 1_000_000)

@@ -110,7 +110,7 @@ class Bench:
         train = configs["transport"].train_config
         trained = {p: 0 for m in self.models.values() for p in m.parameters() if p.requires_grad}
         rates = {"lr": train.lr, "weight_decay": train.weight_decay}
-        self.optimizer = torch.optim.AdamW(list(trained), **rates, fused=args.fused or None)
+        self.optimizer = torch.optim.AdamW(list(trained), **rates)
         self.variants = [Variant(loss, source) for loss in OURS for source in ("mel", "stored")]
         if THEIRS in self.models:
             self.variants.insert(0, Variant(THEIRS, "mel"))
@@ -264,7 +264,6 @@ def main() -> None:
     parser.add_argument("--micro", type=int, nargs="*", help="pairs at once; default: the size's")
     parser.add_argument("--lora", action="store_true", help="LoRA trains too")
     parser.add_argument("--solver", default="torch", choices=["torch", "triton"], help="of eq. 3")
-    parser.add_argument("--fused", action="store_true", help="native.fused")
     parser.add_argument("--note", default="", help="kept in the JSON, such as a busy machine")
     parser.add_argument("--json", type=Path, help="also write the figures here, as they come")
     parser.add_argument("--no-plan", action="store_true", help="leave the plan's count for later")
@@ -280,7 +279,7 @@ def main() -> None:
 
 def measured(args: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(args.threads)
-    names = ("device", "threads", "rounds", "lora", "solver", "fused", "note")
+    names = ("device", "threads", "rounds", "lora", "solver", "note")
     kept = {name: getattr(args, name) for name in names}
     record = {"machine": machine(args.device)}
     record |= {"size": args.size, "arguments": kept, "micro_batches": []}

@@ -71,6 +71,7 @@ def _add_commands(parser: argparse.ArgumentParser, table: Mapping[str, dict], de
         for kind, made in {"path": Path, "int": int, "float": float, "names": _names}.items():
             command.register("type", kind, made)
         command.register("type", "positive", _positive)
+        command.register("action", "system", _System)
         more = _found(found["more"]) if "more" in found else {}
         for flag, options in {**found.get("arguments", {}), **more}.items():
             command.add_argument(flag, **options)
@@ -88,6 +89,16 @@ def _positive(text: str) -> float:
     if float(text) <= 0:
         raise argparse.ArgumentTypeError(f"expected more than 0, got {text}")
     return float(text)
+
+
+class _System(argparse.Action):
+    """Where another system decodes, no RUN is given. Optional from the start, it would leave the
+    manifest no place behind an option: `decode RUN --batch-size 4 MANIFEST`."""
+
+    def __call__(self, parser, args, value, _flag=None):
+        args.system = value
+        (run,) = (action for action in parser._actions if action.dest == "run")
+        run.nargs, run.default = "?", None
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def smallest(step):
 
 
 def test_every_variant_is_timed_by_part(step, tmp_path):
-    args = argparse.Namespace(device="cpu", rounds=2, lora=False, fused=False)
+    args = argparse.Namespace(device="cpu", rounds=2, lora=False)
     found = step.Bench(smallest(step), args, tmp_path).measure(micro=1)
     assert found["accumulation"] == 1 and set(found["load"]) == {"mel", "stored"}
     variants = {v["name"]: v for v in found["variants"]}

@@ -31,8 +31,9 @@ def test_wrong_input_is_one_message_and_exit_code_two(run, tmp_path, capsys):
     assert main([*arguments, "--run", run.train_config.output_dir]) == 2
     message = capsys.readouterr().err
     assert message.startswith("error: 3 problems") and "Traceback" not in message
-    assert main(["decode", str(tmp_path), "x.jsonl"]) == 2
-    assert "expected the output_dir of a training run" in capsys.readouterr().err
+    for between in ([], ["--batch-size", "4"]):
+        assert main(["decode", str(tmp_path), *between, "x.jsonl"]) == 2
+        assert "expected the output_dir of a training run" in capsys.readouterr().err
     assert main(["prepare", "check", str(tmp_path / "empty.wav")]) == 2
 
 

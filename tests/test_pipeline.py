@@ -33,7 +33,7 @@ def test_from_raw_data_to_the_papers_table(tmp_path, capsys, monkeypatch):
     assert done.made_from["content of ckpt_path"] == hashlib.sha256(best).hexdigest()
     lines = [json.loads(line) for line in (out / "3_potsa/metrics.jsonl").open()]
     assert all("ot" in line and line["layers"] for line in lines)
-    assert main(["table", "1", str(out), "--bootstrap", "0"]) == 0
+    assert main(["table", "1", str(out)]) == 0
     printed = capsys.readouterr().out
     assert "ours, 1 seed" in printed and "no ja, ko, ru, so there is no average" in printed
 

@@ -11,7 +11,6 @@ from queue import Queue
 from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any
-from unittest.mock import patch
 
 from transformers import TextStreamer, WhisperForConditionalGeneration
 
@@ -49,14 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = load_run(args.run)
     config.train_config.num_workers_dataloader = 0  # started anew for every request
     config.decode.num_beams = args.beams or config.decode.num_beams
+    config.decode.num_return_sequences = 1  # one is shown
     target, spoken = args.target_language or target_of(args.run, config), languages(args.run)
-    translator, head = Translator(config), language_head(config.model_config.encoder_path_hf)
+    translator = Translator(config)
+    head = language_head(config.model_config.encoder_path_hf, translator.device)
     app = application(translator, spoken["spoken"], target, args.minutes, head)
     print(f"http://{args.host}:{args.port}  (and POST /v1/audio/translations)", flush=True)
     uvicorn.run(app, host=args.host, port=args.port, log_level="warning")
 
 
-def language_head(path: str) -> Callable[[str], str] | None:
+def language_head(path: str, device: Any = "cpu") -> Callable[[str], str] | None:
     """By which a recording of 30 s or less tells its language: Whisper's own, of many languages.
 
     None where the encoder's folder has no decoder, or one that knows English alone.
@@ -65,12 +66,13 @@ def language_head(path: str) -> Callable[[str], str] | None:
         return None
     how = {"dtype": llm_dtype("auto")}
     whisper = from_pretrained(WhisperForConditionalGeneration, path, ENCODER, **how).eval()
+    whisper.to(device)
     marks = getattr(whisper.generation_config, "lang_to_id", None) or {}
     codes = {number: mark.strip("<|>") for mark, number in marks.items()}
 
     def spoken_in(recording: str) -> str:
         mel = log_mel(load_audio(recording), whisper.config.num_mel_bins)
-        return codes[whisper.detect_language(mel.T[None].to(whisper.dtype)).item()]
+        return codes[whisper.detect_language(mel.T[None].to(device, whisper.dtype)).item()]
 
     return spoken_in if codes else None
 
@@ -120,11 +122,11 @@ def application(
             if tell is None or not greedy:
                 how = partial(translator.translate, language=language, target_language=into)
                 return language, translated([pieces], how)[0]
-            with patch.dict(translator.model.decode, streamer=Words(translator.tokenizer, tell)):
-                return language, [
-                    replace(piece, text=translator.translate([piece.audio], language, into)[0])
-                    for piece in pieces
-                ]
+            words, found = Words(translator.tokenizer, tell), []
+            for piece in pieces:
+                (text,) = translator.translate([piece.audio], language, into, streamer=words)
+                found.append(replace(piece, text=text))
+            return language, found
 
     def refused(message: object, status: int = 400) -> JSONResponse:
         error = {"message": str(message), "type": "invalid_request_error"}

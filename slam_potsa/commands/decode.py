@@ -44,8 +44,6 @@ def decode(
         prefix = output or f"outputs/{system}/{manifest.stem}"
         asked = {"task": "s2tt", "max_new_tokens": 200, **search}
         decode_peer(system, model, manifest, prefix, **asked)
-    elif run is None:
-        raise InputError("expected RUN and MANIFEST; without RUN, --system NAME and --model PATH")
     else:
         name = manifest.stem + "_blind" * shuffle_audio
         prefix = output or str((run if run.is_dir() else Path()) / name)

@@ -110,7 +110,9 @@ class TrainConfig:
     )
     use_fp16: bool = option(False, "fp16 autocast with loss scaling (CUDA)")
     output_dir: str = option("outputs/potsa", "the run directory", affects="nothing")
-    enable_deepspeed: bool = option(False, "DeepSpeed launcher", affects="nothing", source=SLAM)
+    enable_deepspeed: bool = option(
+        False, "SLAM-LLM's DeepSpeed loop", affects="nothing", source=SLAM
+    )
 
     # What SLAM-LLM reads in place of train_parts (SLAM_SWITCHES).
 
@@ -353,7 +355,6 @@ class NativeConfig:
     lr_end: float = option(0.0, "rate of the last", low=0)
     max_grad_norm: float = option(0.0, "gradient clipping; 0: none, as SLAM-LLM", low=0)
     bf16: bool = option(False, "bfloat16 autocast")
-    fused: bool = option(False, "AdamW in one kernel: faster, and equal up to rounding")
 
 
 @dataclass
@@ -375,7 +376,7 @@ class PotsaConfig:
         choices=("auto", "native", "slam_llm"),
     )
     ckpt_path: str | None = option(None, "model.pt or pytorch_model.bin to start from", source=SLAM)
-    deepspeed_config: str | None = option(None, "DeepSpeed JSON, for its launcher", source=SLAM)
+    deepspeed_config: str | None = option(None, "JSON for SLAM-LLM's DeepSpeed loop", source=SLAM)
     decode_log: str | None = option(
         None, "prefix of the _pred and _gt files", affects="nothing", source=SLAM
     )

@@ -344,7 +344,7 @@ def _lhotse(row: Values, fill: Fill) -> Values:
         "sentence_id": custom.get("sentence_id"),
         "duration": row["duration"],
         "target": target,
-        "target_language": short_code(written) if target else None,
+        "target_language": short_code(written) if target and written else None,
     }
 
 

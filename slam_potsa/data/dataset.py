@@ -31,7 +31,7 @@ from slam_potsa.data.feature_store import FeatureStore
 from slam_potsa.data.languages import language_id
 from slam_potsa.data.manifest import Utterance, read_manifest
 from slam_potsa.data.pairs import ParallelSpeechDataset, another_sentence
-from slam_potsa.data.rows import heard
+from slam_potsa.data.rows import Rows, heard
 from slam_potsa.errors import InputError, collecting, placed, refuse
 
 AUDIO_SLOT = -1  # in input_ids
@@ -270,7 +270,7 @@ def training_items(data: DatasetConfig) -> ParallelSpeechDataset:
 
 def read_rows(
     data: DatasetConfig, path: str, joining: Sequence[str] = (), needs: Sequence[str] = ()
-) -> list[Utterance]:
+) -> Rows:
     """A manifest whose rows have `needs` and what the tasks need, but for languages that join.
 
     Where tasks have shares, a row serves those that it fits; whether there is one, the items tell.

@@ -140,9 +140,16 @@ class Translator:
         return batch
 
     def translate(
-        self, recordings: Sequence[str | Path], language: str, target_language: str = ""
+        self,
+        recordings: Sequence[str | Path],
+        language: str,
+        target_language: str = "",
+        **options: Any,
     ) -> list[str]:
-        """Translations of recordings in `language`, of 30 s or less (longer: `data.pieces`)."""
+        """Translations of recordings in `language`, of 30 s or less (longer: `data.pieces`).
+
+        `options` are transformers' `generate`'s, such as a `streamer` of one greedy answer.
+        """
         spoken = [
             Utterance(
                 key=str(path),
@@ -156,10 +163,10 @@ class Translator:
         ]
         data = replace(self.config.dataset_config, feature_store=None, inference_mode=True)
         dataset = build_dataset(data, spoken, self.tokenizer)
-        return [found.prediction for found in self._decode(dataset, progress=len(spoken) > 1)]
+        return [found.prediction for found in self._decode(dataset, len(spoken) > 1, **options)]
 
-    def _decode(self, dataset: Any, progress: bool) -> list[Prediction]:
-        batches = self.answers(dataset, progress=progress)
+    def _decode(self, dataset: Any, progress: bool, **options: Any) -> list[Prediction]:
+        batches = self.answers(dataset, progress=progress, **options)
         answers = {answer.key: answer for batch in batches for answer in batch}
         return predictions_of(self.config, dataset.items.utterances, dataset.recordings, answers)
 
@@ -170,6 +177,7 @@ class Translator:
         rank: int = 0,
         processes: int = 1,
         progress: bool = True,
+        **options: Any,
     ) -> Iterator[list[Answer]]:
         """By batch, to the utterances whose keys are not `done`.
 
@@ -196,20 +204,20 @@ class Translator:
         ) as bar:
             for batch in map(self.encoded, loader):
                 losses = self.losses(batch) if self.config.decode.cross_entropy else {}
-                answers = self._generate(batch)
+                answers = self._generate(batch, **options)
                 yield [replace(answer, cross_entropy=losses.get(answer.key)) for answer in answers]
                 bar.update(len(batch["keys"]))
 
     @torch.inference_mode()
-    def _generate(self, batch: dict[str, Any]) -> Iterator[Answer]:
+    def _generate(self, batch: dict[str, Any], **options: Any) -> Iterator[Answer]:
         count = self.config.decode.num_return_sequences
         scores: list[Any] = [None] * len(batch["keys"])
         if count == 1:
-            tokens = self.model.generate(**batch)
+            tokens = self.model.generate(**batch, **options)
         else:
             # Scores keep each step's distribution: batch x beams x vocabulary x steps x 4 bytes.
             scored = {"return_dict_in_generate": True, "output_scores": True}
-            output = self.model.generate(**batch, **scored)
+            output = self.model.generate(**batch, **scored, **options)
             tokens = output.sequences
             scores = output.sequences_scores.view(-1, count).tolist()
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)

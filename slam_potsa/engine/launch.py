@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import logging
 import sys
@@ -112,7 +111,10 @@ def _pass_on(found: Path, before: str | None, path: Path) -> None:
 
 
 def _finetune(config: PotsaConfig) -> None:
-    host = importlib.import_module(f"slam_potsa.engine.{_announced_engine(config)}")
+    if _announced_engine(config) == "slam_llm":
+        from slam_potsa.engine import slam_llm as host
+    else:
+        from slam_potsa.engine import native as host
     with _alone(config):
         final = host.finetune(config)
     if is_main_process():
@@ -125,6 +127,7 @@ def _finetune_deepspeed(config: PotsaConfig) -> None:
 
 
 def _inference(config: PotsaConfig) -> None:
+    config.train_config.enable_deepspeed = False  # of the training alone
     if _announced_engine(config) == "slam_llm":
         from slam_potsa.engine import slam_llm
 

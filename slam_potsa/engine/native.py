@@ -132,8 +132,7 @@ class NativeTrainer(Trainer):
             train = self.potsa.train_config
             groups = parameter_groups(self.model, train, self.potsa.language_bias.lr)
             rates = {"lr": train.lr, "weight_decay": train.weight_decay}
-            fused = self.potsa.native.fused or None  # None: torch chooses among the others
-            self.optimizer = torch.optim.AdamW(groups, **rates, fused=fused)
+            self.optimizer = torch.optim.AdamW(groups, **rates)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):

@@ -133,9 +133,13 @@ def check_recipe(recipe: Recipe, *, recordings: bool = True) -> None:
     needs = NEEDS[task_to_decode(data.tasks, data.test_task)]
     problems: list[str] = []
     for stage in recipe.stages:
+        if is_done(stage):
+            with collecting(problems, stage.name):
+                check_history(stage)
+            continue
         for check in (_check_processes, _check_files, _check_host):
             with collecting(problems, stage.name):
-                check_history(stage) if is_done(stage) else check(recipe, stage.config)
+                check(recipe, stage.config)
     for test, manifest in recipe.tests.items():
         with collecting(problems, f"test {test}"):
             read_manifest(manifest, needs=needs)

@@ -141,14 +141,17 @@ def find_blind(path: Path, system: Sequence[Prediction]) -> Sequence[Prediction]
     """The blind control beside a file; () where none is.
 
     It is `test_blind_predictions.jsonl` beside `test_predictions.jsonl`. Raises InputError unless
-    it decodes the same utterances.
+    it decodes the same utterances, each from another recording.
     """
     place = path.with_name(path.name.replace(SUFFIX, f"_blind{SUFFIX}"))
     if place == path or not place.is_file():
         return ()
     blind = read_predictions(place)
     with placed(place):
-        match(blind, system, ("the blind control", "the system"))
+        pairs = match(blind, system, ("the blind control", "the system"))
+        same = [own.key for other, own in pairs if own.source == other.source]
+        told = f"{len(same)} of {len(pairs)} utterances have the system's own recording as source"
+        refuse([f"{told}: {some(same)}; expected another sentence's for each"] * bool(same))
     return blind
 
 

@@ -16,7 +16,7 @@ from difflib import SequenceMatcher
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.evaluation.text_metrics import primary_language, transcribes
@@ -25,6 +25,7 @@ SCRIPT_SHARE = 0.2  # of the references' letters: from here on a script belongs 
 CONFIDENCE, LETTERS = 0.8, 10  # of the language identifier; shorter texts are not judged
 COPY_RATIO = 0.9
 REPEATS, REPEATED_CHARACTERS = 4, 10
+SAME_REFERENCES = 3
 LENGTH_FACTOR, LENGTH_CHARACTERS = 2.0, 10
 HAN = 2  # characters; names have some of the other set
 
@@ -34,14 +35,21 @@ _LOOP = re.compile(rf"(.{{1,100}}?)\1{{{REPEATS - 1},}}")
 _MARKUP = re.compile(r"</?s>|<\|?\w+\|?>|\[/?INST\]", re.IGNORECASE)  # <eos>, <|im_end|>
 
 
-def in_wrong_language(text: str, item: Prediction, scripts: set[str]) -> bool:
+class Outputs(NamedTuple):
+    """What all rows into one language say: their references' scripts, and answers to too many."""
+
+    scripts: set[str]
+    repeated: set[str]
+
+
+def in_wrong_language(text: str, item: Prediction, outputs: Outputs) -> bool:
     """Less than half of the letters are in the target's scripts, Chinese is in the other set of
     characters than its reference, or py3langid takes the text for another language with
     probability >= CONFIDENCE (from LETTERS letters on)."""
     letters = _letters(text)
-    if not letters or not scripts:
+    if not letters or not outputs.scripts:
         return False
-    if sum(_script(letter) in scripts for letter in letters) < len(letters) / 2:
+    if sum(_script(letter) in outputs.scripts for letter in letters) < len(letters) / 2:
         return True
     code = primary_language(item.target_language)
     if code in ("zh", "yue") and _han(text) * _han(item.reference or "") < 0:
@@ -54,7 +62,7 @@ def in_wrong_language(text: str, item: Prediction, scripts: set[str]) -> bool:
     return language not in alike and probability >= CONFIDENCE
 
 
-def copies(text: str, item: Prediction, scripts: set[str]) -> bool:
+def copies(text: str, item: Prediction, outputs: Outputs) -> bool:
     """Letters and digits equal the transcript's by a ratio >= COPY_RATIO (difflib), though another
     language was asked for."""
     written, said = _bare(text), _bare(item.transcript or "")
@@ -65,14 +73,14 @@ def copies(text: str, item: Prediction, scripts: set[str]) -> bool:
     return all(bound() >= COPY_RATIO for bound in bounds)
 
 
-def loops(text: str, item: Prediction, scripts: set[str]) -> bool:
+def loops(text: str, item: Prediction, outputs: Outputs) -> bool:
     """A unit of 1 to 100 characters, a letter among them, stands REPEATS times in a row or more,
     over at least REPEATED_CHARACTERS."""
     found = _LOOP.finditer(" ".join(text.casefold().split()) + " ")
     return any(len(m.group()) >= REPEATED_CHARACTERS and _letters(m.group(1)) for m in found)
 
 
-def has_odd_length(text: str, item: Prediction, scripts: set[str]) -> bool:
+def has_odd_length(text: str, item: Prediction, outputs: Outputs) -> bool:
     """Characters / those of the reference are above LENGTH_FACTOR or below its inverse, and off by
     LENGTH_CHARACTERS. (The band is not around the system's own median, which a system that always
     writes too little would move.)"""
@@ -81,7 +89,7 @@ def has_odd_length(text: str, item: Prediction, scripts: set[str]) -> bool:
     return size > 0 and expected > 0 and not inside and abs(size - expected) >= LENGTH_CHARACTERS
 
 
-def has_other_form(text: str, item: Prediction, scripts: set[str]) -> bool:
+def has_other_form(text: str, item: Prediction, outputs: Outputs) -> bool:
     """A word looks as one of the reference's and is none: one is composed (NFC), the other not.
     BLEU counts it as wrong."""
     words = {*(item.reference or "").split()}
@@ -89,28 +97,30 @@ def has_other_form(text: str, item: Prediction, scripts: set[str]) -> bool:
     return any(unicodedata.normalize("NFC", w) in composed for w in {*text.split()} - words)
 
 
-LANGUAGE = "wrong language"
+LANGUAGE, SAME = "wrong language", "same answer"
 REFERENCES = "of references"  # the language test on the references: its false alarms
 BARE = "no reference"  # there is nothing to compare with; no fault of the prediction
-GUARDS: Mapping[str, Callable[[str, Prediction, set[str]], bool]] = {
-    "empty": lambda text, item, scripts: not text.strip(),
+GUARDS: Mapping[str, Callable[[str, Prediction, Outputs], bool]] = {
+    "empty": lambda text, item, outputs: not text.strip(),
     LANGUAGE: in_wrong_language,
     "copied source": copies,
     "repetition": loops,
+    SAME: lambda text, item, outputs: _answer(text) in outputs.repeated,
     "length": has_odd_length,
-    "cut off": lambda text, item, scripts: bool(item.cut),
+    "cut off": lambda text, item, outputs: bool(item.cut),
     "unicode form": has_other_form,
-    "markup": lambda text, item, scripts: bool(_MARKUP.search(text)),
+    "markup": lambda text, item, outputs: bool(_MARKUP.search(text)),
 }
-_NO_EXCUSE = ("empty", "cut off")  # an empty reference excuses nothing
+# An empty reference excuses nothing, nor one that everything is answered with.
+_NO_EXCUSE = ("empty", SAME, "cut off")
 COLUMNS = ["empty", LANGUAGE, REFERENCES, *list(GUARDS)[2:], "any", BARE]
 
 
 def watch(predictions: Sequence[Prediction]) -> list[list[str]]:
     """The guards that fire on each row of one system's output, and REFERENCES."""
     targets = {item.target_language for item in predictions}
-    scripts = {t: _scripts([i for i in predictions if i.target_language == t]) for t in targets}
-    return [_fired(item, scripts[item.target_language]) for item in predictions]
+    outputs = {t: _outputs([i for i in predictions if i.target_language == t]) for t in targets}
+    return [_fired(item, outputs[item.target_language]) for item in predictions]
 
 
 def rates(fired: Sequence[Sequence[str]]) -> dict[str, float]:
@@ -127,28 +137,40 @@ def guard_signature() -> str:
         by = f"script+py3langid {version('py3langid')} p>={CONFIDENCE} letters>={LETTERS}"
     return (
         f"guards|language:{by}|copy:{COPY_RATIO}|loop:{REPEATS}x,{REPEATED_CHARACTERS}ch"
+        f"|same answer:{SAME_REFERENCES} references"
         f"|length:{LENGTH_FACTOR:g}x of reference,{LENGTH_CHARACTERS}ch"
         f"|han:gb2312 against big5,{HAN}|cut|form|markup"
     )
 
 
-def _scripts(items: Sequence[Prediction]) -> set[str]:
-    """Those of the references."""
+def _outputs(items: Sequence[Prediction]) -> Outputs:
     scripts = Counter(_script(c) for item in items for c in _letters(item.reference or ""))
     least = SCRIPT_SHARE * sum(scripts.values())
-    return {script for script, count in scripts.items() if count >= least}
+    # References are told apart by letters and digits too: recordings of one sentence share theirs,
+    # and answering them alike is no collapse.
+    answered: dict[str, set[str]] = {}
+    for item in items:
+        if item.prediction.strip() and item.reference:
+            answered.setdefault(_answer(item.prediction), set()).add(_answer(item.reference))
+    repeated = {text for text, found in answered.items() if len(found) >= SAME_REFERENCES}
+    return Outputs({script for script, count in scripts.items() if count >= least}, repeated)
 
 
-def _fired(item: Prediction, scripts: set[str]) -> list[str]:
+def _fired(item: Prediction, outputs: Outputs) -> list[str]:
     reference = item.reference or ""
-    found = [REFERENCES] if in_wrong_language(reference, item, scripts) else []
+    found = [REFERENCES] if in_wrong_language(reference, item, outputs) else []
     found += [] if reference.strip() else [BARE]
     for name, guard in GUARDS.items():
-        if guard(item.prediction, item, scripts) and (
-            name in _NO_EXCUSE or not guard(reference, item, scripts)
+        if guard(item.prediction, item, outputs) and (
+            name in _NO_EXCUSE or not guard(reference, item, outputs)
         ):
             found.append(name)
     return found
+
+
+def _answer(text: str) -> str:
+    """Its letters and digits; of a text without any ("…") all but white space."""
+    return _bare(text) or "".join(text.split())
 
 
 def _bare(text: str) -> str:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.evaluation.compare import Comparison, corpora, match, paired_test
-from slam_potsa.evaluation.guards import guard_signature, rates, watch
+from slam_potsa.evaluation.guards import GUARDS, guard_signature, rates, watch
 from slam_potsa.evaluation.text_metrics import (
     DIGITS,
     Convention,
@@ -112,7 +112,10 @@ class ScoreTable:
         for metric, (cells, of) in product(metrics, zip(body, found.values(), strict=True)):
             cells += of[metric].cells(DIGITS.get(metric, 1)) if metric in of else [None] * 4
         head = [title, *(cell for metric in metrics for cell in (metric, other, change, "p"))]
-        note = "p: paired bootstrap, each row by itself, not corrected for the number of rows"
+        note = (
+            "p: paired bootstrap, each row by itself, not corrected for the number of rows; of "
+            "BLEU and chrF it is too small where recordings share a sentence"
+        )
         return f"{table(head, body)}\n{note}"
 
 
@@ -212,7 +215,7 @@ def _by_chrf(
     rows = []
     for item, guards in fired.items() if worst else ():
         found = chrf.sentence_score(item.prediction, [one_line(item.reference)])
-        rows.append(WorstRow(item, found.score, guards))
+        rows.append(WorstRow(item, found.score, [name for name in guards if name in GUARDS]))
     return sorted(rows, key=lambda row: row.chrf)[:worst]
 
 

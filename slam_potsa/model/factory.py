@@ -59,6 +59,9 @@ def model_factory(train_config: Any, model_config: Any, **rest: Any) -> tuple[nn
     """
     ignored = [*config.SLAM_ONLY["train_config"], *config.SLAM_SWITCHES]
     train = config.defaults(config.TrainConfig, train_config, ignored)
+    for name in config.SLAM_SWITCHES:
+        if getattr(train_config, name, own := getattr(train, name)) != own:
+            raise InputError(f"train_config.{name}={not own}, but train_parts={train.train_parts}")
     model = config.defaults(config.ModelConfig, model_config)
     state = read_checkpoint(rest["ckpt_path"]) if rest.get("ckpt_path") else None
     require_parts(state or {}, train, rest.get("ckpt_path"))

@@ -25,7 +25,7 @@ from slam_potsa.model.llm import in_slots, unwrapped
 
 IGNORE_INDEX = -100
 GENERATE_OPTIONS = {spec.name for spec in fields(DecodeConfig)} - {"cross_entropy"}
-GENERATE_OPTIONS |= {"min_length", "return_dict_in_generate", "output_scores"}
+GENERATE_OPTIONS |= {"min_length", "return_dict_in_generate", "output_scores", "streamer"}
 CHUNK = 2**25  # logits in float32 at once, 128 MiB
 WIDTH = 64  # columns of the LLM's input, in decoding in half precision: a multiple of it
 

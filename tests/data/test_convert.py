@@ -87,6 +87,12 @@ def test_lines_in_their_variants(read, line, expected):
     assert (row.language, row.transcript, row.target, row.target_language) == expected
 
 
+def test_the_option_says_what_a_cut_is_translated_into(read):
+    source_format, fields = cut({"translation": "Alles gut"})
+    (row,) = read([fields], source_format, sentence_id="key", target_language="de")
+    assert (row.target, row.target_language) == ("Alles gut", "de")
+
+
 def test_options_say_what_keys_are_made_of_and_what_one_text_is(read):
     for how, equal in {"transcript": False, "target": True, "audio": True, "key": False}.items():
         first, second = read(EXAMPLES["llm_srt"][0], "llm_srt", sentence_id=how)

@@ -4,6 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 
+from slam_potsa.data.jsonl import Log
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.data.sources import corpus
 
@@ -38,3 +39,13 @@ def test_what_was_heard_is_not_heard_again(tmp_path, recording, monkeypatch):
     recording("a.wav", 1.5)  # exchanged
     lengths["a"] = 1.5
     assert heard() == "ac"
+
+
+def test_a_measured_recording_that_is_too_long_now_is_left_out(tmp_path, recording):
+    recording("a.wav", 1.0)
+    row = Utterance("a", f"{tmp_path}/a.wav", "en", "a")
+    with Log(tmp_path / "measurements.jsonl") as log:
+        log.add([{"recording": corpus._name(row.audio), "found": 45.0}])
+    found = corpus.Recording("train", "a", row)
+    corpus.measure([found], tmp_path, progress=False)
+    assert found.reason == "longer than 30 s"

@@ -224,7 +224,7 @@ def test_what_is_missing_is_said_before_a_model_is_loaded(config, manifest, tmp_
     path = manifest.with_name("one.jsonl")
     write_manifest(path, one)
     monkeypatch.setattr(decoding, "Translator", None)
-    with pytest.raises(InputError, match="3 problems:\n.*'en': 1 of 1 recordings"):
+    with pytest.raises(InputError, match="3 problems:\n.*'en': expected two sentences"):
         decode_to(tmp_path / "x", config, path, shuffle_audio=True)
     config.dataset_config.prompt = "{target_language} :"
     refused("the prompt asks for {target_language}", decode_to, tmp_path / "x", config, path)

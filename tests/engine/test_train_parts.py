@@ -174,6 +174,9 @@ def test_slam_llms_switches_follow_from_the_parts(finished):
 
     train = to_slam(config).train_config
     assert not train.freeze_encoder and train.freeze_llm and train.use_peft
+    train.freeze_llm = False
+    said = "freeze_llm=False, but train_parts"
+    refused(said, native.model_factory, train, config.model_config)
 
 
 def test_a_model_of_speech_translates_text_that_it_does_not_hear(finished, tmp_path):

@@ -63,6 +63,8 @@ def test_the_blind_control_lies_beside_the_file(tmp_path):
     assert find_blind(path, heard) == () == find_blind(tmp_path / "other.jsonl", heard)
     write_predictions(blind, make_blind())
     assert find_blind(path, heard) == make_blind()
+    write_predictions(blind, make(noise=1))
+    refused("36 of 36 .*own recording.*, …; expected another", find_blind, path, heard)
     write_predictions(blind, make_blind(languages=["en", "es"]))
     refused(f"{blind}: 12 utterances are decoded by the system only", find_blind, path, heard)
 

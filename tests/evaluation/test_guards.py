@@ -14,7 +14,7 @@ from tests.support.predictions import make
 FRENCH = "Veuillez entrer le numéro de votre boîte vocale suivi du dièse."
 ENGLISH = "Please enter your mailbox number followed by the pound key."
 CHINESE = "请输入您的邮箱号码，然后按井号键。"
-EMPTY, LANGUAGE, COPIED, REPETITION, LENGTH, CUT, FORM, MARKUP = GUARDS
+EMPTY, LANGUAGE, COPIED, REPETITION, SAME, LENGTH, CUT, FORM, MARKUP = GUARDS
 
 
 def fired(prediction, reference=CHINESE, transcript=FRENCH, target="zh", usual=None):
@@ -104,6 +104,27 @@ def test_without_py3langid_scripts_decide_and_the_signature_says_so(monkeypatch)
     assert LANGUAGE not in fired(FRENCH, ENGLISH, target="en")
     assert LANGUAGE in fired(CHINESE, ENGLISH, target="en")
     assert "script only (pip install py3langid" in guards.guard_signature()
+
+
+def same(items):
+    return [item.key for item, row in zip(items, watch(items), strict=True) if SAME in row]
+
+
+def test_one_answer_to_everything_is_the_same_answer():
+    """Recordings of one sentence may have one; two sentences answered alike are chance."""
+    items = make(["en", "es", "fr"], noise=0)
+    answers = ["Goodbye.", "goodbye", " Good bye! "]
+    alike = [replace(item, prediction=answers[n % 3]) for n, item in enumerate(items)]
+    assert len(same(alike)) == len(items)
+    found = score(alike[:12] + items[12:], bootstrap=0)
+    assert found.row("en").guards[SAME] == 1 and found.row("fr").guards[SAME] == 0
+    apart = [replace(i, target_language=f"x{n}", prediction="ja") for n, i in enumerate(items)]
+    assert not same(items) and not same(apart)
+    assert not same([replace(row, prediction="") for row in items])
+    items = [replace(i, prediction="ja") if i.key[-2:] in ("-0", "-1") else i for i in items]
+    assert not same(items)
+    items = [replace(i, prediction="ja") if i.key == "fr-2" else i for i in items]
+    assert len(same(items)) == 7 and same(items)[-1] == "fr-2"
 
 
 def test_every_score_table_has_their_rates():

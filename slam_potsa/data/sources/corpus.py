@@ -123,6 +123,8 @@ def measure(recordings: Iterable[Recording], output: Path, *, progress: bool = T
             known |= found
     for name, recording in named.items():
         found = known[name]
+        if not isinstance(found, str) and found > MAX_SECONDS:  # of a log from before that limit
+            found = f"{found:.2f} s long, expected {MAX_SECONDS:g} s or less"
         if isinstance(found, str):
             # The reader refuses silence, so that it could not be trained on or decoded either.
             reasons = (("silent", "silent"), (_TOO_LONG, f"longer than {MAX_SECONDS:g} s"))

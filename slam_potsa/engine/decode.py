@@ -146,10 +146,8 @@ class Translator:
         target_language: str = "",
         **options: Any,
     ) -> list[str]:
-        """Translations of recordings in `language`, of 30 s or less (longer: `data.pieces`).
-
-        `options` are transformers' `generate`'s, such as a `streamer` of one greedy answer.
-        """
+        """Translations of recordings in `language`, of 30 s or less (longer: `data.pieces`), with
+        `options` of transformers' `generate`, such as a `streamer` of one greedy answer."""
         spoken = [
             Utterance(
                 key=str(path),

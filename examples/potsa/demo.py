@@ -7,23 +7,23 @@ four ways: without Italian; with Italian, which joins by speech alone; the same 
 other sentences, a control; and with true translations of the Italian recordings, the ceiling.
 Everything it writes is under --output; a second run continues where the first one stopped.
 
-Two of its steps run at a time, each in a process of its own on half of the cores: training in small
+Two of its steps run at a time, in two processes, each on half of the cores: training in small
 batches gains little by a second core.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
-import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import ExitStack
+from functools import partial
 from graphlib import TopologicalSorter
-from itertools import count
 from pathlib import Path
-from threading import local
 from typing import Any, NamedTuple
 
 import torch
@@ -38,13 +38,13 @@ from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator, decode_to, load_run, predictions_file
 from slam_potsa.engine.encode import store_features
 from slam_potsa.engine.launch import quieten
-from slam_potsa.errors import InputError
+from slam_potsa.errors import InputError, as_messages, refuse
 from slam_potsa.evaluation.analysis import analyze, write_analysis
 from slam_potsa.evaluation.figures import bar_chart, standalone
 from slam_potsa.evaluation.report.collect import Report, Request, collect
 from slam_potsa.evaluation.report.page import write_page
 from slam_potsa.evaluation.scores import ScoreTable, score
-from slam_potsa.files import atomic_write, write_json
+from slam_potsa.files import alone, atomic_write, write_json
 from slam_potsa.model.encoder import load_encoder
 from slam_potsa.text import table
 
@@ -90,28 +90,29 @@ NOTES = [
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 LANES = min(2, CORES)
 THREADS = CORES // LANES  # of a step
-TRAINED = ("baseline", "potsa")  # from the start; the others go on from the baseline
 LOOKED_INTO = ("baseline", "potsa", "joined")
+START = ("baseline", "potsa")  # from new weights; the others go on from the baseline
 # What each step waits for; of those that may start, the first one does.
 AFTER: dict[str, Sequence[str]] = {
     "recordings": (),
     "encoder": (),
-    "features": ("recordings", "encoder"),
+    "features": ("recordings", "encoder"),  # of what is heard
     "llm": ("recordings",),
-    "potsa": ("features", "llm"),
-    "baseline": ("features", "llm"),
-    "joined": ("baseline",),
-    **{name: ("baseline",) for name in SYSTEMS if name not in (*TRAINED, "joined")},
+    "other features": ("features",),  # of what joins, and of the tests
+    **{f"train {name}": ("features", "llm") for name in START},
+    **{
+        f"train {name}": ("train baseline", "other features")
+        for name in ("joined", "longer", "control", "ceiling")
+    },
+    **{f"test {name}": (f"train {name}", "other features") for name in SYSTEMS},
 }
 
 
 def main() -> None:
     args = _arguments()
     quieten()
-    if args.only:
-        return step(args.only, args)
     out, start = args.output, time.perf_counter()
-    seconds = side_by_side(AFTER)
+    seconds = side_by_side(AFTER, partial(step, args=args))
     report = report_on(out)
     write_page(out / "report.html", report)
     atomic_write(out / "quality.svg", standalone(quality_chart(report)))
@@ -125,62 +126,67 @@ def main() -> None:
 
 def step(name: str, args: argparse.Namespace) -> None:
     """One of `AFTER`, those that it waits for being done."""
-    out = args.output
+    out, (doing, _, system) = args.output, name.partition(" ")
     data = out / "data"
     if name == "recordings":
         corpus = announcements.build(data, from_dir=args.from_dir, **SENTENCES)
-        print(corpus)
+        print(corpus.summary)
         training_rows(data)
     elif name == "encoder":
         whisper.base(out / "parts/whisper-base")
     elif name == "llm":
         smollm2.build(out / "parts/llm", [u.target for u in read_manifest(data / "heard.jsonl")])
-    elif name == "features":
+    elif name.endswith("features"):
         encoder = load_encoder(str(out / "parts/whisper-base"), "trimmed")
-        manifests = [data / f"{name}.jsonl" for name in ("joined", *TESTS)]
-        store_features(encoder, manifests, out / "features")
+        manifests = ["heard"] if name == "features" else ["joined", *TESTS]
+        store_features(encoder, [data / f"{name}.jsonl" for name in manifests], out / "features")
+    elif doing == "train":
+        train(system, out, args.steps, args.seed)
     else:
-        train(name, out, args.steps, args.seed)
-        decode(name, out)
-        if name in LOOKED_INTO:
-            look_into(name, out)
+        decode(system, out)
+        if system in LOOKED_INTO:
+            look_into(system, out)
 
 
-def side_by_side(after: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """Each step as this script with `--only`, two at a time where there are two cores; its seconds.
+def side_by_side(after: Mapping[str, Sequence[str]], do: Callable[[str], None]) -> dict[str, float]:
+    """`do` each step, a process a lane; the seconds of each.
 
-    Raises InputError with the steps that failed, once those beside them have ended.
+    After a failure nothing is begun. Raises InputError with every message of the steps beside it.
     """
-    lane, lanes, order = local(), count(), list(after)
-    seconds: dict[str, float] = {}
-
-    def enter() -> None:
-        lane.position = next(lanes)  # of its progress bars
-
-    def run(name: str) -> tuple[str, int]:
-        print(f"== {name}", flush=True)
-        own = {"OMP_NUM_THREADS": str(THREADS), "TQDM_POSITION": str(lane.position)}
-        start = time.perf_counter()
-        done = subprocess.run([sys.executable, *sys.argv, "--only", name], env=os.environ | own)
-        seconds[name] = time.perf_counter() - start
-        return name, done.returncode
-
-    steps, running, failed = TopologicalSorter(after), set(), []
+    steps, order, ready = TopologicalSorter(after), list(after), []
     steps.prepare()
-    with ThreadPoolExecutor(LANES, initializer=enter) as pool:
-        while steps.is_active():
-            ready = [] if failed else sorted(steps.get_ready(), key=order.index)
-            running |= {pool.submit(run, name) for name in ready}
+    seconds: dict[str, float] = {}
+    running: dict[Future, tuple[str, ProcessPoolExecutor, float]] = {}
+    problems: list[str] = []
+    with ExitStack() as stack:
+        free = [stack.enter_context(_lane(number)) for number in range(LANES)]
+        while True:
+            ready = sorted([*ready, *steps.get_ready()], key=order.index)
+            while ready and free and not problems:
+                print(f"== {ready[0]}", flush=True)
+                lane, name = free.pop(0), ready.pop(0)
+                running[lane.submit(do, name)] = name, lane, time.perf_counter()
             if not running:
                 break
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for name, code in (future.result() for future in done):
-                failed += [name] if code else []
-                steps.done(name)
-    if failed:
-        names = ", ".join(sorted(failed, key=order.index))
-        raise InputError(f"{names} failed; the message is above")
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                name, lane, start = running.pop(future)
+                free.append(lane)
+                seconds[name] = time.perf_counter() - start
+                try:
+                    future.result()
+                    steps.done(name)
+                except InputError as error:
+                    problems.append(f"{name}: {error}")
+    refuse(problems)
     return seconds
+
+
+def _lane(number: int) -> ProcessPoolExecutor:
+    """A process that does one step after the other; its progress bars stand in line `number`."""
+    lane = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    os.environ |= {"OMP_NUM_THREADS": str(THREADS), "TQDM_POSITION": str(number)}  # at its start
+    lane.submit(quieten)
+    return lane
 
 
 def training_rows(data: Path) -> None:
@@ -202,14 +208,15 @@ def train(system: str, out: Path, steps: int, seed: int) -> None:
     command += [f"train_config.model_name={system}"]
     command += [f"train_config.output_dir={out / system}", f"train_config.seed={seed}"]
     command += [f"native.max_steps={steps}"] if steps else []
-    if system not in TRAINED:
+    if system not in START:
         command += [f"ckpt_path={out / 'baseline/model.pt'}"]
     command += [f"model_config.llm_path={out / 'parts/llm'}"]
     command += [f"model_config.encoder_path_hf={out / 'parts/whisper-base'}"]
     command += [f"dataset_config.feature_store={out / 'features'}"]
     command += [f"dataset_config.train_data_path={out / 'data' / settings.rows}.jsonl"]
     command += [f"dataset_config.val_data_path={out / 'data/dev.jsonl'}"]
-    native.finetune(compose_config(command))
+    with alone(out / system):
+        native.finetune(compose_config(command))
 
 
 def decode(system: str, out: Path) -> None:
@@ -308,12 +315,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--from", dest="from_dir", type=Path, help="folder of downloaded packages")
     parser.add_argument("--steps", type=int, default=0, help="training steps; 0: as configured")
     parser.add_argument("--seed", type=int, default=42, help="of the trainings; another --output")
-    parser.add_argument("--only", choices=AFTER, help="one step, after those it waits for")
     return parser.parse_args()
 
 
 if __name__ == "__main__":
-    try:
+    with as_messages():
         main()
-    except InputError as error:
-        sys.exit(f"error: {error}")

@@ -1,26 +1,28 @@
 """`make demo` from end to end, with tiny parts in place of the real ones."""
 
 import json
+import os
 import sys
+from collections.abc import Callable
 from functools import partial
 from graphlib import TopologicalSorter
+from pathlib import Path
 
 import pytest
 import yaml
 from markupsafe import escape
 
 import demo
+from slam_potsa.errors import InputError
 from slam_potsa.evaluation.tap_measures import MeasureSettings
-from tests.support import refused, tiny
+from tests.support import tiny
 from tests.support.announcements import LANGUAGES, announcements
 
 
-def one_after_the_other(after: dict[str, list[str]]) -> dict[str, float]:
+def one_after_the_other(after: dict[str, list[str]], do: Callable) -> dict[str, float]:
     """In this process: the others would start for a minute."""
     for name in TopologicalSorter(after).static_order():
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", [*sys.argv, "--only", name])
-            demo.main()
+        do(name)
     return dict.fromkeys(after, 0.0)
 
 
@@ -58,6 +60,23 @@ def test_demo_writes_its_table_chart_and_report(tmp_path, monkeypatch, capsys):
     assert configs["joined"] == configs["control"]
 
 
-def test_a_step_that_fails_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", [str(tmp_path / "no_script.py")])
-    refused("recordings, encoder failed", demo.side_by_side, demo.AFTER)
+AFTER = {"a": (), "b": (), "c": ("a", "b"), "d": ("c",)}
+
+
+def note(name: str, folder: Path, fails: str = "") -> None:
+    if name in fails:
+        raise InputError(f"no {name}")
+    (folder / name).write_text(str(os.getpid()))
+
+
+def test_steps_wait_for_each_other_and_stop_where_one_fails(tmp_path):
+    assert list(demo.side_by_side(AFTER, partial(note, folder=tmp_path))) in (
+        ["a", "b", "c", "d"],
+        ["b", "a", "c", "d"],
+    )
+    assert {path.name for path in tmp_path.iterdir()} == set(AFTER)
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(InputError, match="c: no c"):
+        demo.side_by_side(AFTER, partial(note, folder=other, fails="c"))
+    assert {path.name for path in other.iterdir()} == {"a", "b"}

@@ -130,7 +130,7 @@ def step(name: str, args: argparse.Namespace) -> None:
     data = out / "data"
     if name == "recordings":
         corpus = announcements.build(data, from_dir=args.from_dir, **SENTENCES)
-        print(corpus.summary)
+        print(corpus)
         training_rows(data)
     elif name == "encoder":
         whisper.base(out / "parts/whisper-base")

@@ -25,4 +25,4 @@ def announcements(folder: Path, **_) -> SimpleNamespace:
             write_manifest(folder / "pairs_translated.jsonl", own)
             own = [row if row.language in HEARD else replace(row, target=None) for row in own]
         write_manifest(folder / f"{name}.jsonl", own)
-    return SimpleNamespace(summary="noise", path=lambda name: folder / f"{name}.jsonl")
+    return SimpleNamespace(path=lambda name: folder / f"{name}.jsonl")

@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from slam_potsa import cli
 from slam_potsa.config import PotsaConfig
 from slam_potsa.config.compose import compose_config, conf_dir, require_known_keys
 from slam_potsa.data.manifest import Utterance, read_manifest, write_manifest
+from slam_potsa.model.language_bias import LanguageBias
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -154,6 +156,22 @@ def test_the_manifests_of_your_own_language_are_written_as_the_page_says(tmp_pat
         rows = read_manifest(f"data/xyz/{split}.jsonl", needs=("target", "duration"))
         assert [(row.audio, row.duration) for row in rows] == expected
         assert all(row.target == f"句{row.sentence_id[-1]}" for row in rows)
+
+
+def test_the_bias_of_another_encoder_is_estimated_as_the_page_says(tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "drop_in.md").read_text()
+    (code,) = (c for kind, c in FENCE.findall(page) if kind == "python" and "BiasStatistics" in c)
+    monkeypatch.chdir(tmp_path)
+    rows = [Utterance(key, f"{key}.wav", key, key) for key in ("en", "fr")]
+    write_manifest("data/train.jsonl", rows)
+    for size, row in enumerate(rows, start=1):
+        soundfile.write(f"data/{row.audio}", np.full(size * 1600, 0.1), 16_000)
+    exec(compile(code, "drop_in.md", "exec"), {"encode": lambda x: torch.full((2, 3), len(x))})
+    found = LanguageBias.load("language_bias.safetensors").biases
+    assert {code: bias.tolist() for code, bias in found.items()} == {
+        "en": [1600] * 3,
+        "fr": [3200] * 3,
+    }
 
 
 def test_pages_show_what_was_measured(monkeypatch):

@@ -7,8 +7,8 @@
 
 `ce` is the mean over micro-steps and ranks, the other terms rank 0's. `layers` are the schedule's
 choices: [] where terms have their own (`alignment.terms.NAME.layers`). `seconds` is the wall time
-of the step, without validation and saving, and `tokens_per_second` the LLM positions (speech, prompt
-and answer) of rank 0 over it. `<term>/matched` and `/mismatched` are there every
+of the step, without validation and saving, and `tokens_per_second` the LLM positions (speech,
+prompt and answer) of rank 0 over it. `<term>/matched` and `/mismatched` are there every
 `alignment.diagnose_interval` steps, and `schedule/<layer>/{reward,count,ucb,probability}` of
 eq. 5-7 (null: never tried). `crc32` is the line's checksum.
 

@@ -169,3 +169,5 @@ def test_deepspeed_needs_slam_llm(config, monkeypatch):
     refused("slam_llm, deepspeed, which engine=slam_llm", launch.choose_engine, config)
     config.engine = "native"
     refused("engine=slam_llm", launch._finetune, config)
+    config.engine, config.decode_log = "auto", None
+    refused("decode_log is not set", launch._inference, config)  # decoding needs neither

@@ -127,6 +127,13 @@ def test_one_answer_to_everything_is_the_same_answer():
     assert len(same(items)) == 7 and same(items)[-1] == "fr-2"
 
 
+def test_the_worst_rows_name_faults_of_the_prediction_alone():
+    names = Prediction("names", "fr", "x", "zh", "IBM PC GPS", "", 1)
+    good = [Prediction(str(n), "fr", "x", "zh", CHINESE, CHINESE, 1) for n in range(5)]
+    (worst,) = score([names, *good], bootstrap=0, worst=1).worst
+    assert (worst.item, worst.guards) == (names, [EMPTY]) and REFERENCES in watch([names, *good])[0]
+
+
 def test_every_score_table_has_their_rates():
     items = [replace(item, prediction="") for item in make(["fr"])] + make(["es"], noise=0)
     table = score(items, bootstrap=0)

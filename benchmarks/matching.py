@@ -3,6 +3,7 @@
     python benchmarks/matching.py --json benchmarks/results/matching.json
 
 Needs what `make demo` has made.
+
 A sentence searches itself among the English recordings of all test sentences. The cost of two
 recordings is that of their entropic transport plan (free), or the mean squared distance of token i
 and token i; where they have not the same number of tokens, the English ones are first interpolated
@@ -16,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,9 +38,9 @@ WINDOW = 17  # frames, AI-STA's
 EPSILON = 0.02  # times the mean cost; below it plans hardly change
 
 
-def windows(frames: Tensor, ends: Tensor) -> Tensor:
-    """Means of [T, D] over pieces; `ends` [T]: the number of each frame's piece."""
-    kept, piece = ends.unique(return_inverse=True)
+def windows(frames: Tensor, number: Tensor) -> Tensor:
+    """Means of frames [T, D] over windows; `number` [T]: of each frame's window."""
+    kept, piece = number.unique(return_inverse=True)
     sums = torch.zeros(len(kept), frames.shape[1]).index_add_(0, piece, frames)
     return sums / piece.bincount()[:, None]
 
@@ -76,7 +76,8 @@ KINDS: dict[str, tuple[str, Callable[[list[Tensor]], list[Tensor]]]] = {
 
 
 def costs(x: Tensor, others: list[Tensor], own: int) -> tuple[Tensor, Tensor, float]:
-    """Of x [N, D] and each of P: transport's, position by position's; and of `own` the diagonal."""
+    """Of x [N, D] and each of P others: transport's [P] and position by position's [P]; and the
+    share of the plan of x and `own` that is near the diagonal."""
     y, n = pad_sequence(others, batch_first=True), len(x)
     mask = torch.arange(y.shape[1]) < torch.tensor([len(row) for row in others])[:, None]
     repeated = x.expand(len(others), -1, -1)
@@ -139,7 +140,7 @@ def main() -> None:
     quieten()
     loaded = load_run(args.run)
     loaded.train_config.val_batch_size = 16
-    rows = [replace(row, target=row.target or "") for row in rows_of(args.manifest)]
+    rows = rows_of(args.manifest)
     taps = sorted({tap for tap, _ in KINDS.values()})
     taken = record(Translator(loaded), rows, taps, keep=range(len(rows)), positions=1500)
     found = {}

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from scipy import stats
 
 from tests.support import tiny
@@ -154,3 +155,18 @@ def test_decoding_gives_the_texts_of_one_row_at_a_time(script, step, tmp_path, m
     assert [row["alike"] for row in rows] == [2] * 5
     assert all(set(row["ratio"]) == {"ours, one by one"} for row in rows)
     assert rows[-1]["ratio"]["ours, one by one"] == [1, 1, 1]
+
+
+def test_only_a_free_matching_knows_words_in_another_order(script):
+    matching = script("matching")
+    x, other = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0))
+    free, aligned, near = matching.costs(x, [x.flip(0), other, x], 2)
+    assert free[0] < 0.1 * free[1] and free[2] < 0.1 * free[1]
+    assert aligned[2] == 0 and aligned[0] > 0.5 * aligned[1] and near > 0.9
+    found = matching.compare(
+        [x, other, x.flip(0), other], ["a", "b", "a", "b"], ["en", "en", "it", "it"]
+    )
+    assert found["free"] == 1.0 and found["queries"] == found["candidates"] == 2
+    steady = torch.arange(34.0)[:, None]  # changes evenly: fired as cut evenly
+    assert torch.equal(matching.even(steady), torch.tensor([[8.0], [25.0]]))
+    assert len(matching.fired(steady)) == 2

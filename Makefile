@@ -14,7 +14,7 @@ demo: $(INSTALLED)
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-# The tables and pictures of README.md and docs/, from the demo's runs.
+# The tables and pictures of README.md and docs/, from the demo's runs: some fifteen minutes more.
 FIGURES := recall overlap arrows_projector transport_costs query_share pca_encoder pca_compensated
 figures: $(INSTALLED)
 	$(BIN)/slam-potsa analyze $(DEMO)/potsa $(DEMO)/data/test.jsonl \

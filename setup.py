@@ -91,7 +91,7 @@ setup(
         "long": ["silero-vad>=6.2"],
         # `prepare announcements --synthetic`, beside the program espeak-ng.
         "synthetic": ["babel>=2.14"],
-        "serve": ["gradio>=6"],
+        "serve": ["gradio>=6", "matplotlib>=3.8"],
         "quant": ["bitsandbytes>=0.50"],
         "docs": ["mkdocs-material>=9.7", "mkdocstrings[python]>=1"],
         "eval": [*EVALUATION, "sacrebleu[ja,ko]>=2.4"],

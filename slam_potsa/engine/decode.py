@@ -146,8 +146,19 @@ class Translator:
         target_language: str = "",
         **options: Any,
     ) -> list[str]:
-        """Translations of recordings in `language`, of 30 s or less (longer: `data.pieces`), with
-        `options` of transformers' `generate`, such as a `streamer` of one greedy answer."""
+        """The texts of `predictions`."""
+        found = self.predictions(recordings, language, target_language, **options)
+        return [each.prediction for each in found]
+
+    def predictions(
+        self,
+        recordings: Sequence[str | Path],
+        language: str,
+        target_language: str = "",
+        **options: Any,
+    ) -> list[Prediction]:
+        """Of recordings in `language`, of 30 s or less (longer: `data.pieces`), with `options` of
+        transformers' `generate`: `num_return_sequences`, a `streamer` of one greedy answer."""
         spoken = [
             Utterance(
                 key=str(path),
@@ -161,7 +172,7 @@ class Translator:
         ]
         data = replace(self.config.dataset_config, feature_store=None, inference_mode=True)
         dataset = build_dataset(data, spoken, self.tokenizer)
-        return [found.prediction for found in self._decode(dataset, len(spoken) > 1, **options)]
+        return self._decode(dataset, len(spoken) > 1, **options)
 
     def _decode(self, dataset: Any, progress: bool, **options: Any) -> list[Prediction]:
         batches = self.answers(dataset, progress=progress, **options)
@@ -208,7 +219,8 @@ class Translator:
 
     @torch.inference_mode()
     def _generate(self, batch: dict[str, Any], **options: Any) -> Iterator[Answer]:
-        count = self.config.decode.num_return_sequences
+        decode = self.config.decode
+        count = options.get("num_return_sequences", decode.num_return_sequences)
         scores: list[Any] = [None] * len(batch["keys"])
         if count == 1:
             tokens = self.model.generate(**batch, **options)
@@ -220,7 +232,7 @@ class Translator:
             scores = output.sequences_scores.view(-1, count).tolist()
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         went_on = (tokens[::count] != self.tokenizer.eos_token_id).all(1)
-        cut = (went_on & (tokens.shape[1] >= self.config.decode.max_new_tokens)).tolist()
+        cut = (went_on & (tokens.shape[1] >= decode.max_new_tokens)).tolist()
         for row, key in enumerate(batch["keys"]):
             best = [text.strip() for text in texts[row * count : (row + 1) * count]]
             yield Answer(key, best, scores[row], cut=cut[row])

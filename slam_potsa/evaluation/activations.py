@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -148,6 +150,46 @@ def record(
             "a run that diverged, or the precision too low (model_config.llm_dtype)?"
         )
     return whole
+
+
+@contextmanager
+def reading(projector: Any) -> Iterator[list[Tensor]]:
+    """Within: of each forward of a Q-Former, where its tokens look, [B, N, T] on the host.
+
+    softmax(Q Kᵀ / √d) of the last block that reads the speech, the mean over its heads: a row sums
+    to 1 over the valid frames. Encoder frames have heard what is around them, so it is where a
+    token looks, not all that it knows. A projector without queries (PART's) leaves the list empty.
+    """
+    blocks = [each.crossattention for each in projector.layers if hasattr(each, "crossattention")]
+    parts = [getattr(last.attention, name) for last in blocks[-1:] for name in ("query", "key")]
+    found, kept = [], {}
+
+    def looked(_: Any, inputs: tuple[Tensor, ...], __: Tensor) -> None:
+        if kept:
+            query, key = (kept.pop(part) for part in parts)
+            found.append(_looks(query, key, blocks[-1].attention.num_attention_heads, *inputs))
+
+    with ExitStack() as hooks:
+        for part in parts:
+            keep = part.register_forward_hook(lambda own, _, output: kept.update({own: output}))
+            hooks.enter_context(keep)
+        hooks.enter_context(projector.register_forward_hook(looked))
+        yield found
+
+
+def _looks(
+    query: Tensor, key: Tensor, heads: int, frames: Tensor, valid: Tensor | None = None
+) -> Tensor:
+    """[B, N, T]. Of each of W windows n tokens read s frames, [B W, n, D] and [B W, s, D]."""
+    (batch, count), windows = frames.shape[:2], len(key) // len(frames)
+    valid = frames.new_ones(batch, count) if valid is None else valid
+    valid = F.pad(valid.bool(), (0, windows * key.shape[1] - count)).view(len(key), 1, 1, -1)
+    query, key = (x.float().unflatten(2, (heads, -1)).transpose(1, 2) for x in (query, key))
+    scores = (query @ key.mT / query.shape[3] ** 0.5).masked_fill(~valid, -torch.inf)
+    weights = scores.softmax(3).nan_to_num().mean(1).unflatten(0, (batch, windows))
+    own = torch.eye(windows, device=weights.device)  # a token looks nowhere but in its window
+    spread = torch.einsum("bwns,wv->bwnvs", weights, own)
+    return spread.flatten(3).flatten(1, 2)[..., :count].cpu()
 
 
 def _dataset(translator: Translator, rows: Sequence[Utterance]) -> Any:

@@ -132,20 +132,29 @@ def schedule_chart(steps: Sequence[int], layers: Sequence[Sequence[int]], *, tit
 
     `steps` are optimizer steps, in order; `layers` those of each step, numbered from 1.
     """
-    from matplotlib.colors import LinearSegmentedColormap
-
     rows = sorted({layer for row in layers for layer in row})
     chosen = np.array([[layer in row for row in layers] for layer in rows], dtype=float)
-    stretches = np.array_split(chosen, min(POINTS, len(steps)), axis=1)
-    shades = np.stack([stretch.mean(axis=1) for stretch in stretches], axis=1)[::-1]
     shares = [f"{row}: {100 * s:.0f} %" for row, s in zip(rows, chosen.mean(axis=1), strict=True)]
     with _drawing(title, "step", "layer", height=24 * len(rows) + 68) as drawing:
-        # One small picture, from transparent (0) to the first colour (1).
-        ink = LinearSegmentedColormap.from_list("ink", [f"{PALETTE[0]}00", PALETTE[0]])
         edges = min(steps) - 0.5, max(steps) + 0.5, -0.5, len(rows) - 0.5
-        look = {"cmap": ink, "vmin": 0, "vmax": 1, "interpolation": "none", "aspect": "auto"}
-        drawing.axes.imshow(shades, extent=edges, origin="upper", **look)
+        _shade(drawing.axes, _stretches(chosen)[::-1], edges)
         drawing.axes.set_yticks(range(len(rows)), shares)
+    return drawing.svg
+
+
+def reading_chart(weights: Any, *, title: str, frame: float = 0.02) -> str:
+    """Where in a recording each speech token looks: a row a token, strongest where it looks most.
+
+    `weights` [N, T] of `activations.reading`, frames of `frame` seconds; the last frames that no
+    token reads, and the last tokens that read none, are padding and left out.
+    """
+    read = np.asarray(weights, dtype=float)
+    tokens, frames = (each.max(initial=0) + 1 for each in read.nonzero())
+    shades = _stretches(read[:tokens, :frames])
+    shades /= shades.max(axis=1, keepdims=True).clip(min=1e-12)
+    with _drawing(title, "seconds", "speech token") as drawing:
+        _shade(drawing.axes, shades, (0, frames * frame, tokens + 0.5, 0.5))
+        drawing.axes.yaxis.get_major_locator().set_params(integer=True)
     return drawing.svg
 
 
@@ -267,6 +276,21 @@ def _line(axes: Any, item: Series, log: bool, marked: bool) -> None:
         axes.fill_between(x, low, high, color=color, alpha=0.16, linewidth=0)
     look = {"color": color, "linestyle": DASHES[item.dash % 4]}
     axes.plot(x, y, label=item.name, marker=MARKS[item.color % 6] if marked else "", **look)
+
+
+def _stretches(rows: np.ndarray) -> np.ndarray:
+    """[R, T] as the means of at most POINTS stretches of T."""
+    parts = np.array_split(rows, min(POINTS, rows.shape[1]), axis=1)
+    return np.stack([part.mean(axis=1) for part in parts], axis=1)
+
+
+def _shade(axes: Any, shades: np.ndarray, edges: tuple[float, float, float, float]) -> None:
+    """One small picture of values from 0, transparent, to 1, the first colour."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    ink = LinearSegmentedColormap.from_list("ink", [f"{PALETTE[0]}00", PALETTE[0]])
+    look = {"cmap": ink, "vmin": 0, "vmax": 1, "interpolation": "none", "aspect": "auto"}
+    axes.imshow(shades, extent=edges, origin="upper", **look)
 
 
 def _color(place: int) -> str:

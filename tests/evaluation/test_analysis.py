@@ -9,7 +9,13 @@ from slam_potsa import cli
 from slam_potsa.data.manifest import Utterance, write_manifest
 from slam_potsa.engine.encode import store_features
 from slam_potsa.errors import InputError
-from slam_potsa.evaluation.activations import detail_rows, read_recordings, record, tap_names
+from slam_potsa.evaluation.activations import (
+    detail_rows,
+    read_recordings,
+    reading,
+    record,
+    tap_names,
+)
 from slam_potsa.evaluation.analysis import (
     analyze,
     differences,
@@ -20,6 +26,7 @@ from slam_potsa.evaluation.analysis import (
     write_figures,
 )
 from slam_potsa.evaluation.tap_measures import MeasureSettings
+from slam_potsa.model.projectors import BiasCompensatedQFormer, TransformerCnn, WindowQFormer
 from tests.support import refused, tiny
 from tests.support.trained import untrained_run
 
@@ -201,3 +208,29 @@ def test_a_package_that_is_missing_is_named_with_its_extra(words, monkeypatch, c
     monkeypatch.setattr("slam_potsa.evaluation.figures.find_spec", lambda name: None)
     assert cli.main(words.split()) == 2
     assert "pip install slam-potsa[eval]" in capsys.readouterr().err
+
+
+def test_where_tokens_look_is_the_attention_of_the_last_block_that_reads():
+    torch.manual_seed(0)
+    sizes = {"qformer_layers": 4, "qformer_dim": 16, "qformer_heads": 2, "qformer_dropout": 0.0}
+    frames, valid = torch.randn(2, 40, 8), torch.arange(40) < torch.tensor([[40], [17]])
+    projector = BiasCompensatedQFormer(8, 12, query_len=3, **sizes).eval()
+    with reading(projector) as looks:
+        without = projector(frames, valid)
+    projector.qformer.set_attn_implementation("eager")
+    own = []
+    part = projector.layers[2].crossattention.attention
+    part.register_forward_hook(lambda _, __, output: own.append(output[1].mean(1)))
+    torch.testing.assert_close(projector(frames, valid), without)
+    torch.testing.assert_close(looks, own)
+    assert len(looks) == 1 and not looks[0][1, :, 17:].any()
+
+    windows = WindowQFormer(8, 12, **sizes).eval()
+    with reading(windows) as looks:
+        windows(frames, valid)
+    sums = torch.stack([part.sum(2) for part in looks[0].split(17, dim=2)], 2)  # token, window
+    torch.testing.assert_close(sums[0], torch.eye(3))
+    torch.testing.assert_close(sums[1], torch.eye(3) * torch.tensor([1.0, 0, 0]))
+    with reading(adapter := TransformerCnn(8, 12, **sizes)) as looks:
+        adapter(frames)
+    assert looks == []  # no queries

@@ -1,24 +1,15 @@
 """The report in a real browser: it loads nothing, sorts, filters, plays, prints, fits a phone."""
 
 import base64
-import shutil
 
 import pytest
 
 from slam_potsa.evaluation.report.collect import Request, collect
 from slam_potsa.evaluation.report.page import write_page
 from tests.support import run_directories
+from tests.support.browser import NEEDED, opened, requested, resize
 
-BROWSER, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), "chromedriver"
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not (BROWSER and shutil.which(DRIVER)),
-        reason="no browser to open the report in: apt-get install chromium chromium-driver",
-    ),
-]
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-         "--autoplay-policy=no-user-gesture-required")  # fmt: skip
+pytestmark = NEEDED
 
 
 @pytest.fixture(scope="module")
@@ -37,25 +28,14 @@ def page(tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser(page):
     """Whatever is done with the page, it must not complain, or load anything."""
-    selenium = pytest.importorskip("selenium", reason="selenium drives the browser")
-    from selenium.webdriver.chrome.service import Service
-
-    options = selenium.webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    for flag in FLAGS:
-        options.add_argument(flag)
-    driver = selenium.webdriver.Chrome(options, Service(shutil.which(DRIVER)))
-    yield driver
-    complaints, requests = driver.get_log("browser"), driver.get_log("performance")
-    driver.quit()
-    sent = [line["message"] for line in requests if "requestWillBeSent" in line["message"]]
+    with opened() as driver:
+        yield driver
+        complaints, sent = driver.get_log("browser"), requested(driver)
     assert complaints == [] and sent and not any('"url":"http' in message for message in sent)
 
 
 def show(browser, page, width=1200, scripts=True):
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    resize(browser, width)
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not scripts})
     browser.get(page.as_uri())
 

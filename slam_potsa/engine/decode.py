@@ -139,16 +139,9 @@ class Translator:
             batch["encoder_features"] = self.model.encoder(mel, valid)
         return batch
 
-    def translate(
-        self,
-        recordings: Sequence[str | Path],
-        language: str,
-        target_language: str = "",
-        **options: Any,
-    ) -> list[str]:
-        """The texts of `predictions`."""
-        found = self.predictions(recordings, language, target_language, **options)
-        return [each.prediction for each in found]
+    def translate(self, recordings: Sequence[str | Path], *told: str, **named: Any) -> list[str]:
+        """The texts of `predictions`, of the same arguments."""
+        return [found.prediction for found in self.predictions(recordings, *told, **named)]
 
     def predictions(
         self,
@@ -171,8 +164,7 @@ class Translator:
             for path in recordings
         ]
         data = replace(self.config.dataset_config, feature_store=None, inference_mode=True)
-        dataset = build_dataset(data, spoken, self.tokenizer)
-        return self._decode(dataset, len(spoken) > 1, **options)
+        return self._decode(build_dataset(data, spoken, self.tokenizer), len(spoken) > 1, **options)
 
     def _decode(self, dataset: Any, progress: bool, **options: Any) -> list[Prediction]:
         batches = self.answers(dataset, progress=progress, **options)
@@ -219,8 +211,7 @@ class Translator:
 
     @torch.inference_mode()
     def _generate(self, batch: dict[str, Any], **options: Any) -> Iterator[Answer]:
-        decode = self.config.decode
-        count = options.get("num_return_sequences", decode.num_return_sequences)
+        count = options.get("num_return_sequences", self.config.decode.num_return_sequences)
         scores: list[Any] = [None] * len(batch["keys"])
         if count == 1:
             tokens = self.model.generate(**batch, **options)
@@ -232,7 +223,7 @@ class Translator:
             scores = output.sequences_scores.view(-1, count).tolist()
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         went_on = (tokens[::count] != self.tokenizer.eos_token_id).all(1)
-        cut = (went_on & (tokens.shape[1] >= decode.max_new_tokens)).tolist()
+        cut = (went_on & (tokens.shape[1] >= self.config.decode.max_new_tokens)).tolist()
         for row, key in enumerate(batch["keys"]):
             best = [text.strip() for text in texts[row * count : (row + 1) * count]]
             yield Answer(key, best, scores[row], cut=cut[row])
@@ -258,12 +249,8 @@ def predictions_of(
     data = config.dataset_config
     malformed = sum(prediction.heard is None for prediction in found)
     if malformed and task_to_decode(data.tasks, data.test_task) == "cot":
-        logger.warning(
-            "%d of %d answers lack the marker of dataset_config.cot_answer: the whole text is "
-            "taken for the translation",
-            malformed,
-            len(found),
-        )
+        lack = "%d of %d answers lack the marker of dataset_config.cot_answer: the whole text "
+        logger.warning(lack + "is taken for the translation", malformed, len(found))
     return found
 
 

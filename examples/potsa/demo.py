@@ -121,7 +121,8 @@ def main() -> None:
     text = f"{quality_text(report)}\n\n{joined_text(out)}"
     atomic_write(out / "table.txt", text + "\n")
     written = [out / name for name in ("quality.svg", "metrics.json", "report.html")]
-    print("", text, "", *written, f"{seconds['total']:.0f} s", sep="\n")
+    speak = f"{seconds['total']:.0f} s; to speak to it: slam-potsa serve {out / 'joined'}"
+    print("", text, "", *written, speak, sep="\n")
 
 
 def step(name: str, args: argparse.Namespace) -> None:

@@ -43,6 +43,7 @@ def test_demo_writes_its_table_chart_and_report(tmp_path, monkeypatch, capsys):
     assert all(len(found) == 4 for found in metrics["systems"]["control"]["test"]["it"].values())
     assert all(name in printed for name in (*names, "BLEU", "CE"))
     assert (tmp_path / "table.txt").read_text().strip() in printed
+    assert printed.endswith(f"slam-potsa serve {tmp_path / 'joined'}\n")
     assert all(name in (tmp_path / "quality.svg").read_text() for name in (*names, *LANGUAGES))
     report = (tmp_path / "report.html").read_text()
     assert "data:audio" in report and f"demo.py --output {tmp_path}" in report

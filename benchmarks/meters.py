@@ -8,7 +8,7 @@ import platform
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,8 @@ def machine(device: str) -> str:
 class Clock:
     """Time by part: `mark(part)` says whose the time since the last mark was."""
 
-    def __init__(self, device: str):
-        self.on_gpu, self._marks = device == "cuda", []
+    def __init__(self, device: str, parts: Sequence[str] = PARTS):
+        self.on_gpu, self.parts, self._marks = device == "cuda", parts, []
 
     def start(self) -> None:
         self._marks = []
@@ -50,7 +50,7 @@ class Clock:
         """By part, and all of it as `step`."""
         if self.on_gpu:
             torch.cuda.synchronize()
-        spent: Counter[str] = Counter(dict.fromkeys(PARTS, 0.0))
+        spent: Counter[str] = Counter(dict.fromkeys(self.parts, 0.0))
         for (_, before), (part, now) in zip(self._marks, self._marks[1:], strict=False):
             spent[part] += before.elapsed_time(now) / 1e3 if self.on_gpu else now - before
         return {**spent, "step": sum(spent.values())}

@@ -67,16 +67,21 @@ def test_the_performance_table_has_what_was_recorded(script, monkeypatch, tmp_pa
     table = script("table")
     for name in table.TABLES:
         assert (RESULTS / f"{name}.txt").read_text() == f"{table.text(name)}\n"
-    rows = [{"name": "ours", "ratio": {"SLAM-LLM": [1.9, 2.0, 2.1]}}]
-    decode = {"machine": "Linux A, torch 2", "size": "tiny", "arguments": {"beams": 4}}
+    ratio = {"SLAM-LLM, 4 at once": [1.9, 2.0, 2.1]}
+    parts = dict(zip("abcd", (4.0, 3.0, 2.0, 1.0), strict=True))
+    rows = [
+        {"name": f"ours, 4 at once{k}", "ratio": ratio, "parts": parts}
+        for k in ("", ", stored features")
+    ]
+    decode = {"machine": "Linux A, torch 2", "size": "tiny", "arguments": {"batch": [4]}}
     own = {"what": "w", "at_most": 1.1, "result": [0.9, 1.0, 1.2], "where": "nowhere"}
     (tmp_path / "decode.json").write_text(json.dumps(decode | {"rows": rows}))
     (tmp_path / "growth_b.json").write_text(json.dumps({"machine": "B", "table": [own]}))
     monkeypatch.setattr(table, "RESULTS", tmp_path)
     lines = [line.split() for name in table.TABLES for line in table.text(name).splitlines()[1:]]
     assert lines[0][-5:] == [">=", "3.00", "2.00", "(1.90-2.10)", "A"]
-    assert lines[1][:3] == ["misses", "it:", "ours"]
-    assert lines[2:] == [["w", "<=", "1.10", "1.00", "(0.90-1.20)", "B"]]
+    assert " ".join(lines[1]) == "misses it: a 40 %, b 30 %, c 20 %; were the rest free: 2.22"
+    assert lines[4:] == [["w", "<=", "1.10", "1.00", "(0.90-1.20)", "B"]]
 
 
 def test_an_exponent_is_the_slope_of_logarithms(script):
@@ -150,11 +155,15 @@ def test_intervals_are_over_seeds_and_p_is_corrected_within_a_place(script):
 def test_decoding_gives_the_texts_of_one_row_at_a_time(script, step, tmp_path, monkeypatch):
     decode = script("decode")
     monkeypatch.setattr(decode, "ANSWER", 4)
-    args = argparse.Namespace(device="cpu", rows=2, batch=2, beams=2, rounds=2)
+    args = argparse.Namespace(device="cpu", rows=2, batch=[1, 2], beams=2, rounds=2)
     rows = decode.Bench(smallest(step), args, tmp_path).measure()
-    assert [row["alike"] for row in rows] == [2] * 5
-    assert all(set(row["ratio"]) == {"ours, one by one"} for row in rows)
-    assert rows[-1]["ratio"]["ours, one by one"] == [1, 1, 1]
+    assert [(row["alike"], row["ratio"]) for row in rows] == [(2, {})] * 4
+    for row in rows:
+        spent, total = row["parts"], row["seconds"][1]
+        assert sum(spent.values()) == pytest.approx(total, rel=0.5) and min(spent.values()) >= 0
+        assert (spent["encode"] == 0) == ("stored" in row["name"])
+    record = {"machine": "A", "size": "tiny", "arguments": vars(args), "rows": rows}
+    assert decode.text(record).count("ours, 2 at once, stored features") == 2
 
 
 def test_only_a_free_matching_knows_words_in_another_order(script):

@@ -193,6 +193,8 @@ class SpeechLLM(Aligned, nn.Module):
         of a row best first; with `return_dict_in_generate` transformers' output object. A row's
         answer does not depend on the others up to rounding: left padding is not counted.
         """
+        from slam_potsa.model.beam_cache import of_beams
+
         self.controller.begin(language_ids)
         speech = audio_mel, audio_mel_post_mask, encoder_features
         embeds = self._embed(input_ids, modality_mask, *speech)
@@ -203,8 +205,7 @@ class SpeechLLM(Aligned, nn.Module):
         elif self._takes_positions:
             # Transformers reads all of it once a beam, and it is longer than most answers.
             read = self._read(embeds[:, :-1], attention_mask[:, :-1], 1, use_cache=True)
-            read.past_key_values.batch_repeat_interleave(known["num_beams"])
-            known["past_key_values"] = read.past_key_values
+            known["past_key_values"] = of_beams(read.past_key_values, known["num_beams"])
         return self.llm.generate(
             inputs_embeds=embeds,
             attention_mask=attention_mask.long(),

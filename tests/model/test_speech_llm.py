@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from slam_potsa.data.dataset import get_speech_dataset
-from slam_potsa.model import speech_llm
+from slam_potsa.model import beam_cache, speech_llm
 from slam_potsa.model.checkpoint import apply_checkpoint, save_checkpoint, trainable_state
 from tests.support import refused, tiny
 from tests.support.trained import build, save_run
@@ -111,6 +112,26 @@ def test_a_prompt_is_read_once_for_all_beams(config, monkeypatch):
     del given[0]["past_key_values"]
     assert torch.equal(generate(**given[0]), ours)
     assert sum(read) - work == 5 * (columns - 1) * (beams - 1)
+
+
+def test_a_search_sorts_answers_behind_the_prompt_that_beams_share(monkeypatch):
+    """What transformers' layer holds, after every column and every change of places in a row."""
+    monkeypatch.setattr(beam_cache, "ROOM", 2)
+    rows, beams = 2, 3
+    first = torch.arange(rows).repeat_interleave(beams) * beams
+    theirs, cache = DynamicLayer(), DynamicCache()
+    prompts = torch.randn(2, rows, 2, 5, 4)
+    cache.update(*prompts, 0)
+    theirs.update(*prompts.repeat_interleave(beams, 1))
+    ours = beam_cache.of_beams(cache, beams).layers[0]
+    for _ in range(7):
+        column = torch.randn(2, rows * beams, 2, 1, 4)
+        assert all(map(torch.equal, ours.update(*column), theirs.update(*column)))
+        chosen = first + torch.randint(beams, first.shape)
+        ours.reorder_cache(chosen)
+        theirs.reorder_cache(chosen)
+    assert torch.equal(ours.keys, theirs.keys) and torch.equal(ours.values, theirs.values)
+    assert cache.get_seq_length() == 12
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -1,0 +1,59 @@
+"""What an LLM keeps of prompts that were read once for all beams of a row.
+
+Shapes: B rows, K beams, H heads, P columns of the prompts, S with the answers', D width of a head.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+from transformers.cache_utils import Cache, DynamicLayer
+
+ROOM = 64  # columns of answers that are made at once
+
+
+class BeamLayer(DynamicLayer):
+    """Keys and values of one block [B K, H, S, D], the same numbers as transformers' own layer.
+
+    Its own copies all of them twice a step: to add a column, and to sort the beams. Here a column
+    is written where there is room for it, and only answers are sorted: beams change places within
+    a row, where all have one prompt.
+
+    Args:
+        read: the prompts', [B, H, P, D].
+    """
+
+    def __init__(self, read: DynamicLayer, beams: int):
+        super().__init__()
+        self.dtype, self.device, self.is_initialized = read.dtype, read.device, True
+        self.keys, self.values = (x.repeat_interleave(beams, 0) for x in (read.keys, read.values))
+        self.room = self.keys, self.values
+        self.prompt = read.keys.shape[-2]
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> Any:
+        start = self.keys.shape[-2]
+        stop = start + key_states.shape[-2]
+        if stop > self.room[0].shape[-2]:
+            more = (0, 0, 0, stop - start + ROOM)
+            self.room = F.pad(self.keys, more), F.pad(self.values, more)
+        for room, new in zip(self.room, (key_states, value_states), strict=True):
+            room[..., start:stop, :] = new
+        self.keys, self.values = (room[..., :stop, :] for room in self.room)
+        return self.keys, self.values
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        for columns in (self.keys, self.values):
+            answers = columns[..., self.prompt :, :]
+            answers.copy_(answers.index_select(0, beam_idx.to(answers.device)))
+
+
+def of_beams(cache: Cache, beams: int) -> Cache:
+    """The cache of prompts, made into that of a search over `beams` answers to each."""
+    for number, layer in enumerate(cache.layers):
+        if type(layer) is DynamicLayer:
+            cache.layers[number] = BeamLayer(layer, beams)
+        else:  # such as a sliding window
+            layer.batch_repeat_interleave(beams)
+    return cache

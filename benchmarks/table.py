@@ -94,7 +94,7 @@ def _decode(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
         where = ", ".join(f"{name} {100 * parts[name] / whole:.0f} %" for name in most)
         free = row["ratio"][to][1] * whole / sum(parts[name] for name in most)
         yield {
-            "what": f"decoding, {own} / SLAM-LLM's, {other}",
+            "what": f"decoding, {record['size']} sizes, {own} / SLAM-LLM's, {other}",
             "at_least": 3.0,
             "result": row["ratio"][to],
             "where": f"{where}; were the rest free: {free:.2f}",

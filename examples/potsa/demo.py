@@ -90,7 +90,7 @@ NOTES = [
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 LANES = min(2, CORES)
 THREADS = CORES // LANES  # of a step
-LOOKED_INTO = ("baseline", "potsa", "joined")
+LOOKED_INTO = ("baseline", "potsa")
 START = ("baseline", "potsa")  # from new weights; the others go on from the baseline
 # What each step waits for; of those that may start, the first one does.
 AFTER: dict[str, Sequence[str]] = {

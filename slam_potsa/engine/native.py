@@ -33,9 +33,8 @@ from slam_potsa.engine.run_directory import (
     MODEL,
     TEACHER,
     complete,
-    complete_checkpoints,
     read_state,
-    remove_checkpoint,
+    remove_older,
     step_of,
     trained_from,
     validated_on,
@@ -111,6 +110,7 @@ class NativeTrainer(Trainer):
         if resume is not None:
             if self.is_world_process_zero():
                 MetricsLog(Path(self.args.output_dir) / METRICS).keep(read_state(resume)["metrics"])
+                remove_older(resume, self.potsa.native.keep_checkpoints)  # as it was about to
             logger.info("resuming from %s", resume)
         if resume is not None and (step_of(resume) >= self.args.max_steps or self._gave_up(resume)):
             self._load_from_checkpoint(str(resume))  # finished: Trainer would do one step more
@@ -243,10 +243,7 @@ class NativeTrainer(Trainer):
         if self.args.should_save:
             complete(folder, self.args.world_size)
             # Only now: the one before must stay until this one is whole.
-            for old in complete_checkpoints(self.args.output_dir)[
-                : -self.potsa.native.keep_checkpoints
-            ]:
-                remove_checkpoint(old)
+            remove_older(folder, self.potsa.native.keep_checkpoints)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         folder = Path(resume_from_checkpoint)

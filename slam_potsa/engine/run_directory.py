@@ -90,6 +90,13 @@ def remove_checkpoint(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
+def remove_older(newest: Path, keep: int) -> None:
+    """Of the complete checkpoints up to `newest`, remove all but the last `keep`."""
+    found = complete_checkpoints(newest.parent)
+    for old in [path for path in found if step_of(path) <= step_of(newest)][:-keep]:
+        remove_checkpoint(old)
+
+
 def remove_unfinished(output_dir: str | Path) -> None:
     """Remove checkpoints that were being written when a training was killed."""
     for path in filter(_is_ours, _checkpoints(output_dir)):

@@ -276,7 +276,12 @@ def _codebooks(points: np.ndarray, settings: MeasureSettings) -> Iterator[tuple[
     _, first, places, counts = np.unique(
         rows, return_index=True, return_inverse=True, return_counts=True
     )
-    how = {"n_clusters": min(settings.codes, len(first)), "n_init": 1, "batch_size": 1024}
+    how = {
+        "n_clusters": min(settings.codes, len(first)),
+        "n_init": 1,
+        "batch_size": 1024,
+        "init_size": 1024,
+    }
     for seed in range(settings.seed, settings.seed + settings.codebooks):
         means = MiniBatchKMeans(random_state=seed, **how)
         with warnings.catch_warnings():

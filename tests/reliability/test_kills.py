@@ -1,9 +1,11 @@
-"""SIGKILL at random moments: what was going on goes on, to the same numbers, and leaves nothing."""
+"""SIGKILL at random moments, and at every write: what was going on goes on, to the same numbers,
+and leaves nothing."""
 
 import multiprocessing
 import os
 import random
 import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -38,7 +40,8 @@ def training(config: PotsaConfig, out: Path) -> None:
         native.finetune(config)
 
 
-def a_rank(_rank: int, config: PotsaConfig, out: Path) -> None:
+def a_rank(rank: int, config: PotsaConfig, out: Path) -> None:
+    watch_writes(out, rank)
     training(config, out)
 
 
@@ -126,13 +129,41 @@ def alone(job: Callable, config: PotsaConfig, out: Path, log: Path) -> None:
     torch.set_num_threads(1)
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     os.setpgrp()
+    if job is not training_in_two_processes:  # whose ranks write
+        watch_writes(out, 0)
     job(config, out)
+
+
+def watch_writes(out: Path, rank: int) -> None:
+    """Below `out`, before each opening to write, renaming, removal and new folder: a dot in
+    OUT.writes-RANK, or SIGKILL where OUT.kill names this rank and that number of dots."""
+    kill = out.with_suffix(".kill")
+    chosen = [int(number) for number in kill.read_text().split()] if kill.exists() else []
+    dots = os.open(f"{out}.writes-{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    done = 0
+
+    def before(event: str, arguments: tuple) -> None:
+        nonlocal done
+        if event not in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"):
+            return
+        path, *more = arguments
+        if event == "open" and not (more[1] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)):
+            return
+        # A tree is removed from within its folders, by names relative to them.
+        inside = isinstance(path, str) and not os.path.isabs(path) and more[-1] not in (-1, None)
+        if inside or os.fspath(path if isinstance(path, (str, Path)) else "").startswith(f"{out}/"):
+            if chosen == [rank, done]:
+                os.killpg(0, signal.SIGKILL)
+            done += os.write(dots, b".")
+
+    sys.addaudithook(before)
 
 
 def until_done(
     job: Callable, config: PotsaConfig, out: Path, rng: random.Random, most: int = 0
 ) -> int:
-    """Start a job again and again until it ends, killed `most` times at most. How many times."""
+    """Start a job again and again until it ends, killed `most` times at most, or by `watch_writes`,
+    once. How many times."""
     context = multiprocessing.get_context("forkserver")
     kills, log = 0, out.with_suffix(".log")
     while True:
@@ -146,10 +177,11 @@ def until_done(
             except ProcessLookupError:  # it has not its own group yet
                 process.kill()
             process.join()
-            kills += 1
         if process.exitcode != -signal.SIGKILL:
             assert process.exitcode == 0, log.read_text()[-4000:]
             return kills
+        kills += 1
+        out.with_suffix(".kill").unlink(missing_ok=True)
 
 
 DURATION: dict[Callable, float] = {}
@@ -168,3 +200,28 @@ def test_a_killed_job_goes_on_to_the_same_numbers(job, kills, world, tmp_path):
         out = tmp_path / str(turn)
         count, turn = count + until_done(job, world, out, rng, kills - count), turn + 1
         assert_same(contents(out), expected)
+
+
+@pytest.mark.parametrize(
+    ("job", "every"),
+    [(preparing, False), *(pytest.param(job, True, marks=pytest.mark.slow) for job in JOBS)],
+)
+def test_a_job_killed_at_a_write_goes_on_to_the_same_numbers(job, every, world, tmp_path):
+    until_done(job, world, tmp_path / "whole", rng := random.Random(0))
+    expected = contents(tmp_path / "whole")
+    writes = [
+        (int(dots.name[-1]), number)
+        for dots in sorted(tmp_path.glob("whole.writes-*"))
+        for number in range(dots.stat().st_size)
+    ]
+    print(f"{job.__name__}: {len(writes)} writes")
+    wrong = {}
+    for rank, number in writes if every else [rng.choice(writes)]:
+        out = tmp_path / f"{rank}-{number}"
+        out.with_suffix(".kill").write_text(f"{rank} {number}")
+        try:
+            assert until_done(job, world, out, rng) or rank, "this write did not come"
+            assert_same(contents(out), expected)
+        except AssertionError as error:
+            wrong[out.name] = str(error)[-600:]
+    assert not wrong

@@ -1,7 +1,4 @@
-"""What an LLM keeps of prompts that were read once for all beams of a row.
-
-Shapes: B rows, K beams, H heads, P columns of the prompts, S with the answers', D width of a head.
-"""
+"""What an LLM keeps of prompts that were read once for all beams of a row."""
 
 from __future__ import annotations
 
@@ -15,32 +12,28 @@ ROOM = 64  # columns of answers that are made at once
 
 
 class BeamLayer(DynamicLayer):
-    """Keys and values of one block [B K, H, S, D], the same numbers as transformers' own layer.
+    """Keys and values of a block [B rows * K beams, heads, columns, width], as transformers' own.
 
-    Its own copies all of them twice a step: to add a column, and to sort the beams. Here a column
-    is written where there is room for it, and only answers are sorted: beams change places within
-    a row, where all have one prompt.
-
-    Args:
-        read: the prompts', [B, H, P, D].
+    That copies all of them twice a step: to add a column, and to sort the beams. Here a column is
+    written where there is room for it, and only answers are sorted: beams change places within a
+    row, where all have one prompt.
     """
 
     def __init__(self, read: DynamicLayer, beams: int):
         super().__init__()
         self.dtype, self.device, self.is_initialized = read.dtype, read.device, True
-        self.keys, self.values = (x.repeat_interleave(beams, 0) for x in (read.keys, read.values))
-        self.room = self.keys, self.values
+        self.room = self.keys, self.values = tuple(
+            prompts.repeat_interleave(beams, 0) for prompts in (read.keys, read.values)
+        )
         self.prompt = read.keys.shape[-2]
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> Any:
-        start = self.keys.shape[-2]
-        stop = start + key_states.shape[-2]
-        if stop > self.room[0].shape[-2]:
-            more = (0, 0, 0, stop - start + ROOM)
+        start, new = self.keys.shape[-2], key_states.shape[-2]
+        if start + new > self.room[0].shape[-2]:
+            more = (0, 0, 0, new + ROOM)
             self.room = F.pad(self.keys, more), F.pad(self.values, more)
-        for room, new in zip(self.room, (key_states, value_states), strict=True):
-            room[..., start:stop, :] = new
-        self.keys, self.values = (room[..., :stop, :] for room in self.room)
+        self.keys, self.values = (room[..., : start + new, :] for room in self.room)
+        self.keys[..., start:, :], self.values[..., start:, :] = key_states, value_states
         return self.keys, self.values
 
     def reorder_cache(self, beam_idx: Tensor) -> None:

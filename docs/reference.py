@@ -20,11 +20,11 @@ COMMAND = f"python docs/reference.py > {PAGE}"
 _INTRODUCTION = f"""\
 # Configuration
 
-Every option, as `SECTION.KEY=VALUE` on the command line of `examples/potsa/finetune.py`, or as
-YAML. The defaults are those of the code; the files of `conf/` choose other values over them, and
-`python examples/potsa/finetune.py --cfg job` prints what a command would run with. Unknown keys,
-values out of range, and values that do not fit each other are refused before training starts, all
-at once.
+Every option, as `SECTION.KEY=VALUE` on the command line of `finetune.py` (in the folder that
+`slam-potsa where examples` names), or as YAML. The defaults are those of the code; the files of
+`conf/` choose other values over them, and the script's `--cfg job` prints what a command would run
+with. Unknown keys, values out of range, and values that do not fit each other are refused before
+training starts, all at once.
 
 *Source* says where a default is from: a paper's section or table, SLAM-LLM (the key is
 SLAM-LLM's), CoT-ST (its recipe `st_covost2`). "ours" is a value that the POTSA paper does not give.

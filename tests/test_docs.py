@@ -64,6 +64,12 @@ def test_commands_are_those_of_the_command_line(page):
 
 
 @pages()
+def test_entry_scripts_are_named_as_a_wheel_has_them_too(page):
+    code = "".join(code for kind, code in FENCE.findall(page.read_text()) if kind in SHELL)
+    assert not re.findall(r"(?<!/)examples/potsa/\S*", code)  # `slam-potsa where examples`
+
+
+@pages()
 def test_what_a_page_names_and_shows_exists(page, tmp_path):
     text = page.read_text()
     for group, name in re.findall(r"\b(experiment|recipe)=([\w./-]*\w)", text):

@@ -41,7 +41,7 @@ def test_the_short_way_of_the_page_runs_as_written(tmp_path, monkeypatch):
         elif program == "slam-potsa":
             assert main(words) == 0
         else:
-            given = words[words.index("examples/potsa/finetune.py") + 1 :]
+            given = words[words.index("examples)/finetune.py") + 1 :]
             native.finetune(compose_config([*given, *small, "native.max_steps=4"]))
     assert any("join" in line for line in read_log("outputs/join/metrics.jsonl"))
     made = read_manifest("data/fleurs/pseudo.jsonl", needs=("target",))

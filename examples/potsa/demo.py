@@ -23,6 +23,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from contextlib import ExitStack
 from functools import partial
 from graphlib import TopologicalSorter
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +39,7 @@ from slam_potsa.engine import native
 from slam_potsa.engine.decode import Translator, decode_to, load_run, predictions_file
 from slam_potsa.engine.encode import store_features
 from slam_potsa.engine.launch import quieten
-from slam_potsa.errors import InputError, as_messages, refuse
+from slam_potsa.errors import InputError, as_messages, collecting, refuse
 from slam_potsa.evaluation.analysis import analyze, write_analysis
 from slam_potsa.evaluation.figures import bar_chart, standalone
 from slam_potsa.evaluation.report.collect import Report, Request, collect
@@ -111,6 +112,7 @@ AFTER: dict[str, Sequence[str]] = {
 def main() -> None:
     args = _arguments()
     quieten()
+    check_installed()
     out, start = args.output, time.perf_counter()
     seconds = side_by_side(AFTER, partial(step, args=args))
     report = report_on(out)
@@ -123,6 +125,16 @@ def main() -> None:
     written = [out / name for name in ("quality.svg", "metrics.json", "report.html")]
     speak = f"{seconds['total']:.0f} s; to speak to it: slam-potsa serve {out / 'joined'}"
     print("", text, "", *written, speak, sep="\n")
+
+
+def check_installed() -> None:
+    """Refuse now what a step would lack in ten minutes."""
+    needed = ("matplotlib", "jinja2", "sklearn", "gguf")
+    lacking = ", ".join(name for name in needed if find_spec(name) is None)
+    problems = [f"not installed: {lacking}: pip install 'slam-potsa[demo]'"] * bool(lacking)
+    with collecting(problems):
+        smollm2.gguf_file()
+    refuse(problems)
 
 
 def step(name: str, args: argparse.Namespace) -> None:

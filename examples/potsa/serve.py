@@ -133,7 +133,8 @@ def application(
             language_id(code)
         with open_audio(Path(path)) as file:
             if (long := file.frames / file.samplerate / 60) > minutes:
-                raise InputError(f"{long:.1f} minutes long, expected {minutes:g} or less: cut it")
+                more = "serve with more --minutes, or let `slam-potsa translate` read it"
+                raise InputError(f"{long:.1f} minutes long, expected {minutes:g} or less: {more}")
         with turn, TemporaryDirectory() as folder:
             pieces = cut(path, folder)
             told = {"language": head(pieces[0].audio) if asked else language}
@@ -151,7 +152,7 @@ def application(
     @app.middleware("http")
     async def sized(request: Request, answer):
         if int(request.headers.get("content-length") or 0) > MEGABYTES << 20:
-            return refused(f"expected {MEGABYTES} MB or less", 413)
+            return refused(f"expected {MEGABYTES} MB or less: compress it, as mp3 or ogg", 413)
         return await answer(request)
 
     @app.post("/v1/audio/translations")

@@ -74,7 +74,8 @@ def choose_engine(config: PotsaConfig) -> tuple[str, str]:
         engine, why = "slam_llm", "slam_llm is importable and CUDA is there"
     needed = ["slam_llm", *["deepspeed"] * deep] if engine == "slam_llm" else []
     missing = ", ".join(name for name in needed if there(name) is None)
-    refuse([f"not importable: {missing}, which engine={engine} ({why}) needs"] * bool(missing))
+    told = f"not importable: {missing}, which engine={engine} ({why}) needs"
+    refuse([f"{told}: see README, Inside SLAM-LLM, or take engine=native"] * bool(missing))
     return engine, why
 
 

@@ -60,7 +60,7 @@ def export_run(run: str | Path, out: str | Path, named: Mapping[str, str] | None
     """Write `out` but for its card; frozen models (`BASES`) may be `named` by their hub names."""
     run, config = Path(run), read_config(run)
     if not (run / MODEL).is_file() or ((run / STAGE).is_file() and not (run / DONE).is_file()):
-        raise InputError(f"{run}: its training has not ended: the command that started it goes on")
+        raise InputError(f"{run}: its training has not ended: run its command again")
     state = read_checkpoint(best_checkpoint(run))
     state = {name: t for name, t in state.items() if not name.startswith(CTC_HEAD)}  # of training
     choose_bias(replace(config.language_bias, path=None), state)  # they are in it
@@ -122,7 +122,7 @@ def _shared(name: str | Path) -> tuple[Path, dict[str, Any]]:
             folder = Path(snapshot_download(repository, **options))
         except (OSError, ValueError) as error:  # all of the hub's are
             why = f"no run or exported folder here or on the hub ({str(error).splitlines()[0]})"
-            raise InputError(f"{name}: {why}") from None
+            raise InputError(f"{name}: {why}; check the name; private: `hf auth login`") from None
     return folder, _content(folder / CONFIG)
 
 

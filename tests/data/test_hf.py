@@ -91,6 +91,16 @@ def test_what_is_not_there_is_told(told, options, folder):
         build(folder, **options)
 
 
+def test_what_was_saved_without_splits_is_the_training_set(tmp_path):
+    table = datasets.table.InMemoryTable(pyarrow.table({"clip": [clip()], "said": ["Hi."]}))
+    datasets.Dataset(table, fingerprint="x").save_to_disk(tmp_path / "held")
+    options = {"columns": COLUMNS[:2], "language": "en"}
+    with pytest.raises(InputError, match="validation: cannot be opened .*there are train"):
+        build(tmp_path / "held", splits=["train", "validation"], **options)
+    made = build(tmp_path / "held", splits=["train"], **options)
+    assert made.manifests.keys() == {"train"}
+
+
 def test_a_mapping_reads_the_configuration_and_what_columns_hold():
     row = {"transcriptions": {"de": "Guten  Tag."}, "original_language": "en", "id": 3}
     row |= {"original_speech": None, "raw_transcription": "Hi.", "audio": {}}

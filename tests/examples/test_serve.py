@@ -154,7 +154,7 @@ def test_transcript_answers_of_the_beam_and_where_it_looked(cot, beams):
         ({"content": b""}, "record speech, or upload a file"),
         ({"language": None}, "choose the spoken language"),
         ({"content": b"%PDF-1.7"}, "a.wav: broken, truncated or no audio"),
-        ({"content": sound(7)}, "0.1 minutes long, expected 0.1 or less"),
+        ({"content": sound(7)}, "0.1 minutes long, expected 0.1 or less: serve with"),
         ({"into": ""}, "language code ''"),
     ],
 )

@@ -74,7 +74,7 @@ def build(
     if not texts:
         raise InputError("texts: expected English sentences to heal the model on, found none.")
     background = python_reference() if background is None else list(background)
-    source = packaged_file(PACKAGE, f"--no-deps {DISTRIBUTION}", GGUF_FILE)
+    source = gguf_file()
     made_from = {
         "builder": f"smollm2 {BUILDER_VERSION}",
         "source": content_hash(source),
@@ -90,6 +90,11 @@ def build(
         tokenizer.save_pretrained(folder)
 
     return build_folder(output_dir, made_from, fill)
+
+
+def gguf_file() -> Path:
+    """SmolLM2 in its installed package; InputError, with the pip command, where it is absent."""
+    return packaged_file(PACKAGE, f"--no-deps {DISTRIBUTION}", GGUF_FILE)
 
 
 def python_reference() -> list[str]:

@@ -87,12 +87,16 @@ def opened(dataset: str, config: str, split: str, fields: Mapping[str, str]) -> 
     try:
         if any(Path(dataset, name).is_file() for name in ("state.json", "dataset_dict.json")):
             held = load_from_disk(dataset)
-            rows = (held[split] if isinstance(held, dict) else held).to_iterable_dataset()
+            # One that was saved without splits is the training set, not every split.
+            held = held if isinstance(held, dict) else {str(held.split or "train"): held}
+            if split not in held:
+                raise ValueError(f"there are {', '.join(held)}")
+            rows = held[split].to_iterable_dataset()
         else:
             rows = load_dataset(dataset, config or None, split=split, streaming=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         told = f"cannot be opened ({error!r}); check name and --splits"
-        raise InputError(f"{dataset} {config} {split}: {told}") from None
+        raise InputError(f"{dataset} {config}".rstrip() + f", {split}: {told}") from None
     there = list(rows.column_names or next(iter(rows.take(1)), {}))
     for field, template in fields.items():
         for column in set(_columns(template)) - {*there, "config", "config_0", "config_1"}:

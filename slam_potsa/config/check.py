@@ -48,7 +48,7 @@ def _cross_checks(config: PotsaConfig) -> Iterator[str]:
             f"train_config.warmup_steps={train.warmup_steps} must be below total_steps="
             f"{train.total_steps}: the rate falls to 0 between the two"
         )
-    if model.qformer_dim % model.qformer_heads:
+    if model.qformer_heads and model.qformer_dim % model.qformer_heads:
         yield (
             f"model_config.qformer_heads={model.qformer_heads} must divide qformer_dim="
             f"{model.qformer_dim}"

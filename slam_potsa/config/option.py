@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import typing
 from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
@@ -147,11 +148,12 @@ def _from_mapping(kind: type, given: Any, path: str) -> Any:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """An int may stand for a float, and a list holds what its hint says."""
+    """An int that is not too large may stand for a float, and a list holds what its hint says."""
     if typing.get_origin(hint) is list:
         return isinstance(value, list) and all(_fits(v, typing.get_args(hint)[0]) for v in value)
     kinds = typing.get_args(hint) or (hint,)
-    return any(type(value) in ((int, float) if kind is float else (kind,)) for kind in kinds)
+    as_float = float in kinds and type(value) is int and abs(value) <= sys.float_info.max
+    return as_float or type(value) in kinds
 
 
 def _value(spec: dataclasses.Field, value: Any, path: str) -> Any:

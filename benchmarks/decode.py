@@ -1,6 +1,6 @@
 """Decoding's throughput: ours against SLAM-LLM's, on the same weights, rows and beams.
 
-    python benchmarks/decode.py [--size tiny] [--batch 4 16] [--rounds 3] [--json PATH]
+    python benchmarks/decode.py [--size tiny] [--batch 1 4 16] [--rounds 3] [--json PATH]
 
 Ours is what `slam-potsa decode` does: rows sorted by length, the prompt read once for all of a
 row's beams, recordings as long as they are; and from stored features. Theirs, where SLAM_LLM_SRC is
@@ -197,7 +197,8 @@ def text(record: dict[str, Any]) -> str:
     asked, rows = record["arguments"], record["rows"]
     lines = [f"{record['machine']}; sizes: {record['size']}; {asked['rows']} rows, "]
     lines[0] += f"{asked['beams']} beams, {ANSWER} tokens a row, {NEIGHBOURS[0]:.0f} s of speech; "
-    lines[0] += f"median (quartiles) of {asked['rounds']} rounds"
+    lines[0] += f"{asked['threads']} thread; median (quartiles) of {asked['rounds']} rounds"
+    lines[0] += f"; {asked['note']}" * bool(asked["note"])
     if not rows[0]["ratio"]:
         lines.append("SLAM-LLM was not there (SLAM_LLM_SRC): only ours was measured")
     head = ("", "rows a second", *(f"to {name}" for name in rows[0]["ratio"]), "alike")
@@ -219,11 +220,13 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rows", type=int, default=16)
-    parser.add_argument("--batch", type=int, nargs="+", default=[4, 16], help="rows at once")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 4, 16], help="rows at once")
     parser.add_argument("--beams", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--note", default="", help="kept in the JSON, such as a busy machine")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument(
+        "--json", type=Path, help="also write the figures here, and beside them the text"
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     kept = {name: value for name, value in vars(args).items() if name not in ("json", "size")}

@@ -2,6 +2,7 @@ import argparse
 import importlib
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,7 @@ def test_the_performance_table_has_what_was_recorded(script, monkeypatch, tmp_pa
     monkeypatch.setattr(table, "RESULTS", tmp_path)
     lines = [line.split() for name in table.TABLES for line in table.text(name).splitlines()[1:]]
     assert lines[0][-5:] == [">=", "3.00", "2.00", "(1.90-2.10)", "A"]
-    assert " ".join(lines[1]) == "misses it: a 40 %, b 30 %, c 20 %; were the rest free: 2.22"
+    assert " ".join(lines[1]) == "misses it: a 40 %, b 30 %, c 20 %"
     assert lines[4:] == [["w", "<=", "1.10", "1.00", "(0.90-1.20)", "B"]]
 
 
@@ -156,11 +157,14 @@ def test_decoding_gives_the_texts_of_one_row_at_a_time(script, step, tmp_path, m
     decode = script("decode")
     monkeypatch.setattr(decode, "ANSWER", 4)
     args = argparse.Namespace(device="cpu", rows=2, batch=[1, 2], beams=2, rounds=2)
-    rows = decode.Bench(smallest(step), args, tmp_path).measure()
+    args.threads, args.note = 1, "small"
+    bench, begun = decode.Bench(smallest(step), args, tmp_path), time.perf_counter()
+    rows = bench.measure()
     assert [(row["alike"], row["ratio"]) for row in rows] == [(2, {})] * 4
+    assert 0 < 2 * sum(row["seconds"][1] for row in rows) < time.perf_counter() - begun
     for row in rows:
-        spent, total = row["parts"], row["seconds"][1]
-        assert sum(spent.values()) == pytest.approx(total, rel=0.5) and min(spent.values()) >= 0
+        spent = row["parts"]
+        assert min(spent.values()) >= 0
         assert (spent["encode"] == 0) == ("stored" in row["name"])
     record = {"machine": "A", "size": "tiny", "arguments": vars(args), "rows": rows}
     assert decode.text(record).count("ours, 2 at once, stored features") == 2

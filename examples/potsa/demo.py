@@ -123,8 +123,9 @@ def main() -> None:
     text = f"{quality_text(report)}\n\n{joined_text(out)}"
     atomic_write(out / "table.txt", text + "\n")
     written = [out / name for name in ("quality.svg", "metrics.json", "report.html")]
-    speak = f"{seconds['total']:.0f} s; to speak to it: slam-potsa serve {out / 'joined'}"
-    print("", text, "", *written, speak, sep="\n")
+    here = Path(sys.executable).parent
+    speak = f"to speak to it: {here}/pip install gradio && {here}/slam-potsa serve {out / 'joined'}"
+    print("", text, "", *written, f"{seconds['total']:.0f} s; {speak}", sep="\n")
 
 
 def check_installed() -> None:

@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from queue import Queue
 from tempfile import TemporaryDirectory
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 from torch import Tensor
@@ -37,7 +37,7 @@ FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
 DETECT = "detect"  # in place of a language
 CSS = """.answers td { padding: 4px 12px 4px 0; vertical-align: top }
 .note { opacity: .7; font-size: .9em }"""
-SCORED = "Beside each: the mean log probability of a token."
+SCORED = "Beside each: the score of beam search, by default the mean log probability of a token."
 CAPTION = (
     "Where each speech token looked in the recording (first piece of a long one): the more colour, "
     "the more it looked there; a row of even colour looked everywhere alike. Attention of the "
@@ -151,7 +151,10 @@ def application(
 
     @app.middleware("http")
     async def sized(request: Request, answer):
-        if int(request.headers.get("content-length") or 0) > MEGABYTES << 20:
+        told = request.headers
+        if (origin := told.get("origin")) and origin.partition("://")[2] != told.get("host"):
+            return refused("another site's page may not ask", 403)
+        if "transfer-encoding" in told or int(told.get("content-length", 0)) > MEGABYTES << 20:
             return refused(f"expected {MEGABYTES} MB or less: compress it, as mp3 or ogg", 413)
         return await answer(request)
 
@@ -209,8 +212,11 @@ def page_of(
             missing = "choose the spoken language" if path else "record speech, or upload a file"
             raise gradio.Error(missing, print_exception=False)
         told: Queue[Any] = Queue()
+        gone = Event()
 
         def one(piece: Piece, **languages: str) -> Prediction:
+            if gone.is_set():
+                raise InputError("whoever asked has gone")
             how = {"num_return_sequences": beams}
             if beams == 1:
                 tell = partial(so_far, data, task, **languages)
@@ -222,7 +228,8 @@ def page_of(
 
         done, rows = [], []
         yield [""] * 4
-        with ThreadPoolExecutor(1) as pool:
+        pool = ThreadPoolExecutor(1)
+        try:
             job = pool.submit(hear, path, language, into, one)
             job.add_done_callback(lambda _: told.put(None))
             while (more := told.get()) is not None:
@@ -236,11 +243,13 @@ def page_of(
                 heard, text = joined(done)
                 label = f"{kind} from {names.get(found.language, found.language)}"
                 yield [heard, gradio.Textbox(text, label=label), listed(rows), picture]
-        try:
             job.result()
         except InputError as error:
             message = escape(without_folder(error, path), quote=False)  # it is shown as HTML
             raise gradio.Error(message, print_exception=False) from None
+        finally:  # a page that was closed is not waited for: the server would stand still
+            gone.set()
+            pool.shutdown(wait=False)
 
     known = [(DETECT, DETECT)] * detects + [(names.get(code, code), code) for code in spoken]
     mark = " (not heard in training)" if spoken else ""  # of an imported one nobody knows
@@ -257,7 +266,9 @@ def page_of(
             )
             with gradio.Column():
                 choice = gradio.Dropdown(known + others, value=first, label="Spoken language")
-                into = gradio.Textbox(target, label="Translated into", max_lines=1)
+                into = gradio.Textbox(
+                    target, label="Translated into", max_lines=1, visible=task != "asr"
+                )
                 button = gradio.Button("Translate", variant="primary")
         with gradio.Row():
             with gradio.Column():

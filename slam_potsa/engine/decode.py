@@ -139,18 +139,17 @@ class Translator:
             batch["encoder_features"] = self.model.encoder(mel, valid)
         return batch
 
-    def translate(self, recordings: Sequence[str | Path], *told: str, **named: Any) -> list[str]:
-        """The texts of `predictions`, of the same arguments."""
-        return [found.prediction for found in self.predictions(recordings, *told, **named)]
+    def translate(
+        self, recordings: Sequence[str | Path], language: str, target_language: str = "", **how: Any
+    ) -> list[str]:
+        """The texts of `predictions`."""
+        found = self.predictions(recordings, language, target_language, **how)
+        return [prediction.prediction for prediction in found]
 
     def predictions(
-        self,
-        recordings: Sequence[str | Path],
-        language: str,
-        target_language: str = "",
-        **options: Any,
+        self, recordings: Sequence[str | Path], language: str, target_language: str = "", **how: Any
     ) -> list[Prediction]:
-        """Of recordings in `language`, of 30 s or less (longer: `data.pieces`), with `options` of
+        """Of recordings in `language`, of 30 s or less (longer: `data.pieces`), with options of
         transformers' `generate`: `num_return_sequences`, a `streamer` of one greedy answer."""
         spoken = [
             Utterance(
@@ -164,7 +163,8 @@ class Translator:
             for path in recordings
         ]
         data = replace(self.config.dataset_config, feature_store=None, inference_mode=True)
-        return self._decode(build_dataset(data, spoken, self.tokenizer), len(spoken) > 1, **options)
+        require(data, [task_to_decode(data.tasks, data.test_task)], spoken)
+        return self._decode(build_dataset(data, spoken, self.tokenizer), len(spoken) > 1, **how)
 
     def _decode(self, dataset: Any, progress: bool, **options: Any) -> list[Prediction]:
         batches = self.answers(dataset, progress=progress, **options)
@@ -261,17 +261,15 @@ def _prediction(
     data = config.dataset_config
     task = task_to_decode(data.tasks, data.test_task)
     readings = [read_answer(data, task, utterance, text) for text in answer.texts]
-    alternatives = None
-    if answer.scores is not None:
-        texts = [reading.text for reading in readings]
-        alternatives = tuple(zip(texts, answer.scores, strict=True))
+    texts = [reading.text for reading in readings]
+    alternatives = answer.scores and tuple(zip(texts, answer.scores, strict=True))
     return Prediction(
         key=utterance.key,
         language=utterance.language,
         source=heard.audio or "",
         target_language=written_language(task, utterance) or "",
         reference=reference(task, utterance),
-        prediction=readings[0].text,
+        prediction=texts[0],
         beam=config.decode.num_beams,
         transcript=utterance.transcript,
         heard=readings[0].heard,

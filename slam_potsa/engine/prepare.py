@@ -351,7 +351,8 @@ def provide_bias(config: PotsaConfig, progress: bool = True) -> None:
     if not config.language_bias.enabled or config.language_bias.path:
         return
     path, manifests = Path(config.train_config.output_dir) / BIAS, [data.train_data_path]
-    known = LanguageBias.load(path) if path.is_file() else None
+    whole = path.is_file() and seal(path).is_file()  # a kill may come between the two
+    known = LanguageBias.load(path) if whole else None
     start, made_from = _start(config), manifest_hash(manifests)
     learned = LanguageBias.from_bytes(carried_bias(start)) if TRAINED_TABLE in start else None
     made_from += file_hash(config.ckpt_path) if learned else ""

@@ -55,7 +55,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# Every benchmark of a CPU, some seven minutes on a machine that does nothing else, and the tables.
+# Every benchmark of a CPU, some ten minutes on a machine that does nothing else, and the tables.
 # With SLAM_LLM_SRC, the src folder of a checkout, those beside SLAM-LLM too.
 bench: $(INSTALLED)
 	for name in transport step decode growth; do \

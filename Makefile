@@ -57,7 +57,7 @@ lint: $(VENV)/.installed-dev
 
 # Every benchmark of a CPU, some ten minutes on a machine that does nothing else, and the tables.
 # With SLAM_LLM_SRC, the src folder of a checkout, those beside SLAM-LLM too.
-bench: $(INSTALLED)
+bench: $(VENV)/.installed-dev
 	for name in transport step decode growth; do \
 		$(BIN)/python benchmarks/$$name.py --json benchmarks/results/$$name.json || exit 1; done
 	$(BIN)/python benchmarks/table.py

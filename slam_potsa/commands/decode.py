@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from slam_potsa.config import DecodeConfig, PotsaConfig
-from slam_potsa.data.languages import language_id, named
+from slam_potsa.data.languages import language_id
 from slam_potsa.data.pieces import cut, translated, written
 from slam_potsa.data.tasks import task_to_decode
 from slam_potsa.engine.decode import Translator, decode_to, load_run, predictions_file
@@ -91,7 +91,7 @@ def translate(
         problems.append(f"--format {format}: expected one recording, got several")
     for code in filter(None, (language, target_language)):
         with collecting(problems):
-            language_id(named(code))
+            language_id(code)
     with TemporaryDirectory() as folder:
         for number, path in enumerate(recordings):
             with collecting(problems):

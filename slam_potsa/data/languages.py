@@ -91,12 +91,6 @@ def find_language(text: str) -> Language:
     )
 
 
-def named(text: str) -> str:
-    """`"French"` -> `"fr"`; what is no name of a language stays, such as a code."""
-    known = _BY_TEXT.get(text.lower()) if len(text) > 3 and text.isalpha() else None
-    return known.code if known else text
-
-
 def short_code(text: str) -> str:
     """The code in manifests: `"fr_fr"`, `"fra"`, `"fr"` -> `"fr"`; `"zh-CN"` -> `"zh"`.
 

@@ -25,7 +25,6 @@ from slam_potsa.config.check import check
 from slam_potsa.data.audio import measure_audio
 from slam_potsa.data.dataset import build_dataset, exchanged_recordings, get_speech_dataset
 from slam_potsa.data.feature_store import has_features
-from slam_potsa.data.languages import named
 from slam_potsa.data.manifest import Utterance, read_manifest
 from slam_potsa.data.order import ranks
 from slam_potsa.data.predictions import Prediction, write_pred_gt, write_predictions
@@ -152,7 +151,6 @@ class Translator:
     ) -> list[Prediction]:
         """Of recordings in `language`, of 30 s or less (longer: `data.pieces`), with options of
         transformers' `generate`: `num_return_sequences`, a `streamer` of one greedy answer."""
-        language, target_language = named(language), named(target_language)
         spoken = [
             Utterance(
                 key=str(path),

@@ -1,6 +1,6 @@
 import re
 
-from slam_potsa.data.languages import LANGUAGES, find_language, language_id, named, short_code
+from slam_potsa.data.languages import LANGUAGES, find_language, language_id, short_code
 from tests.support import refused
 
 
@@ -20,12 +20,6 @@ def test_each_of_102_languages_is_found_by_every_spelling_of_its_own_codes():
 CODES = """fr_fr=fr fra=fr fr-CA=fr cmn_hans_cn=zh zh-CN=zh zh-Hans=zh zho=zh zh-HK=yue
 yue_hant_hk=yue es_419=es nb_no=nb no=nb iw_il=he he_il=he sv-SE=sv arb=ar tl=fil kea=kea
 northern-sotho=nso Sorani-Kurdish=ckb Mandarin_Chinese=zh pt-PT=pt"""
-
-
-def test_a_name_is_no_code():
-    assert [named(text) for text in ("french", "Korean", "fr", "zh_tw", "fra", "qqqq", "")] == [
-        *("fr", "ko", "fr", "zh_tw", "fra", "qqqq", "")
-    ]
 
 
 def test_short_code():

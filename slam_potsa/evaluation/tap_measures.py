@@ -74,7 +74,8 @@ def measure_tap(
     """
     vectors, tokens = recorded.pooled, [recorded.tokens[row] for row in detail]
     queries = tap not in ("encoder", "compensated")
-    spread = [row - torch.stack(tokens).mean(0) for row in tokens] if queries else tokens
+    mean = torch.stack(tokens).mean(0) if queries else None
+    spread = [row - mean for row in tokens] if queries else tokens
     sentences, languages = [row.sentence_id for row in rows], [row.language for row in rows]
     known = [sentences[row] for row in detail], [languages[row] for row in detail]
     hits = recall_hits(vectors, sentences, languages)

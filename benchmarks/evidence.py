@@ -43,7 +43,8 @@ from slam_potsa.files import atomic_write
 from slam_potsa.model.encoder import load_encoder
 
 SYSTEMS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
-SENTENCES = {"train": 300, "pairs": 160, "dev": 5, "test": 100, "clauses": 1}
+SENTENCES = {"train": 140, "pairs": 320, "dev": 5, "test": 100, "clauses": 1}
+PAIRS = 160  # of what joins, where not their number is tried: the first that were drawn
 HEARD = ("en", "es", "ru")
 FEW = 60  # sentences a language, after English
 TESTS = ("test", "test_new_voices")
@@ -87,11 +88,11 @@ class Run:
 
 
 def runs(args: argparse.Namespace) -> Iterator[Run]:
-    """All of them, what others start from first; fewer than all pairs for `join` only."""
+    """All of them, what others start from first; other numbers of pairs for `join` only."""
     systems = SYSTEMS["first"] | SYSTEMS["second"]
     for seed, (system, settings) in itertools.product(args.seeds, systems.items()):
         if settings.get("rows") in JOINING:
-            counts = args.pairs if system == "join" else [max(args.pairs)]
+            counts = args.pairs if system == "join" else [min(PAIRS, max(args.pairs))]
             for language, pairs in itertools.product(args.languages, counts):
                 yield Run(system, seed, language, pairs)
         else:
@@ -194,8 +195,9 @@ def joining_rows(
     run: Run, args: argparse.Namespace, spoken: Sequence[Utterance]
 ) -> list[Utterance]:
     """The same recordings for every kind of rows, with what that kind knows of them."""
-    kind, rows = run.settings["rows"], sorted(spoken, key=lambda u: u.key)
-    rows = random.Random(f"pairs:{run.seed}").sample(rows, len(rows))[: run.pairs]
+    kind, first = run.settings["rows"], sorted(spoken[:PAIRS], key=lambda u: u.key)
+    first = random.Random(f"pairs:{run.seed}").sample(first, len(first))
+    rows = [*first, *spoken[PAIRS:]][: run.pairs]
     if kind == "shuffled":
         return shuffled_partners(rows, run.seed)
     made = "target" if kind == "answered" else None
@@ -284,14 +286,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--systems", nargs="+", default=[], help="of evidence.yaml; default: all")
     parser.add_argument("--languages", nargs="+", default=["it"], help="that join")
     parser.add_argument("--bleu", nargs="+", default=["en", "it", "fr"], help="that are decoded")
-    parser.add_argument("--pairs", nargs="+", type=int, default=[40, 80, 160])
+    parser.add_argument("--pairs", nargs="+", type=int, default=[40, 80, 160, 320])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
     parser.add_argument("--steps", type=int, default=400, help="of the systems from new weights")
     parser.add_argument("--more", type=int, default=250, help="of those that start from alone")
     parser.add_argument("--share", type=float, default=0.3, help="joining pairs among the items")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--options", nargs="*", default=[], help="of every run, as KEY=VALUE")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if max(args.pairs) > SENTENCES["pairs"]:
+        parser.error(f"--pairs {max(args.pairs)}: this world has {SENTENCES['pairs']}")
+    return args
 
 
 if __name__ == "__main__":

@@ -115,7 +115,17 @@ def _remove_temporaries(folder: Path, prefix: str) -> None:
         if not name.startswith(prefix[:SHOWN]):
             continue
         with suppress(ValueError, PermissionError):  # no name of ours; a process of somebody else
-            try:
-                os.kill(int(process), 0)
-            except ProcessLookupError:
+            if not _is_alive(int(process)):
                 path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    """Here. One that ended counts as dead before its parent has asked how."""
+    try:
+        os.kill(process, 0)
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except ProcessLookupError:
+        return False
+    except FileNotFoundError:  # it has ended by now, or this is no Linux
+        return not Path("/proc/self").exists()
+    return state not in ("Z", "X")

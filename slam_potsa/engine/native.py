@@ -131,8 +131,8 @@ class NativeTrainer(Trainer):
         if self.optimizer is None:
             train = self.potsa.train_config
             groups = parameter_groups(self.model, train, self.potsa.language_bias.lr)
-            rates = {"lr": train.lr, "weight_decay": train.weight_decay}
-            self.optimizer = torch.optim.AdamW(groups, **rates)
+            how = {"lr": train.lr, "weight_decay": train.weight_decay}
+            self.optimizer = torch.optim.AdamW(groups, fused=self.potsa.native.fused or None, **how)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):

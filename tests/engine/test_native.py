@@ -107,20 +107,21 @@ def test_stored_features_replace_the_encoder_in_training(trained, tmp_path):
     assert translator.translate([new.parent / "audio" / "fr-0.wav"], "fr", "en") == [text]
 
 
-def test_gradient_accumulation_is_the_same_step(tmp_path):
+def test_accumulated_gradients_and_the_fused_optimizer_are_the_same_step(tmp_path):
     """One batch of two pairs, or two batches of one: the same losses and, after it, weights."""
     weights, lines = [], []
-    for accumulation in (1, 2):
-        config = tiny.world(tmp_path / str(accumulation), words=3)
-        train = config.train_config
+    for accumulation, fused in ((1, False), (2, False), (1, True)):
+        config = tiny.world(tmp_path / f"{accumulation}{fused}", words=3)
+        train, config.native.fused = config.train_config, fused
         train.gradient_accumulation_steps = accumulation
         train.batch_size_training = 2 // accumulation
         train.run_validation, train.warmup_steps, train.num_epochs = False, 0, 1
         weights.append(native.finetune(config))
         lines.append(metrics(config))
     assert len(lines[0]) == 6
-    same(*lines)
-    same_weights(*weights, atol=2e-4)
+    for other in (1, 2):
+        same(lines[0], lines[other])
+        same_weights(weights[0], weights[other], atol=2e-4)
 
 
 def test_what_happens_to_a_run_that_is_there(tmp_path):

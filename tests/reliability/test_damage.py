@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -184,11 +185,12 @@ def test_a_damaged_journal_gives_no_other_answers(tmp_path, damage, caplog):
 
 
 def test_what_a_killed_process_left_half_written_goes_at_the_next_start(tmp_path):
-    dead = 2**22 + 1
+    dead, ended = 2**22 + 1, subprocess.Popen(["true"])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # it ended, and nobody asked yet
     ours, below, living, elsewhere, beside = (
         tmp_path / folder / f"{TEMPORARY}{process}@{host}@{name}"
         for folder, process, host, name in (
-            (".", dead, HOST, "ours-x"),
+            (".", ended.pid, HOST, "ours-x"),
             ("in", dead, HOST, "ours-x"),
             (".", os.getppid(), HOST, "ours-x"),
             (".", dead, "another", "ours-x"),
@@ -205,3 +207,4 @@ def test_what_a_killed_process_left_half_written_goes_at_the_next_start(tmp_path
     assert living.exists() and elsewhere.exists()
     with atomic_path(tmp_path / "ours.wav") as path:
         assert path.match(f"{TEMPORARY}{os.getpid()}@{HOST}@ours-*.wav")
+    assert ended.wait() == 0

@@ -86,14 +86,15 @@ def alone(
     folder.mkdir(parents=True, exist_ok=True)
     # A soft lock, filelock's way out, would outlive a process that was killed on another machine.
     lock = FileLock(folder / f"{prefix}{LOCK}", fallback_to_soft=False, is_singleton=True)
-    owner = folder / f"{prefix}{OWNER}"
+    owner = folder / f"{TEMPORARY}{os.getpid()}@{HOST}@{prefix}{OWNER}"  # a killed one's goes too
     try:
         lock.acquire(patience)
         if lock.lock_counter == 1:
             _remove_temporaries(folder, prefix)
         owner.write_text(f"{os.getpid()} {doing}")
     except Timeout:
-        who = owner.read_text().strip() if owner.is_file() else "unknown works"
+        told = [p for p in folder.glob(f"{TEMPORARY}*") if p.name.endswith(f"@{prefix}{OWNER}")]
+        who = max(told, key=os.path.getmtime).read_text() if told else "unknown works"
         raise InputError(f"{folder}: process {who} there; wait for it, or end it") from None
     except OSError as error:  # Lustre, unless it is mounted with -o flock
         logger.warning("%s: no locks (%s), write there from one process", folder, error.strerror)

@@ -42,6 +42,7 @@ from slam_potsa.engine.run_directory import (
 )
 from slam_potsa.engine.slam_llm import preflight
 from slam_potsa.errors import InputError, collecting, refuse
+from slam_potsa.files import alone
 from slam_potsa.model.llm import load_tokenizer
 from slam_potsa.provenance import changed_files, read_record
 
@@ -60,15 +61,16 @@ def run_stages(
     Raises InputError where a stage that is done was made from something else, and where one fails.
     Check the inputs first: `check_recipe`.
     """
-    for stage in recipe.stages:
-        for line in described(recipe, stage):
-            say(line)
-        check_history(stage)
-        if not is_done(stage) and (code := (runner or start)(recipe, stage)):
-            raise InputError(
-                f"stage {stage.name} ended with exit code {code}, and said why above; the same "
-                "command continues where it stopped"
-            )
+    with alone(recipe.stages[0].folder.parent, "is running the recipe"):
+        for stage in recipe.stages:
+            for line in described(recipe, stage):
+                say(line)
+            check_history(stage)
+            if not is_done(stage) and (code := (runner or start)(recipe, stage)):
+                raise InputError(
+                    f"stage {stage.name} ended with exit code {code}, and said why above; the same "
+                    "command continues where it stopped"
+                )
 
 
 def described(recipe: Recipe, stage: Stage) -> Iterator[str]:

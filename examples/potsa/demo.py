@@ -45,12 +45,13 @@ from slam_potsa.evaluation.figures import bar_chart, standalone
 from slam_potsa.evaluation.report.collect import Report, Request, collect
 from slam_potsa.evaluation.report.page import write_page
 from slam_potsa.evaluation.scores import ScoreTable, score
+from slam_potsa.evaluation.tap_measures import MeasureSettings
 from slam_potsa.files import alone, atomic_write, write_json
 from slam_potsa.model.encoder import load_encoder
 from slam_potsa.text import table
 
 HEARD, JOINS = ("en", "es", "ru"), "it"
-SENTENCES = {"train": 160, "pairs": 160, "dev": 5, "test": 48, "clauses": 1}
+SENTENCES = {"train": 140, "pairs": 160, "dev": 5, "test": 48, "clauses": 1}
 
 
 class System(NamedTuple):
@@ -92,6 +93,7 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 LANES = min(2, CORES)
 THREADS = CORES // LANES  # of a step
 LOOKED_INTO = ("baseline", "potsa")
+LOOK = MeasureSettings(detail_sentences=24)  # half of the test; R@1 is of all
 START = ("baseline", "potsa")  # from new weights; the others go on from the baseline
 # What each step waits for; of those that may start, the first one does.
 AFTER: dict[str, Sequence[str]] = {
@@ -242,7 +244,8 @@ def decode(system: str, out: Path) -> None:
 def look_into(system: str, out: Path) -> None:
     """What `slam-potsa analyze` leaves in the run's directory."""
     translator, manifest = Translator(load_run(out / system)), out / "data/test.jsonl"
-    found = analyze(translator, [manifest], heard=HEARD, name=SYSTEMS[system].name)
+    about = {"heard": HEARD, "name": SYSTEMS[system].name, "settings": LOOK}
+    found = analyze(translator, [manifest], **about)
     write_analysis(out / system, found)
 
 

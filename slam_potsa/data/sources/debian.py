@@ -49,8 +49,8 @@ def unpacked(
         if shutil.which("dpkg-deb") is None:
             raise InputError("dpkg-deb is not on this machine: install dpkg")
         with tempfile.TemporaryDirectory() as temporary:
-            for name in pins:
-                subprocess.run(["dpkg-deb", "-x", folder / name, temporary], check=True)
+            unpack = ["dpkg-deb", "-x"]
+            each(lambda name: subprocess.run([*unpack, folder / name, temporary], check=True), pins)
             yield Path(temporary)
     except InputError as error:
         *others, last = error.problems

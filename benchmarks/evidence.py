@@ -44,7 +44,7 @@ from slam_potsa.model.encoder import load_encoder
 
 SYSTEMS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
 SENTENCES = {"train": 140, "pairs": 320, "dev": 5, "test": 100, "clauses": 1}
-PAIRS = 160  # of what joins, where not their number is tried: the first that were drawn
+PAIRS = 160  # of every system but `join`, whose number varies: those of the first sentences
 HEARD = ("en", "es", "ru")
 FEW = 60  # sentences a language, after English
 TESTS = ("test", "test_new_voices")
@@ -173,9 +173,12 @@ def configuration(run: Run, args: argparse.Namespace) -> PotsaConfig:
 def training_manifest(run: Run, args: argparse.Namespace) -> Path:
     data, kind = args.world / "data", run.settings.get("rows", "none")
     pairs = read_manifest(data / "pairs.jsonl")
-    rows = [u for u in [*read_manifest(data / "train.jsonl"), *pairs] if u.language in HEARD]
+    first = set([*dict.fromkeys(u.sentence_id for u in pairs)][:PAIRS])
+    own, more = ([u for u in pairs if (u.sentence_id in first) is is_in] for is_in in (True, False))
+    rows = [*more, *read_manifest(data / "train.jsonl"), *own]
+    rows = [u for u in rows if u.language in HEARD]
     if kind.startswith("few"):
-        sentences = sorted({u.sentence_id for u in pairs})
+        sentences = sorted(first)
         chosen = random.Random(f"few:{run.seed}").sample(sentences, FEW)
         rows = [u for u in rows if u.sentence_id in set(chosen)]
     if kind == "english":
@@ -184,7 +187,7 @@ def training_manifest(run: Run, args: argparse.Namespace) -> Path:
         spoken = [[u for u in rows if u.language == code] for code in HEARD]
         rows = [u for number, own in enumerate(spoken) for u in shuffled_partners(own, number)]
     elif kind in JOINING:
-        rows += joining_rows(run, args, [u for u in pairs if u.language == run.language])
+        rows += joining_rows(run, args, [u for u in own + more if u.language == run.language])
     path = args.output / "data" / f"{run.name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_manifest(path, rows)

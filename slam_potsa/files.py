@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from slam_potsa.errors import InputError
 
 logger = logging.getLogger(__name__)
-LOCK, OWNER = ".lock", ".owner"
+LOCK = ".lock"
 # How the names of files begin that are being written; after it PROCESS@HOST@ and some of the name:
 # on a file system of many machines a process is alive on its own alone.
 TEMPORARY, HOST, SHOWN = ".slam-potsa-", socket.gethostname(), 32
@@ -85,27 +85,26 @@ def alone(
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     # A soft lock, filelock's way out, would outlive a process that was killed on another machine.
-    lock = FileLock(folder / f"{prefix}{LOCK}", fallback_to_soft=False, is_singleton=True)
-    owner = folder / f"{TEMPORARY}{os.getpid()}@{HOST}@{prefix}{OWNER}"  # a killed one's goes too
+    held = folder / f"{prefix}{LOCK}"
+    lock = FileLock(held, fallback_to_soft=False, is_singleton=True)
     try:
         lock.acquire(patience)
-        if lock.lock_counter == 1:
-            _remove_temporaries(folder, prefix)
-        owner.write_text(f"{os.getpid()} {doing}")
     except Timeout:
-        told = [p for p in folder.glob(f"{TEMPORARY}*") if p.name.endswith(f"@{prefix}{OWNER}")]
-        who = max(told, key=os.path.getmtime).read_text() if told else "unknown works"
+        who = held.read_text() or "unknown works"
         raise InputError(f"{folder}: process {who} there; wait for it, or end it") from None
     except OSError as error:  # Lustre, unless it is mounted with -o flock
         logger.warning("%s: no locks (%s), write there from one process", folder, error.strerror)
+    else:
+        with suppress(OSError):  # a full disk; a folder below that goes meanwhile
+            if lock.lock_counter == 1:
+                _remove_temporaries(folder, prefix)
+            held.write_text(f"{os.getpid()} on {HOST} {doing}")  # filelock keeps it for the others
     try:
         yield
     finally:
-        if lock.lock_counter == 1:
-            owner.unlink(missing_ok=True)
         lock.release()
-        if is_new and [path.name for path in folder.iterdir()] == [f"{prefix}{LOCK}"]:
-            (folder / f"{prefix}{LOCK}").unlink()
+        if is_new and [*folder.iterdir()] == [held]:
+            held.unlink()
             folder.rmdir()
 
 
@@ -124,9 +123,9 @@ def _is_alive(process: int) -> bool:
     """Here. One that ended counts as dead before its parent has asked how."""
     try:
         os.kill(process, 0)
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        state = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[0]
     except ProcessLookupError:
         return False
     except FileNotFoundError:  # it has ended by now, or this is no Linux
         return not Path("/proc/self").exists()
-    return state not in ("Z", "X")
+    return state not in (b"Z", b"X")

@@ -115,6 +115,7 @@ def test_evidence_of_a_small_world(script, tmp_path, monkeypatch, capsys):
     systems += ["english", "few", "few_contrastive_shuffled"]
     monkeypatch.setattr(evidence.announcements, "build", announcements)
     monkeypatch.setattr(evidence, "FEW", 2)
+    monkeypatch.setattr(evidence, "PAIRS", 2)
     monkeypatch.chdir(tmp_path)
     command = "evidence.py --demo demo --output runs --world world --json evidence.json "
     command += "--seeds 1 2 --pairs 3 --steps 2 --more 2 "
@@ -126,7 +127,7 @@ def test_evidence_of_a_small_world(script, tmp_path, monkeypatch, capsys):
     assert {row["system"] for row in rows} == set(systems)
     assert all(row["seeds"] == [1, 2] and row["ce"]["test/it"] > 0 for row in rows)
     assert [row["against"] for row in rows if row["system"] == "join_shuffled"] == ["longer"]
-    assert "join_shuffled (it, 3)" in (tmp_path / "evidence.svg").read_text()
+    assert "join_shuffled (it, 2)" in (tmp_path / "evidence.svg").read_text()
     monkeypatch.setattr(evidence.native, "finetune", None)
     evidence.main()
     assert capsys.readouterr().out in printed

@@ -93,7 +93,7 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 LANES = min(2, CORES)
 THREADS = CORES // LANES  # of a step
 LOOKED_INTO = ("baseline", "potsa")
-LOOK = MeasureSettings(detail_sentences=24)  # half of the test; R@1 is of all
+LOOK = MeasureSettings(detail_sentences=SENTENCES["test"] // 2, codes=16)  # R@1 is of all
 START = ("baseline", "potsa")  # from new weights; the others go on from the baseline
 # What each step waits for; of those that may start, the first one does.
 AFTER: dict[str, Sequence[str]] = {
@@ -244,9 +244,8 @@ def decode(system: str, out: Path) -> None:
 def look_into(system: str, out: Path) -> None:
     """What `slam-potsa analyze` leaves in the run's directory."""
     translator, manifest = Translator(load_run(out / system)), out / "data/test.jsonl"
-    about = {"heard": HEARD, "name": SYSTEMS[system].name, "settings": LOOK}
-    found = analyze(translator, [manifest], **about)
-    write_analysis(out / system, found)
+    how = {"heard": HEARD, "name": SYSTEMS[system].name, "settings": LOOK}
+    write_analysis(out / system, analyze(translator, [manifest], **how))
 
 
 def report_on(out: Path) -> Report:

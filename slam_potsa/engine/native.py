@@ -132,7 +132,8 @@ class NativeTrainer(Trainer):
             train = self.potsa.train_config
             groups = parameter_groups(self.model, train, self.potsa.language_bias.lr)
             how = {"lr": train.lr, "weight_decay": train.weight_decay}
-            self.optimizer = torch.optim.AdamW(groups, fused=self.potsa.native.fused or None, **how)
+            how["fused"] = self.potsa.native.fused or None  # None, not False: torch's fastest other
+            self.optimizer = torch.optim.AdamW(groups, **how)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):

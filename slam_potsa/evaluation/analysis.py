@@ -74,6 +74,7 @@ class Analysis:
         """What was analysed, and a row a tap."""
         spoken = ", ".join(f"{name} {self.recordings[name]}" for name in self.languages)
         heard = ", ".join(self.heard) or "unknown"
+        detail = min(self.settings["detail_sentences"], self.sentences)
         rows = []
         for tap, found in self.numbers.items():
             cells = (
@@ -82,7 +83,8 @@ class Analysis:
             )
             rows.append([tap, *cells])
         return (
-            f"{self.name}: {self.sentences} sentences, recordings {spoken}; heard: {heard}\n"
+            f"{self.name}: {self.sentences} sentences ({detail} for tokens and pictures), "
+            f"recordings {spoken}; heard: {heard}\n"
             f"{table(['tap', *(heading for heading, *_ in SHOWN['columns'])], rows)}"
         )
 

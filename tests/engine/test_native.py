@@ -108,7 +108,8 @@ def test_stored_features_replace_the_encoder_in_training(trained, tmp_path):
 
 
 def test_accumulated_gradients_and_the_fused_optimizer_are_the_same_step(tmp_path):
-    """One batch of two pairs, or two batches of one: the same losses and, after it, weights."""
+    """One batch of two pairs, two batches of one, or all weights in one kernel: the same losses
+    and, after them, weights."""
     weights, lines = [], []
     for accumulation, fused in ((1, False), (2, False), (1, True)):
         config = tiny.world(tmp_path / f"{accumulation}{fused}", words=3)
@@ -118,6 +119,8 @@ def test_accumulated_gradients_and_the_fused_optimizer_are_the_same_step(tmp_pat
         train.run_validation, train.warmup_steps, train.num_epochs = False, 0, 1
         weights.append(native.finetune(config))
         lines.append(metrics(config))
+        saved = torch.load(last_checkpoint(weights[-1].parent) / "optimizer.pt")
+        assert saved["param_groups"][0]["fused"] is (fused or None)
     assert len(lines[0]) == 6
     for other in (1, 2):
         same(lines[0], lines[other])

@@ -171,7 +171,8 @@ def killed_in_the_second_stage(folder, whole, tmp_path) -> None:
     while not list(second.glob("checkpoint-*/complete")) and first.poll() is None:
         assert time.monotonic() < end
         time.sleep(0.02)
-    worker = int(next(second.glob("*.owner")).read_text().split()[0])
+    assert "is running the recipe" in (tmp_path / "out/.lock").read_text()
+    worker = int((second / ".lock").read_text().split()[0])
     os.killpg(first.pid, signal.SIGKILL)
     os.kill(worker, signal.SIGKILL)
     first.wait()

@@ -29,8 +29,8 @@ def one_after_the_other(after: dict[str, list[str]], do: Callable) -> dict[str, 
 def test_demo_writes_its_table_chart_and_report(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "side_by_side", one_after_the_other)
     monkeypatch.setattr(demo.announcements, "build", announcements)
-    quick, request = MeasureSettings(codes=8, codebooks=1, shuffles=1), demo.Request
-    monkeypatch.setattr(demo, "analyze", partial(demo.analyze, settings=quick))
+    request = demo.Request
+    monkeypatch.setattr(demo, "LOOK", MeasureSettings(codes=8, codebooks=1, shuffles=1))
     monkeypatch.setattr(demo, "Request", lambda **given: request(**given | {"bootstrap": 2}))
     monkeypatch.setattr(demo.whisper, "base", tiny.whisper)
     monkeypatch.setattr(demo.smollm2, "gguf_file", lambda: None)

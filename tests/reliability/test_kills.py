@@ -46,7 +46,7 @@ def a_rank(rank: int, config: PotsaConfig, out: Path) -> None:
 
 
 def training_in_two_processes(config: PotsaConfig, out: Path) -> None:
-    in_two_processes(a_rank, config, out)
+    in_two_processes(a_rank, config, out, method="fork")  # forked itself, and without threads
 
 
 def decoding(config: PotsaConfig, out: Path) -> None:

@@ -49,11 +49,10 @@ def in_a_process(job, *arguments) -> None:
     assert process.exitcode == 0
 
 
-def in_two_processes(job, *arguments) -> None:
+def in_two_processes(job, *arguments, method: str = "forkserver") -> None:
     """`job(rank, *arguments)` as torchrun starts it, but forked from one process that has imported
-    everything: this one, where it was forked so itself."""
+    everything; with "fork", from this one."""
     multiprocessing.set_forkserver_preload(IMPORTED_ONCE)
-    method = "fork" if multiprocessing.parent_process() else "forkserver"
     with socket.create_server(("localhost", 0)) as free:
         port = free.getsockname()[1]
     start_processes(_as_rank, (port, job, arguments), nprocs=2, start_method=method)

@@ -39,7 +39,7 @@ def killed_once_it_saved(recipe, stage) -> int:
         assert running.poll() is None and time.monotonic() < end
         time.sleep(0.01)
     time.sleep(0.2)  # torch.save is not atomic
-    worker = int(next(stage.folder.glob("*.owner")).read_text().split()[0])
+    worker = int((stage.folder / ".lock").read_text().split()[0])
     os.killpg(running.pid, signal.SIGKILL)
     os.kill(worker, signal.SIGKILL)
     running.wait()

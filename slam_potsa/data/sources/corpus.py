@@ -78,7 +78,7 @@ def refuse_another(output: Path, choices: Mapping[str, Any], replace: bool) -> N
     record = read_record(output / RECORD)
     if record and not replace and (differing := differences(record.made_from, choices)):
         found = f"{output} holds another data set ({'; '.join(differing)})"
-        raise InputError(f"{found}: choose another folder, or --replace")
+        raise InputError(f"{found}: choose another folder, remove this one, or --replace")
 
 
 # --- rules: each leaves recordings out ---

@@ -355,9 +355,7 @@ class NativeConfig:
     lr_end: float = option(0.0, "rate of the last", low=0)
     max_grad_norm: float = option(0.0, "gradient clipping; 0: none, as SLAM-LLM", low=0)
     bf16: bool = option(False, "bfloat16 autocast")
-    fused: bool = option(
-        False, "AdamW in one kernel: faster, rounds in another order"
-    )
+    fused: bool = option(False, "AdamW in one kernel: faster, rounds in another order")
 
 
 @dataclass

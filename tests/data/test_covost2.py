@@ -114,7 +114,7 @@ def test_options_and_folders_that_do_not_fit(mini, tmp_path):
 def test_train_without_covosts_extension_is_another_data_set(mini, made, tmp_path):
     build(mini, tmp_path)
     before = (tmp_path / "train.jsonl").read_bytes()
-    message = "train_splits: .*choose another folder, or --replace"
+    message = "train_splits: .*--replace"
     refused(message, build, mini, tmp_path, train_splits=["train"])
     assert (tmp_path / "train.jsonl").read_bytes() == before
     original = build(mini, tmp_path, train_splits=["train"], replace=True)

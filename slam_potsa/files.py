@@ -73,7 +73,7 @@ def alone(
     the process's, which may take it again, and ends with it, however it ends.
 
     Args:
-        doing: what the process does there, for the others' message.
+        doing: what the process does there, for the others' message; it stands in the lock's file.
         prefix: of the files that are held; none: all of them.
         patience: seconds. A process whose launcher was killed may go on by itself; one that was
             killed itself needs some seconds until its data loaders notice.

@@ -67,7 +67,7 @@ def measure_tap(
     95 % interval, "R@1 low, among heard" and "R@1 high, among heard".
 
     Token i of a Q-Former comes from query i. Most of its variance says only which query that is
-    (63 to 98 % in our demo), and histograms of codes would be histograms of queries; so each
+    (its "query share"), and histograms of codes would be histograms of queries; so each
     query's mean is taken away for 1 − JSD.
 
     `detail` are the rows whose tokens were kept.

@@ -114,13 +114,28 @@ def main() -> None:
             atomic_write(folder / RESULT, json.dumps(content) + "\n")
     found = ((run, read_result(run, args)) for run in runs(args))
     results = {run: result for run, result in found if result}
-    rows = summarise(results)
     about = {"device": device_name(), "torch": torch.__version__, "steps": args.steps}
-    content = about | {"more": args.more, "rows": rows}
+    about["more"] = args.more
+    rows = in_order(summarise(results, earlier_rows(args.beside, about)))
+    content = about | {"rows": rows}
     atomic_write(args.json, json.dumps(content, indent=1) + "\n")
     atomic_write(args.json.with_suffix(".txt"), text(rows) + "\n")
     atomic_write(args.json.with_suffix(".svg"), standalone(chart(rows)))
     print(text(rows))
+
+
+def earlier_rows(file: Path | None, about: dict[str, Any]) -> list[dict[str, Any]]:
+    """Those of a result of other seeds; exits where it was made otherwise."""
+    found = json.loads(file.read_text()) if file else about | {"rows": []}
+    if differing := [name for name, value in about.items() if found[name] != value]:
+        raise SystemExit(f"{file}: made with another {', '.join(differing)}")
+    return found["rows"]
+
+
+def in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As in evidence.yaml."""
+    order = [*SYSTEMS["first"], *SYSTEMS["second"]]
+    return sorted(rows, key=lambda row: order.index(row["system"]))
 
 
 def build_world(args: argparse.Namespace) -> None:
@@ -286,6 +301,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--from", dest="from_dir", type=Path, help="folder of downloaded packages")
     parser.add_argument("--output", type=Path, default=Path("outputs/evidence"))
     parser.add_argument("--json", type=Path, default=Path("outputs/evidence/evidence.json"))
+    parser.add_argument("--beside", type=Path, help="an earlier result, whose seeds are added")
     parser.add_argument("--systems", nargs="+", default=[], help="of evidence.yaml; default: all")
     parser.add_argument("--languages", nargs="+", default=["it"], help="that join")
     parser.add_argument("--bleu", nargs="+", default=["en", "it", "fr"], help="that are decoded")

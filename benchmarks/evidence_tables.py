@@ -30,21 +30,28 @@ PLACES = {
 }
 CHARTED = ("join", "join_shuffled", "pseudo", "ceiling")
 SURE = 0.05
+Row = dict[str, Any]
 
 
-def summarise(results: Mapping[Any, Mapping[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+def summarise(
+    results: Mapping[Any, Mapping[str, Mapping[str, Any]]], earlier: Sequence[Row] = ()
+) -> list[Row]:
     """A row a system and what joins: by place its means over seeds, and what differs.
 
     Args:
         results: run -> place -> {"ce": sentence id -> nats a token, "bleu"}; a run has `system`,
             `language` and `pairs` of what joins, `seed`, and `against`, a run or None.
+        earlier: rows whose seeds are kept beside; of a seed in both, the earlier one.
     """
+    found = {(row["system"], row["joins"], row["pairs"]): row for row in earlier}
     groups: dict[tuple, list[Any]] = {}
     for run in results:
-        groups.setdefault((run.system, run.language, run.pairs), []).append(run)
+        key = run.system, run.language, run.pairs
+        if run.seed not in found.get(key, {"seeds": ()})["seeds"]:
+            groups.setdefault(key, []).append(run)
     means = {run: _means(result) for run, result in results.items()}
-    rows = []
-    for (system, joins, pairs), group in groups.items():
+    for key, group in groups.items():
+        system, joins, pairs = key
         row = {"system": system, "joins": joins, "pairs": pairs, "seeds": [r.seed for r in group]}
         row |= {kind: _over(means[run][kind] for run in group) for kind in ("ce", "bleu")}
         both = [(means[run], means[run.against]) for run in group if run.against in means]
@@ -55,9 +62,26 @@ def summarise(results: Mapping[Any, Mapping[str, Mapping[str, Any]]]) -> list[di
                     place: interval([own[kind][place] - other[kind][place] for own, other in both])
                     for place in row[kind]
                 }
-        rows.append(row)
-    _holm([row["delta_ce"] for row in rows if "delta_ce" in row])
-    return rows
+        found[key] = together(found[key], row) if key in found else row
+    _holm([row["delta_ce"] for row in found.values() if "delta_ce" in row])
+    return list(found.values())
+
+
+def together(row: Row, other: Row) -> Row:
+    """One row of what two say of a system, of different seeds."""
+    counts = [len(each["seeds"]) for each in (row, other)]
+    whole = row | {"seeds": row["seeds"] + other["seeds"]}
+    for kind in ("ce", "bleu"):
+        whole[kind] = {
+            place: round(statistics.fmean((mean, other[kind][place]), counts), 4)
+            for place, mean in row[kind].items()
+        }
+        if (delta := f"delta_{kind}") in row:
+            whole[delta] = {
+                place: interval(found["each"] + other[delta][place]["each"])
+                for place, found in row[delta].items()
+            }
+    return whole
 
 
 def _means(result: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:

@@ -152,6 +152,14 @@ def test_intervals_are_over_seeds_and_p_is_corrected_within_a_place(script):
     assert found["half"] == pytest.approx((high - low) / 2, abs=1e-4)
     smaller, larger = sorted((found["p"], control["delta_ce"]["test/it"]["p"]))
     assert found["p_holm"] in (pytest.approx(2 * smaller), pytest.approx(max(2 * smaller, larger)))
+    first = {run: result for run, result in results.items() if run.seed < 2}
+    beside = summarise(results, earlier=summarise(first))
+    assert [row["seeds"] for row in beside] == [[0, 1, 2]] * 3
+    for row, whole in zip(beside, summarise(results), strict=True):
+        assert row["ce"] == pytest.approx(whole["ce"], abs=2e-4)
+    again = beside[0]["delta_ce"]["test/it"]
+    assert again.pop("each") == found["each"]
+    assert again == pytest.approx({name: found[name] for name in again})
 
 
 def test_decoding_gives_the_texts_of_one_row_at_a_time(script, step, tmp_path, monkeypatch):

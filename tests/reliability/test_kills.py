@@ -215,9 +215,7 @@ def test_a_killed_job_goes_on_to_the_same_numbers(job, kills, world, tmp_path):
     ("job", "every"),
     [
         (preparing, 9),
-        *(pytest.param(job, 1, marks=pytest.mark.slow) for job in JOBS if job is not a_recipe),
-        # Most of its writes are those of trainings and decodings, three times.
-        pytest.param(a_recipe, 8, marks=pytest.mark.slow),
+        *(pytest.param(job, 1, marks=pytest.mark.slow) for job in JOBS),
     ],
 )
 def test_a_job_killed_at_a_write_goes_on_to_the_same_numbers(job, every, world, tmp_path):

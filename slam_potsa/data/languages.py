@@ -25,15 +25,23 @@ from pathlib import Path
 from slam_potsa.errors import InputError
 
 UNKNOWN_LANGUAGE = -1
-CODE = re.compile(r"[a-z][a-z0-9_-]{1,7}")
+_CODE = re.compile(r"[a-z][a-z0-9_-]{1,7}")
 _REGION_OR_SCRIPT = re.compile(r"[a-z]{4}|[a-z]{2}|\d{3}")  # as in BCP 47
 
 
+def is_code(text: object) -> bool:
+    """2 to 8 characters of a-z, 0-9, `_` and `-`, and no language's name: a model knows codes, to
+    it "french" would be a language that it never heard."""
+    return isinstance(text, str) and bool(_CODE.fullmatch(text)) and text not in _NAMES
+
+
 def language_id(code: str) -> int:
-    """`"fr"` -> 0x6672. Raises InputError unless 2 to 8 characters of a-z, 0-9, `_` and `-`."""
-    if not isinstance(code, str) or not CODE.fullmatch(code):
+    """`"fr"` -> 0x6672. Raises InputError unless `is_code`."""
+    if not is_code(code):
+        such = _NAMES.get(code, "fr") if isinstance(code, str) else "fr"
         raise InputError(
-            f"language code {code!r}: expected 2 to 8 characters a-z, 0-9, '_' or '-', such as 'fr'"
+            f"language code {code!r}: expected 2 to 8 characters a-z, 0-9, '_' or '-', and no "
+            f"name, such as {such!r}"
         )
     return int.from_bytes(code.encode("ascii"), "big")
 
@@ -66,6 +74,7 @@ _BY_TEXT = {
         *known.aliases.split(),
     )
 }
+_NAMES = {known.name.lower(): known.code for known in LANGUAGES if len(known.name) > 3}
 
 
 def find_language(text: str) -> Language:

@@ -32,3 +32,8 @@ def test_unknown_languages_are_refused_with_near_ones():
     for text in (*near, "", "x", "fr_frr", "fr_fr_fr_paris", "123"):
         caught = refused(f"language {text!r}: not known", find_language, text)
         assert near.get(text, "such as 'fr'") in str(caught)
+
+
+def test_a_name_in_place_of_a_code_is_refused_with_the_code():
+    for name, code in {"french": "fr", "korean": "ko", "maori": "mi"}.items():
+        refused(f"'{name}': expected .* no name, such as '{code}'", language_id, name)

@@ -24,7 +24,7 @@ from slam_potsa.engine.run_directory import TEACHER, last_checkpoint
 from slam_potsa.model.checkpoint import read_checkpoint
 from slam_potsa.model.language_bias import LanguageBias
 from tests.support import refusal, refused, tiny
-from tests.support.trained import build, make_it_listen
+from tests.support.trained import build, make_it_listen, one_step
 
 OFF = {"enabled": False}
 JOIN = {"distance": "ot", "first": "projector", "second": "teacher.projector"}
@@ -190,10 +190,14 @@ def test_targets_where_none_were_said_to_be_and_partners_that_are_not_there(taug
     manifest = tmp_path / "alone.jsonl"
     lines = Path(config.dataset_config.train_data_path).read_text().splitlines()
     rows = [json.loads(line) for line in lines]
-    for row in rows:
-        row["sentence_id"] += "-it" * (row["language"] == "it")
-    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = joining(taught, tmp_path, train_data_path=str(manifest))
+    mute = [row for row in rows if row["language"] == "it"]
+    for own in (mute[:2], mute):
+        for row in own:
+            row["sentence_id"] = f"{row['language']}: {row['sentence_id']}"
+        manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        if own is not mute:
+            assert training_items(config.dataset_config).left_out == 2
     refused("joining language 'it': found no sentence_id", training_items, config.dataset_config)
 
 
@@ -319,6 +323,16 @@ def test_the_teacher_computes_the_rows_that_are_compared(taught, tmp_path):
     losses.append(model(**batch)[0].loss)
     assert rows == [6, len(batch["language_ids"])] == [6, 24]
     torch.testing.assert_close(*losses, rtol=1e-6, atol=0)
+
+
+def test_tokens_over_the_size_of_the_llms_embeddings_cost_so_many_times_more(taught, tmp_path):
+    config, losses = joining(taught, tmp_path), []
+    for tokens in ("raw", "embedding"):
+        config.alignment.terms["join"] = TermConfig(**JOIN, tokens=tokens)
+        model, dataset = build(config, ckpt_path=config.ckpt_path)
+        losses.append(one_step(model, dataset.collator(list(dataset)))[1]["join"])
+    size = model.llm.get_input_embeddings().weight.square().mean()
+    assert losses[1] == pytest.approx(losses[0] / size.item(), rel=1e-4)
 
 
 def test_an_average_follows_what_trains_and_resumes_exactly(taught, tmp_path):

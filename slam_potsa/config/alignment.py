@@ -85,6 +85,12 @@ class TermConfig(OptionsOfARow):
         low=0,
         source="POTSA 4.1",
     )
+    warmup_steps: int = option(
+        0,
+        "optimizer steps over which the weight grows evenly; 0: whole at once",
+        low=0,
+        source=OURS,
+    )
     first: str = option("qformer.{layer}", "activation", source="POTSA 3.3")
     second: str = option("qformer.{layer}", "the one it is compared with")
     rows: str = option(
@@ -120,9 +126,11 @@ class TermConfig(OptionsOfARow):
     )
     tokens: str = option(
         "raw",
-        "what is compared: tokens as they are, or 'unit': each divided by its L2 norm",
-        choices=("raw", "unit"),
-        source=f"POTSA eq. 3; unit: {AUTHORS}",
+        "what is compared: tokens as they are; 'unit': each divided by its L2 norm; 'embedding': "
+        "all divided by the root mean square of the LLM's embeddings, so that a weight at the "
+        "projector's output means the same with another LLM",
+        choices=("raw", "unit", "embedding"),
+        source=f"POTSA eq. 3; unit: {AUTHORS}; embedding is ours",
     )
     reduction: str = option(
         "mean",

@@ -146,6 +146,11 @@ class ParallelSpeechDataset:
         """How many of the items are pairs."""
         return int((self._draws >= 0).sum()) + self._num_joins
 
+    @property
+    def left_out(self) -> int:
+        """How many recordings of what joins have no translated partner."""
+        return int(self._sentences.joins.sum()) - len(self._taught)
+
     def __len__(self) -> int:
         return len(self._rows) + self._num_joins
 

@@ -291,6 +291,8 @@ def _check_training(config: PotsaConfig) -> None:
     rows = _check_rows(data, "train_data_path", *["transcript"] * reads_text)
     path, items = data.train_data_path, training_items(data)
     logger.info("%s: %d items, %d of them pairs", path, len(items), items.num_pairs)
+    if left := items.left_out:
+        logger.warning("%s: %d recordings that join meet no translation: left out", path, left)
     compares = any(term.rows == "pairs" for term in config.alignment.active.values())
     if compares and not items.num_pairs:
         raise InputError(

@@ -167,7 +167,8 @@ class AlignmentController:
             return cross_entropy
         # Recording ends here: what the backward pass runs again is no tap of this forward.
         taps, rows = self.recorder.take(), self._pairs
-        loss = self.objective(cross_entropy, taps, rows, self.layers, self._sentences)
+        now = self.layers, self._sentences, self.step
+        loss = self.objective(cross_entropy, taps, rows, *now)
         shared = self._shared(cross_entropy.detach(), targets, loss)
         bad = ~torch.isfinite(loss.total.detach())
         record = {"shared": shared, **loss.terms, "tokens": tokens, "bad": bad, "keys": keys}

@@ -15,6 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from slam_potsa import config
@@ -191,7 +192,7 @@ def build_controller(
         where = next(projector.parameters()).device
         projector.ctc_head = nn.Linear(sizes.hidden_size, sizes.vocab_size + 1, device=where)
     try:
-        terms = build_terms(alignment)
+        terms = build_terms(alignment, llm)
         layers = len(projector.layers), len(llm_blocks(model.llm))
         schedule = build_schedule(alignment.schedule, terms, *layers, seed)
         return AlignmentController(
@@ -231,19 +232,31 @@ def build_schedule(
     return LayerSchedule(**options, seed=seed)
 
 
-def build_terms(alignment: config.AlignmentConfig) -> list[AlignmentTerm]:
-    """The terms that have a weight, in the configuration's order."""
-    same = ("first", "second", "weight", "rows", "detach", "tokens", "reduction")
+def build_terms(
+    alignment: config.AlignmentConfig, llm: nn.Module | None = None
+) -> list[AlignmentTerm]:
+    """The terms that have a weight, in the configuration's order; without `llm`, to be checked."""
+    same = ("first", "second", "weight", "warmup_steps", "rows", "detach", "reduction")
     return [
         AlignmentTerm(
             name=name,
             distance=_distance(term),
             layers=tuple(term.layers) or None,
+            **_tokens(term, llm),
             variant=build_variant(term.variant, term.contrast_temperature),
             **{option: getattr(term, option) for option in same},
         )
         for name, term in alignment.active.items()
     ]
+
+
+def _tokens(term: config.TermConfig, llm: nn.Module | None) -> dict[str, Any]:
+    if term.tokens != "embedding":
+        return {"tokens": term.tokens}
+    if llm is None or (weight := llm.get_input_embeddings().weight.detach()).is_meta:
+        return {}
+    size = torch.linalg.vector_norm(weight, dtype=torch.float32)
+    return {"scale": float(size) / weight.numel() ** 0.5}
 
 
 def _distance(term: config.TermConfig) -> Distance:

@@ -68,6 +68,8 @@ class AlignmentTerm:
     detach: str = "none"  # "second": no gradient into the second side (frozen anchor, text)
     layers: tuple[int, ...] | None = None  # fixed layers; None: those scheduled at the step
     tokens: str = "raw"  # what is compared; "unit": of length 1, as in the authors' tree
+    scale: float = 1.0  # by which they are divided
+    warmup_steps: int = 0  # over which λ grows: at step t (from 0) it is λ · min(1, (t + 1) / this)
     variant: Variant = plain  # how distances become a loss, see `variants`
     reduction: str = "mean"  # over the rows of a micro-step: "mean" (eq. 4) or "sum"
 
@@ -77,6 +79,7 @@ class AlignmentTerm:
             "rows": ("'pairs' or 'same'", self.rows in ("pairs", "same")),
             "detach": ("'none' or 'second'", self.detach in ("none", "second")),
             "tokens": ("'raw' or 'unit'", self.tokens in ("raw", "unit")),
+            "scale": ("a number > 0", 0 < self.scale < math.inf),
             "reduction": ("'mean' or 'sum'", self.reduction in ("mean", "sum")),
             "distance": ("a callable", callable(self.distance)),
             "weight": ("a number >= 0", 0 <= self.weight < math.inf),
@@ -85,6 +88,12 @@ class AlignmentTerm:
         }
         if problems := unexpected(self, expected):
             raise ValueError(f"term {self.name!r}: " + "; ".join(problems))
+
+    def weight_at(self, step: int | None) -> float:
+        """λ at an optimizer step; None: after its warm-up."""
+        if step is None or step >= self.warmup_steps:
+            return self.weight
+        return self.weight * (step + 1) / self.warmup_steps
 
     @property
     def is_layered(self) -> bool:
@@ -149,6 +158,7 @@ class AlignmentObjective:
         pairs: Tensor,
         layers: Sequence[int],
         sentence_ids: Tensor | None = None,
+        step: int | None = None,
     ) -> AlignmentLoss:
         """The loss of one step.
 
@@ -160,6 +170,7 @@ class AlignmentObjective:
             layers: scheduled now, numbered from 1.
             sentence_ids: [B] meaning of each row, for variants that look at mismatched rows;
                 without it every pair has a meaning of its own.
+            step: the optimizer step from 0, of terms that warm up; None: they have.
 
         Raises:
             ValueError: a tap is missing, or pairs is not [P, 2] of integers.
@@ -175,7 +186,7 @@ class AlignmentObjective:
                 continue
             mean = torch.stack(values).mean()
             rows = live_rows(compared[0][0]).sum() if term.reduction == "sum" else 1
-            total = total + term.weight * rows * mean
+            total = total + term.weight_at(step) * rows * mean
             means[term.name] = mean.detach()
         return AlignmentLoss(total, means)
 
@@ -260,6 +271,8 @@ def _comparisons(
             first = second = torch.arange(len(x.tensor), device=x.tensor.device)
         if term.tokens == "unit":
             x, y = _on_unit_tokens(x), _on_unit_tokens(y)
+        if term.scale != 1.0:
+            x, y = (tap._replace(tensor=tap.tensor / term.scale) for tap in (x, y))
         meanings = second, second
         if sentence_ids is not None:
             ids = sentence_ids.to(second.device)

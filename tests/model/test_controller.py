@@ -2,6 +2,7 @@ import gc
 import json
 import math
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -153,6 +154,26 @@ def test_state_continues_the_same_run_and_saving_does_not_change_it():
     projector, controller, optimizer = make()
     controller.load_state_dict(state)
     assert head + run(projector, controller, optimizer, losses[4:]) == whole
+
+
+def test_a_weight_warms_up_by_optimizer_steps_also_after_a_resume():
+    losses, state = [], None
+    for _ in range(3):
+        projector, controller, optimizer = make(accumulation=2)
+        ones = replace(controller.objective.terms[0], distance=lambda x, *_: torch.ones(len(x)))
+        controller.objective.terms = (replace(ones, warmup_steps=2),)
+        if state:
+            controller.load_state_dict(state)
+        for _ in range(2):
+            controller.begin(
+                torch.zeros(2, dtype=torch.long), torch.tensor([[0, 1]]), training=True
+            )
+            out = projector(torch.randn(2, 5, 3)).mean()
+            losses.append(controller.end(out * 0 + 1, torch.tensor(3)))
+            losses[-1].backward()
+        optimizer.step()
+        state = controller.state_dict()
+    assert losses == [1.5, 1.5, 2.0, 2.0, 2.0, 2.0]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

@@ -161,6 +161,15 @@ def test_bad_terms_are_refused(changes, names):
         term(**changes)
 
 
+def test_a_scale_divides_both_sides_and_a_weight_warms_up():
+    x, zero = tap(4, 6, 8).tensor, torch.tensor(0.0)
+    scaled = term(first="a", second="a", scale=4.0, weight=1.0, warmup_steps=4)
+    objective = AlignmentObjective([scaled])
+    at = [objective(zero, {"a": Tap(x)}, PAIRS, [], step=step).total for step in (0, 2, 3, 9, None)]
+    whole = transport_loss(x[PAIRS[:, 0]] / 4.0, x[PAIRS[:, 1]] / 4.0).mean()
+    torch.testing.assert_close(torch.stack(at), whole * torch.tensor([0.25, 0.75, 1.0, 1.0, 1.0]))
+
+
 def test_unit_tokens_forget_their_length_and_what_padding_holds():
     mask = torch.arange(6) < torch.tensor([[6], [4], [3], [5]])
     tokens, results = tap(4, 6, 8).tensor.detach(), []

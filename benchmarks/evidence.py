@@ -41,6 +41,7 @@ from slam_potsa.evaluation.figures import standalone
 from slam_potsa.evaluation.scores import score
 from slam_potsa.files import atomic_write
 from slam_potsa.model.encoder import load_encoder
+from slam_potsa.provenance import folder_hash
 
 SYSTEMS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
 SENTENCES = {"train": 140, "pairs": 320, "dev": 5, "test": 100, "clauses": 1}
@@ -280,6 +281,7 @@ def made_from(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     steps = args.more if run.start else args.steps
     own = {"system": run.settings, "steps": steps, "share": args.share, "options": args.options}
     own["sentences"] = SENTENCES
+    own |= {part: folder_hash(args.demo / "parts" / part) for part in ("llm", "whisper-base")}
     return own | ({"start": made_from(run.start, args)} if run.start else {})
 
 

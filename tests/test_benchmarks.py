@@ -112,7 +112,7 @@ def test_evidence_of_a_small_world(script, tmp_path, monkeypatch, capsys):
     tiny.whisper(tmp_path / "demo/parts/whisper-base")
     tiny.llm(tmp_path / "demo/parts/llm")
     systems = ["alone", "longer", "join", "join_shuffled", "pseudo", "ceiling", "partner"]
-    systems += ["english", "few", "few_contrastive_shuffled"]
+    systems += ["english", "few", "few_contrastive_shuffled", "pairs", "potsa_shuffled", "join_kl"]
     monkeypatch.setattr(evidence.announcements, "build", announcements)
     monkeypatch.setattr(evidence, "FEW", 2)
     monkeypatch.setattr(evidence, "PAIRS", 2)

@@ -97,7 +97,7 @@ def alone(
     else:
         with suppress(OSError):  # a full disk; a folder below that goes meanwhile
             if lock.lock_counter == 1:
-                _remove_temporaries(folder, prefix)
+                remove_temporaries(folder, prefix)
             held.write_text(f"{os.getpid()} on {HOST} {doing}")  # filelock keeps it for the others
     try:
         yield
@@ -108,8 +108,9 @@ def alone(
             folder.rmdir()
 
 
-def _remove_temporaries(folder: Path, prefix: str) -> None:
-    """Below `folder`, or with a prefix, beside which others may work, of its files alone."""
+def remove_temporaries(folder: Path, prefix: str) -> None:
+    """What killed processes left below `folder`, or with a prefix, beside which others may work,
+    of its files alone."""
     for path in (folder.glob if prefix else folder.rglob)(f"{TEMPORARY}*@{HOST}@*"):
         process, _, name = path.name.removeprefix(TEMPORARY).split("@", 2)
         if not name.startswith(prefix[:SHOWN]):

@@ -24,7 +24,8 @@ def make(kind: str, output: Path, translate_with: str = "", into: str = "", **op
     kinds = {**DATA_SOURCES, "convert": "slam_potsa.data.convert:convert"}
     build = resolve(kinds, kind, "data source")
     file = kind == "convert"  # its output is one; the others' a folder
-    with alone(output.parent if file else output, "is preparing", prefix=output.name * file):
+    # Temporaries are named by the stem.
+    with alone(output.parent if file else output, "is preparing", prefix=output.stem * file):
         made = build(output=output, **options)
         print(made)
         if translate_with:

@@ -27,7 +27,8 @@ MANY = 20  # problems that are listed one by one; of more, those of one kind are
 SHOWN = 60  # characters of a value in a message
 CHECKSUM = "crc32"  # the field of `Log`
 
-Fields = Mapping[str, tuple[Callable[[Any], bool], str]]  # name -> (is it right?, what is expected)
+Expected = str | Callable[[Any], str]  # what is, or what is in place of a value
+Fields = Mapping[str, tuple[Callable[[Any], bool], Expected]]  # name -> (is it right?, expected)
 MOST = 1e300  # of numbers
 _HALVES, _CONTROL = re.compile("[\ud800-\udfff]"), re.compile("[\x00-\x1f\x7f-\x9f]")
 _BROKEN = (ValueError, RecursionError)  # of json.loads; the first covers text that is no UTF-8
@@ -52,7 +53,7 @@ class Problems:
     def add(self, number: int, text: str) -> None:
         self.found.append((number, text))
 
-    def wrong(self, number: int, field: str, found: Any, expected: str) -> None:
+    def wrong(self, number: int, field: str, found: Any, expected: Expected) -> None:
         self.add(number, wrong_field(field, found, expected))
 
     def once(self, number: int, value: Any, field: str = "key") -> None:
@@ -237,8 +238,9 @@ def write_rows(path: str | Path, rows: Iterable[Any]) -> None:
     atomic_write(path, content)
 
 
-def wrong_field(field: str, found: Any, expected: str) -> str:
+def wrong_field(field: str, found: Any, expected: Expected) -> str:
     """`field 'x': found ..., expected ...`; None is nothing."""
+    expected = expected(found) if callable(expected) else expected
     told = "nothing" if found is None else short(found)
     return f"field {field!r}: found {told}, expected {expected}"
 

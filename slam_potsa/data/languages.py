@@ -38,10 +38,9 @@ def is_code(text: object) -> bool:
 def language_id(code: str) -> int:
     """`"fr"` -> 0x6672. Raises InputError unless `is_code`."""
     if not is_code(code):
-        such = _NAMES.get(code, "fr") if isinstance(code, str) else "fr"
         raise InputError(
             f"language code {code!r}: expected 2 to 8 characters a-z, 0-9, '_' or '-', and no "
-            f"name, such as {such!r}"
+            f"name, such as {code_for(code)!r}"
         )
     return int.from_bytes(code.encode("ascii"), "big")
 
@@ -74,7 +73,7 @@ _BY_TEXT = {
         *known.aliases.split(),
     )
 }
-_NAMES = {known.name.lower(): known.code for known in LANGUAGES if len(known.name) > 3}
+_NAMES = {known.name.lower() for known in LANGUAGES if len(known.name) > 3}
 
 
 def find_language(text: str) -> Language:
@@ -85,12 +84,9 @@ def find_language(text: str) -> Language:
 
     Raises InputError with the nearest known codes.
     """
-    wanted = re.sub(r"[\s_-]+", "_", str(text).strip().lower())
-    if wanted in _BY_TEXT:
-        return _BY_TEXT[wanted]
-    first, *rest = wanted.split("_")
-    if rest and first in _BY_TEXT and all(_REGION_OR_SCRIPT.fullmatch(part) for part in rest):
-        return _BY_TEXT[first]
+    wanted = _spelt(text)
+    if known := _known(wanted):
+        return known
     near = [_BY_TEXT[known] for known in difflib.get_close_matches(wanted, _BY_TEXT, 9, 0.5)]
     names = list(dict.fromkeys(f"{language.code!r} ({language.name})" for language in near))[:3]
     raise InputError(
@@ -98,6 +94,24 @@ def find_language(text: str) -> Language:
         f"{len(LANGUAGES)} languages of FLEURS, such as 'fr', 'fra', 'fr_fr' or 'French'"
         + (f"; near are {', '.join(names)}" if names else "")
     )
+
+
+def _spelt(text: str) -> str:
+    return re.sub(r"[\s_-]+", "_", str(text).strip().lower())
+
+
+def _known(wanted: str) -> Language | None:
+    if wanted in _BY_TEXT:
+        return _BY_TEXT[wanted]
+    first, *rest = wanted.split("_")
+    is_tag = rest and all(_REGION_OR_SCRIPT.fullmatch(part) for part in rest)
+    return _BY_TEXT.get(first) if is_tag else None
+
+
+def code_for(value: object) -> str:
+    """For messages: the code of what a tag or name such as "pt-BR" or "French" names, else "fr"."""
+    known = _known(_spelt(value)) if isinstance(value, str) else None
+    return known.code if known else "fr"
 
 
 def short_code(text: str) -> str:

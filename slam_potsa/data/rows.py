@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from slam_potsa.data import jsonl
 from slam_potsa.data.archives import COMPRESSED, split_reference
-from slam_potsa.data.languages import is_code
+from slam_potsa.data.languages import code_for, is_code
 
 REQUIRED = ("key", "language", "sentence_id")
 LONGEST_DURATION = 86_400  # seconds: what is longer is a mistake
@@ -56,6 +56,10 @@ def _is_duration(value: object) -> bool:
     return jsonl.is_number(value) and 0 < value <= LONGEST_DURATION
 
 
+def _expected_code(value: object) -> str:
+    return f"a language code such as {code_for(value)!r}"
+
+
 _ONE_LINE = "without tabs, line breaks and other control characters"
 VALID: jsonl.Fields = {
     "key": (jsonl.is_line, f"a unique string {_ONE_LINE}"),
@@ -63,11 +67,11 @@ VALID: jsonl.Fields = {
         _is_audio,
         "a path that a file may have, relative to the manifest, or archive.tar:member, gunzipped",
     ),
-    "language": (is_code, "a language code such as 'fr'"),
+    "language": (is_code, _expected_code),
     "sentence_id": (jsonl.is_line, f"a string {_ONE_LINE}, the same for the same meaning"),
     "transcript": (jsonl.is_line, f"what is said, as a string {_ONE_LINE}"),
     "target": (jsonl.is_line, f"the translation, as a string {_ONE_LINE}"),
-    "target_language": (is_code, "a language code such as 'en'"),
+    "target_language": (is_code, _expected_code),
     "duration": (_is_duration, f"seconds, a number above 0, at most {LONGEST_DURATION:,}"),
     "synthetic": (lambda value: value in ("target", "audio"), "'target' or 'audio'"),
 }

@@ -17,13 +17,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from slam_potsa.config import AlignmentConfig, LogConfig, PotsaConfig, defaults
 from slam_potsa.data.manifest import read_manifest
 from slam_potsa.engine.run_directory import DONE, MODEL, STAGE, best_checkpoint, read_config
 from slam_potsa.errors import InputError, placed
-from slam_potsa.files import atomic_path, write_json
+from slam_potsa.files import atomic_write, remove_temporaries, write_json
 from slam_potsa.model.checkpoint import CTC_HEAD, SHARED, State, choose_bias, read_checkpoint
 from slam_potsa.model.llm import from_pretrained, split_revision
 from slam_potsa.provenance import content_hash, fingerprint
@@ -71,12 +71,14 @@ def export_run(run: str | Path, out: str | Path, named: Mapping[str, str] | None
 
 def write_shared(out: Path, config: PotsaConfig, state: State, known: dict[str, list[str]]) -> Path:
     """Weights and configuration into the folder `out`, which holds nothing else."""
+    for name in (SHARED, CONFIG, CARD):
+        remove_temporaries(out, Path(name).stem)
     if out.exists() and any(file.name not in (SHARED, CONFIG, CARD) for file in out.iterdir()):
         raise InputError(f"{out}: holds other files; choose a folder of its own")
     content = {"model_type": MODEL_TYPE, "format": FORMAT, "languages": known}
     content["options"] = asdict(_to_decode(config))
-    with atomic_path(out / SHARED) as temporary:  # cloned: safetensors refuses shared storage
-        save_file({n: t.clone().contiguous() for n, t in state.items()}, temporary)
+    # Cloned: safetensors refuses shared storage. Its save_file has its own error for a full disk.
+    atomic_write(out / SHARED, save({n: t.clone().contiguous() for n, t in state.items()}))
     content["sha256"] = content_hash(out / SHARED)
     content["checksum"] = fingerprint(**content)
     write_json(out / CONFIG, content)

@@ -14,7 +14,6 @@ never solved, and the matrix is never held. One layer's tokens are in memory at 
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -26,8 +25,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from slam_potsa.data.jsonl import Log
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.data.pairs import ParallelSpeechDataset
+from slam_potsa.engine.run_directory import frozen_models
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation import figures
 from slam_potsa.evaluation.activations import padded, record, rows_of
@@ -93,17 +94,18 @@ def select_layers(
     """
     how = SelectionSettings(**settings)
     made_from = {"checkpoint": content_hash(translator.config.ckpt_path), **asdict(how)}
-    made_from["manifest"] = content_hash(manifest)
+    made_from |= {"manifest": content_hash(manifest), **frozen_models(translator.config, manifest)}
     pairs = draw_pairs(manifest, part, how)
     meanings = [y.transcript if part == "llm" else y.sentence_id for _, y in pairs]
-    found, kept = Selection(part, made_from, len(pairs)), folder / f"{part}.json"
-    if kept.is_file() and (before := json.loads(kept.read_text()))["made_from"] == made_from:
-        found.mrr.update({int(layer): value for layer, value in before["mrr"].items()})
-    sides, layers = (_llm if part == "llm" else _qformer)(translator, pairs)
-    for layer in tqdm([k for k in layers if k not in found.mrr], desc=part, unit="layer"):
-        ranks = reciprocal_ranks(*sides(layer), meanings, how, translator.device)
-        found.mrr[layer] = round(ranks.mean().item(), 6)
-        atomic_write(kept, json.dumps(asdict(found)))
+    found = Selection(part, made_from, len(pairs))
+    with Log(folder / f"{part}.jsonl") as log:
+        same = (row for row in log.rows if row["made_from"] == made_from)
+        found.mrr.update((row["layer"], row["mrr"]) for row in same)
+        sides, layers = (_llm if part == "llm" else _qformer)(translator, pairs)
+        for layer in tqdm([k for k in layers if k not in found.mrr], desc=part, unit="layer"):
+            ranks = reciprocal_ranks(*sides(layer), meanings, how, translator.device)
+            found.mrr[layer] = round(ranks.mean().item(), 6)
+            log.add([{"made_from": made_from, "layer": layer, "mrr": found.mrr[layer]}])
     write(folder, found)
     return found
 

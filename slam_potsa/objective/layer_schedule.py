@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
@@ -252,11 +253,13 @@ class LayerSchedule:
                 tuple(layers) == tuple(self.candidates) == tuple(n for n, *_ in state["layers"])
             )
             sound &= all(_is_count(one.count) and one.count <= draws for one in layers.values())
-            losses = [n for one in layers.values() for n in (one.reward, one.previous_loss or 0.0)]
+            losses = [one.previous_loss for one in layers.values()]
+            losses = [one.reward for one in layers.values()] + [n for n in losses if n is not None]
             sound &= all(type(n) in (int, float) and abs(n) < 1e300 for n in losses)
             sound &= len(pending) == len(state["pending"]) <= choices
             sound &= all(_is_count(choice) and choice < draws for choice in pending)
-            sound &= all(layer in layers for layer in pending.values())
+            waiting = Counter(pending.values())  # each of them may still be dropped from its count
+            sound &= all(n in layers and layers[n].count >= waiting[n] for n in waiting)
         except (KeyError, TypeError, ValueError, OverflowError):
             sound = False
         if not sound:

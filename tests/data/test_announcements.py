@@ -13,7 +13,7 @@ import yaml
 from slam_potsa.data.manifest import read_manifest
 from slam_potsa.data.sources import announcements
 from slam_potsa.data.sources.announcements import PAUSE, Clause, Voice, english, language
-from tests.support import refused
+from tests.support import little_space, refused
 
 SIZES = {"train": 12, "pairs": 6, "dev": 3, "test": 6}
 READINGS = yaml.safe_load(Path(__file__).with_name("announcement_readings.yaml").read_text("utf-8"))
@@ -122,6 +122,12 @@ def test_a_recording_is_its_fragments_and_the_pauses_between_them(prompts, corpu
     assert low - 10 <= pauses <= high + 10
     np.testing.assert_array_equal(audio[:1_000], voice.samples(fragments[0])[:1_000])
     assert not np.array_equal(audio, voice.render(fragments, "1"))
+
+
+def test_a_full_disk_is_an_error_of_the_file_system(prompts, tmp_path):
+    with pytest.raises(OSError, match="File too large"), little_space(1000):
+        made(prompts, tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_silence_at_the_ends_is_taken_away():

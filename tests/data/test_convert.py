@@ -13,6 +13,7 @@ from slam_potsa.data.convert import convert
 from slam_potsa.data.jsonl import write_rows
 from slam_potsa.data.manifest import Utterance, read_manifest, write_manifest
 from slam_potsa.errors import InputError
+from slam_potsa.files import HOST, TEMPORARY
 from tests.support import refusal, refused
 from tests.support.foreign_formats import CUT, EXAMPLES, FIELDS
 
@@ -124,7 +125,9 @@ def test_the_command_and_the_root_of_relative_paths(tmp_path, capsys):
     audio.touch()
     command = ["prepare", "convert", str(there), str(back), "--from", "llm_srt"]
     command += ["--sentence-id", "key"]
-    assert main(command) == 0
+    killed = tmp_path / f"{TEMPORARY}{2**22 + 1}@{HOST}@m-x.jsonl"
+    killed.touch()
+    assert main(command) == 0 and not killed.exists()
     told = "1 recordings are not where the paths point"
     assert told in capsys.readouterr().out
     assert main([*command, "--audio-root", str(tmp_path / "data")]) == 0

@@ -19,7 +19,8 @@ def test_each_of_102_languages_is_found_by_every_spelling_of_its_own_codes():
 
 CODES = """fr_fr=fr fra=fr fr-CA=fr cmn_hans_cn=zh zh-CN=zh zh-Hans=zh zho=zh zh-HK=yue
 yue_hant_hk=yue es_419=es nb_no=nb no=nb iw_il=he he_il=he sv-SE=sv arb=ar tl=fil kea=kea
-northern-sotho=nso Sorani-Kurdish=ckb Mandarin_Chinese=zh pt-PT=pt"""
+northern-sotho=nso Sorani-Kurdish=ckb Mandarin_Chinese=zh pt-PT=pt
+zh-TW=zh pt-BR=pt zh_Hans=zh"""
 
 
 def test_short_code():
@@ -34,6 +35,7 @@ def test_unknown_languages_are_refused_with_near_ones():
         assert near.get(text, "such as 'fr'") in str(caught)
 
 
-def test_a_name_in_place_of_a_code_is_refused_with_the_code():
-    for name, code in {"french": "fr", "korean": "ko", "maori": "mi"}.items():
+def test_a_name_or_tag_in_place_of_a_code_is_refused_with_the_code():
+    names = {"french": "fr", "korean": "ko", "maori": "mi"}
+    for name, code in (names | {"zh-TW": "zh", "pt-BR": "pt", "zh_Hans": "zh"}).items():
         refused(f"'{name}': expected .* no name, such as '{code}'", language_id, name)

@@ -60,7 +60,7 @@ def test_every_bad_line_is_named_at_once(write, tmp_path):
     expected = [
         ":2: found '{not json', expected a JSON object",
         ":3: field 'key': found 'good', which line 1 has already",
-        ":4: field 'language': found 'English', expected a language code such as 'fr'",
+        ":4: field 'language': found 'English', expected a language code such as 'en'",
         ":4: field 'target': found 3, expected the translation",
         ":5: field 'duration': found -1, expected seconds, a number above 0",
         ":5: field 'targt': not known",

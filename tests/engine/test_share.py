@@ -19,8 +19,10 @@ from slam_potsa.cli import main
 from slam_potsa.data.manifest import read_manifest
 from slam_potsa.engine import auto, share
 from slam_potsa.engine.decode import decode_to, load_run
+from slam_potsa.errors import as_messages
+from slam_potsa.files import HOST, TEMPORARY
 from slam_potsa.model.checkpoint import read_checkpoint, save_checkpoint, write_tensors
-from tests.support import refused, tiny
+from tests.support import little_space, refused, tiny
 from tests.support.trained import make_it_listen, save_run
 
 
@@ -89,6 +91,15 @@ def test_transformers_loads_it_and_its_pipeline_says_the_same(run, tmp_path):
     assert heard(array, language="es", target_language="zh") == {"text": texts[0]}
     refused("each of {'spoken'", heard, audio[0])
     refused("slam-potsa export", model.save_pretrained, tmp_path)
+
+
+def test_an_export_that_a_full_disk_or_a_kill_ended_is_one_message_and_is_repeated(run, tmp_path):
+    with pytest.raises(SystemExit, match="1"), as_messages(), little_space(1000):
+        share.export_run(run, tmp_path / "out")
+    left = tmp_path / "out" / f"{TEMPORARY}{2**22 + 1}@{HOST}@{Path(share.SHARED).stem}-x"
+    left.touch()
+    share.export_run(run, tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {share.SHARED, share.CONFIG}
 
 
 def test_what_cannot_be_given_away_is_refused(run, tmp_path, capsys):

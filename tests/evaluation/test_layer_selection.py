@@ -82,6 +82,14 @@ def test_a_planted_layer_is_found_kept_and_taken_up(run, tmp_path, monkeypatch, 
     calls = len(planted)
     again = select_layers(run, english, tmp_path, pairs=6, threshold=0.9)
     assert again == found and len(planted) == calls
+    kept = tmp_path / "llm.jsonl"
+    kept.write_bytes(kept.read_bytes()[:-9])  # cut off in the last layer, which is measured again
+    assert select_layers(run, english, tmp_path, pairs=6, threshold=0.9).mrr.keys() == {0, 1, 2}
+    assert len(set(planted[calls:])) == 1
+    monkeypatch.setattr(run.config.model_config, "llm_path", "another/llm")
+    calls = len(planted)
+    select_layers(run, english, tmp_path, pairs=6, threshold=0.9)
+    assert len(set(planted[calls:])) == 3
     given = f"alignment.terms.ai_sta.layers=${{selected_layers:{tmp_path}/llm.yaml}}"
     config = compose_config(["alignment=ai_sta", given])
     assert config.alignment.terms["ai_sta"].layers == [1]

@@ -273,5 +273,10 @@ def test_text_runs_its_own_way_and_what_cannot_be_seen_is_shown(paths):
     file = paths[1] / "test_predictions.jsonl"
     rows = [replace(row, prediction="שלום\x1b[1m\0") for row in read_predictions(file)]
     run_directories.write_predictions(file, rows)
-    page = render(collect(paths[1:]))
-    assert '<div dir="auto">שלום\ufffd[1m\ufffd</div>' in page and "\x1b" not in page
+    own = "שלום"
+    asked = {"title": own, "summary": own, "notes": [own], "titles": {"test": own}}
+    page = render(collect(paths, Request(names=["base", own], **asked, bootstrap=2)))
+    assert f'<div dir="auto">{own}\ufffd[1m\ufffd</div>' in page and "\x1b" not in page
+    text = re.sub(r"(?s)<svg.*?</svg>|<title>.*?</title>", "", page)
+    tags = {*re.findall(rf"<[^>]*>(?=\s*{own})", text)}
+    assert len(tags) > 5 and all("<bdi" in tag or 'dir="auto"' in tag for tag in tags), tags

@@ -102,3 +102,7 @@ def test_what_is_no_bias_is_refused(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"hello")
     refused("not a file of language biases", LanguageBias.load, tmp_path / "x.safetensors")
     refused("no such file", LanguageBias.load, tmp_path / "missing")
+    beyond = LanguageBias({"en": torch.zeros(E)})
+    beyond.biases["en"] = torch.full((E,), 1e300, dtype=torch.float64)  # infinite in float32
+    beyond.save(tmp_path / "x.safetensors")
+    refused("en: expected a row of finite", LanguageBias.load, tmp_path / "x.safetensors")

@@ -175,6 +175,17 @@ def test_bad_arguments_and_another_schedules_state_are_refused(arguments, names)
             LayerSchedule(*other).load_state_dict(state)
 
 
+@pytest.mark.parametrize(("place", "value"), [(3, ""), (3, []), (3, False), (2, 0), (1, None)])
+def test_a_state_that_none_could_have_saved_is_refused_and_changes_nothing(place, value):
+    before, fresh = LayerSchedule("ucb", [1, 2]), LayerSchedule("ucb", [1, 2])
+    before.choose(), before.choose()  # one of each layer, and both are pending
+    fresh.load_state_dict(state := before.state_dict())
+    state["layers"][0][place] = value
+    with pytest.raises(ValueError, match="damaged; start without it"):
+        fresh.load_state_dict(state)
+    assert fresh.state_dict() == before.state_dict()
+
+
 @pytest.mark.parametrize(("prefer", "sign"), [("larger", 1), ("smaller", -1)])
 def test_smaller_rewards_can_be_preferred_and_the_temperature_falls_to_its_floor(prefer, sign):
     """The sign of R in eq. 6, with β = 0: only layer 1 lowers the loss."""

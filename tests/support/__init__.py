@@ -1,5 +1,8 @@
 """What several tests share."""
 
+import resource
+from contextlib import contextmanager
+
 import pytest
 
 from slam_potsa.errors import InputError
@@ -17,3 +20,14 @@ def refused(message: str, call, *given, **options) -> InputError:
     with pytest.raises(InputError, match=message) as caught:
         call(*given, **options)
     return caught.value
+
+
+@contextmanager
+def little_space(room: int):
+    """Files end at `room` bytes, as on a full disk; Python ignores the signal."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -21,6 +21,7 @@ REASONS = {  # what is broken -> why it is left out
     "missing": "clip missing",
     "truncated": "unreadable",
     "no_audio": "unreadable",
+    "dangling": "unreadable",
     "long": "longer than 30 s",
     "untranslated": "translation empty",
     "marked": "translation marked REMOVE",
@@ -80,7 +81,9 @@ def from_manifest(folder: Path, manifest: Path) -> MiniCoVoST2:
 
 def _write_broken(path: Path, kind: str) -> None:
     samples = int((31.0 if kind == "long" else 1.0) * SAMPLE_RATE)
-    if kind != "missing":
+    if kind == "dangling":
+        path.symlink_to("nothing.mp3")
+    elif kind != "missing":
         write_mp3(path, 0.1 * np.sin(2 * np.pi * 300 * np.arange(samples) / SAMPLE_RATE))
     if kind == "truncated":
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

@@ -35,7 +35,7 @@ from slam_potsa.data.manifest import Utterance
 from slam_potsa.data.sources import corpus, debian, espeak
 from slam_potsa.data.sources.corpus import Corpus, Recording
 from slam_potsa.errors import InputError, refuse
-from slam_potsa.files import atomic_path, atomic_write
+from slam_potsa.files import atomic_write
 
 PAUSE = (0.05, 0.15)  # seconds between two fragments, drawn evenly
 RUMBLE = 80  # Hz: what lies below is taken out; one voice's prompts begin with a decaying offset
@@ -377,8 +377,9 @@ def recorded(
 ) -> Recording:
     """What a voice says, written to `output`, with its row."""
     audio = output.resolve() / "audio" / voice.name / f"{name}.flac"
-    with atomic_path(audio) as temporary:
-        soundfile.write(temporary, samples, SAMPLE_RATE, subtype="PCM_16")
+    content = io.BytesIO()  # of a full disk soundfile has an error of its own
+    soundfile.write(content, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    atomic_write(audio, content.getvalue())
     row = Utterance(
         key=f"{voice.name}/{name}",
         audio=str(audio),

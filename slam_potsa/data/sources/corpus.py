@@ -136,7 +136,10 @@ def measure(recordings: Iterable[Recording], output: Path, *, progress: bool = T
 
 def _name(audio: str) -> str:
     """What a recording is called in the log."""
-    state = Path(split_reference(audio)[0]).stat()
+    try:
+        state = Path(split_reference(audio)[0]).stat()
+    except OSError:  # a link to nothing, say: listening to it will tell
+        return audio
     return f"{audio} {state.st_size} {state.st_mtime_ns}"
 
 

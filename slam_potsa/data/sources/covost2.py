@@ -130,6 +130,8 @@ def read_tsv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, list[str
     Raises InputError for a file that cannot be read or lacks a column.
     """
     try:
+        if path.exists() and not path.is_file():  # reading a pipe or a device might never end
+            raise OSError("it is a folder, a pipe or a device")
         with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
             # What the csv module would refuse: it must not cost the other rows.
             lines = (line[:LONGEST_LINE].replace("\0", "\ufffd") for line in file)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from slam_potsa.config import DatasetConfig, PotsaConfig, defaults, flat
-from slam_potsa.data.feature_store import FeatureStore
+from slam_potsa.data.feature_store import FeatureStore, has_features
 from slam_potsa.data.manifest import recordings_hash
 from slam_potsa.errors import InputError, refuse
 from slam_potsa.files import TEMPORARY
@@ -233,7 +233,9 @@ def trained_from(
     alignment, teacher = config.alignment, config.alignment.teacher_path(config.ckpt_path)
     alignment = replace(alignment, teacher=None if teacher else alignment.teacher)
     options = replace(config, ckpt_path=None, dataset_config=placeless, alignment=alignment)
-    contents = frozen_models(config, data.train_data_path) | {
+    # A training reads stored features alone, or none; the store may go when it has ended.
+    heard = None if data.feature_store else data.train_data_path
+    contents = frozen_models(config, heard) | {
         "content of ckpt_path": file_hash(config.ckpt_path),
         "content of alignment.teacher": file_hash(teacher),
         "content of dataset_config.train_data_path": file_hash(data.train_data_path),
@@ -259,11 +261,11 @@ def model_hash(path: str) -> str:
 
 
 def _recordings_of(data: DatasetConfig, manifest: str | None) -> str | None:
-    """The content of a manifest's recordings; None where they are not read, or not checked."""
-    if data.feature_store or not manifest or not data.check_audio:
-        return None
+    """The content of a manifest's recordings; None where stored features are read instead."""
+    store = data.feature_store
     try:
-        return recordings_hash(manifest)
+        stored = not manifest or (store and has_features(store, manifest))
+        return None if stored else recordings_hash(manifest)
     except InputError:
         return GONE
 

@@ -42,6 +42,8 @@ BEST = f"best/{MODEL}"
 COMPLETE = "complete"  # in checkpoint-N/, written last: the record of all its files
 TEACHER = "teacher.pt"  # in checkpoint-N/: the weights of an average
 CONTROLLER = "controller.json"  # in checkpoint-N/: the schedule's state, and what it was made from
+# What a checkpoint is resumed from, by every rank: transformers would begin anew what it lacks.
+RESUMED = (MODEL, CONTROLLER, "optimizer.pt", "scheduler.pt", "trainer_state.json")
 STAGE, DONE = "stage.yaml", "done.json"  # of a recipe's stage, see engine/stages.py
 # SLAM-LLM's folders, its epochs counted from 1, micro-steps within the epoch.
 SAVED = re.compile(r".*_epoch_(\d+)_step_(\d+)")
@@ -60,8 +62,7 @@ def complete(checkpoint: Path, processes: int = 1) -> None:
     Raises InputError without what a continuation needs: transformers would go on without a word.
     """
     ranks = [f"_{rank}" for rank in range(processes)] if processes > 1 else [""]
-    needed = [MODEL, CONTROLLER, "optimizer.pt", "scheduler.pt", "trainer_state.json"]
-    needed += [f"rng_state{rank}.pth" for rank in ranks]
+    needed = [*RESUMED, *(f"rng_state{rank}.pth" for rank in ranks)]
     lacking = [name for name in needed if not (checkpoint / name).is_file()]
     shared = "all processes must write into one train_config.output_dir"
     refuse(f"{checkpoint}: {name} was not written; {shared}" for name in lacking)

@@ -111,7 +111,8 @@ def remove_unfinished(output_dir: str | Path) -> None:
 def last_checkpoint(output_dir: str | Path) -> Path | None:
     """The newest that is whole; None where none was ever written to its end.
 
-    Logs which newer ones are not. Raises InputError where there are some, and none is whole.
+    Logs which newer ones are not, or all where None is returned. Raises InputError where some were
+    written to their end, and none is whole.
     """
     broken = {}
     for path in filter(_is_ours, reversed(_checkpoints(output_dir))):
@@ -123,6 +124,8 @@ def last_checkpoint(output_dir: str | Path) -> Path | None:
     if any((path / COMPLETE).is_file() for path in broken):
         anew = "put them back as they were, or start anew with native.resume=never"
         raise InputError(f"{path}: {'; '.join(why)}; {anew}" for path, why in broken.items())
+    for path, why in broken.items():  # of a kill, or what lost its record: it will be removed
+        _say_once(f"{path}: {'; '.join(why)}; no checkpoint is whole: training begins anew")
     return None
 
 

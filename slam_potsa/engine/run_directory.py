@@ -45,6 +45,8 @@ CONTROLLER = "controller.json"  # in checkpoint-N/: the schedule's state, and wh
 # What a checkpoint is resumed from, by every rank: transformers would begin anew what it lacks.
 RESUMED = (MODEL, CONTROLLER, "optimizer.pt", "scheduler.pt", "trainer_state.json")
 STAGE, DONE = "stage.yaml", "done.json"  # of a recipe's stage, see engine/stages.py
+SCORES = "scores.json"  # of a recipe's tests, in its last stage
+DECODED = (".done.json", "_gt", "_predictions.jsonl", "_pred")  # of a test that was decoded there
 # SLAM-LLM's folders, its epochs counted from 1, micro-steps within the epoch.
 SAVED = re.compile(r".*_epoch_(\d+)_step_(\d+)")
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -206,13 +208,18 @@ def clear(output_dir: Path, *, replace: bool = False) -> None:
 
     Args:
         replace: also what SLAM-LLM's loop saved there, the only weights of a run that was stopped,
-            and the biases, which may be of another encoder.
+            the biases, which may be of another encoder, and what the weights were found to do.
     """
+    for path in [*output_dir.glob("*_predictions.jsonl"), *output_dir.glob("*_pred")] * replace:
+        test = str(path).removesuffix("_predictions.jsonl").removesuffix("_pred")
+        for end in DECODED:  # those that are looked for go last
+            Path(test + end).unlink(missing_ok=True)
     for folder in filter(_is_ours, _checkpoints(output_dir)):
         remove_checkpoint(folder)
     for folder in saved_folders(output_dir) if replace else ():
         shutil.rmtree(folder)
-    for name in (METRICS, MODEL, BEST, WANDB_RUN, *[BIAS] * replace):
+    also = [DONE, SCORES, Path(METRICS).with_suffix(".before.jsonl"), BIAS] * replace
+    for name in (*also, METRICS, MODEL, BEST, WANDB_RUN):
         for path in (seal(output_dir / name), output_dir / name):
             path.unlink(missing_ok=True)
     if (output_dir / BEST).parent.is_dir() and not any((output_dir / BEST).parent.iterdir()):

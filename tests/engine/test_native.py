@@ -153,9 +153,14 @@ def test_what_happens_to_a_run_that_is_there(tmp_path):
         path.write_text("weeks of work")
     refused("start it anew with native.resume=never", native.finetune, config)
     assert (second / "model.pt").read_text() == "weeks of work"
+    found = ["done.json", "scores.json", "metrics.before.jsonl", "slam_pred", "slam_gt"]
+    found += ["t.done.json", "t_gt", "t_pred", "t_predictions.jsonl"]
+    for name in found:
+        (second / name).write_text("of the weights before")
     config.native.resume = "never"
     native.finetune(config)
     assert all(path.is_file() for path in precious)
+    assert not [name for name in found if (second / name).exists()]
     state = read_state(last_checkpoint(second))["controller"]
     assert state["step"] == 4  # of its own: SLAM-LLM takes up that of ckpt_path
 

@@ -16,13 +16,11 @@ from slam_potsa.engine.decode import decode_to, predictions_file, why_decode
 from slam_potsa.engine.launch import quieten
 from slam_potsa.engine.plan.plan import plan_stages, text
 from slam_potsa.engine.recipe import Recipe, load_recipe
-from slam_potsa.engine.run_directory import best_checkpoint
+from slam_potsa.engine.run_directory import SCORES, best_checkpoint
 from slam_potsa.engine.stages import check_recipe, described, run_stages
 from slam_potsa.errors import InputError
 from slam_potsa.evaluation.scores import score
 from slam_potsa.files import write_json
-
-SCORES = "scores.json"
 
 
 def plan(

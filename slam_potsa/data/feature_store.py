@@ -2,8 +2,9 @@
 
 A folder with `features.bin`, float16 [total_frames, E] in row-major order, and `index.json`:
 {"fingerprint": of encoder, preprocessing and window; "width": E;
-"keys": {key: [offset, frames, CRC-32 of the frames]}}, offsets in frames. Only valid frames are
-stored (those that hold speech). The index is sealed (`provenance`) and replaced after the frames it
+"keys": {key: [offset, frames, CRC-32 of the frames]}, offsets in frames; "recordings": {key: CRC-32
+of the recording's file}, of those that were there}. Only valid frames are stored (those that hold
+speech). The index is sealed (`provenance`) and replaced after the frames it
 names are on disk: a store that was cut off is a smaller store, and writing goes on where it
 stopped. One process writes at a time. Frames are compared with their checksum when they are read.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -38,6 +39,7 @@ class FeatureStore:
     fingerprint: str  # names everything that the features depend on
     width: int  # E
     keys: dict[str, list[int]] = field(default_factory=dict)  # key -> offset, frames, checksum
+    recordings: dict[str, int] = field(default_factory=dict)  # key -> checksum of its file
 
     @classmethod
     def open(cls, folder: str | Path, fingerprint: str | None = None) -> FeatureStore:
@@ -54,7 +56,8 @@ class FeatureStore:
         try:
             store = cls(folder, **json.loads((folder / INDEX).read_text(encoding="utf-8")))
             places = np.array([*store.keys.values(), [0, 0, 0]])
-            if (type(store.width), places.dtype.kind) != (int, "i") or places.min() < 0:
+            kinds = places.dtype.kind + np.array([*store.recordings.values(), 0]).dtype.kind
+            if (type(store.width), kinds) != (int, "ii") or places.min() < 0:
                 raise ValueError("expected whole numbers")
             needed = store.frames * store.width * DTYPE.itemsize
             found = os.path.getsize(folder / FEATURES)
@@ -115,7 +118,11 @@ def has_features(store: str | Path, manifest: str | Path, encoder: str | None = 
 
 
 def add_features(
-    folder: str | Path, fingerprint: str, width: int, found: Iterable[tuple[str, np.ndarray]]
+    folder: str | Path,
+    fingerprint: str,
+    width: int,
+    found: Iterable[tuple[str, np.ndarray]],
+    recordings: Mapping[str, int] | None = None,
 ) -> FeatureStore:
     """Add encoder outputs to the store in `folder`, new or begun before.
 
@@ -123,6 +130,7 @@ def add_features(
         fingerprint: names everything that the features depend on.
         width: E.
         found: (key, valid frames [T, E]); a key that is there already is left as it is.
+        recordings: CRC-32 of their files by key, as far as they are known.
 
     Raises InputError for a store of another fingerprint or width, for another shape, and for values
     that float16 cannot hold. What was added before an error or an interruption stays.
@@ -138,13 +146,18 @@ def add_features(
         with open(folder / FEATURES, "ab") as file:
             file.truncate(store.frames * width * DTYPE.itemsize)  # frames that no index names
             try:
-                _append(store, file, found)
+                _append(store, file, found, recordings or {})
             finally:
                 _save(store, file)
     return store
 
 
-def _append(store: FeatureStore, file: BinaryIO, found: Iterable[tuple[str, np.ndarray]]) -> None:
+def _append(
+    store: FeatureStore,
+    file: BinaryIO,
+    found: Iterable[tuple[str, np.ndarray]],
+    recordings: Mapping[str, int],
+) -> None:
     end, unsaved = store.frames, 0
     for key, features in found:
         if key in store.keys:
@@ -152,6 +165,8 @@ def _append(store: FeatureStore, file: BinaryIO, found: Iterable[tuple[str, np.n
         rows = _rows(key, features, store.width)
         file.write(rows.tobytes())
         store.keys[key] = [end, len(rows), zlib.crc32(rows)]
+        if key in recordings:
+            store.recordings[key] = recordings[key]
         end, unsaved = end + len(rows), unsaved + 1
         if unsaved >= max(256, len(store.keys) // 8):  # seldom: the index is rewritten
             _save(store, file)
@@ -176,6 +191,6 @@ def _save(store: FeatureStore, file: BinaryIO) -> None:
     """Put everything added so far on disk, the frames before the index."""
     file.flush()
     os.fsync(file.fileno())
-    index = {"fingerprint": store.fingerprint, "width": store.width, "keys": store.keys}
+    index = {name: value for name, value in vars(store).items() if name != "folder"}
     with sealed(store.folder / INDEX) as temporary:
         temporary.write_text(json.dumps(index, ensure_ascii=False), encoding="utf-8")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from slam_potsa.data.archives import read_member, split_reference
 from slam_potsa.data.audio import HOP_LENGTH, encoder_frames, load_audio, log_mel
 from slam_potsa.data.feature_store import FeatureStore, add_features
 from slam_potsa.data.manifest import Utterance, manifest_hash, read_manifest
-from slam_potsa.errors import InputError
+from slam_potsa.errors import InputError, each, refuse
 from slam_potsa.files import alone
 from slam_potsa.model.encoder import SpeechEncoder
 from slam_potsa.model.language_bias import PADDED, BiasStatistics, LanguageBias
@@ -57,15 +61,48 @@ def encode(
 def store_features(
     encoder: SpeechEncoder, manifests: Iterable[str | Path], folder: str | Path, **options
 ) -> FeatureStore:
-    """Encode every utterance of `manifests` that `folder` does not hold yet."""
+    """Encode every utterance of `manifests` that `folder` does not hold yet.
+
+    Raises InputError, before any is encoded, where a key is of two recordings.
+    """
+    manifests = [*map(Path, manifests)]
     which = folder, encoder.fingerprint(), encoder.width
     with alone(folder, "is storing features"):
         store = add_features(*which, [])
-        for manifest in map(Path, manifests):
+        recordings = _recordings(store, manifests)
+        for manifest in manifests:
             missing = [u for u in _spoken(manifest) if u.key not in store.keys]
             found = encode(encoder, missing, manifest.parent, **options)
-            store = add_features(*which, ((u.key, features.numpy()) for u, features in found))
+            rows = ((u.key, features.numpy()) for u, features in found)
+            store = add_features(*which, rows, recordings)
     return store
+
+
+def _recordings(store: FeatureStore, manifests: Iterable[Path]) -> dict[str, int]:
+    """CRC-32 of the files by key, of the store and of `manifests`; keys are unique in each only."""
+    known, problems = dict(store.recordings), []
+    for manifest in manifests:
+        rows = _spoken(manifest)
+        found = each(partial(_checksum, manifest.parent), (u.audio for u in rows))
+        there = {u.key: found[u.audio] for u in rows if found[u.audio] is not None}
+        others = [key for key, file in there.items() if known.setdefault(key, file) != file]
+        if others:
+            problems.append(
+                f"{manifest}: {len(others)} keys (such as {others[0]!r}) are those of other "
+                f"recordings in {store.folder} or in a manifest before: give each recording a key "
+                "of its own, or another folder; where it was replaced, delete the folder"
+            )
+    refuse(problems)
+    return known
+
+
+def _checksum(base: Path, reference: str) -> int | None:
+    """None where it cannot be read, which matters, and is said, where it is to be encoded."""
+    name, member = split_reference(reference)
+    with suppress(InputError, OSError):
+        path = base / name
+        return zlib.crc32(read_member(path, member) if member else path.read_bytes())
+    return None
 
 
 def _spoken(manifest: Path) -> list[Utterance]:

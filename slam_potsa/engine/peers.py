@@ -18,13 +18,14 @@ from tqdm import tqdm
 from slam_potsa.config import PotsaConfig
 from slam_potsa.data.audio import SAMPLE_RATE, load_audio
 from slam_potsa.data.languages import find_language
-from slam_potsa.data.manifest import Utterance, read_manifest
+from slam_potsa.data.manifest import Utterance, read_manifest, recordings_hash
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.data.tasks import filled
 from slam_potsa.engine.decode import predictions_of, write_decoded
 from slam_potsa.engine.decode_processes import Answer, Journal, device
-from slam_potsa.engine.run_directory import file_hash
+from slam_potsa.engine.run_directory import file_hash, model_hash
 from slam_potsa.errors import InputError, refuse
+from slam_potsa.files import alone
 from slam_potsa.model.llm import from_pretrained, llm_dtype
 
 PEERS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
@@ -46,18 +47,21 @@ def decode_peer(
     rows, how = read_manifest(manifest), {"system": system, "model": model, "task": task}
     refuse(_problems(system, rows, task))
     how |= {"the manifest's content": file_hash(manifest), "table": PEERS[system], **search}
-    journal = Journal(prefix, how)
-    if todo := [row for row in rows if row.key not in journal.answers()]:
-        parts = load_peer(system, model)
-        answers = (
-            answer_to(system, parts, row, Path(manifest).parent, task, search)
-            for row in tqdm(todo, desc="decoding", unit="utt")
-        )
-        journal.add(0, ([answer] for answer in answers))
-    config = PotsaConfig()
-    config.dataset_config.tasks, config.decode.num_beams = [task], search.get("num_beams", 1)
-    found = predictions_of(config, rows, {}, journal.answers())
-    return write_decoded(prefix, journal, found, manifest)
+    how |= {"the model's content": model_hash(model)}
+    how |= {"content of the recordings": recordings_hash(manifest)}
+    with alone(Path(prefix).parent, "is decoding", prefix=Path(prefix).name):
+        journal = Journal(prefix, how)
+        if todo := [row for row in rows if row.key not in journal.answers()]:
+            parts = load_peer(system, model)
+            answers = (
+                answer_to(system, parts, row, Path(manifest).parent, task, search)
+                for row in tqdm(todo, desc="decoding", unit="utt")
+            )
+            journal.add(0, ([answer] for answer in answers))
+        config = PotsaConfig()
+        config.dataset_config.tasks, config.decode.num_beams = [task], search.get("num_beams", 1)
+        found = predictions_of(config, rows, {}, journal.answers())
+        return write_decoded(prefix, journal, found, manifest)
 
 
 def load_peer(system: str, path: str) -> tuple[Any, Any]:

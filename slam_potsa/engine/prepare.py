@@ -31,8 +31,8 @@ from slam_potsa.data.tasks import require
 from slam_potsa.engine.encode import estimate_bias
 from slam_potsa.engine.run_directory import (
     BIAS,
-    CONTROLLER,
     MODEL,
+    RESUMED,
     changes_since,
     clear,
     file_hash,
@@ -137,7 +137,7 @@ def prepare_together(config: PotsaConfig) -> Path | None:
     if not turn.told:
         return None
     checkpoint, own = output_dir / turn.told, f"rng_state_{os.environ.get('RANK')}.pth"
-    files = [checkpoint / name for name in (MODEL, CONTROLLER, own) if ranks() > 1]
+    files = [checkpoint / name for name in (*RESUMED, own) if ranks() > 1]
     anew = "the first process resumes from it; copy it here, or give native.resume=never"
     refuse(f"{path}: not on this machine, and {anew}" for path in files if not path.is_file())
     return checkpoint

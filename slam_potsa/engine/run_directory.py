@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from slam_potsa.config import DatasetConfig, PotsaConfig, defaults, flat
-from slam_potsa.data.feature_store import FeatureStore
+from slam_potsa.data.feature_store import FeatureStore, has_features
 from slam_potsa.data.manifest import recordings_hash
 from slam_potsa.errors import InputError, refuse
 from slam_potsa.files import TEMPORARY
@@ -42,7 +42,11 @@ BEST = f"best/{MODEL}"
 COMPLETE = "complete"  # in checkpoint-N/, written last: the record of all its files
 TEACHER = "teacher.pt"  # in checkpoint-N/: the weights of an average
 CONTROLLER = "controller.json"  # in checkpoint-N/: the schedule's state, and what it was made from
+# What a checkpoint is resumed from, by every rank: transformers would begin anew what it lacks.
+RESUMED = (MODEL, CONTROLLER, "optimizer.pt", "scheduler.pt", "trainer_state.json")
 STAGE, DONE = "stage.yaml", "done.json"  # of a recipe's stage, see engine/stages.py
+SCORES = "scores.json"  # of a recipe's tests, in its last stage
+DECODED = (".done.json", "_gt", "_predictions.jsonl", "_pred")  # of a test that was decoded there
 # SLAM-LLM's folders, its epochs counted from 1, micro-steps within the epoch.
 SAVED = re.compile(r".*_epoch_(\d+)_step_(\d+)")
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -60,8 +64,7 @@ def complete(checkpoint: Path, processes: int = 1) -> None:
     Raises InputError without what a continuation needs: transformers would go on without a word.
     """
     ranks = [f"_{rank}" for rank in range(processes)] if processes > 1 else [""]
-    needed = [MODEL, CONTROLLER, "optimizer.pt", "scheduler.pt", "trainer_state.json"]
-    needed += [f"rng_state{rank}.pth" for rank in ranks]
+    needed = [*RESUMED, *(f"rng_state{rank}.pth" for rank in ranks)]
     lacking = [name for name in needed if not (checkpoint / name).is_file()]
     shared = "all processes must write into one train_config.output_dir"
     refuse(f"{checkpoint}: {name} was not written; {shared}" for name in lacking)
@@ -110,7 +113,8 @@ def remove_unfinished(output_dir: str | Path) -> None:
 def last_checkpoint(output_dir: str | Path) -> Path | None:
     """The newest that is whole; None where none was ever written to its end.
 
-    Logs which newer ones are not. Raises InputError where there are some, and none is whole.
+    Logs which newer ones are not, or all where None is returned. Raises InputError where some were
+    written to their end, and none is whole.
     """
     broken = {}
     for path in filter(_is_ours, reversed(_checkpoints(output_dir))):
@@ -122,6 +126,8 @@ def last_checkpoint(output_dir: str | Path) -> Path | None:
     if any((path / COMPLETE).is_file() for path in broken):
         anew = "put them back as they were, or start anew with native.resume=never"
         raise InputError(f"{path}: {'; '.join(why)}; {anew}" for path, why in broken.items())
+    for path, why in broken.items():  # of a kill, or what lost its record: it will be removed
+        _say_once(f"{path}: {'; '.join(why)}; no checkpoint is whole: training begins anew")
     return None
 
 
@@ -202,13 +208,18 @@ def clear(output_dir: Path, *, replace: bool = False) -> None:
 
     Args:
         replace: also what SLAM-LLM's loop saved there, the only weights of a run that was stopped,
-            and the biases, which may be of another encoder.
+            the biases, which may be of another encoder, and what the weights were found to do.
     """
+    for path in [*output_dir.glob("*_predictions.jsonl"), *output_dir.glob("*_pred")] * replace:
+        test = str(path).removesuffix("_predictions.jsonl").removesuffix("_pred")
+        for end in DECODED:  # those that are looked for go last
+            Path(test + end).unlink(missing_ok=True)
     for folder in filter(_is_ours, _checkpoints(output_dir)):
         remove_checkpoint(folder)
     for folder in saved_folders(output_dir) if replace else ():
         shutil.rmtree(folder)
-    for name in (METRICS, MODEL, BEST, WANDB_RUN, *[BIAS] * replace):
+    also = [DONE, SCORES, Path(METRICS).with_suffix(".before.jsonl"), BIAS] * replace
+    for name in (*also, METRICS, MODEL, BEST, WANDB_RUN):
         for path in (seal(output_dir / name), output_dir / name):
             path.unlink(missing_ok=True)
     if (output_dir / BEST).parent.is_dir() and not any((output_dir / BEST).parent.iterdir()):
@@ -233,7 +244,9 @@ def trained_from(
     alignment, teacher = config.alignment, config.alignment.teacher_path(config.ckpt_path)
     alignment = replace(alignment, teacher=None if teacher else alignment.teacher)
     options = replace(config, ckpt_path=None, dataset_config=placeless, alignment=alignment)
-    contents = frozen_models(config, data.train_data_path) | {
+    # A training reads stored features alone, or none; the store may go when it has ended.
+    heard = None if data.feature_store else data.train_data_path
+    contents = frozen_models(config, heard) | {
         "content of ckpt_path": file_hash(config.ckpt_path),
         "content of alignment.teacher": file_hash(teacher),
         "content of dataset_config.train_data_path": file_hash(data.train_data_path),
@@ -259,11 +272,11 @@ def model_hash(path: str) -> str:
 
 
 def _recordings_of(data: DatasetConfig, manifest: str | None) -> str | None:
-    """The content of a manifest's recordings; None where they are not read, or not checked."""
-    if data.feature_store or not manifest or not data.check_audio:
-        return None
+    """The content of a manifest's recordings; None where stored features are read instead."""
+    store = data.feature_store
     try:
-        return recordings_hash(manifest)
+        stored = not manifest or (store and has_features(store, manifest))
+        return None if stored else recordings_hash(manifest)
     except InputError:
         return GONE
 

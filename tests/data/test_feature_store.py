@@ -1,11 +1,14 @@
 import pickle
+import shutil
 
 import numpy as np
 import pytest
 
 from slam_potsa.data.feature_store import FeatureStore, add_features
+from slam_potsa.engine.encode import store_features
+from slam_potsa.model.encoder import load_encoder
 from slam_potsa.provenance import seal
-from tests.support import refused
+from tests.support import refused, tiny
 
 
 def features(key):
@@ -65,6 +68,23 @@ def test_other_and_broken_stores_and_missing_keys(tmp_path):
     for index in ('{"keys": []}', '{"keys": [], "fingerprint": "", "width": 1}', "[]", "3"):
         (tmp_path / "index.json").write_text(index)
         refused("not the index of a feature store", FeatureStore.open, tmp_path)
+
+
+def test_a_key_of_another_recording_is_refused_and_one_of_the_same_taken(tmp_path):
+    one, other = (tiny.recordings(tmp_path / str(n), sentences=1, seed=n) for n in (0, 1))
+    same = shutil.copytree(one.parent, tmp_path / "same") / one.name
+    encoder = load_encoder(str(tiny.whisper(tmp_path / "whisper")), "trimmed")
+
+    def store(*manifests):
+        return len(store_features(encoder, manifests, tmp_path / "f", progress=False).keys)
+
+    refused(r"1/manifest.jsonl: 3 keys \(such as 'en-0'\) are those of other", store, one, other)
+    assert not FeatureStore.open(tmp_path / "f").keys  # before any is encoded
+    assert store(one, same) == 3
+    shutil.copy(other.parent / "audio/es-0.wav", one.parent / "audio")  # exchanged since
+    refused(r"1 keys \(such as 'es-0'\)", store, same, one)
+    shutil.rmtree(one.parent / "audio")  # what is stored needs it no more
+    assert store(one) == 3
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -156,6 +157,16 @@ def test_a_decoding_is_known_by_all_that_its_answers_depend_on(config, manifest,
     expected += ["recordings are exchanged", "task", "the biases", "the manifest's content"]
     expected.append("the model's weights")
     assert [line.partition(":")[0] for line in differences(before, now)] == expected
+
+
+def test_recordings_that_the_store_lacks_are_known_by_content(config, manifest, world, tmp_path):
+    config.dataset_config.feature_store = str(world / "features")
+    assert decoding.decoded_from(config, manifest)["content of the recordings"] is None
+    new = tiny.recordings(tmp_path / "new", sentences=1, languages=("fr", "en"))
+    before = decoding.decoded_from(config, new)
+    shutil.copy(new.parent / "audio/en-0.wav", new.parent / "audio/fr-0.wav")
+    (said,) = differences(before, decoding.decoded_from(config, new))
+    assert said.startswith("content of the recordings: ")
 
 
 @pytest.mark.distributed

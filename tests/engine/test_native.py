@@ -153,9 +153,14 @@ def test_what_happens_to_a_run_that_is_there(tmp_path):
         path.write_text("weeks of work")
     refused("start it anew with native.resume=never", native.finetune, config)
     assert (second / "model.pt").read_text() == "weeks of work"
+    found = ["done.json", "scores.json", "metrics.before.jsonl", "slam_pred", "slam_gt"]
+    found += ["t.done.json", "t_gt", "t_pred", "t_predictions.jsonl"]
+    for name in found:
+        (second / name).write_text("of the weights before")
     config.native.resume = "never"
     native.finetune(config)
     assert all(path.is_file() for path in precious)
+    assert not [name for name in found if (second / name).exists()]
     state = read_state(last_checkpoint(second))["controller"]
     assert state["step"] == 4  # of its own: SLAM-LLM takes up that of ckpt_path
 
@@ -306,7 +311,14 @@ def test_a_rank_without_the_checkpoint_of_the_first_is_refused(trained, monkeypa
     monkeypatch.setattr(prepare, "first_rank_first", lambda *_: nullcontext(turn))
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr(prepare, "last_checkpoint", None)  # the first has looked
-    refused("12/rng_state_1.pth: not on this machine", prepare.prepare_together, replace(trained))
+    last = Path(trained.train_config.output_dir, turn.told)
+    for name in ("optimizer.pt", "scheduler.pt", "trainer_state.json", "rng_state_1.pth"):
+        path, away = last / name, last / f"{name}.away"
+        if path.exists():
+            path.rename(away)
+        refused(f"12/{name}: not on this machine", prepare.prepare_together, replace(trained))
+        if away.exists():
+            away.rename(path)
     turn.told = ""
     assert prepare.prepare_together(replace(trained)) is None
 

@@ -2,13 +2,16 @@
 
 import base64
 import json
+from contextlib import suppress
 
 import pytest
 import torch
 import transformers
 
 from slam_potsa.cli import main
+from slam_potsa.data.manifest import read_manifest
 from slam_potsa.data.predictions import read_predictions
+from slam_potsa.engine.decode_processes import Answer
 from slam_potsa.engine.peers import PEERS, decode_peer
 from tests.support import refusal, tiny
 
@@ -170,6 +173,35 @@ def test_a_system_decodes_a_manifest_into_the_same_files(system, manifest, tmp_p
     assert len(found) == 6 and all(item.reference for item in found)
     assert (tmp_path / "out_pred").is_file() and (tmp_path / "out.done.json").is_file()
     assert not list(tmp_path.glob("out_partial*"))
+
+
+def test_a_stopped_decoding_is_held_and_goes_on_for_the_same_model_and_recordings(
+    tmp_path, monkeypatch
+):
+    new, model, asked = tiny.recordings(tmp_path, sentences=2), tmp_path / "model", []
+    keys = [row.key for row in read_manifest(new)]
+    model.mkdir()
+
+    def answer(_system, _parts, row, *_):
+        assert "is decoding" in (tmp_path / "out.lock").read_text()
+        asked.append(row.key)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return Answer(row.key, ["text"])
+
+    def decoded():
+        asked.clear()
+        with suppress(KeyboardInterrupt):
+            decode_peer("seamless-m4t", str(model), new, tmp_path / "out", "s2tt")
+        return asked
+
+    monkeypatch.setattr("slam_potsa.engine.peers.load_peer", lambda *_: None)
+    monkeypatch.setattr("slam_potsa.engine.peers.answer_to", answer)
+    assert decoded() == keys[:3]
+    (model / "model.safetensors").write_bytes(b"others")  # at the same path
+    assert decoded() == keys[:3]
+    (tmp_path / "audio/es-0.wav").write_bytes((tmp_path / "audio/en-0.wav").read_bytes())
+    assert decoded() == keys[:3] and decoded() == keys[2:5]
 
 
 def test_what_a_system_cannot_be_asked_is_refused_before_it_is_loaded(

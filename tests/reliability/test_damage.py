@@ -71,6 +71,10 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(run, tmp_path
         (newest / "optimizer.pt").unlink(missing_ok=True)
         if (newest / "complete").exists():
             refused("optimizer.pt is not there", last_checkpoint, folder)
+        for checkpoint in (older, newest):
+            (checkpoint / "complete").unlink(missing_ok=True)
+        assert last_checkpoint(folder) is None
+        assert f"{older}: nothing there says what it was made from" in caplog.text
 
 
 @pytest.mark.parametrize("damage", [flip, cut])

@@ -270,7 +270,8 @@ class DatasetConfig:
     )
     check_audio: bool = option(
         True,
-        "decode every recording before training starts, and list all that cannot be used",
+        "decode every recording before training starts, and list all that cannot be used; false: "
+        "nor is it noticed where others lie at the same paths",
         affects="nothing",
     )
     feature_store: str | None = option(None, "folder of stored encoder features, or null")

@@ -272,11 +272,13 @@ def model_hash(path: str) -> str:
 
 
 def _recordings_of(data: DatasetConfig, manifest: str | None) -> str | None:
-    """The content of a manifest's recordings; None where stored features are read instead."""
+    """The content of a manifest's recordings; None where stored features are read instead, GONE
+    where they are not to be read before they are needed."""
     store = data.feature_store
     try:
-        stored = not manifest or (store and has_features(store, manifest))
-        return None if stored else recordings_hash(manifest)
+        if not manifest or (store and has_features(store, manifest)):
+            return None
+        return recordings_hash(manifest) if data.check_audio else GONE
     except InputError:
         return GONE
 
@@ -292,7 +294,10 @@ def changes_since(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
 
     What is not there any more has not changed: who still needs it says so.
     """
-    kept = {name: before.get(name) if value == GONE else value for name, value in now.items()}
+    kept = {
+        name: before.get(name) if GONE in (value, before.get(name)) else value
+        for name, value in now.items()
+    }
     return differences(before, kept)
 
 

@@ -103,7 +103,6 @@ def test_other_models_and_recordings_at_the_same_paths_are_another_training(tmp_
     manifest = Path(config.dataset_config.train_data_path)
     mark_checked(manifest)
     before = trained_from(config)
-    config.dataset_config.check_audio = False  # which affects nothing
     for path in (manifest.parent / "audio").glob("*.wav"):
         os.utime(path)  # copied, not exchanged
     assert changed(before, config) == [] and is_checked(manifest)
@@ -113,6 +112,9 @@ def test_other_models_and_recordings_at_the_same_paths_are_another_training(tmp_
     other.write_bytes(one.read_bytes())
     names = ["content of the recordings", "model_config.encoder_path_hf", "model_config.llm_path"]
     assert changed(before, config) == names and not is_checked(manifest)
+    config.dataset_config.check_audio = False  # they are not read, and nothing is known of them
+    assert changed(before, config) == names[1:]
+    assert changed(trained_from(config), config) == []
 
 
 def test_a_second_process_is_kept_out_until_the_first_has_gone(tmp_path, monkeypatch):

@@ -116,7 +116,7 @@ def _placed(row: Utterance, key: str, text: str, gold: str, origin: Origin) -> P
 def _texts(path: str | Path, keyed: bool) -> dict[str, str]:
     """By key, or number of the line."""
     problems, found = jsonl.Problems(path), {}
-    for number, line in read_lines(path, "a text a line", blank=not keyed):
+    for number, line in read_lines(path, problems, "a text a line", blank=not keyed):
         key, tab, text = line.partition("\t") if keyed else (str(number), "\t", line)
         problems.once(number, key)
         found[key] = text

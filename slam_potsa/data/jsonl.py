@@ -133,15 +133,24 @@ def read_rows(path: str | Path, problems: Problems, expected: str = "JSON Lines"
     """
     for number, line in read_lines(path, problems, expected):
         try:
-            values, why = json.loads(line), ""
-            if isinstance(values, dict) and line.count(":") > len(values):
-                json.loads(line, object_pairs_hook=_object)  # a field may be there twice
-        except _BROKEN as error:
-            values, why = None, f" ({str(error)[:SHOWN]})"
-        if isinstance(values, dict):
-            yield Row(number, values)
+            values = json_object(line)
+        except InputError as error:
+            problems.add(number, str(error))
         else:
-            problems.add(number, f"found {short(line)}, expected a JSON object{why}")
+            yield Row(number, values)
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Raises InputError where it is none, or has a field twice."""
+    try:
+        values, why = json.loads(text), ""
+        if isinstance(values, dict) and text.count(":") > len(values):
+            json.loads(text, object_pairs_hook=_object)  # a field may be there twice
+    except _BROKEN as error:
+        values, why = None, f" ({str(error)[:SHOWN]})"
+    if not isinstance(values, dict):
+        raise InputError(f"found {short(text)}, expected a JSON object{why}")
+    return values
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

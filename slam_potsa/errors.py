@@ -59,7 +59,8 @@ def as_messages() -> Iterator[None]:
     except FloatingPointError as error:
         text, code = f"error: {error}", 1
     except OSError as error:
-        where, what = f"{error.filename}: " * bool(error.filename), error.strerror or error
+        name = error.filename2 or error.filename  # of a rename the one that the user gave
+        where, what = f"{name}: " * bool(name), error.strerror or error
         text, code = f"error: {where}{what}; mend it and run the same command again", 1
     except RuntimeError as error:
         if "Symlink loop" not in str(error):  # what Path.resolve() says of one before Python 3.13

@@ -1,9 +1,12 @@
-"""Text for terminals: the one printer of tables."""
+"""Text for terminals: the one printer of tables. And what a text should not hold."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+MARKUP = re.compile(r"</?s>|<\|?\w+\|?>|\[/?INST\]", re.IGNORECASE)  # <eos>, <|im_end|>
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]], left: int = 1) -> str:

@@ -187,6 +187,23 @@ def _decode(file: Any) -> np.ndarray:
     """[samples] at 16 kHz, channels averaged."""
     import soxr
 
+    (declared, blocks), rate = decoded(file), file.samplerate
+    if declared > MAX_SECONDS * rate:
+        raise InputError(_TOO_LONG.format(declared / rate))
+    mixed, length = [np.empty(0, np.float32)], 0
+    for block in blocks:
+        mixed.append(block)
+        length += len(block)
+        if length > MAX_SECONDS * rate:
+            raise InputError(_TOO_LONG.format(length / rate) + " (or more)")
+    found = np.concatenate(mixed)
+    return soxr.resample(found, rate, SAMPLE_RATE) if rate != SAMPLE_RATE and length else found
+
+
+def decoded(file: Any) -> tuple[int, Iterator[np.ndarray]]:
+    """How many samples there are, 0 where the header does not tell, and all of them: [samples] of
+    a second or less at a time, channels averaged. Raises InputError, some at the end, as
+    `load_audio` but for the length and silence."""
     _check_as_promised(file)
     declared, rate, stream = file.frames, file.samplerate, file.name
     blocks = _with_libsndfile(file)
@@ -195,12 +212,7 @@ def _decode(file: Any) -> np.ndarray:
     if file.channels > MAX_CHANNELS or rate > MAX_RATE:
         most = f"{MAX_CHANNELS} channels and {MAX_RATE} Hz at most"
         raise InputError(f"{file.channels} channels at {rate} Hz, expected {most}; convert it")
-    if declared > MAX_SECONDS * rate:
-        raise InputError(_TOO_LONG.format(declared / rate))
-    found = _mixed(blocks, rate)
-    if len(found) < declared:
-        raise InputError(_TRUNCATED.format(f"{declared} samples", len(found)))
-    return soxr.resample(found, rate, SAMPLE_RATE) if rate != SAMPLE_RATE and len(found) else found
+    return declared, _mixed(blocks, declared)
 
 
 def _check_as_promised(file: Any) -> None:
@@ -264,26 +276,25 @@ def _mp3_frame_length(frame: bytes) -> int:
     return (144 if version == 3 else 72) * kilobits * 1000 // hertz + (frame[2] >> 1 & 1)
 
 
-def _mixed(blocks: Iterable[np.ndarray], rate: int) -> np.ndarray:
+def _mixed(blocks: Iterable[np.ndarray], declared: int) -> Iterator[np.ndarray]:
     """The mean of the channels [samples], block by block: a small file may hold a lot. Raises
-    InputError for what only the channels themselves tell."""
-    mixed, peak, length = [np.empty(0, np.float32)], 0.0, 0
+    InputError for what only the channels themselves tell, and for fewer samples than declared."""
+    peak, own, length = 0.0, 0.0, 0
     for block in blocks:
         length += len(block)
-        if length > MAX_SECONDS * rate:
-            raise InputError(_TOO_LONG.format(length / rate) + " (or more)")
         peak = max(peak, float(np.abs(block).max(initial=0.0)))  # max() would pass over NaN
         if not np.isfinite(block).all():
             raise InputError("has samples that are not finite; convert or record it again")
-        mixed.append(block.mean(axis=1))
-    found = np.concatenate(mixed)
+        mean = block.mean(axis=1)
+        own = max(own, float(np.abs(mean).max(initial=0.0)))
+        yield mean
     if peak > MAX_PEAK:
         raise InputError(
             f"its peak is {peak:g} times full scale: floating-point samples are expected in "
             "[-1, 1]; divide them, by 32768 where they are 16-bit numbers"
         )
-    own = float(np.abs(found).max(initial=0.0))
     if peak >= SILENCE_PEAK and own < CANCELLED * peak:
         levels = f"{peak:.2g} of full scale each, {own:.1e} together"
         raise InputError(f"its channels cancel each other out: {levels}; give one of them")
-    return found
+    if length < declared:
+        raise InputError(_TRUNCATED.format(f"{declared} samples", length))

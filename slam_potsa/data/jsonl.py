@@ -25,13 +25,14 @@ from slam_potsa.files import atomic_write
 
 MANY = 20  # problems that are listed one by one; of more, those of one kind are told once
 SHOWN = 60  # characters of a value in a message
+LONGEST = 1 << 24  # bytes of a line: a small .gz may unpack to one of gigabytes
 CHECKSUM = "crc32"  # the field of `Log`
 
 Expected = str | Callable[[Any], str]  # what is, or what is in place of a value
 Fields = Mapping[str, tuple[Callable[[Any], bool], Expected]]  # name -> (is it right?, expected)
 MOST = 1e300  # of numbers
 _HALVES, _CONTROL = re.compile("[\ud800-\udfff]"), re.compile("[\x00-\x1f\x7f-\x9f]")
-_BROKEN = (ValueError, RecursionError)  # of json.loads; the first covers text that is no UTF-8
+_BROKEN = (ValueError, RecursionError)  # of json.loads; the first covers bytes that are no UTF-8
 # What differs between problems of one kind: values (but not nothing), numbers, remarks.
 _VALUES = re.compile(r"found (?!nothing).*?(?=, )|(?<!field )'[^']*'|[\d.]+|\(.*\)")
 
@@ -131,17 +132,26 @@ def read_rows(path: str | Path, problems: Problems, expected: str = "JSON Lines"
 
     Raises InputError where the file cannot be read (`read_lines`).
     """
-    for number, line in read_lines(path, expected):
+    for number, line in read_lines(path, problems, expected):
         try:
-            values, why = json.loads(line), ""
-            if isinstance(values, dict) and line.count(":") > len(values):
-                json.loads(line, object_pairs_hook=_object)  # a field may be there twice
-        except _BROKEN as error:
-            values, why = None, f" ({str(error)[:SHOWN]})"
-        if isinstance(values, dict):
-            yield Row(number, values)
+            values = json_object(line)
+        except InputError as error:
+            problems.add(number, str(error))
         else:
-            problems.add(number, f"found {short(line)}, expected a JSON object{why}")
+            yield Row(number, values)
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Raises InputError where it is none, or has a field twice."""
+    try:
+        values, why = json.loads(text), ""
+        if isinstance(values, dict) and text.count(":") > len(values):
+            json.loads(text, object_pairs_hook=_object)  # a field may be there twice
+    except _BROKEN as error:
+        values, why = None, f" ({str(error)[:SHOWN]})"
+    if not isinstance(values, dict):
+        raise InputError(f"found {short(text)}, expected a JSON object{why}")
+    return values
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -153,21 +163,34 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_lines(
-    path: str | Path, expected: str, *, blank: bool = False
+    path: str | Path, problems: Problems, expected: str, *, blank: bool = False
 ) -> Iterator[tuple[int, str]]:
     """(number, text) of the lines that are not blank, or of all with `blank`; of `.gz` files too.
+    Those that are not UTF-8 or longer than LONGEST go to `problems`.
 
-    Raises InputError where there is no such file, or no text in UTF-8; `expected` says of what.
+    Raises InputError where the file cannot be read; `expected` says what it should hold.
     """
-    path = Path(path)
+    path, number = Path(path), 0
     try:
         if path.exists() and not path.is_file():  # reading a pipe or a device might never end
             raise OSError("it is a folder, a pipe or a device")
         opened = gzip.open if path.suffix == ".gz" else open
-        with opened(path, "rt", encoding="utf-8-sig", newline="\n") as file:
-            for number, line in enumerate(file, start=1):
-                if blank or line.strip():
-                    yield number, line.rstrip("\r\n")
+        with opened(path, "rb") as file:
+            while line := file.readline(LONGEST):
+                number += 1
+                if len(line) == LONGEST and not line.endswith(b"\n"):
+                    while line and not line.endswith(b"\n"):
+                        line = file.readline(LONGEST)
+                    problems.add(number, f"found over {LONGEST >> 20} MiB, expected a shorter line")
+                    continue
+                try:
+                    text = line.decode("utf-8" if number > 1 else "utf-8-sig")
+                except UnicodeDecodeError as error:
+                    byte = f"byte 0x{line[error.start]:02x} at {error.start}"
+                    problems.add(number, f"not UTF-8: found {byte}, expected text saved as UTF-8")
+                    continue
+                if blank or text.strip():
+                    yield number, text.rstrip("\r\n")
     except (OSError, EOFError, zlib.error, ValueError) as error:
         absent = isinstance(error, FileNotFoundError)
         why = "no such file" if absent else f"cannot be read ({error})"

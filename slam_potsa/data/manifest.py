@@ -48,7 +48,7 @@ from slam_potsa.provenance import (
     why_outdated,
     write_record,
 )
-from slam_potsa.text import table
+from slam_potsa.text import MARKUP, table
 
 EXPECTED = "a manifest: write one, or build one with `slam-potsa prepare`"
 HAS_TARGET = (
@@ -240,6 +240,10 @@ def check_manifest(
     lonely = sorted(rows[row].sentence_id for row in lonely)
     for what, count in Counter(heard(rows, "synthetic")).items():
         warnings += [f"{count:,} rows have {what} that a machine made"] * bool(what)
+    for name in ("transcript", "target"):
+        marked = [text for text in column(rows, name) if text and MARKUP.search(text)]
+        told = f"{len(marked):,} rows have a {name} with what tokenizers may take for a token"
+        warnings += [f"{told}, such as {jsonl.short(marked[0])}: take it out" for _ in marked[:1]]
     return ManifestSummary(languages, int((known.spoken_in > 0).sum()), lonely, warnings)
 
 

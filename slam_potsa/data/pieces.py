@@ -1,25 +1,25 @@
 """Recordings of any length: cut where nobody speaks, and their texts put together with times.
 
 Silero-vad (its weights are in its wheel) gives the probability of speech of each 32 ms; a piece is
-at most 30 s of speech without a pause of half a second. One pass, of which a minute is in memory.
+at most 30 s of speech without a pause of half a second. One pass, of which 30 s are in memory.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from slam_potsa.data.audio import MAX_SECONDS, SAMPLE_RATE, measure_audio, open_audio
+from slam_potsa.data.audio import MAX_SECONDS, SAMPLE_RATE, decoded, measure_audio, open_audio
 from slam_potsa.errors import InputError
 
-BLOCK, WINDOW = 60, 512  # seconds read, samples that Silero-vad judges, at once
+WINDOW = 512  # samples that Silero-vad judges at once
 # Ours: Silero's own pause of 0.1 s parts sentences; its padding keeps soft beginnings.
 PAUSES = {"min_silence_duration_ms": 500, "speech_pad_ms": 150, "max_speech_duration_s": 29}
 
@@ -38,12 +38,16 @@ def cut(recording: str | Path, folder: str | Path, progress: bool = False) -> li
     """The recording itself where 30 s hold it, else its speech as files in `folder`, in order."""
     import soundfile
 
+    pieces, whole, first = [], Path(folder, "whole.w64"), []
     with open_audio(Path(recording)) as file:
-        if file.frames <= MAX_SECONDS * file.samplerate:
-            return [Piece(0.0, measure_audio(str(recording)), str(recording))]
-        whole = Path(folder, "whole.w64")
-        spans = _speech(file, whole, progress)
-    pieces = []
+        (declared, blocks), rest = decoded(file), MAX_SECONDS * file.samplerate
+        while rest >= 0 and (block := next(blocks, None)) is not None:  # no header is believed
+            first.append(block)
+            rest -= len(block)
+        if rest < 0:
+            spans = _speech(chain(first, blocks), file.samplerate, declared, whole, progress)
+    if rest >= 0:
+        return [Piece(0.0, measure_audio(str(recording)), str(recording))]
     for number, span in enumerate(spans):
         start, end, path = span["start"], span["end"], str(whole.with_name(f"{number:05d}.wav"))
         sound, _ = soundfile.read(whole, start=start, stop=end, dtype="float32")
@@ -53,31 +57,36 @@ def cut(recording: str | Path, folder: str | Path, progress: bool = False) -> li
     return pieces
 
 
-def _speech(file: Any, whole: Path, progress: bool) -> list[dict[str, int]]:
-    """Where speech starts and ends in `whole`, at 16 kHz, which is written from `file`."""
+def _speech(
+    blocks: Iterable[np.ndarray], rate: int, declared: int, whole: Path, progress: bool
+) -> list[dict[str, int]]:
+    """Where speech starts and ends in `whole`, at 16 kHz, which is written from `blocks`."""
     import soundfile
     import soxr
 
-    threads, seconds = torch.get_num_threads(), file.frames // file.samplerate
+    threads = torch.get_num_threads()
     try:
         import silero_vad
     except ImportError:
         remedy = "pip install slam-potsa[long] (silero-vad), which finds the pauses to cut at"
-        raise InputError(f"{seconds} s long, above {MAX_SECONDS:g}: {remedy}") from None
+        raise InputError(f"longer than {MAX_SECONDS:g} s: {remedy}") from None
     judge, rest, likely = silero_vad.load_silero_vad(), np.zeros(0, np.float32), []
     torch.set_num_threads(threads)  # its import sets 1, for all
-    resampler = soxr.ResampleStream(file.samplerate, SAMPLE_RATE, 1, "float32")
+    resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, "float32")
     whole.parent.mkdir(parents=True, exist_ok=True)
     out = soundfile.SoundFile(whole, "w", SAMPLE_RATE, 1, subtype="FLOAT", format="W64")
-    with out, torch.inference_mode():
-        for _ in tqdm(range(0, seconds + 1, BLOCK), "listening", unit="min", disable=not progress):
-            sound = file.read(BLOCK * file.samplerate, dtype="float32", always_2d=True).mean(1)
-            sound = resampler.resample_chunk(sound, last=file.tell() == file.frames)
+    total = declared // rate or None
+    bar = tqdm(desc="listening", total=total, unit="s", unit_scale=True, disable=not progress)
+    with out, bar, torch.inference_mode():
+        for block in chain(filter(len, blocks), [np.zeros(0, np.float32)]):
+            sound = resampler.resample_chunk(block, last=not len(block))  # the empty one
             out.write(sound)
+            bar.update(len(block) / rate)
             rest = np.concatenate([rest, sound])
             windows = torch.from_numpy(rest[: len(rest) // WINDOW * WINDOW]).view(-1, WINDOW)
             likely += [judge(window, SAMPLE_RATE).item() for window in windows]
             rest = rest[windows.numel() :]
+        seconds = out.frames // SAMPLE_RATE
     if not (found := silero_vad.get_speech_timestamps_from_probs(likely, **PAUSES)):
         raise InputError(f"{seconds} s long, and nobody speaks in it")
     return found

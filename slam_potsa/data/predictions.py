@@ -8,13 +8,16 @@ files of hypotheses and references, one a line.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from slam_potsa.data import jsonl
 from slam_potsa.data.jsonl import read_lines
 from slam_potsa.data.manifest import Utterance, read_manifest
+from slam_potsa.data.rows import alike
 from slam_potsa.errors import InputError
 from slam_potsa.files import atomic_write
 from slam_potsa.provenance import refuse_damaged
@@ -71,7 +74,9 @@ def read_predictions(path: str | Path) -> list[Prediction]:
                 given["alternatives"] = tuple(map(tuple, given["alternatives"]))
             predictions.append(Prediction(**{"reference": None, **given}))
     problems.check()
-    return predictions
+    ids = alike(pa.chunked_array([[p.sentence_id for p in predictions]], pa.string())).to_pylist()
+    pairs = zip(predictions, ids, strict=True)
+    return [p if p.sentence_id == own else replace(p, sentence_id=own) for p, own in pairs]
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ def _placed(row: Utterance, key: str, text: str, gold: str, origin: Origin) -> P
 def _texts(path: str | Path, keyed: bool) -> dict[str, str]:
     """By key, or number of the line."""
     problems, found = jsonl.Problems(path), {}
-    for number, line in read_lines(path, "a text a line", blank=not keyed):
+    for number, line in read_lines(path, problems, "a text a line", blank=not keyed):
         key, tab, text = line.partition("\t") if keyed else (str(number), "\t", line)
         problems.once(number, key)
         found[key] = text

@@ -167,6 +167,11 @@ def in_columns(rows: Sequence[jsonl.Row]) -> pa.Table:
     """Lines that are right (`VALID`), with sentence ids that are equal where they look equal."""
     values = [[row.values.get(name) for row in rows] for name in FIELDS]
     table = pa.table(values, SCHEMA)
-    # One file writes é as one character, another as two.
-    ids = pc.utf8_trim_whitespace(pc.utf8_normalize(table["sentence_id"], "NFC"))
+    ids = alike(table["sentence_id"])
     return table.set_column(FIELDS.index("sentence_id"), "sentence_id", ids)
+
+
+def alike(ids: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Sentence ids, equal where they look equal: one file writes é as one character, another as
+    two."""
+    return pc.utf8_trim_whitespace(pc.utf8_normalize(ids, "NFC"))

@@ -6,13 +6,12 @@ Lhotse's shar: `cuts.000000.jsonl.gz` and `recording.000000.tar`, members named 
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from slam_potsa.data.archives import index_of, read_member
-from slam_potsa.data.jsonl import Problems, Row
+from slam_potsa.data.jsonl import Problems, Row, json_object
 from slam_potsa.errors import InputError
 
 AUDIO = (".flac", ".wav", ".mp3", ".ogg", ".opus", ".m4a")
@@ -37,9 +36,9 @@ def samples(tar: Path, problems: Problems) -> list[Row]:
             if ".txt" in members:
                 row["text"] = read_member(tar, members[".txt"]).decode()
             if ".json" in members:
-                row = {**json.loads(read_member(tar, members[".json"])), **row}
-        except (ValueError, TypeError, RecursionError) as error:
-            problems.add(number, f"{key}: {error}; expected a text, or a JSON object")
+                row = {**json_object(read_member(tar, members[".json"]).decode("utf-8-sig")), **row}
+        except ValueError as error:  # UnicodeDecodeError is one
+            problems.add(number, f"{key}: {error}; expected a text in UTF-8, or a JSON object")
         rows.append(Row(number, row))
     return rows
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from slam_potsa.data.predictions import Prediction
 from slam_potsa.evaluation.text_metrics import primary_language, transcribes
+from slam_potsa.text import MARKUP
 
 SCRIPT_SHARE = 0.2  # of the references' letters: from here on a script belongs to the language
 CONFIDENCE, LETTERS = 0.8, 10  # of the language identifier; shorter texts are not judged
@@ -32,7 +33,6 @@ HAN = 2  # characters; names have some of the other set
 # Languages that an identifier cannot be expected to tell apart in one sentence.
 _ALIKE = ("zh yue wuu", "no nb nn", "hr bs sr", "id ms", "tl fil", "ar ary arz", "uz uzs")
 _LOOP = re.compile(rf"(.{{1,100}}?)\1{{{REPEATS - 1},}}")
-_MARKUP = re.compile(r"</?s>|<\|?\w+\|?>|\[/?INST\]", re.IGNORECASE)  # <eos>, <|im_end|>
 
 
 class Outputs(NamedTuple):
@@ -109,7 +109,7 @@ GUARDS: Mapping[str, Callable[[str, Prediction, Outputs], bool]] = {
     "length": has_odd_length,
     "cut off": lambda text, item, outputs: bool(item.cut),
     "unicode form": has_other_form,
-    "markup": lambda text, item, outputs: bool(_MARKUP.search(text)),
+    "markup": lambda text, item, outputs: bool(MARKUP.search(text)),
 }
 # An empty reference excuses nothing, nor one that everything is answered with.
 _NO_EXCUSE = ("empty", SAME, "cut off")

@@ -1,5 +1,8 @@
 """Small recordings and a real, tiny tokenizer, made on the spot."""
 
+import io
+
+import av
 import pytest
 import soundfile
 
@@ -21,6 +24,26 @@ def recording(tmp_path, tone):
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, tone(seconds, rate=rate, **options), rate)
         return name
+
+    return make
+
+
+@pytest.fixture
+def piped_mp3():
+    """An mp3 of samples at 16 kHz as a pipe gets it: libsndfile guesses its length from the first
+    frames."""
+
+    def make(sound, variable=True):
+        content = io.BytesIO()
+        with av.open(content, "w", format="mp3", options={"write_xing": "0"}) as file:
+            stream = file.add_stream("libmp3lame", rate=16_000, layout="mono")
+            if variable:
+                stream.codec_context.flags |= av.codec.context.Flags.qscale
+                stream.codec_context.global_quality = 118 * 5
+            frame = av.AudioFrame.from_ndarray(sound[None].astype("f4"), "fltp", "mono")
+            frame.sample_rate = 16_000
+            file.mux([*stream.encode(frame), *stream.encode(None)])
+        return content.getvalue()
 
     return make
 

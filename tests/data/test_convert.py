@@ -249,10 +249,12 @@ def test_shards_are_read_where_they_lie(sound, tmp_path):
 
 def test_shards_that_lack_something_say_what(sound, tmp_path):
     broken = {"1.json": b"[", "1.flac": sound, "2.json": b"7", "2.flac": sound, "3.txt": b"x"}
+    broken |= {"4.json": b'{"text": "a", "text": "b"}', "4.flac": sound}
     packed(tmp_path / "x.tar", broken)
     options = {"language": "fr", "sentence_id": "key", "source_format": "webdataset"}
     caught = refusal(convert, tmp_path / "x.tar", tmp_path / "m.jsonl", **options)
-    assert len(caught.problems) == 3 and "'audio'" in str(caught)
+    assert len(caught.problems) == 4 and "'audio'" in str(caught)
+    assert "4: found" in str(caught) and "field 'text' is there twice" in str(caught)
     refused("reads cuts", convert, tmp_path, tmp_path / "m.jsonl", source_format="lhotse")
     shar = {**CUT["recording"], "sources": [{"type": "shar", "source": ""}]}
     write_rows(tmp_path / "cuts.0.jsonl", [CUT | {"recording": shar}])

@@ -112,12 +112,14 @@ def test_nothing_is_written_that_could_not_be_read(tmp_path):
 def test_check_counts_hours_and_sentences(write, recording):
     path = write(
         row("a", audio=recording("a.wav", 1.0), sentence_id="one"),
-        row("b", audio=recording("b.flac", 2.0), sentence_id="one", language="fr"),
+        row("b", audio=recording("b.flac", 2.0), sentence_id="one", language="fr", target="x<eos>"),
         row("c", audio=recording("c.wav", 0.6), sentence_id="two", language="fr", duration=0.9),
     )
     summary = check_manifest(path)
     assert summary.languages["fr"] == (2, pytest.approx(2.6), 2)
-    assert summary.warnings == ["key 'c': field 'duration' says 0.9 s, its recording 0.60 s"]
+    duration, markup = summary.warnings
+    assert duration == "key 'c': field 'duration' says 0.9 s, its recording 0.60 s"
+    assert markup.startswith("1 rows have a target with what tokenizers may take for a token, such")
     _, _, french, every, *_ = summary.table().splitlines()
     assert french.split() == ["fr", "2", "0.00", "2"] and every.split() == ["all", "3", "0.00", "2"]
     declared = check_manifest(path, audio=False)

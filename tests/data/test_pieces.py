@@ -13,6 +13,7 @@ import torch
 from slam_potsa import InputError
 from slam_potsa.data.audio import SAMPLE_RATE, load_audio
 from slam_potsa.data.pieces import Piece, cut, translated, written
+from tests.support import refused
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_a_short_one_is_itself_and_needs_no_detector(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "silero_vad", None)
     path = talk(tmp_path / "short.wav", [(0, 2)], 2)
     assert cut(path, tmp_path / "cut") == [Piece(0.0, 2.0, str(path))]
-    with pytest.raises(InputError, match=r"long\.wav: 40 s long, .* slam-potsa\[long\]"):
+    with pytest.raises(InputError, match=r"long\.wav: longer than 30 s: .* slam-potsa\[long\]"):
         cut(talk(tmp_path / "long.wav", [(0, 2)], 40), tmp_path / "cut")
 
 
@@ -70,6 +71,25 @@ def test_what_is_no_audio_or_silent_is_named(vad, tmp_path):
         cut(tmp_path / "thesis.pdf", tmp_path / "cut")
     with pytest.raises(InputError, match=r"quiet\.wav: 40 s long, and nobody speaks in it"):
         cut(talk(tmp_path / "quiet.wav", [], 40), tmp_path / "cut")
+
+
+def test_the_header_of_a_long_one_is_not_believed(vad, tmp_path, piped_mp3):
+    loud, path = np.zeros(170 * SAMPLE_RATE), tmp_path / "a.mp3"
+    loud[: 150 * SAMPLE_RATE] = np.random.default_rng(0).normal(0, 0.01, 150 * SAMPLE_RATE)
+    loud[160 * SAMPLE_RATE : 165 * SAMPLE_RATE] = 0.2 * np.sin(np.arange(5 * SAMPLE_RATE) / 9)
+    path.write_bytes(piped_mp3(loud))
+    assert 30 < soundfile.info(path).duration < 80  # a guess
+    (piece,) = cut(path, tmp_path / "cut")
+    assert np.allclose([piece.start, piece.end], [160, 165], atol=0.2)
+    part = talk(tmp_path / "part.wav", [(2, 9)], 60)
+    part.write_bytes(part.read_bytes()[:-99_000])
+    sides = talk(tmp_path / "sides.wav", [(2, 9)], 40, channels=2)
+    sound, rate = soundfile.read(sides)
+    soundfile.write(sides, sound * [1, -1], rate)
+    nine = talk(tmp_path / "nine.wav", [(2, 9)], 40, channels=9)
+    wrong = {part: "truncated: the header", sides: "cancel each other", nine: "9 channels at"}
+    for path, why in wrong.items():
+        refused(f"{path.name}: .*{why}", cut, path, tmp_path / "cut")
 
 
 def test_texts_with_times():

@@ -21,6 +21,9 @@ def test_predictions_survive_writing_and_slam_llms_files_have_a_text_a_line(tmp_
     write_predictions(path, read_predictions(path))
     assert path.read_bytes() == first
     assert first.count(b'"heard"') == first.count(b'"alternatives"') == 1  # only where they are
+    foreign = [Prediction(**vars(ONE) | {"sentence_id": "cafe\u0301 "})]  # é as two characters
+    write_predictions(path, foreign)
+    assert read_predictions(path)[0].sentence_id == "caf\u00e9"  # as a manifest's
     write_pred_gt(tmp_path / "log", [ONE, Prediction(**vars(TWO) | {"prediction": "x\ny"})])
     assert (tmp_path / "log_pred").read_text("utf-8") == "a\tgood\u2028day\nb\tx y\n"
     assert (tmp_path / "log_gt").read_text("utf-8") == "a\tGood day.\nb\t\n"

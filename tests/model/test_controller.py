@@ -204,3 +204,14 @@ def test_diagnoses_are_recorded_at_their_interval_and_change_nothing():
         if extra:
             assert extra["ot/matched"] > 0
             assert sum(extra[f"schedule/{k}/probability"] for k in (1, 2)) == pytest.approx(1)
+
+
+def test_sweeps_that_end_early_are_told_of_once(caplog):
+    projector, controller, optimizer = make(diagnose=1)
+    few = build_distance("ot", max_iterations=1, epsilon=0.001)
+    controller.objective.terms = (replace(controller.objective.terms[0], name="few", distance=few),)
+    lines = listened(controller)
+    run(projector, controller, optimizer, [1.0] * 3)
+    controller.flush()
+    assert all(line["few/marginal_error"] > 0 for line in lines) and len(lines) == 3
+    assert caplog.text.count("few/marginal_error: sweeps ended early") == 1

@@ -38,23 +38,29 @@ def train(config) -> None:
         native.finetune(config)
 
 
-def train_in_little_space(config, room: int) -> None:
+def in_little_space(room: int, call, given) -> None:
     """Files end at `room` bytes, as on a full disk; Python ignores the signal."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
     said = io.StringIO()
-    with pytest.raises(SystemExit), redirect_stderr(said):
-        train(config)
+    with pytest.raises(SystemExit, match="1"), redirect_stderr(said):
+        sys.exit(call(given))
     assert "mend it and run the same command again" in said.getvalue()
 
 
-def test_a_full_disk_is_one_message_and_training_goes_on_once_there_is_room(world, tmp_path):
+def test_a_full_disk_is_one_message_and_all_goes_on_once_there_is_room(world, tmp_path):
     config = deepcopy(world)
     config.train_config.output_dir = str(tmp_path / "run")
     for room in (100, 20_000):
-        in_a_process(train_in_little_space, config, room)
+        in_a_process(in_little_space, room, train, config)
     train(config)
     assert (tmp_path / "run/model.pt").is_file()
     assert len((tmp_path / "run/metrics.jsonl").read_text().splitlines()) == 6
+    manifest, encoder = config.dataset_config.train_data_path, config.model_config.encoder_path_hf
+    features = ["features", manifest, "--encoder", encoder, "--window", "trimmed"]
+    features += ["--output", str(tmp_path / "features")]
+    for command in (["decode", str(tmp_path / "run"), manifest], features):
+        in_a_process(in_little_space, 100, main, command)
+        assert main(command) == 0
 
 
 def test_a_run_whose_folder_is_deleted_under_it_fails(world, tmp_path, monkeypatch):
@@ -77,24 +83,26 @@ def places(folder: Path) -> dict[str, str]:
     (folder / "file").touch()
     (folder / "folder").mkdir()
     (folder / "loop").symlink_to(folder / "loop")
-    return {"below a file": "file/x", "loop": "loop", "below a loop": "loop/x", "long": "x" * 300}
+    found = {"folder": "folder", "below a file": "file/x", "loop": "loop"}
+    return found | {"below a loop": "loop/x", "long": "x" * 300}
 
 
-@pytest.mark.parametrize("name", ["below a file", "loop", "below a loop", "long"])
+@pytest.mark.parametrize("name", ["folder", "below a file", "loop", "below a loop", "long"])
 def test_places_that_are_none_are_named(name, world, tmp_path, capsys):
     place, manifest = str(tmp_path / places(tmp_path)[name]), world.dataset_config.train_data_path
-    commands = [["prepare", "check", place], ["prepare", "convert", manifest, place + "/m.jsonl"]]
-    commands += [["prepare", "convert", place, str(tmp_path / "x.jsonl")]]
+    is_folder = name == "folder"  # in which much may be written
+    commands = [["prepare", "check", place], ["prepare", "convert", place, str(tmp_path / "x")]]
+    commands += [["prepare", "convert", manifest, place + "/m.jsonl" * (not is_folder)]]
     commands += [["decode", place, manifest], ["score", place], ["report", place]]
     commands += [["features", manifest, "--encoder", place, "--output", place]]
     commands += [["features", manifest, "--encoder", world.model_config.encoder_path_hf]]
     commands[-1] += ["--output", place, "--window", "trimmed"]
-    for command in commands:
+    for command in commands[: -1 if is_folder else None]:
         assert main(command) in (1, 2), command
         said = capsys.readouterr().err
         assert "error: " in said and place[:200] in said and "Traceback" not in said
     config = deepcopy(world)
-    config.train_config.output_dir = place
+    config.train_config.output_dir = place if not is_folder else str(tmp_path / "file")
     with pytest.raises(SystemExit, match="[12]"):
         train(config)
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from slam_potsa.data import archives
-from slam_potsa.data.jsonl import read_lines
+from slam_potsa.data.jsonl import Problems, read_lines
 from slam_potsa.data.languages import find_language, short_code
 from slam_potsa.data.manifest import Utterance
 from slam_potsa.data.sources import corpus
@@ -172,13 +172,15 @@ def read_tsv(root: Path, part: Part) -> list[Line]:
     Raises InputError where it is missing, or its recordings, or most lines are not FLEURS'.
     """
     path, lines = root / part.locale / f"{part.split}.tsv", []
+    problems = Problems(path)
     if part.manifest and not any(place.exists() for place in _places(root, part)):
         raise InputError(f"{path.parent}/audio: no {part.split}.tar.gz, nor its folder")
     # Not csv: quotation marks are part of the texts.
-    for number, text in read_lines(path, "a TSV of FLEURS"):
+    for number, text in read_lines(path, problems, "a TSV of FLEURS"):
         match = _LINE.fullmatch(text)
         sentence, file, text = match.groups() if match else ("", "", "")
         lines.append(Line(f"{path}:{number}", sentence, file, " ".join(text.split())))
+    problems.check()
     malformed = sum(not line.text for line in lines)
     if 2 * malformed >= len(lines):
         count = f"{malformed} of {len(lines)} lines are malformed"

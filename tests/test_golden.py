@@ -18,7 +18,9 @@ def compare(found: dict, tolerance: float) -> None:
     for ours, theirs in zip(found["steps"], kept["steps"], strict=True):
         assert ours.keys() == theirs.keys()
         for name, value in theirs.items():
-            expected = value if name in ("step", "layers") else pytest.approx(value, rel=tolerance)
+            # A cost near 0 is what is left of squares near 1: of it the rounding is a larger part.
+            near = pytest.approx(value, rel=tolerance, abs=tolerance / 10)
+            expected = value if name in ("step", "layers") else near
             assert ours[name] == expected, (ours["step"], name)
     assert found["answers"] == kept["answers"]
 

@@ -116,7 +116,7 @@ def main() -> None:
     found = ((run, read_result(run, args)) for run in runs(args))
     results = {run: result for run, result in found if result}
     about = {"device": device_name(), "torch": torch.__version__, "steps": args.steps}
-    about["more"] = args.more
+    about |= {"more": args.more, "share": args.share, "options": args.options}
     rows = in_order(summarise(results, earlier_rows(args.beside, about)))
     content = about | {"rows": rows}
     atomic_write(args.json, json.dumps(content, indent=1) + "\n")

@@ -126,7 +126,8 @@ def main() -> None:
     atomic_write(out / "table.txt", text + "\n")
     written = [out / name for name in ("quality.svg", "metrics.json", "report.html")]
     here = Path(sys.executable).parent
-    serve = f"{here}/pip install -c constraints.txt gradio && {here}/slam-potsa serve"
+    tested = "-c constraints.txt " * Path("constraints.txt").is_file()  # in a clone
+    serve = f"{here}/pip install {tested}gradio && {here}/slam-potsa serve"
     speak = f"to speak to it: {serve} {out / 'joined'}"
     print("", text, "", *written, f"{seconds['total']:.0f} s; {speak}", sep="\n")
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -73,16 +75,28 @@ def store_features(
         for manifest in manifests:
             missing = [u for u in _spoken(manifest) if u.key not in store.keys]
             found = encode(encoder, missing, manifest.parent, **options)
-            rows = ((u.key, features.numpy()) for u, features in found)
-            store = add_features(*which, rows, recordings)
+            store = add_features(*which, _known(found, manifest.parent, recordings), recordings)
     return store
 
 
+def _known(
+    found: Iterable[tuple[Utterance, Tensor]], base: Path, recordings: dict[str, int]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Keys and features; before each its file's checksum is in `recordings`."""
+    for utterance, features in found:
+        if utterance.key not in recordings:
+            file = _checksum(base, utterance.audio)
+            recordings |= {} if file is None else {utterance.key: file}
+        yield utterance.key, features.numpy()
+
+
 def _recordings(store: FeatureStore, manifests: Iterable[Path]) -> dict[str, int]:
-    """CRC-32 of the files by key, of the store and of `manifests`; keys are unique in each only."""
+    """CRC-32 of the files by key, of the store and of what `manifests` have of it or share; keys
+    are unique in each only."""
     known, problems = dict(store.recordings), []
+    named = Counter(utterance.key for manifest in manifests for utterance in _spoken(manifest))
     for manifest in manifests:
-        rows = _spoken(manifest)
+        rows = [u for u in _spoken(manifest) if u.key in store.keys or named[u.key] > 1]
         found = each(partial(_checksum, manifest.parent), (u.audio for u in rows))
         there = {u.key: found[u.audio] for u in rows if found[u.audio] is not None}
         others = [key for key, file in there.items() if known.setdefault(key, file) != file]

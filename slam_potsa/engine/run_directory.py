@@ -210,7 +210,8 @@ def clear(output_dir: Path, *, replace: bool = False) -> None:
         replace: also what SLAM-LLM's loop saved there, the only weights of a run that was stopped,
             the biases, which may be of another encoder, and what the weights were found to do.
     """
-    for path in [*output_dir.glob("*_predictions.jsonl"), *output_dir.glob("*_pred")] * replace:
+    decoded = [*output_dir.glob("*_predictions.jsonl"), *output_dir.glob("*_pred")] * replace
+    for path in filter(Path.is_file, decoded):
         test = str(path).removesuffix("_predictions.jsonl").removesuffix("_pred")
         for end in DECODED:  # those that are looked for go last
             Path(test + end).unlink(missing_ok=True)

@@ -4,9 +4,9 @@ A folder with `features.bin`, float16 [total_frames, E] in row-major order, and 
 {"fingerprint": of encoder, preprocessing and window; "width": E;
 "keys": {key: [offset, frames, CRC-32 of the frames]}, offsets in frames; "recordings": {key: CRC-32
 of the recording's file}, of those that were there}. Only valid frames are stored (those that hold
-speech). The index is sealed (`provenance`) and replaced after the frames it
-names are on disk: a store that was cut off is a smaller store, and writing goes on where it
-stopped. One process writes at a time. Frames are compared with their checksum when they are read.
+speech). The index is sealed (`provenance`) and replaced after the frames it names are on disk: a
+store that was cut off is a smaller store, and writing goes on where it stopped. One process writes
+at a time. Frames are compared with their checksum when they are read.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -67,19 +67,20 @@ def store_features(
 
     Raises InputError, before any is encoded, where a key is of two recordings.
     """
-    manifests = [*map(Path, manifests)]
+    spoken = {path: _spoken(path) for path in map(Path, manifests)}
     which = folder, encoder.fingerprint(), encoder.width
     with alone(folder, "is storing features"):
         store = add_features(*which, [])
-        recordings = _recordings(store, manifests)
-        for manifest in manifests:
-            missing = [u for u in _spoken(manifest) if u.key not in store.keys]
+        recordings = _recordings(store, spoken)
+        for manifest, rows in spoken.items():
+            missing = [u for u in rows if u.key not in store.keys]
             found = encode(encoder, missing, manifest.parent, **options)
-            store = add_features(*which, _known(found, manifest.parent, recordings), recordings)
+            own = _checksummed(found, manifest.parent, recordings)
+            store = add_features(*which, own, recordings)
     return store
 
 
-def _known(
+def _checksummed(
     found: Iterable[tuple[Utterance, Tensor]], base: Path, recordings: dict[str, int]
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Keys and features; before each its file's checksum is in `recordings`."""
@@ -90,13 +91,13 @@ def _known(
         yield utterance.key, features.numpy()
 
 
-def _recordings(store: FeatureStore, manifests: Iterable[Path]) -> dict[str, int]:
-    """CRC-32 of the files by key, of the store and of what `manifests` have of it or share; keys
-    are unique in each only."""
+def _recordings(store: FeatureStore, spoken: Mapping[Path, list[Utterance]]) -> dict[str, int]:
+    """CRC-32 of the files by key, of the store and of what manifests have of it or share; keys are
+    unique in each only."""
     known, problems = dict(store.recordings), []
-    named = Counter(utterance.key for manifest in manifests for utterance in _spoken(manifest))
-    for manifest in manifests:
-        rows = [u for u in _spoken(manifest) if u.key in store.keys or named[u.key] > 1]
+    named = Counter(utterance.key for rows in spoken.values() for utterance in rows)
+    for manifest, rows in spoken.items():
+        rows = [u for u in rows if u.key in store.keys or named[u.key] > 1]
         found = each(partial(_checksum, manifest.parent), (u.audio for u in rows))
         there = {u.key: found[u.audio] for u in rows if found[u.audio] is not None}
         others = [key for key, file in there.items() if known.setdefault(key, file) != file]

@@ -31,7 +31,7 @@ figures: $(INSTALLED)
 	$(BIN)/slam-potsa prepare asterisk $(DEMO)/prompts
 	for name in longer joined; do $(BIN)/slam-potsa decode $(DEMO)/$$name $(DEMO)/prompts/test.jsonl \
 		--output $(DEMO)/$$name/prompts || exit 1; done
-	$(BIN)/slam-potsa score $(DEMO)/joined/prompts_predictions.jsonl --seen en es ru it --zero-shot fr \
+	$(BIN)/slam-potsa score $(DEMO)/joined/prompts_predictions.jsonl --seen en es ru --joined it --zero-shot fr \
 		--baseline $(DEMO)/longer/prompts_predictions.jsonl > benchmarks/results/prompts.txt
 	$(BIN)/python docs/tables.py
 

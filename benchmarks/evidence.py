@@ -45,12 +45,13 @@ from slam_potsa.provenance import folder_hash
 
 SYSTEMS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
 SENTENCES = {"train": 140, "pairs": 320, "dev": 5, "test": 100, "clauses": 1}
-PAIRS = 160  # of every system but `join`, whose number varies: those of the first sentences
+PAIRS = 160  # but where the number varies: those of the first sentences
 HEARD = ("en", "es", "ru")
 FEW = 60  # sentences a language, after English
 TESTS = ("test", "test_new_voices")
-# Kinds of rows of a language that joins.
-JOINING = ("join", "shuffled", "answered", "pseudo", "translated")
+# Kinds of rows of a language that joins: in pairs, and by themselves.
+PAIRED = ("join", "shuffled", "answered", "answered_shuffled")
+JOINING = (*PAIRED, "pseudo", "pseudo_shuffled", "translated")
 BATCH = 128  # recordings measured at once
 RESULT = "result.json"  # in a run's folder; its last file
 
@@ -89,15 +90,20 @@ class Run:
 
 
 def runs(args: argparse.Namespace) -> Iterator[Run]:
-    """All of them, what others start from first; other numbers of pairs for `join` only."""
-    systems = SYSTEMS["first"] | SYSTEMS["second"]
+    """All of them, what others start from first.
+
+    Other numbers of pairs for `join` and the first language only, other languages for `join` and
+    its control only.
+    """
+    systems, first = SYSTEMS["first"] | SYSTEMS["second"], args.languages[0]
     for seed, (system, settings) in itertools.product(args.seeds, systems.items()):
-        if settings.get("rows") in JOINING:
-            counts = args.pairs if system == "join" else [min(PAIRS, max(args.pairs))]
-            for language, pairs in itertools.product(args.languages, counts):
-                yield Run(system, seed, language, pairs)
-        else:
+        if settings.get("rows") not in JOINING:
             yield Run(system, seed)
+            continue
+        for language in args.languages if system in ("join", "join_shuffled") else [first]:
+            several = system == "join" and language == first
+            for pairs in args.pairs if several else [min(PAIRS, max(args.pairs))]:
+                yield Run(system, seed, language, pairs)
 
 
 def main() -> None:
@@ -159,7 +165,7 @@ def configuration(run: Run, args: argparse.Namespace) -> PotsaConfig:
         options += [f"ckpt_path={args.output / run.start.name / 'model.pt'}"]
         options += ["dataset_config.pairing=none", "train_config.batch_size_training=8"]
         options += [f"train_config.lr={3.3e-4 if run.start.system == 'english' else 5.0e-4}"]
-    if run.settings.get("rows") in ("join", "shuffled", "answered"):
+    if run.settings.get("rows") in PAIRED:
         options += ["dataset_config.pairing=joining", f"dataset_config.joining=[{run.language}]"]
         options += [f"dataset_config.joining_share={args.share}"]
     options += run.settings["options"]
@@ -217,10 +223,10 @@ def joining_rows(
     kind, first = run.settings["rows"], sorted(spoken[:PAIRS], key=lambda u: u.key)
     first = random.Random(f"pairs:{run.seed}").sample(first, len(first))
     rows = [*first, *spoken[PAIRS:]][: run.pairs]
-    if kind == "shuffled":
-        return shuffled_partners(rows, run.seed)
-    made = "target" if kind == "answered" else None
-    if kind in ("pseudo", "answered"):
+    if kind.endswith("shuffled"):
+        rows = shuffled_partners(rows, run.seed)
+    made = "target" if kind.startswith("answered") else None
+    if kind.startswith(("pseudo", "answered")):
         targets = pseudo_targets(args.output / run.start.name, args)
     elif kind == "translated":
         translated = read_manifest(args.world / "data/pairs_translated.jsonl")
@@ -305,7 +311,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, default=Path("outputs/evidence/evidence.json"))
     parser.add_argument("--beside", type=Path, help="an earlier result, whose seeds are added")
     parser.add_argument("--systems", nargs="+", default=[], help="of evidence.yaml; default: all")
-    parser.add_argument("--languages", nargs="+", default=["it"], help="that join")
+    parser.add_argument("--languages", nargs="+", default=["it", "fr"], help="that join")
     parser.add_argument("--bleu", nargs="+", default=["en", "it", "fr"], help="that are decoded")
     parser.add_argument("--pairs", nargs="+", type=int, default=[40, 80, 160, 320])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])

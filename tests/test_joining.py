@@ -23,7 +23,9 @@ from slam_potsa.engine.decode import Translator, load_run
 from slam_potsa.engine.run_directory import TEACHER, last_checkpoint
 from slam_potsa.model.checkpoint import read_checkpoint
 from slam_potsa.model.language_bias import LanguageBias
+from tests.engine.test_native import same, train_and_tell
 from tests.support import refusal, refused, tiny
+from tests.support.torchrun import in_two_processes
 from tests.support.trained import build, make_it_listen, one_step
 
 OFF = {"enabled": False}
@@ -148,6 +150,28 @@ def test_a_language_joins_and_resumes_with_a_teacher_that_does_not_move(taught, 
     assert not any("teacher" in name for name in read_checkpoint(model))
     # Its own bias, not the mean of the others: its speech is in the manifest.
     assert "it" in LanguageBias.load(tmp_path / "join" / "language_bias.safetensors").languages
+
+
+@pytest.mark.distributed
+def test_a_language_joins_in_two_processes_which_agree_and_resume(taught, tmp_path):
+    """Without a share: a batch of one rank may have no pair where the other's has."""
+
+    def run(name, max_steps=0):
+        config = joining(taught, tmp_path / name)
+        config.native.save_interval, config.native.max_steps = 2, max_steps
+        return config
+
+    config = run("whole")
+    in_two_processes(train_and_tell, config)
+    folder = Path(config.train_config.output_dir)
+    whole = read_log(folder / "metrics.jsonl")
+    assert 0 < sum("join" in line for line in whole) < len(whole)
+    told = [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+    assert told[0] == told[1] == [[line["step"], [], line["ce"]] for line in whole]
+    for max_steps in (4, 0):
+        config = run("again", max_steps)
+        in_two_processes(train_and_tell, config)
+    same(read_log(Path(config.train_config.output_dir) / "metrics.jsonl"), whole, "join")
 
 
 def test_the_teacher_gets_no_gradient_and_answers_as_when_it_was_trained(taught, tmp_path):

@@ -40,6 +40,7 @@ def score(
     baseline: Sequence[Path] = (),
     seen: Sequence[str] = (),
     zero_shot: Sequence[str] = (),
+    joined: Sequence[str] = (),
     preset: str | None = None,
     no_blind: bool = False,
     dump: Path | None = None,
@@ -53,7 +54,7 @@ def score(
     convention = find_preset(preset)
     origin = Origin(target_language, language, manifest, references)
     files = _read(predictions, baseline, origin, blind=not no_blind)
-    groups = {"seen": seen, "zero_shot": zero_shot}
+    groups = {"seen": seen, "zero_shot": zero_shot, "joined": joined}
     several, parts, tables = len(files) > 1, [], {}
     for number, (path, file) in enumerate(files.items(), start=1):
         if dump:

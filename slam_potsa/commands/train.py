@@ -109,13 +109,14 @@ def _score_tests(recipe: Recipe) -> None:
     last = recipe.stages[-1]
     data = last.config.dataset_config
     rows = read_manifest(data.train_data_path, needs=())
-    heard = {row.language for row in rows if row.audio} - {*data.joining}
+    heard, joined = {row.language for row in rows if row.audio}, {*data.joining}
     tables = {}
     for test, (prefix, _) in _tests_of(recipe).items():
         predictions = read_predictions(predictions_file(prefix))
         languages = {prediction.language for prediction in predictions}
-        groups = {"seen": sorted(languages & heard), "zero_shot": sorted(languages - heard)}
-        tables[test] = score(predictions, **groups)
+        groups = {"seen": languages & heard - joined, "joined": languages & joined}
+        groups["zero_shot"] = languages - heard - joined
+        tables[test] = score(predictions, **{group: sorted(own) for group, own in groups.items()})
         _say(f"\n{test}\n{tables[test].text()}")
     write_json(last.folder / SCORES, {test: asdict(table) for test, table in tables.items()})
     _say(f"\n{last.folder / SCORES}")

@@ -147,6 +147,11 @@ class ParallelSpeechDataset:
         return int((self._draws >= 0).sum()) + self._num_joins
 
     @property
+    def num_half_answered(self) -> int:
+        """How many of the pairs have one half that is only aligned, see `_meet`."""
+        return int((self._draws[~self._paired[self._rows]] >= 0).sum()) + self._num_joins
+
+    @property
     def left_out(self) -> int:
         """How many recordings of what joins have no translated partner."""
         return int(self._sentences.joins.sum()) - len(self._taught)

@@ -1,6 +1,6 @@
 """Which sentences are scored together, and is one system better than another on them?
 
-A group of languages ("seen", "zero-shot", "all") has two scores that differ, and both are given:
+A group of languages ("seen", "joined", "zero-shot", "all") has two scores, and both are given:
 
 * **pooled**: all sentences of the group are one corpus, so an interval exists. It resamples
   sentences, whose recordings in several languages go together; paired tests of BLEU and chrF
@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 
@@ -43,29 +44,35 @@ class Corpus:
 
     name: str  # "fr" (or "fr→zh" with several targets), "seen, pooled", "all, mean of languages"
     kind: str  # "language", "pooled" or "mean"
-    group: str  # "seen", "zero-shot" or "all"; for a language the group it is in, or ""
+    group: str  # "seen", "joined", "zero-shot" or "all"; for a language the group it is in, or ""
     items: tuple[Prediction, ...]
     parts: tuple[str, ...] = ()  # of a mean, the names of the languages that it averages
 
 
 def corpora(
-    predictions: Sequence[Prediction], seen: Sequence[str] = (), zero_shot: Sequence[str] = ()
+    predictions: Sequence[Prediction],
+    seen: Sequence[str] = (),
+    zero_shot: Sequence[str] = (),
+    joined: Sequence[str] = (),
 ) -> list[Corpus]:
-    """Each direction in the order seen, zero-shot, others; then each group, pooled and as a mean.
+    """Each direction by its group, others last; then each group, pooled and as a mean.
 
     A group that mixes target languages has no pooled corpus: no one tokeniser fits it.
-    Raises InputError: no predictions, missing references, or a language in both groups.
+    Raises InputError: no predictions, missing references, or a language in two groups.
     """
     problems = [] if predictions else ["found no predictions to score; expected at least one"]
     bare = [item.key for item in predictions if item.reference is None]
     if bare:
         told = f"{len(bare)} predictions have no reference and cannot be scored: {some(bare)}"
         problems.append(told)
-    both = sorted(set(seen) & set(zero_shot))
-    if both:
-        problems.append(f"languages both seen and zero-shot: {', '.join(both)}; expected one group")
+    groups = {"seen": seen, "joined": joined, "zero-shot": zero_shot}
+    problems += [
+        f"languages both {one} and {other}: {', '.join(sorted(both))}; expected one group"
+        for one, other in combinations(groups, 2)
+        if (both := {*groups[one]} & {*groups[other]})
+    ]
     refuse(problems)
-    group_of = dict.fromkeys(seen, "seen") | dict.fromkeys(zero_shot, "zero-shot")
+    group_of = {language: group for group, own in groups.items() for language in own}
     place = {language: number for number, language in enumerate(group_of)}
     directions: dict[tuple[str, str], list[Prediction]] = {}
     for item in predictions:
@@ -76,7 +83,7 @@ def corpora(
         name, items = f"{language}→{target}" if several else language, directions[language, target]
         singles.append(Corpus(name, "language", group_of.get(language, ""), tuple(items)))
     found = list(singles)
-    for group in ("seen", "zero-shot", "all"):
+    for group in (*groups, "all"):
         items = tuple(i for i in predictions if group in ("all", group_of.get(i.language)))
         parts = tuple(single.name for single in singles if group in ("all", single.group))
         if len({item.target_language for item in items}) == 1:

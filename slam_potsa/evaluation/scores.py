@@ -137,6 +137,7 @@ def score(
     *,
     seen: Sequence[str] = (),
     zero_shot: Sequence[str] = (),
+    joined: Sequence[str] = (),
     bootstrap: int = 1000,
     convention: Convention | None = None,
     baseline: Sequence[Prediction] = (),
@@ -150,6 +151,7 @@ def score(
         predictions: every one with a reference.
         seen: spoken languages that the system was trained on; they form the group "seen".
         zero_shot: spoken languages that it never heard; they form the group "zero-shot".
+        joined: spoken languages that it heard without targets; they form the group "joined".
         bootstrap: resamples for the intervals, by sacrebleu's seed (12345, or the environment's
             SACREBLEU_SEED; it is part of the signature); 0 leaves the intervals out.
         convention: how text is compared; by default cased, raw text.
@@ -157,11 +159,11 @@ def score(
         samples: of the paired tests against these, as of `compare.paired_test`.
         worst: how many rows to keep of the lowest sentence chrF.
 
-    Raises InputError: no predictions, missing references, a language in both groups, a tokeniser
+    Raises InputError: no predictions, missing references, a language in two groups, a tokeniser
     that is not installed, another system's file of other utterances.
     """
     convention = convention or Convention()
-    found = corpora(predictions, seen, zero_shot)
+    found = corpora(predictions, seen, zero_shot, joined)
     for target in sorted({item.target_language for item in predictions}):
         sacrebleu_metrics(target, convention)  # every tokeniser, before minutes of resampling
     pairs = {

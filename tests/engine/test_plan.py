@@ -1,5 +1,7 @@
 import json
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from slam_potsa.cli import main
 from slam_potsa.commands.train import read_stages
 from slam_potsa.config import PotsaConfig
 from slam_potsa.config.compose import compose_config, conf_dir
+from slam_potsa.data.manifest import read_manifest, write_manifest
 from slam_potsa.engine.plan.assumptions import ASSUMPTIONS, GPUS
 from slam_potsa.engine.plan.plan import plan_stages, text
 from slam_potsa.engine.plan.stage import corpus_of
@@ -63,6 +66,28 @@ def test_the_manifest_that_is_here_is_counted(tmp_path):
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     plan = plan_stages([("s", config)])
     assert not plan["stages"] and "18 recordings have no `duration`" in plan["problems"][0]
+
+
+def test_what_joins_and_mere_partners_are_rows_without_an_answer(tmp_path):
+    joins = ("dataset_config.pairing=joining", "dataset_config.joining=[ko]")
+    given = ("train_config.batch_size_training=4", "dataset_config.joining_share=0.5")
+    config = paper(*joins, *given)
+    corpus = corpus_of(config, GIVEN)
+    assert (corpus.items, corpus.pairs, corpus.half_answered) == (20_000, 10_000, 10_000)
+    batch = plan_stages([("s", config)])["stages"][0]["mean_batch"]
+    assert (batch["rows"], batch["pairs"], batch["answered"]) == (6, 2, 4)
+    corpus = corpus_of(paper("dataset_config.pairing=partner"), GIVEN)
+    assert corpus.items == corpus.pairs == corpus.half_answered == 12_500
+    config = tiny.world(tmp_path, sentences=6, languages=("en", "es", "it"))
+    manifest = Path(config.dataset_config.train_data_path)
+    rows = read_manifest(manifest)
+    mute = [replace(row, target=None) if row.language == "it" else row for row in rows]
+    write_manifest(manifest, mute)
+    config.dataset_config.joining = ["it"]
+    for pairing, expected in (("random", (12, 12, 6)), ("partner", (18, 18, 18))):
+        config.dataset_config.pairing = pairing
+        corpus = corpus_of(config, GIVEN)
+        assert (corpus.items, corpus.pairs, corpus.half_answered) == expected
 
 
 @pytest.mark.parametrize("kind, name", NAMED)

@@ -31,7 +31,7 @@ from tests.support import tiny
 
 ROWS, FRAMES, POSITIONS, ANSWER = 4, 16, 24, 5
 LLM_LAYERS = 2  # of tiny.world, whose encoder has one
-BATCH = Batch(ROWS, ROWS // 2, FRAMES, POSITIONS, ANSWER)
+BATCH = Batch(ROWS, ROWS // 2, FRAMES, POSITIONS, ANSWER, ROWS)
 GIVEN = {name: default for name, (default, _) in ASSUMPTIONS.items()}
 
 
@@ -138,10 +138,23 @@ def test_terms_over_layers_of_the_llm_cost_what_their_length_says(config):
     assert more[LOSS, "forward", 4] > 2 * alone[LOSS, "forward", 4]  # S positions against N tokens
 
 
+def test_the_llm_does_no_work_for_rows_that_are_only_aligned(config):
+    whole, half = (counted(config, BATCH._replace(answered=n))[0] for n in (ROWS, ROWS // 2))
+    for way in ("forward", "backward"):
+        assert half["llm", way, 4] == whole["llm", way, 4] / 2 > 0
+        assert half["projector", way, 4] == whole["projector", way, 4]
+    config.alignment.terms["deep"] = replace(
+        config.alignment.terms["ot"], first="llm.1", second="llm.1"
+    )
+    whole, half = (counted(config, BATCH._replace(answered=n))[0] for n in (ROWS, ROWS // 2))
+    assert half == whole
+
+
 def test_work_is_proportional_to_rows_and_precision_is_that_of_the_weights(config):
     config.alignment.terms.clear()
     config.model_config.llm_dtype = "bfloat16"
-    one, two = (counted(config, BATCH._replace(rows=n, pairs=0))[0] for n in (ROWS, 2 * ROWS))
+    sizes = ({"rows": rows, "answered": rows, "pairs": 0} for rows in (ROWS, 2 * ROWS))
+    one, two = (counted(config, BATCH._replace(**each))[0] for each in sizes)
     assert two == {key: 2 * count for key, count in one.items()}
     sizes = {part: size for part, _way, size in one}
     assert sizes == {"encoder": 2, "projector": 4, "llm": 2}

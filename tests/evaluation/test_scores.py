@@ -54,15 +54,15 @@ def test_recordings_of_one_sentence_are_resampled_together():
 
 
 def test_groups_pool_sentences_and_average_languages():
-    items = make(("fr", "en", "es"))
-    table = score(items, seen=["en", "es"], zero_shot=["fr"], bootstrap=0)
-    groups = [f"{g}, {kind}" for g in ("seen", "zero-shot", "all")
+    items = make(("fr", "en", "es", "it"))
+    table = score(items, seen=["en", "es"], zero_shot=["fr"], joined=["it"], bootstrap=0)
+    groups = [f"{g}, {kind}" for g in ("seen", "joined", "zero-shot", "all")
               for kind in ("pooled", "mean of languages")]  # fmt: skip
-    assert [row.name for row in table.rows] == ["en", "es", "fr", *groups]
-    assert [row.group for row in table.rows[:3]] == ["seen", "seen", "zero-shot"]
+    assert [row.name for row in table.rows] == ["en", "es", "it", "fr", *groups]
+    assert [row.group for row in table.rows[:4]] == ["seen", "seen", "joined", "zero-shot"]
     mean = (table.row("en").bleu.value + table.row("es").bleu.value) / 2
     assert table.row("seen, mean of languages").bleu.value == pytest.approx(mean)
-    seen_only = score([item for item in items if item.language != "fr"], bootstrap=0)
+    seen_only = score([item for item in items if item.language in ("en", "es")], bootstrap=0)
     assert table.row("seen, pooled").bleu == seen_only.row("all, pooled").bleu
     both = score(make(["fr"]) + make(["fr"], target="de"), bootstrap=0)  # no pool across targets
     assert [row.name for row in both.rows] == ["fr→de", "fr→en", "all, mean of languages"]

@@ -81,6 +81,7 @@ class Batch(NamedTuple):
     frames: int  # T
     positions: int  # S
     answer: int  # A
+    answered: int  # rows with an answer to learn: the LLM reads no others, unless a term is over it
 
 
 # -- the model -------------------------------------------------------------------------------------
@@ -316,6 +317,8 @@ def _inputs(model: nn.Module, batch: Batch, features: int) -> dict[str, Tensor |
         inputs[name] = torch.empty(text, dtype=torch.bool)
     for name in ("language_ids", "sentence_ids"):
         inputs[name] = torch.empty(batch.rows, dtype=torch.long)
+    if batch.answered < batch.rows:
+        inputs["answered"] = torch.empty(batch.answered, dtype=torch.long)
     inputs["pairs"] = torch.empty(batch.pairs, 2, dtype=torch.long)
     inputs["audio_mel_post_mask"] = torch.empty(speech)
     if features:

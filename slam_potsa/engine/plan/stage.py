@@ -36,6 +36,7 @@ from slam_potsa.errors import InputError
 
 FRAMES_PER_SECOND = 50  # encoder frames of 20 ms
 FLOAT, HALF = 4, 2  # bytes
+SINGLE = ("none", "partner", "joining")  # pairings in which each answer is an item of its own
 
 
 # -- how much there is to train on -----------------------------------------------------------------
@@ -51,6 +52,7 @@ class Corpus:
     hours: float
     items: int  # of an epoch
     pairs: int  # of the items; a pair is two rows
+    half_answered: int  # of the pairs, those of which one half is only aligned
     mean_seconds: float
     longest_seconds: float
     mean_answer: float
@@ -101,6 +103,7 @@ def _counted(data: DatasetConfig) -> dict[str, Any]:
         "hours": sum(seconds) / 3600,
         "items": len(items),
         "pairs": items.num_pairs,
+        "half_answered": items.num_half_answered,
         "longest_seconds": max(seconds),
     }
 
@@ -109,7 +112,12 @@ def _assumed(data: DatasetConfig) -> dict[str, Any]:
     corpus = CORPORA["covost2" if "covost" in data.train_data_path.lower() else "fleurs"]
     count = len(corpus["languages"])
     recordings = count * corpus["recordings"]
-    items = recordings if data.pairing in ("none", "partner") or count == 1 else recordings // 2
+    items = recordings if data.pairing in SINGLE or count == 1 else recordings // 2
+    pairs = items if data.pairing != "none" and count > 1 else 0
+    if data.pairing == "joining":  # those of its languages, or more of them
+        own = len(data.joining) * corpus["recordings"]
+        pairs = max(own, round((recordings - own) * data.joining_share / (1 - data.joining_share)))
+        items += pairs - own
     path = data.train_data_path or "train_data_path"
     return {
         "source": f"{path} is not here; assumed {corpus['label']}",
@@ -117,7 +125,8 @@ def _assumed(data: DatasetConfig) -> dict[str, Any]:
         "recordings": recordings,
         "hours": count * corpus["hours"],
         "items": items,
-        "pairs": items if data.pairing != "none" and count > 1 else 0,
+        "pairs": pairs,
+        "half_answered": pairs if data.pairing in SINGLE else 0,
         "longest_seconds": 30.0,  # Whisper's window
     }
 
@@ -140,6 +149,7 @@ class Stage:
         train, model, built = self.config.train_config, self.config.model_config, self.built
         layers, mean = len(built.model.encoder_projector.layers), self.mean_batch
         micro_steps = train.gradient_accumulation_steps * self.gpus
+        read = mean.rows if built.model.controller.reads_llm else mean.answered
         return {
             "models": {
                 "encoder": model.encoder_path_hf,
@@ -164,7 +174,7 @@ class Stage:
                 for part in (*PARTS.values(), LOSS)
             },
             "step_flops": self.flops.total() * micro_steps,
-            "step_tokens": mean.rows * mean.positions * micro_steps,
+            "step_tokens": read * mean.positions * micro_steps,
             "accumulation": train.gradient_accumulation_steps,
             "steps": self.steps,
             "gpus": self.gpus,
@@ -177,18 +187,22 @@ class Stage:
     @property
     def worst_batch(self) -> Batch:
         """A micro-step with the longest recording and the longest answer there are."""
-        rows = self.config.train_config.batch_size_training * (2 if self.corpus.pairs else 1)
-        return self._batch(rows, self.corpus.longest_seconds, self.corpus.longest_answer)
+        corpus, items = self.corpus, self.config.train_config.batch_size_training
+        pairs = items if corpus.pairs else 0
+        aligned_only = pairs if corpus.pairs == corpus.half_answered else 0
+        batch = items + pairs, pairs, aligned_only
+        return self._batch(*batch, corpus.longest_seconds, corpus.longest_answer)
 
     @property
     def mean_batch(self) -> Batch:
         """What a micro-step holds on average, its rows padded to the longest among them."""
-        corpus = self.corpus
-        pairs = corpus.pairs / corpus.items
-        rows = round(self.config.train_config.batch_size_training * (1 + pairs))
-        spread = self.given["batch_spread"] if rows > 1 else 1
+        corpus, items = self.corpus, self.config.train_config.batch_size_training
+        pairs = round(items * corpus.pairs / corpus.items)
+        spread = self.given["batch_spread"] if items + pairs > 1 else 1
         return self._batch(
-            rows,
+            items + pairs,
+            pairs,
+            round(items * corpus.half_answered / corpus.items),
             min(corpus.longest_seconds, spread * corpus.mean_seconds),
             min(corpus.longest_answer, spread * corpus.mean_answer),
         )
@@ -241,7 +255,9 @@ class Stage:
             "store_hours": store / 3600,
         }
 
-    def _batch(self, rows: int, seconds: float, answer: float) -> Batch:
+    def _batch(
+        self, rows: int, pairs: int, aligned_only: int, seconds: float, answer: float
+    ) -> Batch:
         whole_window = self.built.encoder.window == "30s" and not self._stored_width
         model = self.config.model_config
         a_token = model.frames_per_token or 1e-9  # none: all of query_len
@@ -249,10 +265,11 @@ class Stage:
         positions = speech + self.corpus.prompt + math.ceil(answer)
         return Batch(
             rows=rows,
-            pairs=rows // 2 if self.corpus.pairs else 0,
+            pairs=pairs,
             frames=self._frames(seconds, whole_window),
             positions=positions,
             answer=math.ceil(answer),
+            answered=rows - aligned_only,
         )
 
     def _frames(self, seconds: float, whole_window: bool) -> int:

@@ -96,6 +96,7 @@ class Report:
     request: Request = field(default_factory=Request)
     heard: Sequence[str] = ()  # the groups of the scores
     zero_shot: Sequence[str] = ()
+    joined: Sequence[str] = ()
     left_out: Sequence[str] = ()  # why something is missing
 
     @property
@@ -117,7 +118,7 @@ class Report:
 
     @property
     def groups(self) -> list[str]:
-        groups = {"seen": self.heard, "zero-shot": self.zero_shot}
+        groups = {"seen": self.heard, "joined": self.joined, "zero-shot": self.zero_shot}
         return [group for group, languages in groups.items() if languages] or ["all"]
 
 
@@ -140,17 +141,21 @@ def collect(paths: Sequence[str | Path], request: Request | None = None) -> Repo
             runs.append(_open(path, name, left_out, request.origin))
     refuse(problems)
     known = request.heard is not None
+    joined = {language for run in runs for language in run.config.dataset_config.joining}
+    joined -= {*(request.heard or ())}
     heard = request.heard if known else heard_in_training(runs[0].config)
+    heard = [language for language in heard if language not in joined]
     spoken = {item.language for run in runs for items in run.tests.values() for item in items}
-    zero_shot = sorted(spoken - {*heard}) if heard else []
+    joined = sorted(spoken & joined)
+    zero_shot = sorted(spoken - {*heard, *joined}) if heard else []
     asked = {"convention": find_preset(request.preset), "bootstrap": request.bootstrap}
     asked |= {"samples": request.bootstrap or 1000, "worst": request.worst}
-    asked |= {"seen": heard, "zero_shot": zero_shot}
+    asked |= {"seen": heard, "zero_shot": zero_shot, "joined": joined}
     scored = [
         replace(run, scored=_scored(run, runs[0], asked, left_out))
         for run in tqdm(runs, desc="scoring", unit="run", disable=None, leave=False)
     ]
-    return Report(scored, request, heard, zero_shot, left_out)
+    return Report(scored, request, heard, zero_shot, joined, left_out)
 
 
 def _open(path: Path, name: str, left_out: list[str], origin: Origin) -> Run:

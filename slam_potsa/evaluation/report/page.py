@@ -109,13 +109,13 @@ def headline(report: Report) -> Table:
     rows += [
         ("cross-lingual retrieval", group, run.name, "", "", "", f"{found.text()} ({ends})")
         for group, run in product(report.groups, report.runs)
-        if (found := run.recall(RECALLS[group])) and (ends := found.interval_text())
+        if (found := run.recall(RECALLS.get(group, ""))) and (ends := found.interval_text())
     ]
     head = ("test", "languages", "system", "BLEU", "95 % interval", "chrF", "R@1 %")
     caption = (
         "Pooled over the languages of a group; “seen” are those of the first run’s training, "
-        "where no others were named. R@1 beside “seen” is among heard languages, beside "
-        "“zero-shot” with at least one unheard language."
+        "where no others were named, “joined” those that a run heard without translations. R@1 "
+        "beside “seen” is among heard languages, beside “zero-shot” with at least one unheard."
     )
     return Table(caption, head, rows, left=3, grouped=2)
 

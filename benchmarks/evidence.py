@@ -159,7 +159,7 @@ def device_name() -> str:
 
 
 def configuration(run: Run, args: argparse.Namespace) -> PotsaConfig:
-    world, steps = args.world, args.more if run.start else args.steps
+    world, steps = args.world, steps_of(run, args)
     options = []
     if run.start:
         options += [f"ckpt_path={args.output / run.start.name / 'model.pt'}"]
@@ -206,8 +206,10 @@ def training_manifest(run: Run, args: argparse.Namespace) -> Path:
     if kind == "english":
         rows = [u for u in rows if u.language == "en"]
     elif kind in ("shuffled_heard", "few_shuffled"):
-        spoken = [[u for u in rows if u.language == code] for code in HEARD]
-        rows = [u for number, own in enumerate(spoken) for u in shuffled_partners(own, number)]
+        spoken = ([u for u in rows if u.language == code] for code in HEARD)
+        seeds = itertools.count(len(HEARD) * run.seed)  # another one for each language
+        moved = {u.key: u for own in spoken for u in shuffled_partners(own, next(seeds))}
+        rows = [moved[u.key] for u in rows]
     elif kind in JOINING:
         rows += joining_rows(run, args, [u for u in own + more if u.language == run.language])
     path = args.output / "data" / f"{run.name}.jsonl"
@@ -282,11 +284,14 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
+def steps_of(run: Run, args: argparse.Namespace) -> int:
+    return run.settings.get("steps", args.more if run.start else args.steps)
+
+
 def made_from(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     """What a result depends on beside the code; with what its start depends on."""
-    steps = args.more if run.start else args.steps
-    own = {"system": run.settings, "steps": steps, "share": args.share, "options": args.options}
-    own["sentences"] = SENTENCES
+    own = {"system": run.settings, "steps": steps_of(run, args), "share": args.share}
+    own |= {"options": args.options, "sentences": SENTENCES}
     own |= {part: folder_hash(args.demo / "parts" / part) for part in ("llm", "whisper-base")}
     return own | ({"start": made_from(run.start, args)} if run.start else {})
 

@@ -113,6 +113,7 @@ def test_evidence_of_a_small_world(script, tmp_path, monkeypatch, capsys):
     tiny.llm(tmp_path / "demo/parts/llm")
     systems = ["alone", "longer", "join", "join_shuffled", "pseudo", "ceiling", "partner"]
     systems += ["english", "few", "few_contrastive_shuffled", "pairs", "potsa_shuffled", "join_kl"]
+    systems += ["pseudo_shuffled", "join_kl_shuffled", "longer_own_bias"]
     monkeypatch.setattr(evidence.announcements, "build", announcements)
     monkeypatch.setattr(evidence, "FEW", 2)
     monkeypatch.setattr(evidence, "PAIRS", 2)
@@ -131,6 +132,18 @@ def test_evidence_of_a_small_world(script, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(evidence.native, "finetune", None)
     evidence.main()
     assert capsys.readouterr().out in printed
+
+
+def test_languages_and_numbers_of_pairs_vary_where_that_is_told(script, monkeypatch):
+    evidence = script("evidence")
+    monkeypatch.setattr(sys, "argv", ["evidence.py", "--seeds", "3"])
+    found = [(run.system, run.language, run.pairs) for run in evidence.runs(evidence._arguments())]
+    joins = {(language, pairs) for system, language, pairs in found if system == "join"}
+    assert joins == {("it", 40), ("it", 80), ("it", 160), ("it", 320), ("fr", 160)}
+    others = {system: (language, pairs) for system, language, pairs in found if system != "join"}
+    assert ("join_shuffled", "it", 160) in found and ("join_shuffled", "fr", 160) in found
+    assert others["pseudo"] == ("it", 160) and others["longer"] == ("", 0)
+    assert len(found) == len(set(found)) == len(others) + len(joins) + 1
 
 
 def test_intervals_are_over_seeds_and_p_is_corrected_within_a_place(script):

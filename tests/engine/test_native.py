@@ -44,6 +44,7 @@ def same(ours, theirs, term="ot"):
     """
     exact = ("step", "layers", "lr")
     assert [[a[k] for k in exact] for a in ours] == [[b[k] for k in exact] for b in theirs]
+    assert any(term in line for line in ours)
     for a, b in zip(ours, theirs, strict=True):
         assert a["ce"] == pytest.approx(b["ce"], rel=1e-4)
         assert (term in a) == (term in b)
@@ -197,7 +198,9 @@ def train_and_tell(rank, config):
     def init(self, *arguments):
         make(self, *arguments)
         self.controller.listeners.append(
-            lambda line: lines.append([line["step"], list(line["layers"]), rounded(line["ce"])])
+            lambda line: lines.append(
+                [line["step"], list(line["layers"]), rounded(line["ce"]), "join" in line]
+            )
         )
 
     native.NativeTrainer.__init__ = init
@@ -251,7 +254,8 @@ def test_two_processes_agree_and_resume(tmp_path):
     whole = metrics(config)
     assert len(whole) == 12  # 16 items, 2 a batch, 2 processes, 3 epochs
     chosen = [json.loads((tmp_path / "run" / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
-    assert chosen[0] == chosen[1] == [[line["step"], line["layers"], line["ce"]] for line in whole]
+    expected = [[line["step"], line["layers"], line["ce"], False] for line in whole]
+    assert chosen[0] == chosen[1] == expected
     for max_steps in (4, 0):
         config = three_epochs(tmp_path / "again", max_steps)
         config.native.choose_by, config.native.choose_sample = "chrf", 5

@@ -69,15 +69,23 @@ def test_the_manifest_that_is_here_is_counted(tmp_path):
 
 
 def test_what_joins_and_mere_partners_are_rows_without_an_answer(tmp_path):
-    joins = ("dataset_config.pairing=joining", "dataset_config.joining=[ko]")
-    given = ("train_config.batch_size_training=4", "dataset_config.joining_share=0.5")
-    config = paper(*joins, *given)
-    corpus = corpus_of(config, GIVEN)
-    assert (corpus.items, corpus.pairs, corpus.half_answered) == (20_000, 10_000, 10_000)
-    batch = plan_stages([("s", config)])["stages"][0]["mean_batch"]
-    assert (batch["rows"], batch["pairs"], batch["answered"]) == (6, 2, 4)
+    joins = ("dataset_config.pairing=joining", "dataset_config.joining_share=0.5")
+    for joining, count in (("ko", 10_000), ("fr", 12_500)):  # among the corpus's, beside them
+        config = paper(*joins, f"dataset_config.joining=[{joining}]")
+        corpus = corpus_of(config, GIVEN)
+        assert (corpus.items, corpus.pairs, corpus.half_answered) == (2 * count, count, count)
+        assert joining in corpus.languages
+    for size, expected in ((4, (6, 2, 4)), (1, (2, 1, 1))):
+        config.train_config.batch_size_training = size
+        found = plan_stages([("s", config)])["stages"][0]
+        batch, work = found["mean_batch"], found["micro_step_flops"]["llm"]["forward"]
+        assert tuple(batch[name] for name in ("rows", "pairs", "answered")) == expected
+        whole = batch["rows"] * batch["positions"] * 10**10
+        assert work == whole if size == 4 else whole / 2 < work < whole  # one row, two in turn
     corpus = corpus_of(paper("dataset_config.pairing=partner"), GIVEN)
     assert corpus.items == corpus.pairs == corpus.half_answered == 12_500
+    corpus = corpus_of(paper("dataset_config.joining=[fr]"), GIVEN)
+    assert (corpus.items, corpus.pairs, corpus.half_answered) == (8_750, 8_750, 2_500)
     config = tiny.world(tmp_path, sentences=6, languages=("en", "es", "it"))
     manifest = Path(config.dataset_config.train_data_path)
     rows = read_manifest(manifest)

@@ -128,6 +128,18 @@ def test_runs_are_compared_with_the_first_and_the_headline_has_their_rows(report
     assert rows["loss"] == ("cross-entropy", "cross-entropy + 3 · ot")
 
 
+def test_what_a_run_heard_without_translations_is_a_group_of_its_own(paths):
+    config = paths[1] / "config.yaml"
+    text = config.read_text()
+    assert "joining: []" in text
+    config.write_text(text.replace("joining: []", "joining: [fr]"))
+    report = collect(paths, UNSURE)
+    assert (report.heard, report.joined, report.zero_shot) == (["en", "es"], ["fr"], [])
+    assert report.groups == ["seen", "joined"] and "joined" in headline_text(report)
+    (paths[0].parent / "data" / "train.jsonl").unlink()
+    assert collect(paths, UNSURE).groups == ["all"]
+
+
 def test_runs_with_little_in_them_have_no_empty_sections(paths):
     (paths[1] / "metrics.jsonl").write_text('{"step": 0, "ce": 1.0}\n{"step": 1}\n{"cut')
     (paths[0].parent / "data" / "train.jsonl").unlink()

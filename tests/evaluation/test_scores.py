@@ -80,6 +80,7 @@ def test_the_seed_is_sacrebleus_and_in_the_signature(monkeypatch):
 def test_bad_input_is_reported_at_once():
     refused("no predictions", score, [])
     bare = [replace(item, reference=None) for item in make(["fr"], count=2)]
+    refused("both seen and joined: fr", score, make(["fr"]), seen=["fr"], joined=["fr"])
     caught = refusal(score, bare, seen=["fr"], zero_shot=["fr"])
     assert len(caught.problems) == 2 and "fr-0, fr-1" in str(caught)
     with pytest.raises(InputError, match="tokeniser 'words'.*13a"):

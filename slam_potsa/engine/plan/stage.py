@@ -7,6 +7,7 @@ the peak of a step over the longest rows there are. Hours are those of steps ove
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -110,23 +111,21 @@ def _counted(data: DatasetConfig) -> dict[str, Any]:
 
 def _assumed(data: DatasetConfig) -> dict[str, Any]:
     corpus = CORPORA["covost2" if "covost" in data.train_data_path.lower() else "fleurs"]
-    count = len(corpus["languages"])
-    recordings = count * corpus["recordings"]
-    items = recordings if data.pairing in SINGLE or count == 1 else recordings // 2
-    pairs = items if data.pairing != "none" and count > 1 else 0
-    if data.pairing == "joining":  # those of its languages, or more of them
-        own = len(data.joining) * corpus["recordings"]
-        pairs = max(own, round((recordings - own) * data.joining_share / (1 - data.joining_share)))
-        items += pairs - own
+    heard = [language for language in corpus["languages"] if language not in data.joining]
+    translated, own = (len(names) * corpus["recordings"] for names in (heard, data.joining))
+    single = data.pairing in SINGLE or len(heard) < 2
+    items = translated if single else translated // 2
+    pairs = 0 if data.pairing in ("none", "joining") or len(heard) < 2 else items
+    joins = max(own, round(items * data.joining_share / (1 - data.joining_share))) if own else 0
     path = data.train_data_path or "train_data_path"
     return {
         "source": f"{path} is not here; assumed {corpus['label']}",
-        "languages": tuple(corpus["languages"]),
-        "recordings": recordings,
-        "hours": count * corpus["hours"],
-        "items": items,
-        "pairs": pairs,
-        "half_answered": pairs if data.pairing in SINGLE else 0,
+        "languages": (*heard, *data.joining),
+        "recordings": translated + own,
+        "hours": (len(heard) + len(data.joining)) * corpus["hours"],
+        "items": items + joins,
+        "pairs": pairs + joins,
+        "half_answered": pairs * single + joins,
         "longest_seconds": 30.0,  # Whisper's window
     }
 
@@ -195,22 +194,36 @@ class Stage:
 
     @property
     def mean_batch(self) -> Batch:
-        """What a micro-step holds on average, its rows padded to the longest among them."""
+        """What a micro-step holds on average, its rows padded to the longest among them; where
+        that is no whole number of pairs, one more."""
+        return self._mean(math.ceil(self._pairs))
+
+    @property
+    def _pairs(self) -> float:
+        """Those of a micro-step, on average."""
+        corpus = self.corpus
+        return self.config.train_config.batch_size_training * corpus.pairs / corpus.items
+
+    def _mean(self, pairs: int) -> Batch:
         corpus, items = self.corpus, self.config.train_config.batch_size_training
-        pairs = round(items * corpus.pairs / corpus.items)
         spread = self.given["batch_spread"] if items + pairs > 1 else 1
         return self._batch(
             items + pairs,
             pairs,
-            round(items * corpus.half_answered / corpus.items),
+            round(pairs * corpus.half_answered / max(1, corpus.pairs)),
             min(corpus.longest_seconds, spread * corpus.mean_seconds),
             min(corpus.longest_answer, spread * corpus.mean_answer),
         )
 
     @cached_property
     def flops(self) -> Flops:
-        """Of a micro-step."""
-        return self._count(self.mean_batch)[0]
+        """Of a micro-step, on average: between those with the whole numbers of pairs around."""
+        fewer, more = math.floor(self._pairs), math.ceil(self._pairs)
+        found = self._count(self._mean(more))[0]
+        if fewer == more:
+            return found
+        share, other = self._pairs - fewer, self._count(self._mean(fewer))[0]
+        return Counter({k: round(share * found[k] + (1 - share) * other[k]) for k in found | other})
 
     @cached_property
     def memory(self) -> dict[str, float]:

@@ -140,13 +140,12 @@ def collect(paths: Sequence[str | Path], request: Request | None = None) -> Repo
         with collecting(problems):
             runs.append(_open(path, name, left_out, request.origin))
     refuse(problems)
-    known = request.heard is not None
-    joined = {language for run in runs for language in run.config.dataset_config.joining}
-    joined -= {*(request.heard or ())}
-    heard = request.heard if known else heard_in_training(runs[0].config)
-    heard = [language for language in heard if language not in joined]
+    known, first = request.heard is not None, runs[0].config
+    own = {*first.dataset_config.joining}
+    heard = request.heard if known else [h for h in heard_in_training(first) if h not in own]
+    joining = {language for run in runs for language in run.config.dataset_config.joining}
     spoken = {item.language for run in runs for items in run.tests.values() for item in items}
-    joined = sorted(spoken & joined)
+    joined = sorted(spoken & joining - {*heard}) if heard else []
     zero_shot = sorted(spoken - {*heard, *joined}) if heard else []
     asked = {"convention": find_preset(request.preset), "bootstrap": request.bootstrap}
     asked |= {"samples": request.bootstrap or 1000, "worst": request.worst}

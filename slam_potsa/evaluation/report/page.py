@@ -114,8 +114,8 @@ def headline(report: Report) -> Table:
     head = ("test", "languages", "system", "BLEU", "95 % interval", "chrF", "R@1 %")
     caption = (
         "Pooled over the languages of a group; “seen” are those of the first run’s training, "
-        "where no others were named, “joined” those that a run heard without translations. R@1 "
-        "beside “seen” is among heard languages, beside “zero-shot” with at least one unheard."
+        "where no others were named, “joined” others that a run heard without translations. R@1 "
+        "beside “seen” is among the analysis’s heard languages, beside “zero-shot” with an unheard."
     )
     return Table(caption, head, rows, left=3, grouped=2)
 

@@ -106,7 +106,8 @@ def interval(differences: Sequence[float]) -> dict[str, Any]:
     if count > 1:
         error = statistics.stdev(differences) / count**0.5
         found["half"] = round(float(stats.t.ppf(0.975, count - 1)) * error, 4)
-        found["p"] = float(stats.ttest_1samp(differences, 0.0).pvalue)
+        if error:  # else all are the same, as where nothing was touched
+            found["p"] = float(stats.ttest_1samp(differences, 0.0).pvalue)
     return found
 
 

@@ -154,10 +154,13 @@ def test_a_language_joins_and_resumes_with_a_teacher_that_does_not_move(taught, 
 
 @pytest.mark.distributed
 def test_a_language_joins_in_two_processes_which_agree_and_resume(taught, tmp_path):
-    """Without a share: a batch of one rank may have no pair where the other's has."""
+    """Five recordings for two ranks: a batch of one has no pair where the other's has."""
+    manifest = Path(taught[0].dataset_config.train_data_path).with_name("five.jsonl")
+    rows = read_manifest(manifest.with_name("joining.jsonl"), joining=["it"])
+    write_manifest(manifest, [row for row in rows if row.key != "it-5"])
 
     def run(name, max_steps=0):
-        config = joining(taught, tmp_path / name)
+        config = joining(taught, tmp_path / name, train_data_path=str(manifest))
         config.native.save_interval, config.native.max_steps = 2, max_steps
         return config
 

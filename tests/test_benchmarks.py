@@ -127,7 +127,8 @@ def test_evidence_of_a_small_world(script, tmp_path, monkeypatch, capsys):
     rows = json.loads((tmp_path / "evidence.json").read_text())["rows"]
     assert {row["system"] for row in rows} == set(systems)
     assert all(row["seeds"] == [1, 2] and row["ce"]["test/it"] > 0 for row in rows)
-    assert [row["against"] for row in rows if row["system"] == "join_shuffled"] == ["longer"]
+    controls = [(row["joins"], row["against"]) for row in rows if row["system"] == "join_shuffled"]
+    assert controls == [("it", "longer"), ("fr", "longer")]
     assert "join_shuffled (it, 2)" in (tmp_path / "evidence.svg").read_text()
     monkeypatch.setattr(evidence.native, "finetune", None)
     evidence.main()
